@@ -1,0 +1,71 @@
+//! What a verified token says.
+
+use std::sync::Arc;
+
+use crate::model::{ChannelKey, Payload, UserId};
+
+/// An exact channel name, or a prefix ending in `*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern(Box<str>);
+
+impl Pattern {
+    /// The pattern as the token has it.
+    pub fn new(pattern: &str) -> Self {
+        Self(pattern.into())
+    }
+
+    /// Whether `name` is meant.
+    pub fn matches(&self, name: &str) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => *self.0 == *name,
+        }
+    }
+}
+
+/// What a token grants; each list is of exact names or prefixes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// Channels to subscribe to.
+    pub subscribe: Vec<Pattern>,
+    /// Channels to publish to.
+    pub publish: Vec<Pattern>,
+    /// Channels whose history may be read.
+    pub history: Vec<Pattern>,
+    /// Channels whose presence may be read.
+    pub presence: Vec<Pattern>,
+}
+
+/// Who a client is, and what its token says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The user; empty for nobody.
+    pub user: UserId,
+    /// The role: `user`, `publisher`, `admin` or one of the operator's own; empty for nobody.
+    pub role: Arc<str>,
+    /// Whether a verified token stands behind it.
+    pub authenticated: bool,
+    /// Unix seconds after which the token is worth nothing.
+    pub expires_at: Option<u64>,
+    /// Shown in presence and join.
+    pub info: Option<Payload>,
+    /// Channels to be subscribed to at connect.
+    pub channels: Vec<ChannelKey>,
+    /// What it may do; without them the namespace decides.
+    pub grants: Option<Box<Grants>>,
+}
+
+impl Identity {
+    /// Nobody in particular.
+    pub fn anonymous() -> Self {
+        Self {
+            user: Arc::from(""),
+            role: Arc::from(""),
+            authenticated: false,
+            expires_at: None,
+            info: None,
+            channels: Vec::new(),
+            grants: None,
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Fanfare: a real-time fan-out hub.
+//!
+//! Publish once, by HTTP or from a socket, and every subscriber of the channel has it, over whichever protocol it is
+//! connected; and a client that was away catches up, or is told plainly that it cannot.
+//!
+//! The rooms of this crate, upper before lower. An upper room may name a lower one, never back; rooms on one line do
+//! not know each other. `tests/architecture.rs` holds that.
+//!
+//! ```text
+//! cli
+//! app                       the composition root: the only file that names concrete parts together
+//! config                    environment and file become the rooms' own configurations
+//! server                    threads, accept loops, HTTP/1, admission, drain
+//! transport | api | admin   sockets and streams | HTTP for back ends | page, health, metrics
+//! client | relay            one client's conversation (sans-IO) | joins the workers to the broker
+//! auth                      claims, permissions, token verification
+//! hub | protocol | broker | limits
+//! telemetry                 metrics and logs
+//! model                     the shared nouns
+//! ```
+//!
+//! `docs/ARCHITECTURE.md` tells the same with reasons.
+
+pub mod auth;
+pub mod broker;
+pub mod model;
+pub mod protocol;

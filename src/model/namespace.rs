@@ -1,0 +1,140 @@
+//! What a namespace says of its channels, and which namespace a channel is in.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::ChannelKey;
+
+/// How much of a channel's stream is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryPolicy {
+    /// The most publications kept; 0 means no history, no positions and no recovery.
+    pub size: u32,
+    /// How long each is kept after it was published.
+    pub ttl: Duration,
+}
+
+impl HistoryPolicy {
+    /// Whether anything is kept.
+    pub const fn is_on(&self) -> bool {
+        self.size > 0
+    }
+}
+
+/// What happens to a subscriber whose queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OverflowPolicy {
+    /// The connection is closed (1013) and recovers when it comes back.
+    #[default]
+    Disconnect,
+    /// The oldest pending publications of this channel go, and the client gets a `gap`.
+    DropOldest,
+    /// Of the pending publications of this channel only the newest of each key stays, and the client gets a `gap`.
+    Latest,
+}
+
+/// Who may do something in a namespace when the token has no `grants`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permission {
+    /// Nobody without a grant.
+    Nobody,
+    /// Any client with a verified identity.
+    Authenticated,
+    /// Any client.
+    Anyone,
+}
+
+/// The rules for the channels of one namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Namespace {
+    /// What is kept.
+    pub history: HistoryPolicy,
+    /// Whether clients may recover by position; needs history.
+    pub recovery: bool,
+    /// Whether presence is kept.
+    pub presence: bool,
+    /// Whether join and leave are sent to clients that asked for them; needs presence.
+    pub join_leave: bool,
+    /// What happens to a slow consumer.
+    pub overflow: OverflowPolicy,
+    /// Who may subscribe.
+    pub subscribe: Permission,
+    /// Who may publish from a socket.
+    pub publish: Permission,
+    /// Who may read presence.
+    pub read_presence: Permission,
+    /// Who may read history.
+    pub read_history: Permission,
+    /// How long a channel without subscribers and publications is remembered.
+    pub idle_ttl: Duration,
+    /// The most bytes of one publication's data.
+    pub publication_bytes_max: usize,
+}
+
+impl Namespace {
+    /// The defaults that serve without a configuration file: history of 100 publications for 5 minutes, presence on,
+    /// publishing from a socket for nobody without a grant. `open` (development) lets anyone do everything.
+    pub const fn default_for(open: bool) -> Self {
+        let client = if open {
+            Permission::Anyone
+        } else {
+            Permission::Authenticated
+        };
+        Self {
+            history: HistoryPolicy {
+                size: 100,
+                ttl: Duration::from_secs(300),
+            },
+            recovery: true,
+            presence: true,
+            join_leave: true,
+            overflow: OverflowPolicy::Disconnect,
+            subscribe: client,
+            publish: if open {
+                Permission::Anyone
+            } else {
+                Permission::Nobody
+            },
+            read_presence: client,
+            read_history: client,
+            idle_ttl: Duration::from_secs(600),
+            publication_bytes_max: 65_536,
+        }
+    }
+
+    /// Whether a client may come back by position.
+    pub const fn can_recover(&self) -> bool {
+        self.recovery && self.history.is_on()
+    }
+}
+
+/// All namespaces, by the part of the channel name before the first `:`.
+#[derive(Debug, Clone)]
+pub struct Namespaces {
+    default: Namespace,
+    named: BTreeMap<String, Namespace>,
+}
+
+impl Namespaces {
+    /// The default namespace and the named ones.
+    pub const fn new(default: Namespace, named: BTreeMap<String, Namespace>) -> Self {
+        Self { default, named }
+    }
+
+    /// The namespace of a channel: the named one, or the default when its prefix names none.
+    pub fn of(&self, channel: &ChannelKey) -> &Namespace {
+        match channel.namespace() {
+            Some(name) if !self.named.is_empty() => self.named.get(name).unwrap_or(&self.default),
+            _ => &self.default,
+        }
+    }
+
+    /// The default namespace first, then the named ones in order; for `fanfare check`.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Namespace)> {
+        std::iter::once(("", &self.default)).chain(
+            self.named
+                .iter()
+                .map(|(name, namespace)| (name.as_str(), namespace)),
+        )
+    }
+}
