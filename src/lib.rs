@@ -21,7 +21,13 @@
 //!
 //! `docs/ARCHITECTURE.md` tells the same with reasons.
 
+pub mod api;
 pub mod auth;
 pub mod broker;
+pub mod client;
 pub mod model;
 pub mod protocol;
+pub mod relay;
+pub mod server;
+pub mod telemetry;
+pub mod transport;

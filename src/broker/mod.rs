@@ -14,10 +14,17 @@ use crate::model::{
     ChannelKey, ClientId, Envelope, Member, NodeId, Origin, Payload, Position, Publication, UserId,
 };
 
+mod config;
 pub mod memory;
+
+pub use config::Config;
 
 /// A future that a broker answers with. Boxed, because a broker is held as `Arc<dyn Broker>`.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, BrokerError>> + Send + 'a>>;
+
+/// The results of several publishes, in their order.
+pub type Results<'a> =
+    Pin<Box<dyn Future<Output = Vec<Result<Published, BrokerError>>> + Send + 'a>>;
 
 /// Why the broker could not do what it was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -175,10 +182,7 @@ pub trait Broker: Send + Sync {
     fn attach(&self, sink: Arc<dyn Sink>);
 
     /// Publishes in order, in as few round trips as it can; one result for each, in the same order.
-    fn publish(
-        &self,
-        publishes: Vec<Publish>,
-    ) -> Pin<Box<dyn Future<Output = Vec<Result<Published, BrokerError>>> + Send + '_>>;
+    fn publish(&self, publishes: Vec<Publish>) -> Results<'_>;
 
     /// The publications after `since` that are still kept, oldest first; from the oldest when `since` is `None`, or of
     /// another epoch, or no longer kept. An offset beyond the top reads as an empty page.

@@ -1,0 +1,5 @@
+//! HTTP for back ends: `/hub`.
+
+mod config;
+
+pub use config::Config;

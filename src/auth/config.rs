@@ -1,0 +1,36 @@
+//! What the auth room can be told.
+
+use std::time::Duration;
+
+/// Keys and rules of tokens. `Debug` shows no secret.
+#[derive(Clone)]
+pub struct Config {
+    /// Secrets that verify HMAC tokens; the first one signs (`JWT_SECRET`, `SECRET_KEY`).
+    pub secrets: Vec<Box<[u8]>>,
+    /// The algorithms that are accepted: some of `HS256`, `HS384`, `HS512`; the first one signs (`ALGORITHM`).
+    pub algorithms: Vec<jsonwebtoken::Algorithm>,
+    /// `JWT_LEEWAY_SECONDS`.
+    pub leeway: Duration,
+    /// `JWT_AUDIENCE`: when set, tokens must name it.
+    pub audience: Option<String>,
+    /// `JWT_ISSUER`: when set, tokens must name it.
+    pub issuer: Option<String>,
+    /// `HUB_API_KEY`: what a back end shows at `/hub`.
+    pub hub_api_key: Option<Box<str>>,
+    /// `ADMIN_API_KEY`: what an operator shows at `/admin`.
+    pub admin_api_key: Option<Box<str>>,
+    /// Whether credentials are needed (`AUTH_REQUIRED`).
+    pub required: bool,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("secrets", &self.secrets.len())
+            .field("algorithms", &self.algorithms)
+            .field("audience", &self.audience)
+            .field("issuer", &self.issuer)
+            .field("required", &self.required)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,5 @@
+//! SANS-IO: one client's conversation.
+
+mod config;
+
+pub use config::Config;

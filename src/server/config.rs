@@ -1,0 +1,29 @@
+//! What the server room can be told.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Listeners, limits of HTTP/1 and admission. `config` fills it; defaults and units stand there.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The address to listen on (`HOST`).
+    pub host: IpAddr,
+    /// The port (`PORT`); 0 lets the system choose.
+    pub port: u16,
+    /// Worker threads (`WORKERS`), one hub shard each.
+    pub workers: usize,
+    /// The most connections of the process, HTTP and upgraded together (`MAX_CONNECTIONS`).
+    pub connections_max: usize,
+    /// The most connections of the process that have not finished their handshake or request (`MAX_HANDSHAKES`).
+    pub handshakes_max: usize,
+    /// How long a request's head may take (`HEADER_TIMEOUT_MS`).
+    pub header_timeout: Duration,
+    /// How long a request's body may pause (`BODY_TIMEOUT_MS`).
+    pub body_timeout: Duration,
+    /// The most bytes of a request's body (`MAX_BODY_BYTES`); 0 is no limit.
+    pub body_bytes_max: usize,
+    /// How long to say "not ready" before the listeners close (`DRAIN_DELAY_MS`).
+    pub drain_delay: Duration,
+    /// Over how long the clients are closed then (`DRAIN_SECONDS`).
+    pub drain_window: Duration,
+}

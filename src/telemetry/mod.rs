@@ -1,0 +1,5 @@
+//! Metrics and logs.
+
+mod config;
+
+pub use config::{Config, LogFormat};

@@ -1,0 +1,5 @@
+//! WebSocket and SSE: a worker's loop over its sockets.
+
+mod config;
+
+pub use config::Config;
