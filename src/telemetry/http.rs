@@ -1,0 +1,98 @@
+//! Counts HTTP requests by route and class of status.
+//!
+//! A handler that answers calls [`answered`]; for a route and class that were seen before it is two atomic operations.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use ::metrics::{Counter, Histogram, counter, histogram};
+
+use super::metrics::label;
+use super::table::name;
+
+label! {
+    /// What a request asked for. Paths themselves are never labels: anybody can invent one.
+    Route {
+        /// `POST /hub/publish`.
+        Publish = "/hub/publish",
+        /// `POST /hub/broadcast`.
+        Broadcast = "/hub/broadcast",
+        /// `POST /hub/batch`.
+        Batch = "/hub/batch",
+        /// `GET /hub/channels`.
+        Channels = "/hub/channels",
+        /// `GET` and `DELETE /hub/channels/{channel}/history`.
+        History = "/hub/channels/{channel}/history",
+        /// `GET /hub/channels/{channel}/presence`.
+        Presence = "/hub/channels/{channel}/presence",
+        /// `GET /hub/channels/{channel}/stats`.
+        Stats = "/hub/channels/{channel}/stats",
+        /// `POST /hub/subscribe`.
+        Subscribe = "/hub/subscribe",
+        /// `POST /hub/unsubscribe`.
+        Unsubscribe = "/hub/unsubscribe",
+        /// `POST /hub/disconnect`.
+        Disconnect = "/hub/disconnect",
+        /// `GET /hub/nodes`.
+        Nodes = "/hub/nodes",
+        /// `GET /ws/connect`.
+        WebSocket = "/ws/connect",
+        /// `GET /sse/connect`.
+        Sse = "/sse/connect",
+        /// Health, readiness and pressure.
+        Health = "/health",
+        /// `GET /metrics`.
+        Metrics = "/metrics",
+        /// The page and its files.
+        Page = "/",
+        /// No route.
+        Unmatched = "unmatched",
+    }
+}
+
+/// The classes of status, 1xx to 5xx.
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The handles of one route and class; made when first seen, so that `/metrics` does not carry hundreds of zeros.
+type Cell = OnceLock<(Counter, Histogram)>;
+
+static CELLS: [[Cell; CLASSES.len()]; Route::COUNT] =
+    [const { [const { Cell::new() }; CLASSES.len()] }; Route::COUNT];
+
+/// A request was answered with this status after this time.
+pub fn answered(route: Route, status: u16, elapsed: Duration) {
+    let class = usize::from(status / 100).clamp(1, CLASSES.len()) - 1;
+    let (requests, durations) = CELLS[route.index()][class].get_or_init(|| handles(route, class));
+    requests.increment(1);
+    durations.record(elapsed);
+}
+
+/// Measures one request: made at its head, told at its answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch {
+    route: Route,
+    started: Instant,
+}
+
+impl Stopwatch {
+    /// Starts now.
+    pub fn start(route: Route) -> Self {
+        Self {
+            route,
+            started: Instant::now(),
+        }
+    }
+
+    /// The answer goes out now.
+    pub fn stop(self, status: u16) {
+        answered(self.route, status, self.started.elapsed());
+    }
+}
+
+fn handles(route: Route, class: usize) -> (Counter, Histogram) {
+    let (route, status) = (route.label(), CLASSES[class]);
+    (
+        counter!(name::HTTP_REQUESTS, "route" => route, "status" => status),
+        histogram!(name::HTTP_DURATION, "route" => route, "status" => status),
+    )
+}

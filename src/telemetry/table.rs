@@ -1,0 +1,366 @@
+//! Every metric that exists: name, type, labels, meaning, and what to do when it moves.
+//!
+//! The one list. It feeds the descriptions that `/metrics` carries, the buckets of the histograms and the test that
+//! holds `docs/METRICS.md` to the code. A metric that is not in it is a defect.
+
+/// What kind of number a metric is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// Only grows, from 0 at the start of the process.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts of observations by upper bound, with their sum and number.
+    Histogram(&'static [f64]),
+}
+
+impl Kind {
+    /// The word of the exposition format.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Metric {
+    /// The name on `/metrics`.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// The label names. Each has a closed list of values: never a channel, a user or a path.
+    pub labels: &'static [&'static str],
+    /// What it counts.
+    pub meaning: &'static str,
+    /// What an operator does when it moves.
+    pub advice: &'static str,
+}
+
+/// Seconds from 10 us to 1 s: a fan-out to one subscriber takes microseconds, one to 10,000 about 50 ms.
+const FAN_OUT_BUCKETS: &[f64] = &[
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025,
+    0.05, 0.1, 0.25, 1.0,
+];
+/// Seconds from 0.1 ms to 5 s: a healthy loop is under 5 ms late, a blocked one over a second.
+const LOOP_DELAY_BUCKETS: &[f64] = &[
+    0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0,
+];
+/// Seconds from 50 us to 5 s: the memory broker answers in microseconds, a broker that is away after 2 s.
+const HTTP_BUCKETS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 5.0,
+];
+
+/// Names, so that the callers and the table cannot drift apart.
+pub(super) mod name {
+    pub(in crate::telemetry) const CONNECTIONS: &str = "fanfare_connections";
+    pub(in crate::telemetry) const SUBSCRIPTIONS: &str = "fanfare_subscriptions";
+    pub(in crate::telemetry) const CHANNELS: &str = "fanfare_channels";
+    pub(in crate::telemetry) const PENDING_BYTES: &str = "fanfare_pending_bytes";
+    pub(in crate::telemetry) const PUBLICATIONS: &str = "fanfare_publications_total";
+    pub(in crate::telemetry) const DELIVERIES: &str = "fanfare_deliveries_total";
+    pub(in crate::telemetry) const DELIVERED_BYTES: &str = "fanfare_delivered_bytes_total";
+    pub(in crate::telemetry) const FAN_OUT: &str = "fanfare_fan_out_seconds";
+    pub(in crate::telemetry) const DROPS: &str = "fanfare_drops_total";
+    pub(in crate::telemetry) const GAPS: &str = "fanfare_gaps_total";
+    pub(in crate::telemetry) const HOLES: &str = "fanfare_holes_total";
+    pub(in crate::telemetry) const CLOSES: &str = "fanfare_closes_total";
+    pub(in crate::telemetry) const REFUSALS: &str = "fanfare_handshake_refusals_total";
+    pub(in crate::telemetry) const COMMANDS: &str = "fanfare_commands_total";
+    pub(in crate::telemetry) const HTTP_REQUESTS: &str = "fanfare_http_requests_total";
+    pub(in crate::telemetry) const HTTP_DURATION: &str = "fanfare_http_request_duration_seconds";
+    pub(in crate::telemetry) const LOOP_DELAY: &str = "fanfare_loop_delay_seconds";
+    pub(in crate::telemetry) const BROKER_READY: &str = "fanfare_broker_ready";
+    pub(in crate::telemetry) const DRAINING: &str = "fanfare_draining";
+    pub(in crate::telemetry) const LOG_LINES_DROPPED: &str = "fanfare_log_lines_dropped_total";
+    pub(in crate::telemetry) const BUILD_INFO: &str = "fanfare_build_info";
+    pub(in crate::telemetry) const UPTIME: &str = "fanfare_uptime_seconds";
+    pub(in crate::telemetry) const RESIDENT_BYTES: &str = "fanfare_process_resident_bytes";
+    pub(in crate::telemetry) const OPEN_FDS: &str = "fanfare_process_open_fds";
+    pub(in crate::telemetry) const MAX_FDS: &str = "fanfare_process_max_fds";
+    pub(in crate::telemetry) const CPU_SECONDS: &str = "fanfare_process_cpu_seconds";
+    pub(in crate::telemetry) const THREADS: &str = "fanfare_process_threads";
+}
+
+/// Names that the gateway of seed 003 gave, each a second name of one of ours. They are written when the text is
+/// rendered, so that they cost nothing while counting.
+pub const ALIASES: [(&str, &str); 3] = [
+    ("ws_messages_total", name::COMMANDS),
+    ("http_requests_total", name::HTTP_REQUESTS),
+    ("request_latency_seconds", name::HTTP_DURATION),
+];
+
+const fn metric(
+    name: &'static str,
+    kind: Kind,
+    labels: &'static [&'static str],
+    meaning: &'static str,
+    advice: &'static str,
+) -> Metric {
+    Metric {
+        name,
+        kind,
+        labels,
+        meaning,
+        advice,
+    }
+}
+
+/// Every metric of this process, in the order of `docs/METRICS.md`.
+pub const METRICS: [Metric; 27] = [
+    metric(
+        name::CONNECTIONS,
+        Kind::Gauge,
+        &["transport"],
+        "Open client connections.",
+        "Near the most connections: add nodes. A cliff: look at closes by reason.",
+    ),
+    metric(
+        name::SUBSCRIPTIONS,
+        Kind::Gauge,
+        &[],
+        "Subscriptions of all connections.",
+        "Grows while connections do not: clients subscribe without unsubscribing.",
+    ),
+    metric(
+        name::CHANNELS,
+        Kind::Gauge,
+        &[],
+        "Channels with a subscriber on this node.",
+        "Each costs memory; compare with what the application should have.",
+    ),
+    metric(
+        name::PENDING_BYTES,
+        Kind::Gauge,
+        &[],
+        "Bytes in send queues that no socket has taken yet.",
+        "Rising: clients read too slowly, or the network is full. Its bound is WS_TOTAL_BUFFERED_BYTES.",
+    ),
+    metric(
+        name::PUBLICATIONS,
+        Kind::Counter,
+        &["door"],
+        "Publications accepted, by the door they came in.",
+        "The load that you send; compare with deliveries for the fan-out factor.",
+    ),
+    metric(
+        name::DELIVERIES,
+        Kind::Counter,
+        &[],
+        "Publications put into a subscriber's send queue.",
+        "The load that the node carries; about a microsecond of one core each, less when they coalesce.",
+    ),
+    metric(
+        name::DELIVERED_BYTES,
+        Kind::Counter,
+        &[],
+        "Bytes of the frames delivered.",
+        "Near the network's capacity: shorten publications or add nodes.",
+    ),
+    metric(
+        name::FAN_OUT,
+        Kind::Histogram(FAN_OUT_BUCKETS),
+        &[],
+        "Time to hand one batch of publications to all subscribers of a worker.",
+        "The high end grows: channels are large or the processor is short; add workers or nodes.",
+    ),
+    metric(
+        name::DROPS,
+        Kind::Counter,
+        &["reason"],
+        "Pending publications thrown away because of a slow consumer.",
+        "Clients are told by a gap or a close. Rising: clients are slow, or the buffer per connection is small.",
+    ),
+    metric(
+        name::GAPS,
+        Kind::Counter,
+        &[],
+        "Gaps told to clients.",
+        "Clients lost something and know it; see drops and holes for the cause.",
+    ),
+    metric(
+        name::HOLES,
+        Kind::Counter,
+        &[],
+        "Times that envelopes between nodes may have been missed and were looked up in the stream.",
+        "Rising: the broker's connection breaks, or a worker's inbox is full.",
+    ),
+    metric(
+        name::CLOSES,
+        Kind::Counter,
+        &["reason"],
+        "Connections ended, by close reason.",
+        "slow_consumer, no_pong: networks. over_capacity: add nodes. internal_error: read the log, report it.",
+    ),
+    metric(
+        name::REFUSALS,
+        Kind::Counter,
+        &["reason"],
+        "Connections refused before they began.",
+        "unauthorized: keys or clocks differ. over_capacity, handshakes: add nodes or raise the bound.",
+    ),
+    metric(
+        name::COMMANDS,
+        Kind::Counter,
+        &["type"],
+        "Messages that clients sent over WebSocket, by type.",
+        "Many of type unknown or invalid: a client speaks another protocol.",
+    ),
+    metric(
+        name::HTTP_REQUESTS,
+        Kind::Counter,
+        &["route", "status"],
+        "HTTP requests answered, by route and class of status.",
+        "4xx: a back end sends what it should not. 5xx: the broker is away or the node is full.",
+    ),
+    metric(
+        name::HTTP_DURATION,
+        Kind::Histogram(HTTP_BUCKETS),
+        &["route", "status"],
+        "Time from the request's head to its answer.",
+        "Grows with loop delay: the node is overloaded. Grows alone: the broker is slow.",
+    ),
+    metric(
+        name::LOOP_DELAY,
+        Kind::Histogram(LOOP_DELAY_BUCKETS),
+        &[],
+        "How much later than asked a worker's loop woke up.",
+        "Over 50 ms: the worker has more to do than one core; add workers or nodes.",
+    ),
+    metric(
+        name::BROKER_READY,
+        Kind::Gauge,
+        &[],
+        "1 while the broker can be reached, 0 while not.",
+        "0: publishers get 503; look at the broker.",
+    ),
+    metric(
+        name::DRAINING,
+        Kind::Gauge,
+        &[],
+        "1 while the node drains.",
+        "1 outside a deploy: somebody stopped the process.",
+    ),
+    metric(
+        name::LOG_LINES_DROPPED,
+        Kind::Counter,
+        &[],
+        "Log lines thrown away because the log's reader was too slow.",
+        "Rising: lower LOG_LEVEL or fix what reads the log. Serving is never held up by it.",
+    ),
+    metric(
+        name::BUILD_INFO,
+        Kind::Gauge,
+        &["version"],
+        "Always 1; the label says which version runs.",
+        "Two versions at once: a deploy is under way or was left half done.",
+    ),
+    metric(
+        name::UPTIME,
+        Kind::Gauge,
+        &[],
+        "Seconds since the process started.",
+        "Falls: the process restarted.",
+    ),
+    metric(
+        name::RESIDENT_BYTES,
+        Kind::Gauge,
+        &[],
+        "Resident memory of the process (Linux).",
+        "Grows without connections or pending bytes growing: report it.",
+    ),
+    metric(
+        name::OPEN_FDS,
+        Kind::Gauge,
+        &[],
+        "Open file descriptors (Linux).",
+        "Near the maximum: raise the limit (ulimit -n); accepting pauses at the edge.",
+    ),
+    metric(
+        name::MAX_FDS,
+        Kind::Gauge,
+        &[],
+        "The soft limit of file descriptors.",
+        "Compare with the connections that you expect, plus a hundred.",
+    ),
+    metric(
+        name::CPU_SECONDS,
+        Kind::Gauge,
+        &[],
+        "Processor time used since the start, user and system (Linux).",
+        "Its rate near the number of workers: the node is at its limit.",
+    ),
+    metric(
+        name::THREADS,
+        Kind::Gauge,
+        &[],
+        "Threads of the process (Linux).",
+        "Constant after the start; growing threads are a defect.",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The chapter's rows, as the table says them.
+    fn rows() -> String {
+        use std::fmt::Write as _;
+        let mut text = String::new();
+        for metric in &METRICS {
+            let labels = match metric.labels {
+                [] => "-".to_owned(),
+                labels => labels.join(", "),
+            };
+            let _ = writeln!(
+                text,
+                "| `{}` | {} | {labels} | {} | {} |",
+                metric.name,
+                metric.kind.as_str(),
+                metric.meaning,
+                metric.advice
+            );
+        }
+        for (alias, name) in ALIASES {
+            let _ = writeln!(
+                text,
+                "| `{alias}` | as `{name}` | as there | Another name of `{name}`. | As there. |"
+            );
+        }
+        text
+    }
+
+    #[test]
+    fn the_metrics_chapter_says_what_the_table_says() {
+        let chapter = include_str!("../../docs/METRICS.md");
+        let rows = rows();
+        assert!(chapter.ends_with(&rows), "the rows should be:\n{rows}");
+    }
+
+    #[test]
+    fn names_are_unique_and_begin_with_ours() {
+        for (index, metric) in METRICS.iter().enumerate() {
+            assert!(metric.name.starts_with("fanfare_"), "{}", metric.name);
+            assert!(
+                METRICS[..index]
+                    .iter()
+                    .all(|other| other.name != metric.name),
+                "{} stands twice",
+                metric.name
+            );
+        }
+    }
+
+    #[test]
+    fn buckets_grow() {
+        for metric in METRICS {
+            if let Kind::Histogram(buckets) = metric.kind {
+                assert!(buckets.is_sorted(), "{}", metric.name);
+            }
+        }
+    }
+}
