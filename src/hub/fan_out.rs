@@ -256,6 +256,12 @@ impl Hub {
         self.send_frame(connection, frame);
     }
 
+    /// Appends bytes for one connection that carry publications: what it catches up with. No policy drops them.
+    pub fn send_contents(&mut self, connection: ConnectionIndex, bytes: &[u8], contents: Contents) {
+        let frame = Frame::new(bytes, contents, &self.ledger);
+        self.send_frame(connection, frame);
+    }
+
     /// Appends a frame that is for several connections.
     pub fn send_frame(&mut self, connection: ConnectionIndex, frame: Frame) {
         let Some(entry) = self.connections.get_mut(connection as usize) else { return };

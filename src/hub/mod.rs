@@ -117,6 +117,11 @@ impl Hub {
         }
     }
 
+    /// What a connection speaks.
+    pub fn format(&self, connection: ConnectionIndex) -> Option<WireFormat> {
+        self.connections.get(connection as usize).map(|entry| entry.format)
+    }
+
     /// How many connections.
     pub fn connection_count(&self) -> usize {
         self.connections.len()

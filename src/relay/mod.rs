@@ -57,6 +57,11 @@ impl Relay {
         &self.broker
     }
 
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.switchboard.inboxes.len()
+    }
+
     /// The inbox of a worker.
     pub fn inbox(&self, worker: usize) -> &Arc<Inbox> {
         &self.switchboard.inboxes[worker]
@@ -82,11 +87,13 @@ impl Relay {
         Some(self.broker.remove_interest(channel))
     }
 
-    /// A connection subscribed to a channel that its worker has interest in.
+    /// A connection subscribed to a channel that its worker has interest in, or is about to have.
     pub fn count_subscriber(&self, channel: &ChannelKey) {
         if let Some(mut interest) = self.switchboard.channels.get_mut(channel) {
             interest.subscribers += 1;
+            return;
         }
+        self.switchboard.channels.entry(channel.clone()).or_default().subscribers += 1;
     }
 
     /// A connection's subscription ended.
