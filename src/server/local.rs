@@ -15,8 +15,9 @@ use super::body::BodyLimits;
 use super::{Config, Worker};
 use crate::model::{ServerCounts, WorkerIndex};
 
-/// hyper's read buffer and so the largest head. Bodies stream through it.
-const HTTP_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// The largest head, and hyper's read buffer, through which bodies stream. Both are told to hyper: its buffer may hold
+/// more than its most, by what an allocation had to spare, and would parse a larger head from it.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// One worker's side of the server.
 pub(super) struct Local<W> {
@@ -97,7 +98,8 @@ impl<W: Worker> Local<W> {
 fn http() -> http1::Builder {
     let mut http = http1::Builder::new();
     http.header_read_timeout(None)
-        .max_buf_size(HTTP_BUFFER_BYTES_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
         .keep_alive(true)
         .half_close(false);
     http

@@ -177,6 +177,8 @@ async fn work<W: Worker>(
 ) -> Report {
     let mut loops = spawn_local(Rc::clone(&local.worker).run(drain.clone()));
     let window = tokio::select! {
+        // In this order: a worker with nothing to close ends at once when the drain begins.
+        biased;
         window = drain.draining() => window,
         ended = &mut loops => return Err(fault(local, ended.err().as_ref())),
         never = accept::accept(local, &listener) => match never {},
