@@ -22,6 +22,7 @@ use fanfare::server::{self, Config, Drain, Hooks, Outcome, ServerError, Slot, Wo
 use futures_util::{StreamExt, stream};
 use http::StatusCode;
 use http_body_util::BodyExt;
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// Longer than anything here should take, shorter than anyone's patience.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -415,6 +416,21 @@ fn heads_that_another_could_read_differently_are_refused() {
     check("TRACE / HTTP/1.1\r\nhost: a\r\n\r\n", "501");
 }
 
+/// hyper hides the `Content-Length` beside a `Transfer-Encoding`, so it cannot be refused yet; what matters is that
+/// nothing behind such a request is read as another one.
+#[test]
+fn content_length_beside_transfer_encoding_ends_the_connection() {
+    let both = [
+        "content-length: 4\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: chunked\r\ncontent-length: 4\r\n",
+    ];
+    for headers in both {
+        let head = format!("POST /echo HTTP/1.1\r\nhost: a\r\n{headers}\r\n");
+        let answer = Server::start(config()).ask(&format!("{head}0\r\n\r\n{GET}"));
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    }
+}
+
 #[test]
 fn heads_that_are_too_large_are_refused() {
     let (target, value) = ("x".repeat(9000), "x".repeat(70_000));
@@ -570,6 +586,51 @@ fn only_connections_in_their_first_head_count_as_handshakes() {
     assert!(server.ask(GET_AND_CLOSE).starts_with("HTTP/1.1 200 "));
 }
 
+/// The limit is the process's, so this runs in one of its own.
+#[test]
+fn without_file_descriptors_accepting_pauses_until_one_closes() {
+    const CHILD: &str = "FANFARE_TEST_FEW_FILES";
+    if std::env::var_os(CHILD).is_some() {
+        return run_out_of_files();
+    }
+    let name = "without_file_descriptors_accepting_pauses_until_one_closes";
+    let child = std::process::Command::new(std::env::current_exe().expect("this test's path"))
+        .args(["--exact", name, "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .expect("a process");
+    assert!(
+        child.status.success(),
+        "{}",
+        String::from_utf8_lossy(&child.stderr)
+    );
+}
+
+fn run_out_of_files() {
+    let few = Some(64);
+    let limit = Rlimit {
+        current: few,
+        maximum: few,
+    };
+    setrlimit(Resource::Nofile, limit).expect("a lower limit");
+    let server = Server::start(config());
+    let mut waiting = server.connect();
+    waiting.send(GET);
+    waiting.until("hello");
+    let mut files = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        files.push(file);
+    }
+    // One descriptor is left for the client, none for the server.
+    files.pop();
+    let mut late = server.connect();
+    late.send(GET_AND_CLOSE);
+    eventually("a pause", || server.counts.accept_pauses.load(SeqCst) > 0);
+    assert_eq!(server.counts.accepted.load(SeqCst), 1);
+    files.clear();
+    assert!(late.rest().starts_with("HTTP/1.1 200 "));
+}
+
 #[test]
 fn a_port_that_is_taken_is_named() {
     let server = Server::start(config());
@@ -670,4 +731,52 @@ fn a_peer_that_goes_away_gives_its_place_back() {
     eventually("the request", || server.counts.requests.load(SeqCst) == 1);
     drop(client);
     eventually("the end", || server.counts.open() == 0);
+}
+
+/// How much one idle keep-alive connection and one request cost; printed, for eyes.
+#[test]
+#[ignore = "a measurement: run it alone, in release"]
+fn measure() {
+    fn resident() -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .expect("a line");
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|kb| kb.parse().ok())
+            .expect("a number")
+    }
+    let server = Server::start(Config {
+        connections_max: 9000,
+        handshakes_max: 9000,
+        ..config()
+    });
+    let before = resident();
+    let mut clients: Vec<Client> = (0..4000).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send(GET);
+        client.until("hello");
+    }
+    eprintln!(
+        "{} bytes an idle HTTP connection",
+        (resident() - before) * 1024 / clients.len()
+    );
+    for batch in [1, 100] {
+        let requests = GET.repeat(batch);
+        let begin = Instant::now();
+        for _ in 0..20_000 / batch {
+            clients[0].send(&requests);
+            let mut left = batch * 121;
+            let mut buffer = [0; 65536];
+            while left > 0 {
+                left -= clients[0].0.read(&mut buffer).expect("answers");
+            }
+        }
+        eprintln!(
+            "{:?} a request, {batch} in one write",
+            begin.elapsed() / 20_000
+        );
+    }
 }

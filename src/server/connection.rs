@@ -118,13 +118,22 @@ impl<W: Worker> Course<'_, W> {
     }
 
     fn poll_http(&mut self, cx: &mut Context<'_>) {
+        let close = self.local.is_closing() && !self.told_to_close;
+        if close && self.link.is_busy() {
+            // Before the answer, so that its head says so.
+            self.close();
+        }
         self.poll_hyper(cx);
-        // Only after a first look at the socket: a request that waits in it is still answered.
-        if self.local.is_closing() && !self.told_to_close {
-            self.told_to_close = true;
-            Pin::new(&mut self.http).graceful_shutdown();
+        if close && !self.told_to_close {
+            // After a look at the socket: a request that waits in it is still answered.
+            self.close();
             self.poll_hyper(cx);
         }
+    }
+
+    fn close(&mut self) {
+        self.told_to_close = true;
+        Pin::new(&mut self.http).graceful_shutdown();
     }
 
     fn poll_hyper(&mut self, cx: &mut Context<'_>) {

@@ -105,6 +105,11 @@ impl<S: Default> Link<S> {
         self.enter(Phase::Idle);
     }
 
+    /// Whether a request is being answered.
+    pub(super) fn is_busy(&self) -> bool {
+        self.phase.get() == Phase::Busy
+    }
+
     /// Whether the peer began a request that did not arrive.
     pub(super) fn is_mid_head(&self) -> bool {
         self.phase.get() == Phase::Head && self.heard.get()

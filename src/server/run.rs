@@ -176,27 +176,40 @@ async fn work<W: Worker>(
     mut drain: DrainSignal,
 ) -> Report {
     let mut loops = spawn_local(Rc::clone(&local.worker).run(drain.clone()));
+    let seen = drain.clone();
+    let mut ended = None;
     let window = tokio::select! {
-        // In this order: a worker with nothing to close ends at once when the drain begins.
-        biased;
         window = drain.draining() => window,
-        ended = &mut loops => return Err(fault(local, ended.err().as_ref())),
+        result = &mut loops => match (result, seen.now()) {
+            // A worker with nothing to close can be done before this select has heard of the drain.
+            (Ok(()), Some(window)) => {
+                ended = Some(Ok(()));
+                window
+            }
+            (result, _) => return Err(fault(local, result.err().as_ref())),
+        },
         never = accept::accept(local, &listener) => match never {},
     };
     if let Err(error) = accept::accept_last(local, listener) {
         tracing::warn!(%error, "connections that waited to be accepted are lost");
     }
     local.close();
-    let rest = async { tokio::join!(loops, local.empty()) };
+    let worker = async {
+        match ended {
+            Some(result) => result,
+            None => loops.await,
+        }
+    };
+    let rest = async { tokio::join!(worker, local.empty()) };
     match timeout(window + GRACE, rest).await {
-        Ok((Ok(()), ())) => {}
-        Ok((Err(panic), ())) => return Err(fault(local, Some(&panic))),
-        Err(_) => tracing::warn!(
-            worker = local.index.0,
-            "cutting connections that outlived the drain"
-        ),
+        Ok((Ok(()), ())) => Ok(()),
+        Ok((Err(panic), ())) => Err(fault(local, Some(&panic))),
+        Err(_) => {
+            let worker = local.index.0;
+            tracing::warn!(worker, "cutting connections that outlived the drain");
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 fn fault<W>(local: &Local<W>, error: Option<&JoinError>) -> ServerError {
