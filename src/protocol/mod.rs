@@ -4,6 +4,8 @@
 //! JSON and MessagePack, `sse` its server-sent events, `payload` the door that makes published data plain,
 //! `websocket` the frames of RFC 6455.
 
+mod json_text;
+pub mod payload;
 pub mod websocket;
 
 use std::sync::Arc;
