@@ -6,11 +6,11 @@ mod from_message_pack;
 mod to_message_pack;
 
 pub use from_message_pack::from_message_pack;
-pub(super) use from_message_pack::skip_value;
 pub use to_message_pack::to_message_pack;
 
 use serde_json::value::RawValue;
 
+pub use super::packed::MessagePackFault;
 use crate::model::Payload;
 
 /// How deep arrays and objects may nest.
@@ -43,35 +43,6 @@ pub enum PayloadError {
     },
 }
 
-/// What MessagePack cannot become JSON for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum MessagePackFault {
-    /// The bytes end inside a value.
-    #[error("MessagePack is cut off")]
-    Truncated,
-    /// Bytes follow the value.
-    #[error("bytes follow the MessagePack value")]
-    Trailing,
-    /// The marker 0xc1, which is never used.
-    #[error("a MessagePack marker that is never used")]
-    Reserved,
-    /// A string that is not UTF-8.
-    #[error("a string that is not UTF-8")]
-    NotUtf8,
-    /// Binary data: JSON has none, and a guess at base64 would be one.
-    #[error("binary data has no JSON form")]
-    Binary,
-    /// An extension type, timestamps among them.
-    #[error("an extension type has no JSON form")]
-    Extension,
-    /// NaN or an infinity.
-    #[error("a number that is not finite has no JSON form")]
-    NotFinite,
-    /// A map key that is no string.
-    #[error("a map key that is not a string")]
-    KeyNotString,
-}
-
 impl PayloadError {
     fn message_pack(what: MessagePackFault) -> Self {
         Self::MessagePack {
@@ -100,7 +71,12 @@ pub fn from_json(json: &[u8]) -> Result<Payload, PayloadError> {
 /// # Errors
 /// When it is nested too deep.
 pub fn from_raw(raw: &RawValue) -> Result<Payload, PayloadError> {
-    let json = raw.get().as_bytes();
+    from_valid_json(raw.get())
+}
+
+/// The same for text that is known to be one JSON value.
+pub(super) fn from_valid_json(json: &str) -> Result<Payload, PayloadError> {
+    let json = json.as_bytes();
     check_depth(json)?;
     // Raw control characters are no JSON inside strings, so every CR and LF here stands between tokens.
     if json.iter().any(|&byte| is_line_end(byte)) {
@@ -156,7 +132,7 @@ fn depth(json: &[u8]) -> usize {
 fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
     while let Some(byte) = bytes.next() {
         match byte {
-            b'\\' => drop(bytes.next()),
+            b'\\' => _ = bytes.next(),
             b'"' => return,
             _ => {}
         }
