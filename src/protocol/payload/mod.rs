@@ -140,4 +140,4 @@ fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
