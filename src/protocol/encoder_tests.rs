@@ -135,8 +135,7 @@ fn encodes_join_and_leave_for_sockets_alone() {
     encoder.leave(WireFormat::SseMany, &channel(), &member, &mut out);
     assert!(out.is_empty());
     encoder.leave(WireFormat::MessagePack, &channel(), &member, &mut out);
-    let fields = json!({"channel": "$a@b#c", "client": "00000000-0000-0000-0000-000000000007", "user": "ann"});
-    let mut wanted = fields.clone();
+    let mut wanted = json!({"channel": "$a@b#c", "client": "00000000-0000-0000-0000-000000000007", "user": "ann"});
     wanted["type"] = json!("leave");
     assert_eq!(
         rmp_serde::from_slice::<Value>(&out[2..]).expect("MessagePack"),

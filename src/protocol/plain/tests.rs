@@ -233,6 +233,10 @@ fn names_what_is_wrong_and_gives_the_id_back() {
         None,
         "presence must be true or false",
     );
+}
+
+#[test]
+fn names_what_is_wrong_in_positions_and_limits() {
     check_refused(
         r#"{"type":"subscribe","channel":"a","recover":1}"#,
         None,
@@ -267,6 +271,10 @@ fn names_what_is_wrong_and_gives_the_id_back() {
         let json = format!(r#"{{"type":"history","channel":"a","limit":{limit}}}"#);
         check_refused(&json, None, "limit must be an integer from 0 to 4294967295");
     }
+}
+
+#[test]
+fn names_what_is_wrong_in_data_keys_and_ids() {
     check_refused(
         r#"{"type":"publish","channel":"a"}"#,
         None,
