@@ -25,6 +25,7 @@ pub mod api;
 pub mod auth;
 pub mod broker;
 pub mod client;
+pub mod config;
 pub mod hub;
 pub mod limits;
 pub mod model;

@@ -16,5 +16,7 @@ pub use config::Config;
 pub use credentials::{bearer, client_token};
 pub use error::AuthError;
 pub use guard::{AdminAccess, guard_admin, guard_hub};
+/// The signature algorithms; only the HMAC ones are ever accepted.
+pub use jsonwebtoken::Algorithm;
 pub use permission::{Action, may};
 pub use token::{GrantClaims, TokenClaims, Verifier};
