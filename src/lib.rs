@@ -21,7 +21,9 @@
 //!
 //! `docs/ARCHITECTURE.md` tells the same with reasons.
 
+pub mod admin;
 pub mod api;
+pub mod app;
 pub mod auth;
 pub mod broker;
 pub mod client;

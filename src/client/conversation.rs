@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::auth::{Action, Identity, may};
-use crate::limits::TokenBucket;
+use crate::limits::{Rate, TokenBucket};
 use crate::model::{
     ChannelKey, ClientId, ErrorCode, Member, Moment, Namespaces, Origin, Payload,
 };
-use crate::protocol::{ClaimedPosition, Command, CommandId, DecodeError, Reply, Request};
+use crate::protocol::{ClaimedPosition, Command, CommandId, DecodeError, Reply};
 
 use super::{Config, Heartbeat};
 
@@ -152,7 +152,7 @@ impl Client {
             identity,
             session_id,
             heartbeat: Heartbeat::new(now, &rules.config, jitter),
-            commands: TokenBucket::new(rules.config.command_rate, rules.config.command_rate, now),
+            commands: TokenBucket::full(command_rate(rules), now),
             expires_at,
             waiting: None,
         }
@@ -217,7 +217,7 @@ impl Client {
     /// Whether the command fits the rate; when not, it is answered with `rate_limited`.
     pub fn admit(&mut self, now: Moment, rules: &Rules) -> Result<(), Reply> {
         self.heartbeat.saw(now);
-        if rules.config.command_rate == 0 || self.commands.take(now) {
+        if rules.config.command_rate == 0 || self.commands.take(now, 1, command_rate(rules)).is_ok() {
             return Ok(());
         }
         Err(error(ErrorCode::RateLimited, format!("over {} commands a second", rules.config.command_rate)))
@@ -339,14 +339,14 @@ impl Client {
         self.identity.channels.iter().filter(permitted).take(rules.config.channels_max).cloned().collect()
     }
 
-    /// Puts a verified identity in place of the one that expires. It must be the same user's.
-    pub fn refresh(&mut self, identity: Arc<Identity>, now: Moment, unix_seconds: u64) -> Result<Reply, ()> {
+    /// Puts a verified identity in place of the one that expires. `None` when it is not the same user's.
+    pub fn refresh(&mut self, identity: Arc<Identity>, now: Moment, unix_seconds: u64) -> Option<Reply> {
         if identity.user != self.identity.user {
-            return Err(());
+            return None;
         }
         self.expires_at = expiry(&identity, now, unix_seconds);
         self.identity = identity;
-        Ok(Reply::Refreshed { expires_in: self.expires_in(now) })
+        Some(Reply::Refreshed { expires_in: self.expires_in(now) })
     }
 
     /// Keeps a place in the order of answers for a question.
@@ -398,6 +398,11 @@ fn unsubscribe(channel: ChannelKey, is_subscribed: impl Fn(&ChannelKey) -> bool)
     Step::Answer(error(ErrorCode::NotSubscribed, format!("not subscribed to {}", channel.name())))
 }
 
+/// The rate is the burst as well.
+fn command_rate(rules: &Rules) -> Rate {
+    Rate::new(rules.config.command_rate, rules.config.command_rate)
+}
+
 fn expiry(identity: &Identity, now: Moment, unix_seconds: u64) -> Moment {
     identity.expires_at.map_or(NEVER, |at| now + std::time::Duration::from_secs(at.saturating_sub(unix_seconds)))
 }
@@ -409,11 +414,5 @@ fn error(code: ErrorCode, message: String) -> Reply {
 impl From<DecodeError> for Reply {
     fn from(error: DecodeError) -> Self {
         Self::Error { code: error.code, message: error.message }
-    }
-}
-
-impl From<DecodeError> for Result<Request, (Option<CommandId>, Reply)> {
-    fn from(mut error: DecodeError) -> Self {
-        Err((error.id.take(), error.into()))
     }
 }

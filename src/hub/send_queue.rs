@@ -22,6 +22,7 @@ struct Entry {
 }
 
 /// Most connections have nothing pending or one frame: neither allocates.
+#[allow(clippy::box_collection, reason = "the box halves what every idle connection holds")]
 #[derive(Debug, Default)]
 enum Entries {
     #[default]
@@ -117,7 +118,7 @@ impl SendQueue {
     /// Takes note that so many bytes were written, and lets go of the frames that are done.
     pub fn advance(&mut self, mut bytes: usize) {
         self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
-        while let Some((length, weight)) = self.iter().next().map(|first| (first.frame.len(), weight(first))) {
+        while let Some((length, weight)) = self.first() {
             let left = length - self.written as usize;
             if bytes < left {
                 self.written += u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -222,6 +223,7 @@ impl SendQueue {
         usize::from(self.written > 0)
     }
 
+    #[allow(clippy::box_collection, reason = "it goes back as it is")]
     fn take_many(&mut self) -> Box<VecDeque<Entry>> {
         match std::mem::take(&mut self.entries) {
             Entries::Empty => Box::default(),
@@ -234,6 +236,11 @@ impl SendQueue {
         let bytes: usize = self.iter().map(|entry| entry.frame.len()).sum();
         self.pending_bytes = bytes - (self.written as usize).min(bytes);
         self.pending_messages = self.iter().map(weight).sum();
+    }
+
+    /// The length and the weight of the first entry.
+    fn first(&self) -> Option<(usize, u32)> {
+        self.iter().next().map(|entry| (entry.frame.len(), weight(entry)))
     }
 
     fn pop_front(&mut self) {

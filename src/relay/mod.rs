@@ -6,7 +6,6 @@
 
 mod inbox;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
@@ -27,7 +26,6 @@ pub struct Relay {
     /// Held while a channel's first or last worker is told to the broker, so that the broker hears it in the order in
     /// which it became true. Never taken by what the broker brings.
     interest: Mutex<()>,
-    connections: AtomicU64,
 }
 
 /// Who wants what on this node, and where it goes.
@@ -49,7 +47,7 @@ impl Relay {
     pub fn new(broker: Arc<dyn Broker>, inboxes: Vec<Arc<Inbox>>) -> Self {
         let switchboard = Arc::new(Switchboard { inboxes: inboxes.into(), channels: DashMap::new() });
         broker.attach(switchboard.clone());
-        Self { broker, switchboard, interest: Mutex::new(()), connections: AtomicU64::new(0) }
+        Self { broker, switchboard, interest: Mutex::new(()) }
     }
 
     /// The broker, for what needs no worker.
@@ -103,16 +101,6 @@ impl Relay {
         }
     }
 
-    /// A client connected to this node.
-    pub fn count_connection(&self) {
-        self.connections.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// It is gone.
-    pub fn discount_connection(&self) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-
     /// The channels that have subscribers on this node and whose name begins with `prefix`, after `cursor` in the
     /// order of their names, at most `limit`.
     pub fn channels(&self, prefix: &str, cursor: Option<&str>, limit: usize) -> Vec<ActiveChannel> {
@@ -132,11 +120,6 @@ impl Relay {
     /// How many subscribers a channel has on this node.
     pub fn subscribers(&self, channel: &ChannelKey) -> u64 {
         self.switchboard.channels.get(channel).map_or(0, |interest| interest.subscribers)
-    }
-
-    /// How many clients are connected to this node.
-    pub fn connections(&self) -> u64 {
-        self.connections.load(Ordering::Relaxed)
     }
 
     /// How many channels have a subscriber on this node.

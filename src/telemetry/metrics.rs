@@ -86,6 +86,8 @@ label! {
         Presence = "presence",
         /// `ping`.
         Ping = "ping",
+        /// The answer to a JSON ping.
+        Pong = "pong",
         /// `update_api_key`.
         UpdateApiKey = "update_api_key",
         /// `refresh`.

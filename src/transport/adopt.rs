@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::client::Client;
 use crate::hub::ConnectionIndex;
-use crate::model::{ChannelKey, CloseReason, Position, WireFormat};
-use crate::protocol::{ClaimedPosition, Connected, Push, encode_push, sse};
+use crate::model::{ChannelKey, CloseReason, Encode as _, WireFormat};
+use crate::protocol::plain::encode_push;
+use crate::protocol::{ClaimedPosition, Connected, Push, sse};
 
 use super::closing::NEVER;
 use super::intake::{EventStream, Purpose, Resume, Ticket};
@@ -32,7 +33,6 @@ impl Shard {
             return self.hub.disconnect(index, &mut Vec::new());
         }
         self.count_connection(&carrier, true);
-        self.context.relay.count_connection();
         let jitter = self.tools.jitter();
         let (now, unix) = (self.clock.now, unix_time().as_secs());
         let client = Client::new(identity, session_id, &self.context.rules, now, unix, jitter);
@@ -46,7 +46,7 @@ impl Shard {
             generation,
             link: Link::default(),
             deferred: None,
-            catch_ups: None,
+            catch_ups: Vec::new(),
             drain_at: NEVER,
             watches_writable: false,
             is_paused: false,
@@ -74,15 +74,11 @@ impl Shard {
 
     /// An event stream: the head at once, then the channels of its request.
     fn open_events(&mut self, connection: ConnectionRef, events: EventStream) {
-        let retry = self.context.config.sse_retry.mul_f64(0.5 + self.tools.jitter());
-        let EventStream { channels, from, origin } = events;
-        self.tools.scratch.clear();
-        sse::head(origin.as_deref(), &mut self.tools.scratch);
-        sse::retry(retry, &mut self.tools.scratch);
-        self.hub.send(connection.index, &self.tools.scratch);
+        let EventStream { channels, from, head } = events;
+        self.hub.send(connection.index, &head);
         let positions = match from {
             Resume::Now => vec![None; channels.len()],
-            Resume::From(positions) => positions.into_iter().map(|position| position.map(claim)).collect(),
+            Resume::From(positions) => positions,
             // A position that no stream has: whatever came before is lost.
             Resume::Unreadable => vec![Some(ClaimedPosition { epoch: None, offset: 0 }); channels.len()],
         };
@@ -167,17 +163,31 @@ impl Shard {
             WireFormat::Json | WireFormat::MessagePack => {
                 encode_push(format, &Push::Connected(Box::new(connected)), &mut self.tools.scratch);
             }
-            WireFormat::Sse | WireFormat::SseMany => sse::connected(format, &connected, &mut self.tools.scratch),
+            WireFormat::Sse | WireFormat::SseMany => self.encode_first_event(connection.index, &connected),
         }
         self.hub.send(connection.index, &self.tools.scratch);
+    }
+
+    /// The first event has the id of where the stream begins: who is cut off before the first publication goes on there.
+    fn encode_first_event(&mut self, connection: ConnectionIndex, connected: &Connected) {
+        let retry = self.retry_millis();
+        let scratch = &mut self.tools.scratch;
+        match (self.hub.cursor(connection), connected.channels.as_slice()) {
+            (Some((positions, hash)), _) => self.encoder.event_id(positions, hash, scratch),
+            (None, [(_, position)]) => sse::id_line(*position, scratch),
+            (None, _) => {}
+        }
+        sse::connected(connected, retry, scratch);
+    }
+
+    /// After how many milliseconds an event stream that broke off comes back: spread, so that not all come at once.
+    pub(super) fn retry_millis(&mut self) -> u64 {
+        let retry = self.context.config.sse_retry.mul_f64(0.5 + self.tools.jitter());
+        u64::try_from(retry.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// The reason for which a connection whose channels could not be opened is closed.
     pub(super) fn cannot_open(&mut self, connection: ConnectionIndex) {
         self.close(connection, CloseReason::InternalError);
     }
-}
-
-fn claim(position: Position) -> ClaimedPosition {
-    ClaimedPosition { epoch: Some(position.epoch), offset: position.offset }
 }

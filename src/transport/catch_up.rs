@@ -54,7 +54,7 @@ impl Shard {
         };
         let Some(socket) = self.sockets.find(connection) else { return };
         let catch_up = CatchUp { channel: channel.clone(), position, is_reading: false };
-        socket.catch_ups.get_or_insert_default().push(catch_up);
+        socket.catch_ups.push(catch_up);
         self.send_page(connection, channel, &page);
     }
 
@@ -75,17 +75,15 @@ impl Shard {
     }
 
     fn catch_up(&mut self, connection: ConnectionRef, channel: &ChannelKey) -> Option<&mut CatchUp> {
-        let catch_ups = self.sockets.find(connection)?.catch_ups.as_mut()?;
-        catch_ups.iter_mut().find(|catch_up| catch_up.channel == *channel)
+        let socket = self.sockets.find(connection)?;
+        socket.catch_ups.iter_mut().find(|catch_up| catch_up.channel == *channel)
     }
 
     fn end_catch_up(&mut self, connection: ConnectionRef, channel: &ChannelKey) {
         let Some(socket) = self.sockets.find(connection) else { return };
-        if let Some(catch_ups) = socket.catch_ups.as_mut() {
-            catch_ups.retain(|catch_up| catch_up.channel != *channel);
-            if catch_ups.is_empty() {
-                socket.catch_ups = None;
-            }
+        socket.catch_ups.retain(|catch_up| catch_up.channel != *channel);
+        if socket.catch_ups.is_empty() {
+            socket.catch_ups = Vec::new();
         }
         if let Some(index) = self.hub.find_channel(channel) {
             self.hub.go_live(connection.index, index);
@@ -238,9 +236,8 @@ impl Shard {
     /// The connection's queue was written: whoever catches up goes on.
     pub(super) fn has_room(&mut self, connection: ConnectionIndex) {
         let Some(socket) = self.sockets.get_mut(connection) else { return };
-        let Some(catch_ups) = socket.catch_ups.as_ref() else { return };
         let connection = ConnectionRef { index: connection, generation: socket.generation };
-        let channels: Vec<_> = catch_ups.iter().map(|catch_up| (connection, catch_up.channel.clone())).collect();
+        let channels: Vec<_> = socket.catch_ups.iter().map(|catch_up| (connection, catch_up.channel.clone())).collect();
         self.waiting.catching_up.extend(channels);
     }
 }

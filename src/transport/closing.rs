@@ -45,15 +45,14 @@ impl Shard {
 
     fn say_goodbye(&mut self, connection: ConnectionIndex, reason: CloseReason, is_websocket: bool) {
         let is_too_slow = matches!(reason, CloseReason::SlowConsumer | CloseReason::NoPong | CloseReason::Inactive);
-        let retry = self.context.config.sse_retry;
-        let jitter = self.tools.jitter();
+        let retry = self.retry_millis();
         let scratch = &mut self.tools.scratch;
         scratch.clear();
         if is_websocket {
             websocket::close_frame(reason, scratch);
         } else {
             // An event stream knows no close: it comes back by itself, after this time.
-            sse::retry(retry.mul_f64(0.5 + jitter), scratch);
+            sse::retry(retry, scratch);
         }
         self.hub.send_last(connection, &self.tools.scratch, is_too_slow);
     }
@@ -113,7 +112,6 @@ impl Shard {
         // Closing the descriptor takes it out of the set as well; this is for platforms where it does not.
         let _ = self.poll.registry().deregister(&mut socket.stream);
         self.count_connection(&socket.carrier, false);
-        self.context.relay.discount_connection();
     }
 
     /// Ends all subscriptions of a connection.
@@ -128,7 +126,7 @@ impl Shard {
             self.vacate(channel);
         }
         if let Some(socket) = self.sockets.get_mut(connection) {
-            socket.catch_ups = None;
+            socket.catch_ups = Vec::new();
         }
     }
 
@@ -191,10 +189,9 @@ impl Shard {
     fn ping(&mut self, connection: ConnectionIndex) {
         let ping = self.tools.ping.clone();
         self.keep_alive(connection, ping);
-        if let Some(json_ping) = self.tools.json_ping.clone() {
-            if self.hub.format(connection) == Some(WireFormat::Json) {
-                self.keep_alive(connection, json_ping);
-            }
+        let speaks_json = self.hub.format(connection) == Some(WireFormat::Json);
+        if let Some(json_ping) = self.tools.json_ping.clone().filter(|_| speaks_json) {
+            self.keep_alive(connection, json_ping);
         }
     }
 

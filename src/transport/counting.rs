@@ -2,7 +2,7 @@
 
 use crate::hub::Delivered;
 use crate::protocol::Command;
-use crate::telemetry::{CommandKind, DropReason, Transport};
+use crate::telemetry::metrics::{CommandKind, DropReason, Transport};
 
 use super::shard::Shard;
 use super::socket::Carrier;
@@ -13,9 +13,8 @@ impl Shard {
         self.counts.deliveries += delivered.deliveries;
         self.counts.delivered_bytes += delivered.bytes;
         self.counts.gaps += delivered.gaps;
-        if delivered.dropped > 0 {
-            self.counts.dropped(DropReason::Policy, delivered.dropped);
-        }
+        self.counts.dropped(DropReason::DropOldest, delivered.dropped);
+        self.counts.dropped(DropReason::Latest, delivered.replaced);
     }
 
     /// A connection came or went.
@@ -26,6 +25,10 @@ impl Shard {
         };
         let level = &mut self.counts.connections[transport.index()];
         *level = if came { *level + 1 } else { level.saturating_sub(1) };
+        if let Some(levels) = self.context.levels.get(self.worker) {
+            let [web_sockets, event_streams] = self.counts.connections;
+            levels.set_connections(web_sockets, event_streams);
+        }
     }
 }
 

@@ -25,10 +25,8 @@ struct Batch {
 
 impl Batch {
     fn add(&mut self, channel: ChannelIndex, first_of_epoch: bool, publication: Arc<Publication>) {
-        if let Some((last, _, publications)) = self.channels.last_mut() {
-            if *last == channel {
-                return publications.push(publication);
-            }
+        if let Some((_, _, publications)) = self.channels.last_mut().filter(|(last, ..)| *last == channel) {
+            return publications.push(publication);
         }
         let at = *self.at.entry(channel).or_insert(self.channels.len());
         match self.channels.get_mut(at) {

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::auth::Identity;
-use crate::model::{ChannelKey, CloseReason, Position, WireFormat};
+use crate::model::{ChannelKey, CloseReason, WireFormat};
+use crate::protocol::ClaimedPosition;
 
 /// What the socket is to be used for.
 #[derive(Debug)]
@@ -28,8 +29,8 @@ pub(super) struct EventStream {
     pub(super) channels: Vec<ChannelKey>,
     /// Where each goes on from.
     pub(super) from: Resume,
-    /// The origin that may read the answer (CORS), when the request named one that is allowed.
-    pub(super) origin: Option<Box<str>>,
+    /// The head of the answer.
+    pub(super) head: Box<[u8]>,
 }
 
 /// Where an event stream goes on from.
@@ -38,7 +39,7 @@ pub(super) enum Resume {
     /// From now on.
     Now,
     /// From these positions, in the order of the channels; `None` for a channel that had none.
-    From(Vec<Option<Position>>),
+    From(Vec<Option<ClaimedPosition>>),
     /// The client named an id that cannot be read: it is told that it missed something.
     Unreadable,
 }

@@ -183,8 +183,8 @@ impl Shard {
     /// Ends a subscription, begun or not.
     pub(super) fn unsubscribe(&mut self, connection: ConnectionIndex, channel: &ChannelKey) {
         let Some(is_vacant) = self.hub.unsubscribe(connection, channel) else { return };
-        if let Some(catch_ups) = self.sockets.get_mut(connection).and_then(|socket| socket.catch_ups.as_mut()) {
-            catch_ups.retain(|catch_up| catch_up.channel != *channel);
+        if let Some(socket) = self.sockets.get_mut(connection) {
+            socket.catch_ups.retain(|catch_up| catch_up.channel != *channel);
         }
         self.leave(connection, channel);
         if is_vacant {

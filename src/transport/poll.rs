@@ -48,6 +48,11 @@ pub(super) struct Poll {
 }
 
 impl Poll {
+    #[allow(
+        deprecated,
+        reason = "the constructor that replaces it is unsafe for types that may change their descriptor; a mio::Poll \
+                  keeps its own as long as it lives, and this crate has no unsafe code"
+    )]
     pub(super) fn new() -> io::Result<Self> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -12,7 +12,8 @@ use crate::broker::{BrokerError, Page, Publish, ReadLimit, Recovery, Start};
 use crate::client::{Completion, Question, Ticket};
 use crate::hub::ConnectionIndex;
 use crate::model::{ChannelKey, ErrorCode, Position, WireFormat};
-use crate::protocol::{ClaimedPosition, CommandId, Reply, encode_reply};
+use crate::protocol::plain::{encode_push, encode_reply};
+use crate::protocol::{ClaimedPosition, CommandId, Push, Reply};
 
 use super::shard::{Shard, unix_time};
 use super::socket::{Cause, ConnectionRef, Joining};
@@ -79,7 +80,7 @@ impl Shard {
         let (now, unix) = (self.clock.now, unix_time().as_secs());
         let verified = self.context.verifier.verify(token, unix);
         let Some(socket) = self.sockets.get_mut(connection) else { return };
-        let refreshed = verified.ok().and_then(|identity| socket.client.refresh(Arc::new(identity), now, unix).ok());
+        let refreshed = verified.ok().and_then(|identity| socket.client.refresh(Arc::new(identity), now, unix));
         match refreshed {
             Some(reply) => {
                 self.answer(connection, id, reply);
@@ -217,17 +218,17 @@ impl Shard {
         let Some(format) = self.hub.format(connection) else { return };
         for answer in completion.answers {
             self.tools.scratch.clear();
-            encode_reply(format, answer.id.as_ref(), &answer.reply, &mut self.tools.scratch);
+            encode_reply(format, &answer.reply, answer.id.as_ref(), &mut self.tools.scratch);
             self.hub.send(connection, &self.tools.scratch);
         }
     }
 
     /// Tells a client something that it did not ask.
-    pub(super) fn push(&mut self, connection: ConnectionIndex, push: &crate::protocol::Push) {
+    pub(super) fn push(&mut self, connection: ConnectionIndex, push: &Push) {
         let Some(format) = self.hub.format(connection) else { return };
         if matches!(format, WireFormat::Json | WireFormat::MessagePack) {
             self.tools.scratch.clear();
-            crate::protocol::encode_push(format, push, &mut self.tools.scratch);
+            encode_push(format, push, &mut self.tools.scratch);
             self.hub.send(connection, &self.tools.scratch);
         }
     }

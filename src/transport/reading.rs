@@ -178,7 +178,11 @@ impl Shard {
         if self.hub.format(connection) != Some(format) {
             return self.close(connection, CloseReason::UnsupportedData);
         }
-        match plain::decode(format, message) {
+        let decoded = match (format, std::str::from_utf8(message)) {
+            (WireFormat::MessagePack, _) => plain::decode_message_pack(message),
+            (_, text) => plain::decode_json(text.unwrap_or_default()),
+        };
+        match decoded {
             Ok(request) => self.take_request(connection, request),
             Err(error) => self.refuse(connection, error),
         }

@@ -7,6 +7,8 @@ use crate::broker::{BrokerError, ReadLimit, Recovery};
 use crate::hub::Stage;
 use crate::model::{ChannelKey, Position};
 
+use crate::telemetry::metrics;
+
 use super::questions::Done;
 use super::shard::Shard;
 
@@ -40,11 +42,11 @@ impl Shard {
         let Some(slot) = self.hub.channel(index) else { return };
         match (slot.stage(), slot.position()) {
             (Stage::Live, None) => {
-                crate::telemetry::hole();
+                metrics::hole();
                 self.counts.gaps += self.hub.tell_gap(index, None, None, &mut self.encoder);
             }
             (Stage::Live, Some(_)) => {
-                crate::telemetry::hole();
+                metrics::hole();
                 if let Some(position) = self.hub.begin_repair(index, seen) {
                     self.waiting.repairs.waiting.push_back((channel.clone(), position));
                 }

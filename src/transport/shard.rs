@@ -6,11 +6,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hashbrown::HashMap;
 use rand::rngs::SmallRng;
-use rand::{RngExt, SeedableRng};
+use rand::{RngExt as _, SeedableRng as _};
 
 use crate::hub::{ConnectionIndex, Frame, Hub, Limits};
-use crate::model::{ChannelKey, DrainSignal, Moment};
-use crate::protocol::{Encoder, websocket};
+use crate::model::{ChannelKey, DrainSignal, Moment, WireFormat};
+use crate::protocol::encoder::Encoder;
+use crate::protocol::{Push, plain, websocket};
 use crate::relay::{Inbox, Message};
 use crate::telemetry::WorkerCounts;
 
@@ -191,6 +192,9 @@ impl Shard {
         self.fire_timers();
         if let Some(delay) = self.poll.take_delay() {
             self.counts.loop_delayed(delay);
+            if let Some(levels) = self.context.levels.get(self.worker) {
+                levels.set_loop_delay(delay);
+            }
         }
         if let Some(window) = self.drain.signal.now().filter(|_| !self.drain.has_begun) {
             self.drain.has_begun = true;
@@ -225,7 +229,7 @@ impl Tools {
         let mut ping = Vec::new();
         websocket::ping(b"", &mut ping);
         let mut json_ping = Vec::new();
-        crate::protocol::encode_push(crate::model::WireFormat::Json, &crate::protocol::Push::Ping, &mut json_ping);
+        plain::encode_push(WireFormat::Json, &Push::Ping, &mut json_ping);
         Self {
             scratch: Vec::new(),
             random: SmallRng::from_rng(&mut rand::rng()),

@@ -117,7 +117,7 @@ pub(super) struct Socket {
     pub(super) generation: u32,
     pub(super) link: Link,
     pub(super) deferred: Option<Box<Deferred>>,
-    pub(super) catch_ups: Option<Box<Vec<CatchUp>>>,
+    pub(super) catch_ups: Vec<CatchUp>,
     /// When it is closed because the node drains; the far future until then.
     pub(super) drain_at: Moment,
     /// Whether the poll watches for writability.

@@ -14,6 +14,7 @@ use crate::relay::{Inbox, Relay};
 
 use super::Config;
 use super::intake::{Slot, Ticket};
+use super::levels::Levels;
 use super::questions::Done;
 use super::shard::Shard;
 
@@ -28,6 +29,8 @@ pub struct Context {
     pub relay: Arc<Relay>,
     /// Verifies tokens.
     pub verifier: Arc<Verifier>,
+    /// What each worker tells of itself.
+    pub levels: Arc<[Levels]>,
 }
 
 /// A socket on its way into the loop.

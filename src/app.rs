@@ -1,0 +1,204 @@
+//! The composition root: the only file that names concrete parts together, and joins what must not know each other.
+//!
+//! It reads as the order of start-up: broker, relay, doors, routes, server.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+
+use crate::admin::{AdminState, Liveness, Snapshot, Source};
+use crate::api::{ApiError, ApiState};
+use crate::auth::{Verifier, guard_hub};
+use crate::broker::memory::MemoryBroker;
+use crate::broker::{Broker, NodeInfo};
+use crate::client::Rules;
+use crate::config::Settings;
+use crate::model::{ConnectionPermit, DrainSignal, Moment};
+use crate::relay::{Inbox, InboxLimits, Relay};
+use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
+use crate::telemetry::setup::Exporter;
+use crate::transport::{self, Context, Doors, Intake, Levels, Slot};
+
+/// How often the embedded broker gives memory back.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs a node until it has drained. `on_bound` is told the address that it listens on.
+///
+/// # Errors
+/// When it cannot listen, or a worker failed.
+pub fn serve(
+    settings: Settings,
+    exporter: Exporter,
+    on_bound: impl FnOnce(SocketAddr) + Send + 'static,
+) -> Result<Outcome, ServerError> {
+    let node = Arc::new(Node::new(settings));
+    let drain = Drain::new();
+    let hooks = Hooks { drain: drain.clone(), on_bound: Box::new(on_bound), ..Hooks::default() };
+    let router = node.router(exporter, drain);
+    node.begin_upkeep();
+    let context = node.context.clone();
+    let make_worker = move |index| TransportWorker(Rc::new(transport::Worker::new(context.clone(), index)));
+    server::run(&node.settings.server, router, make_worker, hooks)
+}
+
+/// The parts of a node, joined.
+struct Node {
+    settings: Settings,
+    started: Instant,
+    broker: Arc<MemoryBroker>,
+    context: Context,
+    intakes: Arc<[Arc<Intake>]>,
+}
+
+impl Node {
+    fn new(settings: Settings) -> Self {
+        let started = Instant::now();
+        let namespaces = Arc::new(settings.namespaces.clone());
+        let clock = move || Moment::from_millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let broker = Arc::new(MemoryBroker::new(&settings.broker, namespaces.clone(), clock));
+        let workers = settings.server.workers;
+        let limits = InboxLimits {
+            messages_max: settings.transport.inbox_messages_max,
+            bytes_max: settings.transport.inbox_bytes_max,
+        };
+        let inboxes = (0..workers).map(|_| Arc::new(Inbox::new(limits))).collect();
+        let rules = Rules {
+            config: settings.client.clone(),
+            namespaces,
+            gateway_id: Arc::from(settings.transport.node.as_str()),
+        };
+        let context = Context {
+            config: Arc::new(settings.transport.clone()),
+            rules: Arc::new(rules),
+            relay: Arc::new(Relay::new(broker.clone(), inboxes)),
+            verifier: Arc::new(Verifier::new(&settings.auth)),
+            levels: (0..workers).map(|_| Levels::default()).collect(),
+        };
+        let capacity = settings.transport.intake_capacity;
+        let intakes = (0..workers).map(|_| Arc::new(Intake::new(capacity))).collect();
+        Self { settings, started, broker, context, intakes }
+    }
+
+    /// Everything that is answered over HTTP.
+    fn router(self: &Arc<Self>, exporter: Exporter, drain: Drain) -> Router {
+        let context = &self.context;
+        let doors = Doors {
+            config: context.config.clone(),
+            namespaces: context.rules.namespaces.clone(),
+            verifier: context.verifier.clone(),
+            intakes: self.intakes.clone(),
+        };
+        let verifier = context.verifier.clone();
+        let guard = move |headers: &HeaderMap| {
+            let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+            let guarded = guard_hub(&verifier, authorization, unix_seconds());
+            guarded.map_err(|error| ApiError::new(error.code(), error.to_string()))
+        };
+        let node = self.clone();
+        let api = ApiState::new(
+            context.relay.clone(),
+            context.rules.namespaces.clone(),
+            Arc::new(guard),
+            Arc::new(move || node.info()),
+            self.settings.api.clone(),
+        );
+        let source = Arc::new(NodeSource { node: self.clone(), drain });
+        let admin = AdminState { source, exporter, config: self.settings.admin.clone() };
+        Router::new()
+            .merge(transport::router(doors))
+            .merge(crate::api::router(api))
+            .merge(crate::admin::router(admin))
+            .fallback(crate::admin::not_found)
+            // The server bounds bodies itself, with an error of its own.
+            .layer(DefaultBodyLimit::disable())
+    }
+
+    /// Gives memory back, once a second, for as long as the process lives.
+    fn begin_upkeep(&self) {
+        let broker = self.broker.clone();
+        let sweep = move || loop {
+            std::thread::sleep(SWEEP_INTERVAL);
+            broker.sweep();
+        };
+        let spawned = std::thread::Builder::new().name("fanfare-upkeep".to_owned()).spawn(sweep);
+        if let Err(error) = spawned {
+            tracing::error!(%error, "no thread for upkeep: memory of expired history comes back late");
+        }
+    }
+
+    /// This node, as the fleet sees it.
+    fn info(&self) -> NodeInfo {
+        let connections = |levels: &Levels| levels.web_sockets() + levels.event_streams();
+        NodeInfo {
+            id: self.settings.transport.node.clone(),
+            connections: self.context.levels.iter().map(connections).sum(),
+            channels: self.context.relay.channel_count(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+        }
+    }
+}
+
+/// What health and metrics are answered from.
+struct NodeSource {
+    node: Arc<Node>,
+    drain: Drain,
+}
+
+impl Source for NodeSource {
+    fn snapshot(&self) -> Snapshot {
+        let Node { settings, context, broker, started, .. } = &*self.node;
+        Snapshot {
+            web_sockets: context.levels.iter().map(Levels::web_sockets).sum(),
+            event_streams: context.levels.iter().map(Levels::event_streams).sum(),
+            channels: context.relay.channel_count(),
+            broker: broker.kind(),
+            broker_ready: broker.is_ready(),
+            draining: self.drain.is_draining(),
+            version: env!("CARGO_PKG_VERSION"),
+            uptime: started.elapsed(),
+            loop_delay: context.levels.iter().map(Levels::loop_delay).max().unwrap_or_default(),
+            liveness: Liveness {
+                ping_interval: settings.client.ping_interval,
+                pong_timeout: settings.client.pong_timeout,
+                inactivity_timeout: settings.client.inactivity_timeout,
+            },
+        }
+    }
+}
+
+/// Joins the server, which knows no sockets' use, to the transport, which knows no server.
+struct TransportWorker(Rc<transport::Worker>);
+
+impl Worker for TransportWorker {
+    type Slot = Slot;
+
+    fn adopt(&self, socket: std::net::TcpStream, read: Bytes, slot: Slot, permit: ConnectionPermit) {
+        self.0.adopt(socket, read, &slot, permit);
+    }
+
+    fn run(self: Rc<Self>, drain: DrainSignal) -> impl Future<Output = ()> + 'static {
+        self.0.clone().run(drain)
+    }
+}
+
+impl server::Slot for Slot {
+    fn is_filled(&self) -> bool {
+        Slot::is_filled(self)
+    }
+
+    fn swallows_head(&self) -> bool {
+        Slot::swallows_head(self)
+    }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

@@ -1,0 +1,339 @@
+//! The doors: `GET /ws/connect`, `/ws/echo` and `/sse/connect`.
+//!
+//! Who comes is looked at before the upgrade and refused with a plain HTTP answer; only then a place in the worker's
+//! intake is taken and 101 answered. One exception: a client that brings both `session_id` and `token` in its query
+//! expects to be upgraded first and then closed with 1008.
+
+use std::sync::Arc;
+
+use axum::extract::{Extension, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CONNECTION, HOST, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, VARY,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::auth::{Action, Identity, Verifier, client_token, may};
+use crate::model::{ChannelKey, CloseReason, ErrorCode, Namespaces, WireFormat, WorkerIndex};
+use crate::protocol::sse;
+
+use super::Config;
+use super::intake::{EventStream, Intake, Purpose, Resume, Slot, Ticket};
+use super::shard::unix_time;
+
+/// The most channels of one event stream.
+const STREAM_CHANNELS_MAX: usize = 32;
+
+/// Seconds after which a client that found no place should try again.
+const RETRY_AFTER_SECONDS: &str = "1";
+
+/// What the handlers stand on.
+#[derive(Debug, Clone)]
+pub struct Doors {
+    /// Origins, and whether there is an echo.
+    pub config: Arc<Config>,
+    /// Whether clients may have the channels that they ask for.
+    pub namespaces: Arc<Namespaces>,
+    /// Who clients are.
+    pub verifier: Arc<Verifier>,
+    /// One for each worker.
+    pub intakes: Arc<[Arc<Intake>]>,
+}
+
+/// The routes of the doors.
+pub fn router(doors: Doors) -> Router {
+    let routes = Router::new().route("/ws/connect", get(ws_connect)).route("/sse/connect", get(sse_connect));
+    let routes = if doors.config.echo { routes.route("/ws/echo", get(ws_echo)) } else { routes };
+    routes.with_state(Arc::new(doors))
+}
+
+/// Why somebody is not let in.
+#[derive(Debug, PartialEq, Eq)]
+struct Refusal {
+    code: ErrorCode,
+    message: String,
+    /// Not a WebSocket handshake: says which version is spoken (RFC 6455 section 4.4).
+    needs_upgrade: bool,
+}
+
+impl Refusal {
+    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), needs_upgrade: false }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = if self.needs_upgrade { 426 } else { self.code.status() };
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::json!({ "error": self.code, "message": self.message });
+        let mut response = (status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        if self.needs_upgrade {
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        if self.code == ErrorCode::Unavailable {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+        }
+        response
+    }
+}
+
+async fn ws_connect(
+    State(doors): State<Arc<Doors>>,
+    Extension(slot): Extension<Slot>,
+    Extension(worker): Extension<WorkerIndex>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let (headers, query) = (request.headers(), request.uri().query());
+    let accept = accept_key(headers)?;
+    doors.check_origin(headers)?;
+    let protocol = Subprotocol::select(headers)?;
+    let session_id = parameter(query, "session_id");
+    let has_both = session_id.is_some() && parameter(query, "token").is_some();
+    let (identity, refused) = match doors.identify(headers, query) {
+        Ok(identity) => (identity, None),
+        Err(_) if has_both => (Arc::new(Identity::anonymous()), Some(CloseReason::InvalidToken)),
+        Err(refusal) => return Err(refusal),
+    };
+    let purpose = Purpose::Messages(protocol.map_or(WireFormat::Json, Subprotocol::format));
+    doors.admit(&slot, worker, purpose, identity, session_id.map(Arc::from), refused)?;
+    Ok(switching(&accept, protocol.map(Subprotocol::name)))
+}
+
+async fn ws_echo(
+    State(doors): State<Arc<Doors>>,
+    Extension(slot): Extension<Slot>,
+    Extension(worker): Extension<WorkerIndex>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let accept = accept_key(request.headers())?;
+    doors.check_origin(request.headers())?;
+    doors.admit(&slot, worker, Purpose::Echo, Arc::new(Identity::anonymous()), None, None)?;
+    Ok(switching(&accept, None))
+}
+
+async fn sse_connect(
+    State(doors): State<Arc<Doors>>,
+    Extension(slot): Extension<Slot>,
+    Extension(worker): Extension<WorkerIndex>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let (headers, query) = (request.headers(), request.uri().query());
+    doors.check_origin(headers)?;
+    let identity = doors.identify(headers, query)?;
+    let channels = stream_channels(query)?;
+    for channel in &channels {
+        if !may(&identity, doors.namespaces.of(channel), Action::Subscribe, channel) {
+            let text = format!("this client may not subscribe to {}", channel.name());
+            return Err(Refusal::new(ErrorCode::Forbidden, text));
+        }
+    }
+    let from = resume(headers, query, &channels);
+    let mut head = Vec::new();
+    sse::response_head(&cors(headers), &mut head);
+    let events = EventStream { channels, from, head: head.into() };
+    doors.admit(&slot, worker, Purpose::Events(events), identity, None, None)?;
+    // The worker writes the head of a 200 in place of this one.
+    Ok(switching("", None))
+}
+
+impl Doors {
+    /// A browser may come from the listed origins, and from the page's own.
+    fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let Some(allowed) = &self.config.origins else { return Ok(()) };
+        let Some(origin) = header(headers, &ORIGIN) else { return Ok(()) };
+        let host = origin.split_once("://").map_or(origin, |(_, host)| host);
+        if header(headers, &HOST) == Some(host) || allowed.iter().any(|allowed| allowed == origin || allowed == "*") {
+            return Ok(());
+        }
+        Err(Refusal::new(ErrorCode::Forbidden, "this origin is not allowed"))
+    }
+
+    fn identify(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<Identity>, Refusal> {
+        let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+        let token = client_token(query, header(headers, &AUTHORIZATION), protocols);
+        let identity = self.verifier.identify(token.as_deref(), unix_time().as_secs());
+        identity.map(Arc::new).map_err(|error| Refusal::new(error.code(), error.to_string()))
+    }
+
+    /// Takes a place in the worker's intake and leaves the ticket.
+    fn admit(
+        &self,
+        slot: &Slot,
+        worker: WorkerIndex,
+        purpose: Purpose,
+        identity: Arc<Identity>,
+        session_id: Option<Arc<str>>,
+        refused: Option<CloseReason>,
+    ) -> Result<(), Refusal> {
+        let place = self.intakes.get(worker.0).and_then(Intake::reserve);
+        let Some(place) = place else {
+            return Err(Refusal::new(ErrorCode::Unavailable, "too many connections at once"));
+        };
+        slot.fill(Ticket { purpose, identity, session_id, refused, _place: place });
+        Ok(())
+    }
+}
+
+/// What the hub's own protocol is called in a handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Subprotocol {
+    Json,
+    MessagePack,
+}
+
+impl Subprotocol {
+    /// The first one offered that is spoken here. None offered is JSON; only others offered (a bearer entry is none) is
+    /// refused, because a browser would fail the connection.
+    fn select(headers: &HeaderMap) -> Result<Option<Self>, Refusal> {
+        let mut offered_any = false;
+        for value in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
+            for name in value.to_str().unwrap_or_default().split(',').map(str::trim) {
+                match name {
+                    "fanfare.json" => return Ok(Some(Self::Json)),
+                    "fanfare.msgpack" => return Ok(Some(Self::MessagePack)),
+                    other => offered_any |= !other.is_empty(),
+                }
+            }
+        }
+        if offered_any {
+            let text = "none of the subprotocols is spoken here: fanfare.json or fanfare.msgpack";
+            return Err(Refusal::new(ErrorCode::BadRequest, text));
+        }
+        Ok(None)
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Json => "fanfare.json",
+            Self::MessagePack => "fanfare.msgpack",
+        }
+    }
+
+    const fn format(self) -> WireFormat {
+        match self {
+            Self::Json => WireFormat::Json,
+            Self::MessagePack => WireFormat::MessagePack,
+        }
+    }
+}
+
+/// The answer to the key of a handshake (RFC 6455 section 4.2.1).
+fn accept_key(headers: &HeaderMap) -> Result<String, Refusal> {
+    let has = |name: &HeaderName, token: &str| {
+        headers.get_all(name).iter().any(|value| {
+            let value = value.to_str().unwrap_or_default();
+            value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
+        })
+    };
+    let is_handshake = has(&UPGRADE, "websocket") && has(&CONNECTION, "upgrade");
+    if !is_handshake || header(headers, &SEC_WEBSOCKET_VERSION) != Some("13") {
+        let text = "a WebSocket handshake of version 13 is needed here";
+        return Err(Refusal { needs_upgrade: true, ..Refusal::new(ErrorCode::BadRequest, text) });
+    }
+    let key = header(headers, &SEC_WEBSOCKET_KEY).unwrap_or_default();
+    // 16 bytes in base64.
+    if key.len() != 24 || !key.ends_with("==") {
+        return Err(Refusal::new(ErrorCode::BadRequest, "Sec-WebSocket-Key is missing or malformed"));
+    }
+    Ok(derive_accept_key(key.as_bytes()))
+}
+
+fn switching(accept: &str, protocol: Option<&'static str>) -> Response {
+    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = HeaderValue::from_str(accept) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if let Some(protocol) = protocol {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    }
+    response
+}
+
+/// The channels of an event stream's request, in order, each once.
+fn stream_channels(query: Option<&str>) -> Result<Vec<ChannelKey>, Refusal> {
+    let mut channels: Vec<ChannelKey> = Vec::new();
+    for name in parameters(query, "channel") {
+        let channel = ChannelKey::new(&name);
+        let channel = channel.map_err(|error| Refusal::new(ErrorCode::BadRequest, format!("channel: {error}")))?;
+        if !channels.contains(&channel) {
+            channels.push(channel);
+        }
+    }
+    match channels.len() {
+        0 => Err(Refusal::new(ErrorCode::BadRequest, "channel: at least one is needed, as ?channel=news")),
+        1..=STREAM_CHANNELS_MAX => Ok(channels),
+        more => {
+            let text = format!("channel: {more} are too many for one stream, at most {STREAM_CHANNELS_MAX}");
+            Err(Refusal::new(ErrorCode::BadRequest, text))
+        }
+    }
+}
+
+/// Where the stream goes on from: the header that an `EventSource` sends by itself, or the query.
+fn resume(headers: &HeaderMap, query: Option<&str>, channels: &[ChannelKey]) -> Resume {
+    let from_header = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?").to_owned());
+    match from_header.or_else(|| parameter(query, "last_event_id")).as_deref() {
+        None | Some("") => Resume::Now,
+        Some(id) => sse::parse_last_event_id(id, channels).map_or(Resume::Unreadable, Resume::From),
+    }
+}
+
+/// An origin that was let in may read the stream.
+fn cors(headers: &HeaderMap) -> HeaderMap {
+    let mut extra = HeaderMap::new();
+    if let Some(origin) = headers.get(ORIGIN) {
+        extra.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        extra.insert(VARY, HeaderValue::from_static("Origin"));
+    }
+    extra
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn parameter(query: Option<&str>, name: &str) -> Option<String> {
+    parameters(query, name).next()
+}
+
+fn parameters<'a>(query: Option<&'a str>, name: &'a str) -> impl Iterator<Item = String> + 'a {
+    let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    pairs.filter(move |(key, _)| key == name).map(|(_, value)| value.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_names_one_to_32_channels_each_once() {
+        let names = |query| stream_channels(Some(query)).map(|channels| channels.len());
+        assert_eq!(names("channel=a&channel=b&channel=a"), Ok(2));
+        assert!(names("chanel=a").is_err());
+        assert!(names("channel=a%20b").is_err());
+        let many: String = (0..33).map(|at| format!("channel=c{at}&")).collect();
+        assert!(stream_channels(Some(&many)).is_err());
+    }
+
+    #[test]
+    fn the_first_subprotocol_that_is_spoken_here_is_selected() {
+        let select = |offer: &'static str| {
+            let headers = HeaderMap::from_iter([(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(offer))]);
+            Subprotocol::select(&headers)
+        };
+        assert_eq!(select("bearer.abc, fanfare.msgpack"), Ok(Some(Subprotocol::MessagePack)));
+        assert_eq!(select("fanfare.json"), Ok(Some(Subprotocol::Json)));
+        assert!(select("graphql-ws").is_err());
+        assert_eq!(Subprotocol::select(&HeaderMap::new()), Ok(None));
+    }
+}
