@@ -127,7 +127,7 @@ impl Verifier {
         }
     }
 
-    /// Who a token stands for. Takes about 3 us.
+    /// Who a token stands for.
     ///
     /// # Errors
     /// Why it is not valid at this time.
