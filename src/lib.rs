@@ -26,6 +26,7 @@ pub mod api;
 pub mod app;
 pub mod auth;
 pub mod broker;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod hub;

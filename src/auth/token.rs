@@ -63,7 +63,7 @@ pub struct TokenClaims {
 }
 
 /// `grants` as a token has them: exact names, or prefixes ending in `*`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GrantClaims {
     /// Channels to subscribe to.
@@ -127,7 +127,7 @@ impl Verifier {
         }
     }
 
-    /// Who a token stands for. Takes about 3 us.
+    /// Who a token stands for.
     ///
     /// # Errors
     /// Why it is not valid at this time.

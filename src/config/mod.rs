@@ -29,6 +29,7 @@ pub use document::{env_example, help, markdown};
 pub use fault::{ConfigError, Fault};
 pub use machine::Machine;
 pub use reader::{Resolved, Source};
+pub use value::duration;
 
 use reader::Reader;
 

@@ -39,7 +39,6 @@ pub(super) fn check(reader: &mut Reader, stage: Stage, namespaces: &Namespaces) 
 fn limits(reader: &mut Reader) {
     for (less, more) in [
         ("WS_MAX_MESSAGE_BYTES", "WS_MAX_BUFFERED_BYTES"),
-        ("WS_MAX_BUFFERED_BYTES", "WS_TOTAL_BUFFERED_BYTES"),
         ("MAX_HANDSHAKES", "MAX_CONNECTIONS"),
     ] {
         let most = reader.integer(more);

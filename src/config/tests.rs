@@ -289,7 +289,10 @@ fn each_variable_keeps_its_rule() {
         &[("DEFAULT_PORT", "x")],
         "DEFAULT_PORT=\"x\" must be a whole number from 0 to 65535",
     );
-    check_fault(&[("JWT_SECRET", "a\u{fffd}")], "JWT_SECRET must be valid UTF-8");
+    check_fault(
+        &[("JWT_SECRET", "a\u{fffd}")],
+        "JWT_SECRET must be valid UTF-8",
+    );
 }
 
 #[test]
@@ -503,6 +506,27 @@ fn the_table_of_the_operations_chapter_is_up_to_date() {
         let (_, after) = rest.split_once(END).expect("the end of the table");
         format!("{before}{BEGIN}{}{END}{after}", markdown())
     });
+}
+
+#[test]
+fn the_operations_chapter_names_no_variable_that_is_not_there() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATIONS.md");
+    let text = std::fs::read_to_string(path).expect("the chapter");
+    let is_name = |word: &&str| {
+        word.contains('_') && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
+    };
+    let known = |word: &str| {
+        variable::VARIABLES
+            .iter()
+            .any(|row| row.name == word || row.aliases.contains(&word))
+            || variable::NOT_YET.iter().any(|row| row.name == word)
+    };
+    for word in text
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter(is_name)
+    {
+        assert!(known(word), "{word}");
+    }
 }
 
 #[test]

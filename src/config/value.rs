@@ -16,7 +16,7 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
 }
 
 /// A number and its unit, as `5m` or `300s`: ms, s, m, h or d.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let count: u64 = text[..digits].parse().ok()?;
     let millis = match &text[digits..] {

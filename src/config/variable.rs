@@ -161,7 +161,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Server, "PORT", Integer(0, 65_535), Value("8080"), "", "The port to listen on; 0 lets the system choose.").alias(&["DEFAULT_PORT"]),
     row(Server, "WORKERS", Integer(1, 1024), Computed("one for each core"), "threads", "Worker threads; each has its own connections and delivers without sharing."),
     row(Server, "NODE_ID", Text(value::node_id, "at most 128 printable characters without blanks"), Computed("the host's name and the process id"), "", "This node's name, `gateway_id` to clients; must differ between nodes.").alias(&["POD_NAME"]),
-    row(Server, "CONFIG_FILE", ANY, Unset, "", "A TOML file with the namespaces (see below)."),
+    row(Server, "CONFIG_FILE", ANY, Unset, "", "A TOML file with the namespaces (docs/OPERATIONS.md)."),
     row(Server, "HEADER_TIMEOUT_MS", Integer(1, DAY_MS), Value("10000"), "ms", "How long the head of a request may take."),
     row(Server, "BODY_TIMEOUT_MS", Integer(1, DAY_MS), Value("30000"), "ms", "How long a request's body may pause."),
     row(Server, "MAX_BODY_BYTES", Integer(0, BYTES), Value("10485760"), "bytes", "The most bytes of a request's body; 0 is no limit, except at `/hub`, where a body is held in memory and the default stays.").memory("this for each request in flight"),

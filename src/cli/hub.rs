@@ -1,0 +1,169 @@
+//! A small HTTP client of a running hub: `fanfare pub` and `fanfare health`. Plain HTTP only: what stands behind a
+//! proxy that speaks TLS is asked by `curl`.
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+
+use super::CliError;
+use crate::config::Settings;
+
+/// How long a hub may take for one answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most bytes of an answer that are read.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Where a hub is expected.
+pub(super) const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PublishOptions {
+    /// The channel
+    channel: String,
+    /// The data: JSON; what is no JSON is published as a string
+    data: String,
+    /// Where the hub is
+    #[arg(long, default_value = DEFAULT_URL)]
+    url: String,
+    /// A token with the role publisher or admin
+    #[arg(long, conflicts_with = "key")]
+    token: Option<String>,
+    /// The hub's key [default: HUB_API_KEY of the environment]
+    #[arg(long)]
+    key: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct HealthOptions {
+    /// Where the hub is [default: HOST and PORT]
+    #[arg(long)]
+    url: Option<String>,
+}
+
+/// Publishes, and prints the hub's answer.
+pub(super) fn publish(options: &PublishOptions, out: &mut dyn Write) -> Result<(), CliError> {
+    let data = serde_json::from_str(&options.data)
+        .unwrap_or_else(|_| serde_json::Value::String(options.data.clone()));
+    let body = serde_json::json!({ "channel": options.channel, "data": data });
+    let from_environment = || std::env::var("HUB_API_KEY").ok();
+    let credential = options
+        .token
+        .clone()
+        .or_else(|| options.key.clone())
+        .or_else(from_environment)
+        .filter(|credential| !credential.is_empty());
+    let url = format!("{}/hub/publish", options.url.trim_end_matches('/'));
+    let answer = ask(Method::POST, &url, credential.as_deref(), body.to_string())?;
+    writeln!(out, "{answer}")?;
+    Ok(())
+}
+
+/// Ends well when the hub says that it is alive.
+pub(super) fn health(options: &HealthOptions, out: &mut dyn Write) -> Result<(), CliError> {
+    let base = match &options.url {
+        Some(url) => url.clone(),
+        None => local_url(&Settings::from_process()?),
+    };
+    let url = format!("{}/healthz", base.trim_end_matches('/'));
+    let answer = ask(Method::GET, &url, None, String::new())?;
+    writeln!(out, "{answer}")?;
+    Ok(())
+}
+
+/// The hub's address as seen from its own machine: the wildcard is no address to connect to.
+fn local_url(settings: &Settings) -> String {
+    let host = match settings.server.host {
+        IpAddr::V4(ip) if ip.is_unspecified() => "127.0.0.1".to_owned(),
+        IpAddr::V6(ip) if ip.is_unspecified() => "[::1]".to_owned(),
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    format!("http://{host}:{}", settings.server.port)
+}
+
+fn ask(
+    method: Method,
+    url: &str,
+    credential: Option<&str>,
+    body: String,
+) -> Result<String, CliError> {
+    let uri = parse_url(url)?;
+    let mut request = Request::builder()
+        .method(method)
+        .uri(uri)
+        .header(header::CONTENT_TYPE, "application/json");
+    if let Some(credential) = credential {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {credential}"));
+    }
+    let request = request
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|_| CliError::Argument {
+            argument: "--token or --key",
+            rule: "cannot stand in a header".to_owned(),
+        })?;
+    let unreachable = |cause: String| CliError::Unreachable {
+        url: url.to_owned(),
+        cause,
+    };
+    let exchange = async { tokio::time::timeout(ANSWER_TIMEOUT, exchange(request)).await };
+    let answer = runtime()?.block_on(exchange);
+    let (status, body) = answer
+        .map_err(|_| unreachable("no answer in 10 s".to_owned()))?
+        .map_err(unreachable)?;
+    if (200..300).contains(&status) {
+        return Ok(body);
+    }
+    Err(CliError::Refused {
+        url: url.to_owned(),
+        status,
+        body,
+    })
+}
+
+async fn exchange(request: Request<Full<Bytes>>) -> Result<(u16, String), String> {
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let response = client.request(request).await.map_err(|e| in_full(&e))?;
+    let status = response.status().as_u16();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+        .collect()
+        .await
+        .map_err(|error| error.to_string())?
+        .to_bytes();
+    Ok((status, String::from_utf8_lossy(&body).trim().to_owned()))
+}
+
+/// The client's own text says only "connect"; why stands in the causes.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// A URL of plain HTTP.
+pub(super) fn parse_url(url: &str) -> Result<Uri, CliError> {
+    let refused = || CliError::Argument {
+        argument: "--url",
+        rule: "must be http://host[:port]".to_owned(),
+    };
+    let uri: Uri = url.parse().map_err(|_| refused())?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("http"), Some(host)) if !host.is_empty() => Ok(uri),
+        _ => Err(refused()),
+    }
+}
+
+/// One thread is enough for one client.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
+}
