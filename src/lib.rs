@@ -21,6 +21,7 @@
 //!
 //! `docs/ARCHITECTURE.md` tells the same with reasons.
 
+pub mod admin;
 pub mod api;
 pub mod auth;
 pub mod broker;
