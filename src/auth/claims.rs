@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Action;
 use crate::model::{ChannelKey, Payload, UserId};
 
 /// An exact channel name, or a prefix ending in `*`.
@@ -34,6 +35,18 @@ pub struct Grants {
     pub history: Vec<Pattern>,
     /// Channels whose presence may be read.
     pub presence: Vec<Pattern>,
+}
+
+impl Grants {
+    /// The list that decides about an action.
+    pub fn of(&self, action: Action) -> &[Pattern] {
+        match action {
+            Action::Subscribe => &self.subscribe,
+            Action::Publish => &self.publish,
+            Action::History => &self.history,
+            Action::Presence => &self.presence,
+        }
+    }
 }
 
 /// Who a client is, and what its token says.

@@ -23,6 +23,22 @@ pub struct Config {
     pub required: bool,
 }
 
+impl Default for Config {
+    /// Open: no secrets, no keys, nothing required. For tests and for development without a configuration.
+    fn default() -> Self {
+        Self {
+            secrets: Vec::new(),
+            algorithms: vec![jsonwebtoken::Algorithm::HS256],
+            leeway: Duration::ZERO,
+            audience: None,
+            issuer: None,
+            hub_api_key: None,
+            admin_api_key: None,
+            required: false,
+        }
+    }
+}
+
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Config")

@@ -1,5 +1,14 @@
-//! SANS-IO: one client's conversation.
+//! One client's conversation. SANS-IO: commands, completions and the time come in; what is to be done comes out.
+//!
+//! A [`Client`] knows who it is, what it may do, and when it must give a sign of life. It does not know what carries
+//! it (transport), where publications come from (relay), nor who else there is (hub). For each command the transport
+//! gets one [`Step`]: an answer, or a question whose answer it brings back with [`Client::complete`]. Answers leave in
+//! the order of their commands.
 
 mod config;
+mod conversation;
+mod heartbeat;
 
 pub use config::Config;
+pub use conversation::{Answer, Client, Completion, Question, Rules, Step, Ticket};
+pub use heartbeat::{Heartbeat, Signal};

@@ -1,21 +1,29 @@
 //! The shared nouns: what every room may name. No I/O, no clock, no policy beyond what a noun itself must hold.
 
+mod admission;
+mod body;
 mod channel;
 mod close;
+mod drain;
 mod error_code;
 mod id;
 mod moment;
 mod namespace;
+mod peer;
 mod position;
 mod publication;
 mod wire;
 
+pub use admission::{ConnectionPermit, HandshakePermit, ServerCounts};
+pub use body::BodyError;
 pub use channel::{ChannelKey, ChannelNameError, Scope};
 pub use close::{CloseReason, Reconnect};
+pub use drain::{DrainPhase, DrainSignal};
 pub use error_code::ErrorCode;
 pub use id::{ClientId, NodeId, UserId};
 pub use moment::Moment;
 pub use namespace::{HistoryPolicy, Namespace, Namespaces, OverflowPolicy, Permission};
+pub use peer::{PeerAddr, WorkerIndex};
 pub use position::{Epoch, Position};
 pub use publication::{Envelope, Event, Member, Origin, Payload, Publication};
 pub use wire::{Encode, WireFormat};

@@ -4,6 +4,14 @@
 //! JSON and MessagePack, `sse` its server-sent events, `payload` the door that makes published data plain,
 //! `websocket` the frames of RFC 6455.
 
+pub mod encoder;
+mod json_text;
+mod packed;
+pub mod payload;
+pub mod plain;
+pub mod sse;
+pub mod websocket;
+
 use std::sync::Arc;
 
 use crate::model::{

@@ -1,41 +1,175 @@
 //! The relay joins the workers' hubs to the broker: interest out, publications and orders in.
+//!
+//! A worker says which channels it has subscribers for; the relay has the broker's interest for each channel that any
+//! worker wants, and puts what the broker brings into the inboxes of the workers that want it. Whether something is
+//! missing is seen by the worker's hub, which asks the broker again.
 
-use std::sync::Arc;
+mod inbox;
 
-use crate::broker::{ActiveChannel, Broker};
-use crate::model::ChannelKey;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+pub use inbox::{Inbox, InboxLimits, Message};
+
+use crate::broker::{ActiveChannel, Answer, Broker, Control, Sink, Start};
+use crate::model::{ChannelKey, Envelope};
+
+/// The most workers of a node: their set is one word.
+pub const WORKERS_MAX: usize = 64;
 
 /// What every worker and every HTTP handler of the node shares.
 pub struct Relay {
     broker: Arc<dyn Broker>,
+    switchboard: Arc<Switchboard>,
+    /// Held while a channel's first or last worker is told to the broker, so that the broker hears it in the order in
+    /// which it became true. Never taken by what the broker brings.
+    interest: Mutex<()>,
+    connections: AtomicU64,
+}
+
+/// Who wants what on this node, and where it goes.
+struct Switchboard {
+    inboxes: Box<[Arc<Inbox>]>,
+    channels: DashMap<ChannelKey, Interest>,
+}
+
+/// One channel that somebody on this node is subscribed to.
+#[derive(Debug, Default)]
+struct Interest {
+    /// A bit for each worker with a subscriber.
+    workers: u64,
+    subscribers: u64,
 }
 
 impl Relay {
+    /// Joins `broker` to workers with these inboxes (at most [`WORKERS_MAX`]).
+    pub fn new(broker: Arc<dyn Broker>, inboxes: Vec<Arc<Inbox>>) -> Self {
+        let switchboard = Arc::new(Switchboard { inboxes: inboxes.into(), channels: DashMap::new() });
+        broker.attach(switchboard.clone());
+        Self { broker, switchboard, interest: Mutex::new(()), connections: AtomicU64::new(0) }
+    }
+
     /// The broker, for what needs no worker.
     pub fn broker(&self) -> &Arc<dyn Broker> {
         &self.broker
     }
 
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.switchboard.inboxes.len()
+    }
+
+    /// The inbox of a worker.
+    pub fn inbox(&self, worker: usize) -> &Arc<Inbox> {
+        &self.switchboard.inboxes[worker]
+    }
+
+    /// A worker got its first subscriber of a channel. Everything after the position that the broker answers comes
+    /// into the worker's inbox.
+    pub fn add_interest<'a>(&'a self, worker: usize, channel: &'a ChannelKey) -> Answer<'a, Start> {
+        let _ordered = self.interest.lock().unwrap_or_else(PoisonError::into_inner);
+        self.switchboard.channels.entry(channel.clone()).or_default().workers |= 1 << worker;
+        self.broker.add_interest(channel)
+    }
+
+    /// A worker lost its last subscriber of a channel. `None` when other workers still want it.
+    pub fn remove_interest<'a>(&'a self, worker: usize, channel: &'a ChannelKey) -> Option<Answer<'a, ()>> {
+        let _ordered = self.interest.lock().unwrap_or_else(PoisonError::into_inner);
+        let Entry::Occupied(mut entry) = self.switchboard.channels.entry(channel.clone()) else { return None };
+        entry.get_mut().workers &= !(1 << worker);
+        if entry.get().workers != 0 {
+            return None;
+        }
+        entry.remove();
+        Some(self.broker.remove_interest(channel))
+    }
+
+    /// A connection subscribed to a channel that its worker has interest in, or is about to have.
+    pub fn count_subscriber(&self, channel: &ChannelKey) {
+        if let Some(mut interest) = self.switchboard.channels.get_mut(channel) {
+            interest.subscribers += 1;
+            return;
+        }
+        self.switchboard.channels.entry(channel.clone()).or_default().subscribers += 1;
+    }
+
+    /// A connection's subscription ended.
+    pub fn discount_subscriber(&self, channel: &ChannelKey) {
+        if let Some(mut interest) = self.switchboard.channels.get_mut(channel) {
+            interest.subscribers = interest.subscribers.saturating_sub(1);
+        }
+    }
+
+    /// A client connected to this node.
+    pub fn count_connection(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It is gone.
+    pub fn discount_connection(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// The channels that have subscribers on this node and whose name begins with `prefix`, after `cursor` in the
     /// order of their names, at most `limit`.
     pub fn channels(&self, prefix: &str, cursor: Option<&str>, limit: usize) -> Vec<ActiveChannel> {
-        let _ = (prefix, cursor, limit);
-        Vec::new()
+        let wanted = |name: &str| name.starts_with(prefix) && cursor.is_none_or(|cursor| name > cursor);
+        let mut found: Vec<ActiveChannel> = self
+            .switchboard
+            .channels
+            .iter()
+            .filter(|entry| entry.subscribers > 0 && wanted(entry.key().name()))
+            .map(|entry| ActiveChannel { channel: entry.key().clone(), subscribers: entry.subscribers })
+            .collect();
+        found.sort_unstable_by(|a, b| a.channel.name().cmp(b.channel.name()));
+        found.truncate(limit);
+        found
     }
 
     /// How many subscribers a channel has on this node.
     pub fn subscribers(&self, channel: &ChannelKey) -> u64 {
-        let _ = channel;
-        0
+        self.switchboard.channels.get(channel).map_or(0, |interest| interest.subscribers)
     }
 
     /// How many clients are connected to this node.
     pub fn connections(&self) -> u64 {
-        0
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// How many channels have a subscriber on this node.
     pub fn channel_count(&self) -> u64 {
-        0
+        self.switchboard.channels.len() as u64
+    }
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Relay").field("broker", &self.broker.kind()).finish_non_exhaustive()
+    }
+}
+
+impl Sink for Switchboard {
+    fn deliver(&self, envelope: &Envelope) {
+        let Some(workers) = self.channels.get(&envelope.channel).map(|interest| interest.workers) else { return };
+        for (worker, inbox) in self.inboxes.iter().enumerate() {
+            if workers & (1 << worker) != 0 {
+                inbox.push_envelope(envelope);
+            }
+        }
+    }
+
+    fn hole(&self, channel: Option<&ChannelKey>) {
+        for inbox in &self.inboxes {
+            inbox.push(Message::Hole(channel.cloned()));
+        }
+    }
+
+    fn control(&self, control: &Control) {
+        for inbox in &self.inboxes {
+            inbox.push(Message::Control(control.clone()));
+        }
     }
 }

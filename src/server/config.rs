@@ -18,7 +18,7 @@ pub struct Config {
     pub handshakes_max: usize,
     /// How long a request's head may take (`HEADER_TIMEOUT_MS`).
     pub header_timeout: Duration,
-    /// How long a request's body may pause (`BODY_TIMEOUT_MS`).
+    /// How long a request's body may pause, and how long a peer may take nothing of its answer (`BODY_TIMEOUT_MS`).
     pub body_timeout: Duration,
     /// The most bytes of a request's body (`MAX_BODY_BYTES`); 0 is no limit.
     pub body_bytes_max: usize,

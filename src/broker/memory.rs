@@ -1,1 +1,0 @@
-//! The embedded broker: one process, everything in memory.

@@ -1,0 +1,183 @@
+//! A part of the channels behind one lock: their records, found by name. Everything that changes what a stream keeps
+//! goes through [`Shard::change_stream`], so that the sum of bytes and the order for eviction are always right.
+
+use std::hash::BuildHasher as _;
+use std::time::Duration;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use slab::Slab;
+
+use super::channel::Channel;
+use super::recency::{Recency, Slot};
+use super::stream::Stream;
+use crate::model::{ChannelKey, Moment, Namespaces};
+
+/// The most expired publications that one visit of the sweep lets go: about half a millisecond under the lock.
+const EXPIRED_PER_VISIT: usize = 4096;
+
+/// The records of some channels. A [`Slot`] is valid under the lock under which it was found.
+#[derive(Debug)]
+pub(super) struct Shard {
+    /// The slots of the records, by their channel's name.
+    slots: HashTable<Slot>,
+    channels: Slab<Channel>,
+    recency: Recency,
+    /// What the kept publications cost.
+    bytes: usize,
+    /// Where the sweep goes on.
+    hand: usize,
+    hasher: DefaultHashBuilder,
+}
+
+impl Shard {
+    /// No channels. All shards hash alike.
+    pub(super) const fn new(hasher: DefaultHashBuilder) -> Self {
+        Self {
+            slots: HashTable::new(),
+            channels: Slab::new(),
+            recency: Recency::new(),
+            bytes: 0,
+            hand: 0,
+            hasher,
+        }
+    }
+
+    /// What the kept publications cost, in bytes.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many records there is a place for; a round of the sweep visits so many.
+    pub(super) fn places(&self) -> usize {
+        self.channels.capacity()
+    }
+
+    /// The record of a channel, whose hash is `hash`.
+    pub(super) fn find(&self, hash: u64, key: &ChannelKey) -> Option<Slot> {
+        self.slots
+            .find(hash, |slot| self.channels[*slot as usize].key == *key)
+            .copied()
+    }
+
+    /// Remembers a channel that is not there yet.
+    pub(super) fn insert(&mut self, hash: u64, channel: Channel) -> Slot {
+        // `channels_max` keeps the slab far below `Slot::MAX` records: it is at most 2^31.
+        let slot = self.channels.insert(channel) as Slot;
+        let (channels, hasher) = (&self.channels, &self.hasher);
+        self.slots.insert_unique(hash, slot, |slot| {
+            hasher.hash_one(&channels[*slot as usize].key)
+        });
+        slot
+    }
+
+    /// A channel's record. Not its stream: that is changed by [`Shard::change_stream`].
+    pub(super) fn channel(&self, slot: Slot) -> &Channel {
+        &self.channels[slot as usize]
+    }
+
+    /// A channel's record, to change anything but what its stream keeps.
+    pub(super) fn channel_mut(&mut self, slot: Slot) -> &mut Channel {
+        &mut self.channels[slot as usize]
+    }
+
+    /// Changes what a stream keeps; `None` when the channel has none. `is_publication` says that the channel is now
+    /// the one published to last.
+    pub(super) fn change_stream<T>(
+        &mut self,
+        slot: Slot,
+        is_publication: bool,
+        change: impl FnOnce(&mut Stream) -> T,
+    ) -> Option<T> {
+        let stream = self.channels[slot as usize].stream.as_mut()?;
+        let before = stream.bytes();
+        let result = change(stream);
+        self.bytes = self.bytes - before + stream.bytes();
+        if stream.is_empty() {
+            self.recency.remove(&mut self.channels, slot);
+        } else if is_publication {
+            self.recency.touch(&mut self.channels, slot);
+        }
+        Some(result)
+    }
+
+    /// When the channel that gives up publications first was last published to.
+    pub(super) fn oldest_publication(&self) -> Option<Moment> {
+        let slot = self.recency.oldest()?;
+        self.channel(slot).stream.as_ref()?.published()
+    }
+
+    /// Frees about `bytes` from the channel that was published to the longest ago; its oldest publications go.
+    pub(super) fn evict(&mut self, bytes: usize) {
+        if let Some(slot) = self.recency.oldest() {
+            self.change_stream(slot, false, |stream| stream.trim(bytes));
+        }
+    }
+
+    /// Forgets a channel.
+    pub(super) fn remove(&mut self, slot: Slot) {
+        self.change_stream(slot, false, Stream::clear);
+        let channel = self.channels.remove(slot as usize);
+        let hash = self.hasher.hash_one(&channel.key);
+        if let Ok(entry) = self.slots.find_entry(hash, |found| *found == slot) {
+            entry.remove();
+        }
+    }
+
+    /// Visits the next `visits` places: lets expired publications go and forgets channels that have been idle for
+    /// their namespace's time. How many channels it forgot.
+    pub(super) fn sweep(&mut self, visits: usize, namespaces: &Namespaces, now: Moment) -> usize {
+        let before = self.channels.len();
+        for _ in 0..visits.min(self.places()) {
+            let slot = self.advance_hand();
+            if let Some(idle_ttl) = self.visit(slot, namespaces, now)
+                && now.since(self.channel(slot).used) >= idle_ttl
+            {
+                self.remove(slot);
+            }
+        }
+        before - self.channels.len()
+    }
+
+    /// Forgets the longest unused of the idle channels among the next `visits` places, without waiting for its time.
+    /// Whether there was one.
+    pub(super) fn forget_one(
+        &mut self,
+        visits: usize,
+        namespaces: &Namespaces,
+        now: Moment,
+    ) -> bool {
+        let mut longest_unused: Option<(Moment, Slot)> = None;
+        for _ in 0..visits.min(self.places()) {
+            let slot = self.advance_hand();
+            if self.visit(slot, namespaces, now).is_some() {
+                let candidate = (self.channel(slot).used, slot);
+                longest_unused = longest_unused.into_iter().chain([candidate]).min();
+            }
+        }
+        if let Some((_, slot)) = longest_unused {
+            self.remove(slot);
+        }
+        longest_unused.is_some()
+    }
+
+    fn advance_hand(&mut self) -> Slot {
+        let here = self.hand;
+        self.hand = if here + 1 < self.places() {
+            here + 1
+        } else {
+            0
+        };
+        here as Slot
+    }
+
+    /// Lets expired publications go. When the place holds an idle channel: how long its namespace remembers such.
+    fn visit(&mut self, slot: Slot, namespaces: &Namespaces, now: Moment) -> Option<Duration> {
+        let channel = self.channels.get(slot as usize)?;
+        let namespace = namespaces.of(&channel.key);
+        let policy = &namespace.history;
+        self.change_stream(slot, false, |stream| {
+            stream.expire(policy, now, EXPIRED_PER_VISIT);
+        });
+        self.channel(slot).is_idle().then_some(namespace.idle_ttl)
+    }
+}

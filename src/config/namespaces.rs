@@ -1,0 +1,369 @@
+//! The namespaces of `CONFIG_FILE` (TOML). An unknown key is a fault with its name and line, so that a mistyped limit
+//! is not a limit that nobody set.
+//!
+//! `[namespaces.default]` is the default namespace; the others take from it what they do not say. Room for
+//! `[services]` and `[routes]` is kept: until they do something they are unknown keys.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::fault::Fault;
+use super::value;
+use crate::model::{ChannelKey, Namespace, Namespaces, OverflowPolicy, Permission};
+
+/// The most publications of one channel that can be kept; the bytes over all have their own bound.
+const HISTORY_SIZE_MAX: u64 = 1_000_000;
+
+/// The namespaces of a file's text, beginning with `base` for the default one. `file` is the name that faults show.
+pub(super) fn parse(file: &str, text: &str, base: &Namespace) -> (Namespaces, Vec<Fault>) {
+    let (root, errors) = DeTable::parse_recoverable(text);
+    let mut place = Place {
+        file,
+        text,
+        faults: Vec::new(),
+    };
+    for error in errors {
+        let start = error.span().map_or(0, |span| span.start);
+        place.fault(start, "", None, error.message().to_owned());
+    }
+    let mut default = base.clone();
+    let mut named = BTreeMap::new();
+    for (key, value) in root.get_ref() {
+        match (key.get_ref().as_ref(), value.get_ref()) {
+            ("namespaces", DeValue::Table(tables)) => {
+                (default, named) = place.namespaces(tables, base);
+            }
+            ("namespaces", _) => place.wrong(value, "namespaces", "must be a table"),
+            (name, _) => place.unknown(key, name, "namespaces"),
+        }
+    }
+    (Namespaces::new(default, named), place.faults)
+}
+
+type Key<'i> = Spanned<std::borrow::Cow<'i, str>>;
+type Value<'i> = Spanned<DeValue<'i>>;
+
+/// Where we are in the file, and what was wrong so far.
+struct Place<'t> {
+    file: &'t str,
+    text: &'t str,
+    faults: Vec<Fault>,
+}
+
+impl Place<'_> {
+    fn namespaces(
+        &mut self,
+        tables: &DeTable<'_>,
+        base: &Namespace,
+    ) -> (Namespace, BTreeMap<String, Namespace>) {
+        let mut default = base.clone();
+        // The default comes first, wherever it stands: the others take from it.
+        if let Some(value) = tables.get("default") {
+            default = self.namespace("default", value, default);
+        }
+        let mut named = BTreeMap::new();
+        for (key, value) in tables.iter().filter(|(key, _)| key.get_ref() != "default") {
+            let name = key.get_ref().as_ref();
+            if name.contains(':') || ChannelKey::new(name).is_err() {
+                let rule = "must be named as the part of a channel before its first `:`";
+                self.fault(key.span().start, name, None, rule.to_owned());
+            }
+            named.insert(
+                name.to_owned(),
+                self.namespace(name, value, default.clone()),
+            );
+        }
+        (default, named)
+    }
+
+    fn namespace(&mut self, name: &str, value: &Value<'_>, mut namespace: Namespace) -> Namespace {
+        let path = format!("namespaces.{name}");
+        let DeValue::Table(table) = value.get_ref() else {
+            self.wrong(value, &path, "must be a table");
+            return namespace;
+        };
+        for (key, value) in table {
+            let path = format!("{path}.{}", key.get_ref());
+            self.setting(&path, key, value, &mut namespace);
+        }
+        let has = |key: &str| table.contains_key(key);
+        if namespace.join_leave && !namespace.presence {
+            if has("join_leave") {
+                self.wrong(value, &path, "must have presence when it has join_leave");
+            }
+            namespace.join_leave = false;
+        }
+        if namespace.recovery && !namespace.history.is_on() {
+            if has("recovery") {
+                self.wrong(value, &path, "must have history when it has recovery");
+            }
+            namespace.recovery = false;
+        }
+        namespace
+    }
+
+    fn setting(&mut self, path: &str, key: &Key<'_>, value: &Value<'_>, to: &mut Namespace) {
+        match key.get_ref().as_ref() {
+            "history" => self.history(path, value, to),
+            "recovery" => self.boolean(path, value, &mut to.recovery),
+            "presence" => self.boolean(path, value, &mut to.presence),
+            "join_leave" => self.boolean(path, value, &mut to.join_leave),
+            "overflow" => self.choice(path, value, &OVERFLOW, &mut to.overflow),
+            "subscribe" => self.choice(path, value, &PERMISSION, &mut to.subscribe),
+            "publish" => self.choice(path, value, &PERMISSION, &mut to.publish),
+            "read_presence" => self.choice(path, value, &PERMISSION, &mut to.read_presence),
+            "read_history" => self.choice(path, value, &PERMISSION, &mut to.read_history),
+            "idle_ttl" => self.duration(path, value, &mut to.idle_ttl),
+            "publication_bytes_max" => {
+                if let Some(bytes) = self.integer(path, value, 1, 1 << 40) {
+                    to.publication_bytes_max = usize::try_from(bytes).unwrap_or(usize::MAX);
+                }
+            }
+            _ => self.unknown(
+                key,
+                path,
+                "history, recovery, presence, join_leave, overflow, subscribe, publish, read_presence, read_history, \
+                 idle_ttl, publication_bytes_max",
+            ),
+        }
+    }
+
+    fn history(&mut self, path: &str, value: &Value<'_>, to: &mut Namespace) {
+        let DeValue::Table(table) = value.get_ref() else {
+            return self.wrong(
+                value,
+                path,
+                "must be a table as { size = 100, ttl = \"5m\" }",
+            );
+        };
+        for (key, value) in table {
+            let path = format!("{path}.{}", key.get_ref());
+            match key.get_ref().as_ref() {
+                "size" => {
+                    if let Some(size) = self.integer(&path, value, 0, HISTORY_SIZE_MAX) {
+                        to.history.size = u32::try_from(size).unwrap_or(u32::MAX);
+                    }
+                }
+                "ttl" => self.duration(&path, value, &mut to.history.ttl),
+                _ => self.unknown(key, &path, "size, ttl"),
+            }
+        }
+    }
+
+    fn boolean(&mut self, path: &str, value: &Value<'_>, to: &mut bool) {
+        match value.get_ref() {
+            DeValue::Boolean(on) => *to = *on,
+            _ => self.wrong(value, path, "must be true or false"),
+        }
+    }
+
+    fn integer(&mut self, path: &str, value: &Value<'_>, least: u64, most: u64) -> Option<u64> {
+        let number = match value.get_ref() {
+            DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix()).ok(),
+            _ => None,
+        };
+        let number = number.filter(|number| (least..=most).contains(number));
+        if number.is_none() {
+            let rule = format!("must be a whole number from {least} to {most}");
+            self.wrong(value, path, &rule);
+        }
+        number
+    }
+
+    fn duration(&mut self, path: &str, value: &Value<'_>, to: &mut Duration) {
+        // Ten years: beyond it, sums with the present time would have to be watched.
+        const MOST: Duration = Duration::from_secs(3650 * 86_400);
+        let duration = value.get_ref().as_str().and_then(value::duration);
+        match duration.filter(|duration| !duration.is_zero() && *duration <= MOST) {
+            Some(duration) => *to = duration,
+            None => self.wrong(
+                value,
+                path,
+                "must be a duration as \"250ms\", \"300s\", \"5m\", \"2h\" or \"1d\", at most ten years",
+            ),
+        }
+    }
+
+    fn choice<T: Copy>(
+        &mut self,
+        path: &str,
+        value: &Value<'_>,
+        choices: &[(&str, T)],
+        to: &mut T,
+    ) {
+        let said = value.get_ref().as_str();
+        match choices.iter().find(|(word, _)| Some(*word) == said) {
+            Some((_, choice)) => *to = *choice,
+            None => {
+                let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+                self.wrong(value, path, &format!("must be one of {}", words.join(", ")));
+            }
+        }
+    }
+
+    fn wrong(&mut self, value: &Value<'_>, path: &str, rule: &str) {
+        let written = match value.get_ref() {
+            DeValue::Table(_) => None,
+            _ => self
+                .text
+                .get(value.span())
+                .map(|text| text.trim_matches('"').to_owned()),
+        };
+        self.fault(value.span().start, path, written, rule.to_owned());
+    }
+
+    fn unknown(&mut self, key: &Key<'_>, path: &str, known: &str) {
+        let rule = format!("is not known here; known are: {known}");
+        self.fault(key.span().start, path, None, rule);
+    }
+
+    fn fault(&mut self, start: usize, path: &str, value: Option<String>, rule: String) {
+        let line = self.text.as_bytes()[..start.min(self.text.len())]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count()
+            + 1;
+        let place = format!("{} line {line}: {path}", self.file);
+        let name = place.trim_end_matches([' ', ':']).to_owned();
+        self.faults.push(Fault { name, value, rule });
+    }
+}
+
+const OVERFLOW: [(&str, OverflowPolicy); 3] = [
+    ("disconnect", OverflowPolicy::Disconnect),
+    ("drop_oldest", OverflowPolicy::DropOldest),
+    ("latest", OverflowPolicy::Latest),
+];
+
+const PERMISSION: [(&str, Permission); 3] = [
+    ("nobody", Permission::Nobody),
+    ("authenticated", Permission::Authenticated),
+    ("anyone", Permission::Anyone),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (Namespaces, Vec<String>) {
+        let (namespaces, faults) = parse("fanfare.toml", text, &Namespace::default_for(false));
+        let faults = faults.iter().map(ToString::to_string).collect();
+        (namespaces, faults)
+    }
+
+    fn of(namespaces: &Namespaces, channel: &str) -> Namespace {
+        namespaces
+            .of(&ChannelKey::new(channel).expect("a channel name"))
+            .clone()
+    }
+
+    fn check_fault(text: &str, expected: &str) {
+        let (_, faults) = read(text);
+        assert!(
+            faults.iter().any(|fault| fault.starts_with(expected)),
+            "{text}\n{faults:#?}"
+        );
+    }
+
+    #[test]
+    fn reads_every_key() {
+        let (namespaces, faults) = read(
+            r#"
+            [namespaces.chat]
+            history = { size = 1_000, ttl = "2h" }
+            recovery = false
+            presence = true
+            join_leave = false
+            overflow = "latest"
+            subscribe = "anyone"
+            publish = "authenticated"
+            read_presence = "nobody"
+            read_history = "anyone"
+            idle_ttl = "30s"
+            publication_bytes_max = 0x400
+        "#,
+        );
+        assert_eq!(faults, [""; 0]);
+        let chat = of(&namespaces, "chat:1");
+        assert_eq!(chat.history.size, 1000);
+        assert_eq!(chat.history.ttl, Duration::from_secs(7200));
+        assert!(!chat.recovery && chat.presence && !chat.join_leave);
+        assert_eq!(chat.overflow, OverflowPolicy::Latest);
+        assert_eq!(chat.subscribe, Permission::Anyone);
+        assert_eq!(chat.publish, Permission::Authenticated);
+        assert_eq!(chat.read_presence, Permission::Nobody);
+        assert_eq!(chat.read_history, Permission::Anyone);
+        assert_eq!(chat.idle_ttl, Duration::from_secs(30));
+        assert_eq!(chat.publication_bytes_max, 1024);
+        assert_eq!(of(&namespaces, "news"), Namespace::default_for(false));
+    }
+
+    #[test]
+    fn named_ones_take_from_the_default_wherever_it_stands() {
+        let (namespaces, faults) = read(
+            "[namespaces.a]\npresence = false\n[namespaces.default]\nhistory = { size = 7 }\npublish = \"anyone\"",
+        );
+        assert_eq!(faults, [""; 0]);
+        let a = of(&namespaces, "a:x");
+        assert_eq!((a.history.size, a.publish), (7, Permission::Anyone));
+        assert!(!a.presence && !a.join_leave, "join and leave need presence");
+        assert_eq!(of(&namespaces, "x").history.size, 7);
+    }
+
+    #[test]
+    fn without_history_there_is_no_recovery() {
+        let (namespaces, faults) = read("[namespaces.a]\nhistory.size = 0");
+        assert_eq!(faults, [""; 0]);
+        assert!(!of(&namespaces, "a:x").recovery);
+    }
+
+    /// The file's text, and how the fault begins after the file's name.
+    #[rustfmt::skip]
+    const FAULTS: [(&str, &str); 18] = [
+        ("[routes]\n", "1: routes is not known here"),
+        ("namespaces = 3", "1: namespaces=\"3\" must be a table"),
+        ("[namespaces]\na = 3", "2: namespaces.a=\"3\" must be a table"),
+        ("\n[namespaces.a]\nhistroy = {}", "3: namespaces.a.histroy is not known here"),
+        ("[namespaces.a]\nhistory = { sizee = 1 }", "2: namespaces.a.history.sizee is not known here"),
+        ("[namespaces.a]\nhistory = 5", "2: namespaces.a.history=\"5\" must be a table"),
+        ("[namespaces.a]\nhistory.size = -1", "2: namespaces.a.history.size=\"-1\" must be a whole"),
+        ("[namespaces.a]\nhistory.size = 1000001", "2: namespaces.a.history.size=\"1000001\" must"),
+        ("[namespaces.a]\nhistory.ttl = \"5\"", "2: namespaces.a.history.ttl=\"5\" must be a dur"),
+        ("[namespaces.a]\nidle_ttl = \"0s\"", "2: namespaces.a.idle_ttl=\"0s\" must be a duration"),
+        ("[namespaces.a]\nidle_ttl = 5", "2: namespaces.a.idle_ttl=\"5\" must be a duration"),
+        ("[namespaces.a]\npresence = 1", "2: namespaces.a.presence=\"1\" must be true or false"),
+        ("[namespaces.a]\noverflow = \"x\"", "2: namespaces.a.overflow=\"x\" must be one of disc"),
+        ("[namespaces.a]\npublish = true", "2: namespaces.a.publish=\"true\" must be one of nobody"),
+        ("[namespaces.a]\npublication_bytes_max = 0", "2: namespaces.a.publication_bytes_max=\"0\""),
+        ("[namespaces.\"a:b\"]\n", "1: a:b must be named as"),
+        ("[namespaces.a]\npresence = false\njoin_leave = true", "1: namespaces.a must have presence"),
+        ("[namespaces.a]\nhistory.size = 0\nrecovery = true", "1: namespaces.a must have history"),
+    ];
+
+    #[test]
+    fn tells_name_and_line_of_what_is_not_known_or_wrong() {
+        for (text, expected) in FAULTS {
+            check_fault(text, &format!("fanfare.toml line {expected}"));
+        }
+    }
+
+    #[test]
+    fn tells_all_faults_at_once_and_survives_what_is_no_toml() {
+        let (_, faults) = read("[namespaces.a]\nx = 1\ny = 2\npresence = 3\n[what]");
+        assert_eq!(faults.len(), 4, "{faults:#?}");
+        for text in [
+            "[",
+            "= 1",
+            "a = ",
+            "[namespaces.a]\npresence = maybe",
+            "\u{0}",
+        ] {
+            let (_, faults) = read(text);
+            assert!(!faults.is_empty(), "{text}");
+            assert!(faults[0].starts_with("fanfare.toml line "), "{faults:?}");
+        }
+    }
+}

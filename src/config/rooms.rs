@@ -1,0 +1,166 @@
+//! Values become the rooms' own configurations.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Stage;
+use super::machine::Machine;
+use super::reader::Reader;
+use super::value;
+use crate::model::NodeId;
+use crate::telemetry::LogFormat;
+use crate::{api, auth, broker, client, server, telemetry, transport};
+
+/// Files of the process that are no connections: listeners, logs, polls, standard streams.
+const FILES_RESERVED: u64 = 128;
+/// What a computed default of messages and publications is at most.
+pub(super) const MESSAGE_BYTES: u64 = 65_536;
+
+/// Fills in the defaults that follow from the machine or from other variables.
+pub(super) fn compute_defaults(reader: &mut Reader, machine: &Machine, stage: Stage) {
+    let production = stage == Stage::Production;
+    reader.default_boolean("AUTH_REQUIRED", production);
+    reader.default_integer("WORKERS", machine.cores.clamp(1, 1024) as u64);
+    let node = format!("{}-{}", machine.host_name, machine.process_id);
+    reader.default_text(
+        "NODE_ID",
+        &value::node_id(&node).unwrap_or_else(|| "node".to_owned()),
+    );
+    let connections = machine.open_files.saturating_sub(FILES_RESERVED).max(1);
+    reader.default_integer("MAX_CONNECTIONS", connections);
+    let handshakes = reader.integer("MAX_CONNECTIONS").min(4096);
+    reader.default_integer("MAX_HANDSHAKES", handshakes);
+    let pretty = machine.is_terminal && !production;
+    reader.default_text("LOG_FORMAT", if pretty { "pretty" } else { "json" });
+
+    let buffered = reader.integer("WS_MAX_BUFFERED_BYTES");
+    let for_all_workers = buffered.saturating_mul(reader.integer("WORKERS"));
+    reader.default_integer(
+        "WS_TOTAL_BUFFERED_BYTES",
+        (machine.memory_bytes / 4).max(for_all_workers),
+    );
+    reader.default_integer("WS_MAX_MESSAGE_BYTES", buffered.min(MESSAGE_BYTES));
+    reader.default_integer("HISTORY_MAX_BYTES", machine.memory_bytes / 8);
+
+    let ping_millis = reader.integer("WEBSOCKETS_PING_INTERVAL") * 1000;
+    reader.default_integer("WS_PING_INTERVAL_MS", ping_millis);
+    let twice = reader.integer("WS_PING_INTERVAL_MS").div_ceil(500);
+    reader.default_integer("WEBSOCKETS_INACTIVITY_TIMEOUT", twice.clamp(60, 86_400));
+}
+
+pub(super) fn server(reader: &Reader) -> server::Config {
+    let host = reader.text("HOST").and_then(|host| host.parse().ok());
+    server::Config {
+        host: host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        port: u16::try_from(reader.integer("PORT")).unwrap_or(8080),
+        workers: reader.size("WORKERS"),
+        connections_max: reader.size("MAX_CONNECTIONS"),
+        handshakes_max: reader.size("MAX_HANDSHAKES"),
+        header_timeout: millis(reader, "HEADER_TIMEOUT_MS"),
+        body_timeout: millis(reader, "BODY_TIMEOUT_MS"),
+        body_bytes_max: reader.size("MAX_BODY_BYTES"),
+        drain_delay: millis(reader, "DRAIN_DELAY_MS"),
+        drain_window: seconds(reader, "DRAIN_SECONDS"),
+    }
+}
+
+pub(super) fn transport(reader: &Reader) -> transport::Config {
+    transport::Config {
+        node: node(reader),
+        auth_required: reader.boolean("AUTH_REQUIRED"),
+        origins: origins(reader),
+        pending_bytes_max: reader.size("WS_MAX_BUFFERED_BYTES"),
+        pending_messages_max: reader.size("WS_MAX_BUFFERED_MESSAGES"),
+        total_pending_bytes_max: reader.size("WS_TOTAL_BUFFERED_BYTES"),
+        message_bytes_max: reader.size("WS_MAX_MESSAGE_BYTES"),
+        intake_capacity: reader.size("INTAKE_CAPACITY"),
+        inbox_messages_max: reader.size("INBOX_MAX_MESSAGES"),
+        inbox_bytes_max: reader.size("INBOX_MAX_BYTES"),
+        echo: reader.boolean("WS_ECHO"),
+        sse_comment_interval: millis(reader, "SSE_COMMENT_INTERVAL_MS"),
+        sse_retry: millis(reader, "SSE_RETRY_MS"),
+    }
+}
+
+fn node(reader: &Reader) -> NodeId {
+    NodeId::new(reader.text("NODE_ID").unwrap_or("node"))
+}
+
+fn origins(reader: &Reader) -> Option<Arc<[String]>> {
+    let origins = reader.text("ALLOW_ORIGINS").filter(|text| *text != "*")?;
+    Some(value::list(origins).map(str::to_owned).collect())
+}
+
+pub(super) fn client(reader: &Reader) -> client::Config {
+    client::Config {
+        ping_interval: millis(reader, "WS_PING_INTERVAL_MS"),
+        pong_timeout: seconds(reader, "WEBSOCKETS_PONG_TIMEOUT"),
+        inactivity_timeout: seconds(reader, "WEBSOCKETS_INACTIVITY_TIMEOUT"),
+        json_ping: reader.boolean("WEBSOCKETS_JSON_PING"),
+        channels_max: reader.size("WS_MAX_CHANNELS"),
+        command_rate: u32::try_from(reader.integer("WS_COMMAND_RATE")).unwrap_or(u32::MAX),
+    }
+}
+
+pub(super) fn auth(reader: &Reader) -> auth::Config {
+    // SECRET_KEY first: the first one signs. The same secret under both names is one.
+    let mut secrets: Vec<Box<[u8]>> = ["SECRET_KEY", "JWT_SECRET"]
+        .iter()
+        .filter_map(|name| reader.text(name))
+        .map(|secret| secret.as_bytes().into())
+        .collect();
+    secrets.dedup();
+    let owned = |name: &str| reader.text(name).map(str::to_owned);
+    auth::Config {
+        secrets,
+        algorithms: value::list(reader.text("ALGORITHM").unwrap_or_default())
+            .filter_map(|name| name.parse().ok())
+            .collect(),
+        leeway: seconds(reader, "JWT_LEEWAY_SECONDS"),
+        audience: owned("JWT_AUDIENCE"),
+        issuer: owned("JWT_ISSUER"),
+        hub_api_key: reader.text("HUB_API_KEY").map(Into::into),
+        admin_api_key: reader.text("ADMIN_API_KEY").map(Into::into),
+        required: reader.boolean("AUTH_REQUIRED"),
+    }
+}
+
+pub(super) fn telemetry(reader: &Reader) -> telemetry::Config {
+    telemetry::Config {
+        log_level: reader.text("LOG_LEVEL").unwrap_or("info").to_owned(),
+        log_format: match reader.text("LOG_FORMAT") {
+            Some("pretty") => LogFormat::Pretty,
+            _ => LogFormat::Json,
+        },
+        metrics: reader.boolean("METRICS_ENABLED"),
+    }
+}
+
+pub(super) fn api(reader: &Reader) -> api::Config {
+    /// What the row of `MAX_BODY_BYTES` says of 0.
+    const BODY_BYTES: usize = 10_485_760;
+    api::Config {
+        body_bytes_max: match reader.size("MAX_BODY_BYTES") {
+            0 => BODY_BYTES,
+            bytes => bytes,
+        },
+        batch_max: reader.size("MAX_BATCH"),
+    }
+}
+
+pub(super) fn broker(reader: &Reader) -> broker::Config {
+    broker::Config {
+        history_bytes_max: reader.size("HISTORY_MAX_BYTES"),
+        channels_max: reader.size("MAX_CHANNELS"),
+        idempotency_keys_max: reader.size("MAX_IDEMPOTENCY_KEYS"),
+    }
+}
+
+fn millis(reader: &Reader, name: &str) -> Duration {
+    Duration::from_millis(reader.integer(name))
+}
+
+fn seconds(reader: &Reader, name: &str) -> Duration {
+    Duration::from_secs(reader.integer(name))
+}

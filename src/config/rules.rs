@@ -1,0 +1,149 @@
+//! Rules between variables, and of secrets: what must hold before the node starts.
+
+use super::Stage;
+use super::reader::Reader;
+use crate::model::Namespaces;
+
+/// What a publication's frame may add to its data: names, positions, the head of the frame.
+pub(super) const FRAME_BYTES: usize = 1024;
+/// The least bytes of a secret that signs (RFC 7518, 3.2 for HS256).
+const SECRET_BYTES_MIN: usize = 32;
+/// The least bytes of an API key before we warn.
+const KEY_BYTES_MIN: usize = 16;
+/// Secrets that stand in everybody's example.
+const KNOWN_SECRETS: [&str; 6] = [
+    "admin",
+    "your-secret-key-here",
+    "secret",
+    "password",
+    "changeme",
+    "change-me",
+];
+
+/// Checks everything; faults and warnings go to the reader.
+pub(super) fn check(reader: &mut Reader, stage: Stage, namespaces: &Namespaces) {
+    limits(reader);
+    publications(reader, namespaces);
+    heartbeat(reader);
+    origins(reader);
+    for name in ["JWT_SECRET", "SECRET_KEY"] {
+        signing_secret(reader, stage, name);
+    }
+    for name in ["HUB_API_KEY", "ADMIN_API_KEY"] {
+        api_key(reader, stage, name);
+    }
+    openness(reader, stage);
+}
+
+/// Each row: this variable must be at most that one.
+fn limits(reader: &mut Reader) {
+    for (less, more) in [
+        ("WS_MAX_MESSAGE_BYTES", "WS_MAX_BUFFERED_BYTES"),
+        ("WS_MAX_BUFFERED_BYTES", "WS_TOTAL_BUFFERED_BYTES"),
+        ("MAX_HANDSHAKES", "MAX_CONNECTIONS"),
+    ] {
+        let most = reader.integer(more);
+        if reader.integer(less) > most {
+            reader.fault(less, format!("must be at most {more}, which is {most}"));
+        }
+    }
+    let share = reader.integer("WS_TOTAL_BUFFERED_BYTES") / reader.integer("WORKERS").max(1);
+    if share < reader.integer("WS_MAX_BUFFERED_BYTES") {
+        reader.fault(
+            "WS_TOTAL_BUFFERED_BYTES",
+            "must be at least WS_MAX_BUFFERED_BYTES for each of the WORKERS, between which it is split",
+        );
+    }
+}
+
+fn publications(reader: &mut Reader, namespaces: &Namespaces) {
+    for (name, namespace) in namespaces.iter() {
+        let name = if name.is_empty() { "default" } else { name };
+        let bytes = namespace.publication_bytes_max.saturating_add(FRAME_BYTES);
+        for bound in ["WS_MAX_BUFFERED_BYTES", "INBOX_MAX_BYTES"] {
+            if bytes > reader.size(bound) {
+                let rule = format!(
+                    "must be at least {bytes}: publication_bytes_max of the namespace {name}, and 1024 for its frame"
+                );
+                reader.fault(bound, rule);
+            }
+        }
+    }
+}
+
+fn heartbeat(reader: &mut Reader) {
+    let ping = reader.integer("WS_PING_INTERVAL_MS");
+    if reader.integer("WEBSOCKETS_INACTIVITY_TIMEOUT") * 1000 <= ping {
+        reader.fault(
+            "WEBSOCKETS_INACTIVITY_TIMEOUT",
+            format!("must be more than the ping interval, which is {ping} ms"),
+        );
+    }
+}
+
+fn origins(reader: &mut Reader) {
+    if reader.text("ALLOW_ORIGINS") == Some("*") && reader.boolean("ALLOW_CREDENTIALS") {
+        reader.fault(
+            "ALLOW_ORIGINS",
+            "must be a list of origins when ALLOW_CREDENTIALS is true: any page could act as its visitor",
+        );
+    }
+}
+
+fn signing_secret(reader: &mut Reader, stage: Stage, name: &'static str) {
+    let Some(secret) = reader.text(name) else {
+        return;
+    };
+    let rule = if is_known(secret) {
+        "must not be a secret that stands in examples".to_owned()
+    } else if secret.len() < SECRET_BYTES_MIN {
+        format!("must have at least {SECRET_BYTES_MIN} bytes in production")
+    } else {
+        return;
+    };
+    match stage {
+        Stage::Production => reader.fault(name, rule),
+        _ => reader.warn(format!("{name} {rule}; production would refuse it")),
+    }
+}
+
+/// Seed systems ask for one character only, so a short key is not refused; one out of an example is.
+fn api_key(reader: &mut Reader, stage: Stage, name: &'static str) {
+    let Some(key) = reader.text(name) else {
+        return;
+    };
+    if is_known(key) && stage == Stage::Production {
+        reader.fault(name, "must not be a key that stands in examples");
+    } else if key.len() < KEY_BYTES_MIN {
+        reader.warn(format!("{name} should have at least {KEY_BYTES_MIN} bytes"));
+    }
+}
+
+fn is_known(secret: &str) -> bool {
+    KNOWN_SECRETS
+        .iter()
+        .any(|known| secret.eq_ignore_ascii_case(known))
+}
+
+fn openness(reader: &mut Reader, stage: Stage) {
+    let has_secret = reader.is_set("JWT_SECRET") || reader.is_set("SECRET_KEY");
+    if reader.boolean("AUTH_REQUIRED") {
+        if !has_secret {
+            reader.faults.push(super::Fault::new(
+                "JWT_SECRET",
+                None,
+                "is required when AUTH_REQUIRED is true",
+            ));
+        }
+        return;
+    }
+    let hub = match reader.text("HUB_API_KEY") {
+        Some(_) => "",
+        None => ", and /hub is open because HUB_API_KEY is not set either",
+    };
+    if stage != Stage::Test {
+        reader.warn(format!(
+            "AUTH_REQUIRED is false: anyone may connect, subscribe and publish{hub}"
+        ));
+    }
+}

@@ -1,0 +1,315 @@
+//! The table of variables. Parser, `fanfare check`, `fanfare --help`, `.env.example` and the table of
+//! `docs/OPERATIONS.md` all read it: a new variable is one row here, and one line where its room's values are made
+//! (`rooms`).
+
+use super::value::{self, Normalise};
+
+/// What a variable's value may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    /// true/1/yes/y/on/t or false/0/no/n/off/f.
+    Boolean,
+    /// A whole number from … to ….
+    Integer(u64, u64),
+    /// A text that is made one form by a function; with the rule in words.
+    Text(Normalise, &'static str),
+}
+
+/// What holds when a variable is not set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DefaultValue {
+    /// This value.
+    Value(&'static str),
+    /// A value that follows from the machine or from other variables; said in words.
+    Computed(&'static str),
+    /// Nothing.
+    Unset,
+}
+
+/// A chapter of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Group {
+    Server,
+    Authentication,
+    Connections,
+    Streams,
+    Publications,
+    Operations,
+}
+
+impl Group {
+    pub(super) const ALL: [Self; 6] = [
+        Self::Server,
+        Self::Authentication,
+        Self::Connections,
+        Self::Streams,
+        Self::Publications,
+        Self::Operations,
+    ];
+
+    pub(super) const fn title(self) -> &'static str {
+        match self {
+            Self::Server => "Server",
+            Self::Authentication => "Authentication",
+            Self::Connections => "Connections",
+            Self::Streams => "Server-sent events",
+            Self::Publications => "Channels and publications",
+            Self::Operations => "Operations",
+        }
+    }
+}
+
+/// One variable.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Variable {
+    pub(super) name: &'static str,
+    /// Read when the name itself is not set, in this order.
+    pub(super) aliases: &'static [&'static str],
+    pub(super) group: Group,
+    pub(super) kind: Kind,
+    pub(super) default: DefaultValue,
+    /// Empty for what has none.
+    pub(super) unit: &'static str,
+    /// One sentence.
+    pub(super) doc: &'static str,
+    /// What it costs at worst, where it bounds memory.
+    pub(super) memory: &'static str,
+    /// Whether its value is never shown.
+    pub(super) secret: bool,
+}
+
+const fn row(
+    group: Group,
+    name: &'static str,
+    kind: Kind,
+    default: DefaultValue,
+    unit: &'static str,
+    doc: &'static str,
+) -> Variable {
+    Variable {
+        name,
+        aliases: &[],
+        group,
+        kind,
+        default,
+        unit,
+        doc,
+        memory: "",
+        secret: false,
+    }
+}
+
+impl Variable {
+    const fn alias(mut self, aliases: &'static [&'static str]) -> Self {
+        self.aliases = aliases;
+        self
+    }
+
+    const fn memory(mut self, memory: &'static str) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    const fn secret(mut self) -> Self {
+        self.secret = true;
+        self
+    }
+
+    /// The rule for its value, as the rest of a sentence that begins with its name.
+    pub(super) fn rule(&self) -> String {
+        match self.kind {
+            Boolean => "must be true/1/yes/y/on/t or false/0/no/n/off/f".to_owned(),
+            Integer(least, most) => {
+                format!("must be a whole number from {least} to {most}")
+            }
+            Text(_, rule) => format!("must be {rule}"),
+        }
+    }
+
+    /// The default in words.
+    pub(super) fn default_text(&self) -> &'static str {
+        match self.default {
+            Value(value) => value,
+            Computed(words) => words,
+            Unset => "unset",
+        }
+    }
+}
+
+/// The row of a variable.
+pub(super) fn variable(name: &str) -> Option<&'static Variable> {
+    VARIABLES.iter().find(|variable| variable.name == name)
+}
+
+use DefaultValue::{Computed, Unset, Value};
+use Group::{Authentication, Connections, Operations, Publications, Server, Streams};
+use Kind::{Boolean, Integer, Text};
+
+const ANY: Kind = Text(value::any, "a text");
+/// A day in milliseconds: the most that an interval may be.
+const DAY_MS: u64 = 86_400_000;
+/// The most of a bound in bytes: 1 TiB.
+const BYTES: u64 = 1 << 40;
+/// The most of a bound in things.
+const MANY: u64 = 1_000_000_000;
+
+/// Every variable, by group.
+#[rustfmt::skip]
+pub(super) const VARIABLES: &[Variable] = &[
+    row(Server, "NODE_ENV", Text(value::stage, "development, test or production"), Value("development"), "", "What the node is for. Production requires credentials and strong secrets; only development reads `.env` and shows the page at `/`.").alias(&["APP_ENV"]),
+    row(Server, "HOST", Text(value::host, "an IP address or localhost"), Value("0.0.0.0"), "", "The address to listen on."),
+    row(Server, "PORT", Integer(0, 65_535), Value("8080"), "", "The port to listen on; 0 lets the system choose.").alias(&["DEFAULT_PORT"]),
+    row(Server, "WORKERS", Integer(1, 1024), Computed("one for each core"), "threads", "Worker threads; each has its own connections and delivers without sharing."),
+    row(Server, "NODE_ID", Text(value::node_id, "at most 128 printable characters without blanks"), Computed("the host's name and the process id"), "", "This node's name, `gateway_id` to clients; must differ between nodes.").alias(&["POD_NAME"]),
+    row(Server, "CONFIG_FILE", ANY, Unset, "", "A TOML file with the namespaces (see below)."),
+    row(Server, "HEADER_TIMEOUT_MS", Integer(1, DAY_MS), Value("10000"), "ms", "How long the head of a request may take."),
+    row(Server, "BODY_TIMEOUT_MS", Integer(1, DAY_MS), Value("30000"), "ms", "How long a request's body may pause."),
+    row(Server, "MAX_BODY_BYTES", Integer(0, BYTES), Value("10485760"), "bytes", "The most bytes of a request's body; 0 is no limit, except at `/hub`, where a body is held in memory and the default stays.").memory("this for each request in flight"),
+    row(Server, "MAX_CONNECTIONS", Integer(1, MANY), Computed("the limit of open files less 128"), "connections", "The most connections of the process; more are answered 503.").memory("about 1 KB each when idle"),
+    row(Server, "MAX_HANDSHAKES", Integer(1, MANY), Computed("4096, at most MAX_CONNECTIONS"), "connections", "The most connections that have not finished their handshake or request.").memory("about 16 KB each"),
+    row(Server, "DRAIN_DELAY_MS", Integer(0, DAY_MS), Value("2000"), "ms", "At the end: how long to say \"not ready\" before the listeners close, so that balancers turn away."),
+    row(Server, "DRAIN_SECONDS", Integer(0, 86_400), Value("30"), "s", "At the end: over how long the clients are closed then, with a code that says reconnect."),
+
+    row(Authentication, "AUTH_REQUIRED", Boolean, Computed("true in production, else false"), "", "Whether clients and back ends need credentials. Without, anyone may connect, subscribe and publish."),
+    row(Authentication, "JWT_SECRET", ANY, Unset, "", "The secret of HMAC tokens; required when AUTH_REQUIRED is true, at least 32 bytes in production.").secret(),
+    row(Authentication, "SECRET_KEY", ANY, Unset, "", "The same by another name. When both are set, both verify and this one signs.").secret(),
+    row(Authentication, "ALGORITHM", Text(value::algorithms, "HS256, HS384 or HS512, or several with commas between"), Value("HS256"), "", "The accepted algorithms of tokens; the first one signs."),
+    row(Authentication, "JWT_LEEWAY_SECONDS", Integer(0, 3600), Value("0"), "s", "By how much `exp` and `nbf` of tokens may be missed, for clocks that differ."),
+    row(Authentication, "JWT_AUDIENCE", ANY, Unset, "", "When set, tokens must name it in `aud`."),
+    row(Authentication, "JWT_ISSUER", ANY, Unset, "", "When set, tokens must name it in `iss`."),
+    row(Authentication, "ACCESS_TOKEN_EXPIRE_MINUTES", Integer(1, 5_256_000), Value("30"), "min", "How long the tokens last that are minted here."),
+    row(Authentication, "HUB_API_KEY", ANY, Unset, "", "What back ends show at `/hub` as `Authorization: Bearer`. Unset, a token with the role publisher or admin is needed where AUTH_REQUIRED is true, and nothing where it is false.").secret(),
+    row(Authentication, "ADMIN_API_KEY", ANY, Unset, "", "What operators show at `/admin` as `X-Admin-Key`. Unset, only tokens with the role admin open it.").secret(),
+    row(Authentication, "ALLOW_ORIGINS", Text(value::origins, "* or origins (scheme://host[:port]) with commas between"), Computed("any origin"), "", "The origins of pages that may connect; others are answered 403."),
+    row(Authentication, "ALLOW_CREDENTIALS", Boolean, Value("false"), "", "Whether browsers may send cookies along; refused together with ALLOW_ORIGINS=*."),
+
+    row(Connections, "WS_MAX_BUFFERED_BYTES", Integer(4096, BYTES), Value("2000000"), "bytes", "The most pending bytes of one connection; a frame that many share counts in full.").memory("this for each connection, within WS_TOTAL_BUFFERED_BYTES"),
+    row(Connections, "WS_MAX_BUFFERED_MESSAGES", Integer(1, MANY), Value("20000"), "messages", "The most pending messages of one connection.").memory("about 64 bytes each beside their bytes"),
+    row(Connections, "WS_TOTAL_BUFFERED_BYTES", Integer(4096, BYTES), Computed("a quarter of the memory, at least WS_MAX_BUFFERED_BYTES for each worker"), "bytes", "The most pending bytes of the process, split evenly over the workers; a frame that many share counts once, and the slowest connections go first.").memory("this"),
+    row(Connections, "WS_MAX_MESSAGE_BYTES", Integer(128, BYTES), Computed("65536, at most WS_MAX_BUFFERED_BYTES"), "bytes", "The most bytes of one message from a client; a longer one closes the connection (1009).").memory("this for each connection that is in the middle of a message"),
+    row(Connections, "WS_MAX_CHANNELS", Integer(1, 1_000_000), Value("1000"), "channels", "The most channels of one connection; one more is answered with an error.").memory("about 100 bytes each"),
+    row(Connections, "WS_COMMAND_RATE", Integer(0, 1_000_000_000), Value("20000"), "commands/s", "Commands of one connection in a second, which is also the burst; 0 is no limit."),
+    row(Connections, "WS_PING_INTERVAL_MS", Integer(10, DAY_MS), Computed("WEBSOCKETS_PING_INTERVAL"), "ms", "Between protocol pings; wins over WEBSOCKETS_PING_INTERVAL."),
+    row(Connections, "WEBSOCKETS_PING_INTERVAL", Integer(1, 86_400), Value("25"), "s", "Between protocol pings."),
+    row(Connections, "WEBSOCKETS_PONG_TIMEOUT", Integer(1, 86_400), Value("30"), "s", "How long a pong may take before the connection is closed (4004)."),
+    row(Connections, "WEBSOCKETS_INACTIVITY_TIMEOUT", Integer(1, 86_400), Computed("60, or twice the ping interval when that is more"), "s", "How long a client may be silent, pongs counted, before it is closed (4004); must be more than the ping interval."),
+    row(Connections, "WEBSOCKETS_JSON_PING", Boolean, Value("false"), "", "Whether JSON pings are sent beside the protocol's, for clients that answer only those."),
+    row(Connections, "WS_ECHO", Boolean, Value("false"), "", "Whether `/ws/echo` is served, for conformance tools and latency probes."),
+    row(Connections, "INTAKE_CAPACITY", Integer(1, MANY), Value("1024"), "connections", "The most upgraded connections that wait for one worker; more are answered 503.").memory("about 1 KB each"),
+    row(Connections, "INBOX_MAX_MESSAGES", Integer(1, MANY), Value("65536"), "messages", "The most publications that wait for one worker; when full, the worker re-reads what it missed.").memory("about 64 bytes each beside their bytes"),
+    row(Connections, "INBOX_MAX_BYTES", Integer(4096, BYTES), Value("67108864"), "bytes", "The same in bytes.").memory("this for each worker, a publication shared between them once"),
+
+    row(Streams, "SSE_COMMENT_INTERVAL_MS", Integer(100, DAY_MS), Value("15000"), "ms", "Between the comments that keep proxies awake."),
+    row(Streams, "SSE_RETRY_MS", Integer(1, DAY_MS), Value("2000"), "ms", "After how long an EventSource comes back, before jitter."),
+
+    row(Publications, "HISTORY_MAX_BYTES", Integer(0, BYTES), Computed("an eighth of the memory"), "bytes", "The most bytes of kept publications over all channels; the least recently used channels' oldest go first.").memory("this"),
+    row(Publications, "MAX_CHANNELS", Integer(1, MANY), Value("1000000"), "channels", "The most channels that are remembered.").memory("about 500 bytes each"),
+    row(Publications, "MAX_IDEMPOTENCY_KEYS", Integer(1, MANY), Value("200000"), "keys", "The most idempotency keys that are remembered, five minutes each.").memory("about 500 bytes each"),
+    row(Publications, "MAX_BATCH", Integer(1, 1_000_000), Value("1000"), "publications", "The most publications of one `/hub/batch`, and channels of one `/hub/broadcast`."),
+
+    row(Operations, "LOG_LEVEL", Text(value::log_level, "off, error, warn, info, debug or trace (pino's and Python's names too), or a filter as info,fanfare=debug"), Value("info"), "", "What is logged.").alias(&["LOGGING_LEVEL"]),
+    row(Operations, "LOG_FORMAT", Text(value::log_format, "json or pretty"), Computed("pretty on a terminal outside production, else json"), "", "How a log line looks."),
+    row(Operations, "METRICS_ENABLED", Boolean, Value("true"), "", "Whether `/metrics` is served."),
+];
+
+/// A variable of the systems that Fanfare stands in for that has no effect in this version.
+pub(super) struct NotYet {
+    pub(super) name: &'static str,
+    /// Why a node that is told so must not start; `None` where a warning is enough.
+    pub(super) refusal: Option<&'static str>,
+}
+
+const fn ignored(name: &'static str) -> NotYet {
+    NotYet {
+        name,
+        refusal: None,
+    }
+}
+
+const fn refused(name: &'static str, why: &'static str) -> NotYet {
+    NotYet {
+        name,
+        refusal: Some(why),
+    }
+}
+
+/// Where ignoring would make the operator believe in something that is not there (other nodes, encryption), the node
+/// refuses to start.
+#[rustfmt::skip]
+pub(super) const NOT_YET: &[NotYet] = &[
+    refused("REDIS_URL", "is set, but this version has the embedded broker only: nodes would not share anything. Unset it to run a single node"),
+    refused("TLS_CERT", "is set, but this version does not speak TLS. Unset it and let a proxy in front do that"),
+    refused("TLS_KEY", "is set, but this version does not speak TLS. Unset it and let a proxy in front do that"),
+    refused("LISTEN", "is set, but this version has one listener only, HOST and PORT"),
+    ignored("DATABASE_URL"),
+    ignored("DATA_FILE"),
+    ignored("UPSTREAMS"),
+    ignored("JWT_PUBLIC_KEY"),
+    ignored("JWKS_URL"),
+    ignored("CONNECT_URL"),
+    ignored("SUBSCRIBE_URL"),
+    ignored("PUBLISH_URL"),
+    ignored("TRUSTED_PROXIES"),
+    ignored("RATE_LIMIT_MAX"),
+    ignored("RATE_LIMIT_WINDOW_MS"),
+    ignored("RATE_LIMIT_TIERS"),
+    ignored("CACHE_ENABLED"),
+    ignored("TRACING_ENABLED"),
+    ignored("TRACING_ENDPOINT"),
+    ignored("SESSION_TIMEOUT_MINUTES"),
+];
+
+/// Names that begin so are ours: one that no row has is mistyped or of another version, and worth a warning.
+pub(super) const OUR_PREFIXES: [&str; 6] =
+    ["WS_", "WEBSOCKETS_", "JWT_", "SSE_", "INBOX_", "DRAIN_"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_stands_twice() {
+        let mut names: Vec<&str> = VARIABLES
+            .iter()
+            .flat_map(|variable| variable.aliases.iter().copied().chain([variable.name]))
+            .chain(NOT_YET.iter().map(|not_yet| not_yet.name))
+            .collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn every_default_keeps_its_own_rule() {
+        for variable in VARIABLES {
+            let Value(default) = variable.default else {
+                continue;
+            };
+            let fits = match variable.kind {
+                Boolean => value::boolean(default).is_some(),
+                Integer(least, most) => default
+                    .parse()
+                    .is_ok_and(|number| (least..=most).contains(&number)),
+                Text(normalise, _) => normalise(default).as_deref() == Some(default),
+            };
+            assert!(fits, "{}", variable.name);
+        }
+    }
+
+    #[test]
+    fn every_row_says_what_it_is() {
+        for variable in VARIABLES {
+            assert!(
+                variable.doc.ends_with('.') && !variable.doc.contains('|'),
+                "{}",
+                variable.name
+            );
+            assert!(
+                !variable.secret || variable.default == Unset,
+                "{}",
+                variable.name
+            );
+        }
+    }
+}

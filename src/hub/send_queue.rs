@@ -1,0 +1,359 @@
+//! What one connection has yet to be sent. Everything a client receives passes here, replies and control frames too,
+//! so order is a property of the queue. An idle connection's queue owns no memory.
+
+use std::collections::{HashSet, VecDeque};
+use std::io::IoSlice;
+
+use super::frame::Frame;
+
+/// Names the channel of an entry within one hub.
+pub(super) type Slot = u32;
+
+/// The slot of entries that belong to no channel: replies, pushes for one client, control frames. No policy drops them.
+const NO_CHANNEL: Slot = Slot::MAX;
+
+/// One frame in a queue.
+#[derive(Debug, Clone)]
+struct Entry {
+    frame: Frame,
+    channel: Slot,
+    /// In a `gap`: how many publications it stands for. 0 in every other entry.
+    dropped: u32,
+}
+
+/// Most connections have nothing pending or one frame: neither allocates.
+#[derive(Debug, Default)]
+enum Entries {
+    #[default]
+    Empty,
+    One(Entry),
+    Many(Box<VecDeque<Entry>>),
+}
+
+/// The pending frames of one connection, oldest first.
+#[derive(Debug, Default)]
+pub struct SendQueue {
+    entries: Entries,
+    /// Bytes not yet written; a shared frame counts in full.
+    pending_bytes: usize,
+    /// Frames and publications not yet written: a frame of several publications counts each.
+    pending_messages: u32,
+    /// Bytes of the first entry that were written already.
+    written: u32,
+}
+
+/// What a policy took out of a queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Dropped {
+    /// Publications, with those that an earlier `gap` in the queue stood for.
+    pub(super) publications: u32,
+    /// How many of them this call took out.
+    pub(super) fresh: u32,
+    /// The offset of the last one.
+    pub(super) last_offset: u64,
+    /// Where in the queue the `gap` belongs.
+    at: usize,
+}
+
+impl SendQueue {
+    /// Whether nothing is pending.
+    pub fn is_empty(&self) -> bool {
+        matches!(self.entries, Entries::Empty)
+    }
+
+    /// Bytes not yet written.
+    pub fn pending_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+
+    /// Frames and publications not yet written.
+    pub fn pending_messages(&self) -> usize {
+        self.pending_messages as usize
+    }
+
+    /// Appends a frame that no policy may drop.
+    pub(super) fn push(&mut self, frame: Frame) {
+        self.push_entry(Entry { frame, channel: NO_CHANNEL, dropped: 0 });
+    }
+
+    /// Appends publications of a channel.
+    pub(super) fn push_publications(&mut self, frame: Frame, channel: Slot) {
+        self.push_entry(Entry { frame, channel, dropped: 0 });
+    }
+
+    fn push_entry(&mut self, entry: Entry) {
+        self.pending_bytes += entry.frame.len();
+        self.pending_messages += weight(&entry);
+        self.entries = match std::mem::take(&mut self.entries) {
+            Entries::Empty => Entries::One(entry),
+            Entries::One(first) => Entries::Many(Box::new(VecDeque::from([first, entry]))),
+            Entries::Many(mut entries) => {
+                entries.push_back(entry);
+                Entries::Many(entries)
+            }
+        };
+    }
+
+    /// Fills `slices` with what to write next and says how many it filled.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut filled = 0;
+        let mut skip = self.written as usize;
+        for (slice, entry) in slices.iter_mut().zip(self.iter()) {
+            *slice = IoSlice::new(&entry.frame.bytes()[skip..]);
+            skip = 0;
+            filled += 1;
+        }
+        filled
+    }
+
+    /// What is to be written when one frame is pending; `None` when there are none or several.
+    pub fn only(&self) -> Option<&[u8]> {
+        match &self.entries {
+            Entries::One(entry) => Some(&entry.frame.bytes()[self.written as usize..]),
+            _ => None,
+        }
+    }
+
+    /// Takes note that so many bytes were written, and lets go of the frames that are done.
+    pub fn advance(&mut self, mut bytes: usize) {
+        self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
+        while let Some((length, weight)) = self.iter().next().map(|first| (first.frame.len(), weight(first))) {
+            let left = length - self.written as usize;
+            if bytes < left {
+                self.written += u32::try_from(bytes).unwrap_or(u32::MAX);
+                return;
+            }
+            bytes -= left;
+            self.written = 0;
+            self.pending_messages = self.pending_messages.saturating_sub(weight);
+            self.pop_front();
+        }
+    }
+
+    /// Drops what is pending, but not the rest of a frame that was written in part: the peer's parser needs it.
+    pub(super) fn clear_unwritten(&mut self) {
+        if self.written == 0 {
+            *self = Self::default();
+            return;
+        }
+        if let Entries::Many(entries) = &mut self.entries {
+            entries.truncate(1);
+        }
+        self.recount();
+    }
+
+    /// Takes the oldest publications of `channel` until `bytes` and `messages` are free of it, or none are left.
+    pub(super) fn drop_oldest(&mut self, channel: Slot, bytes: usize, messages: usize) -> Dropped {
+        let (mut freed_bytes, mut freed_messages) = (0, 0);
+        self.drop_where(channel, |entry, _| {
+            let go_on = freed_bytes < bytes || freed_messages < messages;
+            if go_on {
+                freed_bytes += entry.frame.len();
+                freed_messages += weight(entry) as usize;
+            }
+            go_on
+        })
+    }
+
+    /// Takes the publications of `channel` that a later pending one of the same key, or `next`, replaces.
+    pub(super) fn keep_latest(&mut self, channel: Slot, next: &Frame) -> Dropped {
+        let mut newest = HashSet::from([next.contents().key.clone()]);
+        let mut replaced = Vec::new();
+        let start = self.first_droppable();
+        let entries: Vec<&Entry> = self.iter().collect();
+        for (index, entry) in entries.iter().enumerate().skip(start).rev() {
+            if entry.channel != channel || entry.dropped > 0 {
+                continue;
+            }
+            let key = &entry.frame.contents().key;
+            if !newest.insert(key.clone()) {
+                replaced.push(index);
+            }
+        }
+        self.drop_where(channel, |_, index| replaced.binary_search_by(|at| index.cmp(at)).is_ok())
+    }
+
+    /// Puts the `gap` frame where the dropped publications stood.
+    pub(super) fn insert_gap(&mut self, channel: Slot, frame: Frame, dropped: Dropped) {
+        let entry = Entry { frame, channel, dropped: dropped.publications.max(1) };
+        if self.is_empty() {
+            return self.push_entry(entry);
+        }
+        self.pending_bytes += entry.frame.len();
+        self.pending_messages += 1;
+        let mut entries = self.take_many();
+        let at = dropped.at.min(entries.len());
+        entries.insert(at, entry);
+        self.entries = Entries::Many(entries);
+    }
+
+    /// Removes entries of `channel` that `drop` names, and any earlier `gap` of that channel with them.
+    fn drop_where(&mut self, channel: Slot, mut drop: impl FnMut(&Entry, usize) -> bool) -> Dropped {
+        let start = self.first_droppable();
+        let mut dropped = Dropped::default();
+        let mut kept = VecDeque::new();
+        for (index, entry) in self.take_many().drain(..).enumerate() {
+            let is_gap = entry.channel == channel && entry.dropped > 0 && index >= start;
+            let goes = index >= start
+                && entry.channel == channel
+                && !is_gap
+                && entry.frame.contents().publications > 0
+                && drop(&entry, index);
+            if is_gap {
+                dropped.publications += entry.dropped;
+                dropped.last_offset = dropped.last_offset.max(entry.frame.contents().last_offset);
+                dropped.at = kept.len();
+            } else if goes {
+                dropped.fresh += entry.frame.contents().publications;
+                dropped.publications += entry.frame.contents().publications;
+                dropped.last_offset = entry.frame.contents().last_offset;
+                dropped.at = kept.len();
+            } else {
+                kept.push_back(entry);
+            }
+        }
+        self.entries = if kept.is_empty() { Entries::Empty } else { Entries::Many(Box::new(kept)) };
+        self.recount();
+        dropped
+    }
+
+    /// The first entry that a policy may take: not one that was written in part.
+    fn first_droppable(&self) -> usize {
+        usize::from(self.written > 0)
+    }
+
+    fn take_many(&mut self) -> Box<VecDeque<Entry>> {
+        match std::mem::take(&mut self.entries) {
+            Entries::Empty => Box::default(),
+            Entries::One(entry) => Box::new(VecDeque::from([entry])),
+            Entries::Many(entries) => entries,
+        }
+    }
+
+    fn recount(&mut self) {
+        let bytes: usize = self.iter().map(|entry| entry.frame.len()).sum();
+        self.pending_bytes = bytes - (self.written as usize).min(bytes);
+        self.pending_messages = self.iter().map(weight).sum();
+    }
+
+    fn pop_front(&mut self) {
+        self.entries = match std::mem::take(&mut self.entries) {
+            Entries::Empty | Entries::One(_) => Entries::Empty,
+            Entries::Many(mut entries) => {
+                entries.pop_front();
+                if entries.is_empty() { Entries::Empty } else { Entries::Many(entries) }
+            }
+        };
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Entry> {
+        let (one, many) = match &self.entries {
+            Entries::Empty => (None, None),
+            Entries::One(entry) => (Some(entry), None),
+            Entries::Many(entries) => (None, Some(entries.iter())),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+}
+
+fn weight(entry: &Entry) -> u32 {
+    entry.frame.contents().publications.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::frame::{Contents, Ledger};
+    use super::*;
+
+    fn reply(text: &str) -> Frame {
+        Frame::new(text.as_bytes(), Contents::default(), &Ledger::default())
+    }
+
+    fn publication(text: &str, offset: u64, key: Option<&str>) -> Frame {
+        let contents = Contents { publications: 1, last_offset: offset, key: key.map(Arc::from) };
+        Frame::new(text.as_bytes(), contents, &Ledger::default())
+    }
+
+    fn text(queue: &SendQueue) -> String {
+        let mut slices = [IoSlice::new(&[]); 64];
+        let count = queue.slices(&mut slices);
+        slices[..count].iter().map(|slice| String::from_utf8_lossy(slice)).collect()
+    }
+
+    #[test]
+    fn what_was_pushed_comes_out_in_order_however_it_is_cut() {
+        for step in 1..12 {
+            let mut queue = SendQueue::default();
+            for part in ["alpha", "b", "gamma"] {
+                queue.push(reply(part));
+            }
+            let mut out = String::new();
+            while !queue.is_empty() {
+                let pending = text(&queue);
+                assert_eq!(pending.len(), queue.pending_bytes());
+                let taken = step.min(pending.len());
+                out.push_str(&pending[..taken]);
+                queue.advance(taken);
+            }
+            assert_eq!(out, "alphabgamma");
+            assert_eq!((queue.pending_bytes(), queue.pending_messages()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn drop_oldest_spares_replies_other_channels_and_the_partly_written_frame() {
+        let mut queue = SendQueue::default();
+        queue.push_publications(publication("p1", 1, None), 7);
+        queue.push(reply("r"));
+        queue.push_publications(publication("p2", 2, None), 7);
+        queue.push_publications(publication("o1", 1, None), 8);
+        queue.push_publications(publication("p3", 3, None), 7);
+        queue.advance(1);
+        let dropped = queue.drop_oldest(7, 2, 0);
+        assert_eq!((dropped.publications, dropped.last_offset), (1, 2));
+        queue.insert_gap(7, reply("<gap>"), dropped);
+        assert_eq!(text(&queue), "1r<gap>o1p3");
+        assert_eq!(queue.pending_bytes(), "1r<gap>o1p3".len());
+    }
+
+    #[test]
+    fn a_second_drop_merges_the_gap_that_is_still_pending() {
+        let mut queue = SendQueue::default();
+        for offset in 1..=4 {
+            queue.push_publications(publication("p", offset, None), 7);
+        }
+        let first = queue.drop_oldest(7, 1, 1);
+        queue.insert_gap(7, reply("<1>"), first);
+        let second = queue.drop_oldest(7, 1, 1);
+        assert_eq!((second.publications, second.fresh, second.last_offset), (2, 1, 2));
+        queue.insert_gap(7, reply("<2>"), second);
+        assert_eq!(text(&queue), "<2>pp");
+    }
+
+    #[test]
+    fn latest_keeps_the_newest_of_each_key() {
+        let mut queue = SendQueue::default();
+        for (offset, name, key) in [(1, "a1", "a"), (2, "b2", "b"), (3, "a3", "a"), (4, "c4", "c")] {
+            queue.push_publications(publication(name, offset, Some(key)), 7);
+        }
+        let dropped = queue.keep_latest(7, &publication("b5", 5, Some("b")));
+        assert_eq!((dropped.publications, dropped.last_offset), (2, 2));
+        queue.insert_gap(7, reply("<gap>"), dropped);
+        assert_eq!(text(&queue), "<gap>a3c4");
+    }
+
+    #[test]
+    fn clearing_keeps_the_rest_of_a_frame_that_was_begun() {
+        let mut queue = SendQueue::default();
+        queue.push(reply("begun"));
+        queue.push(reply("not begun"));
+        queue.advance(2);
+        queue.clear_unwritten();
+        assert_eq!(text(&queue), "gun");
+        assert_eq!(queue.pending_bytes(), 3);
+        queue.advance(3);
+        assert!(queue.is_empty());
+    }
+}

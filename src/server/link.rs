@@ -1,0 +1,258 @@
+//! One HTTP connection's socket, shared by hyper (through [`LinkIo`]), the service and the task that drives both.
+//!
+//! Answers are collected while hyper takes its turn and written when the turn ends, so pipelined requests are answered
+//! in one write. hyper's own `pipeline_flush` is not used: while bytes that were read ahead wait, it does not flush at
+//! all, so it loses the head of a 101 (and a last answer), and it bounds nothing.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::model::HandshakePermit;
+
+/// Most bytes of answers that wait for the end of the turn or for the socket; above it hyper has to wait.
+const PENDING_BYTES_MAX: usize = 64 * 1024;
+
+/// From here on an answer goes to the socket without being copied first.
+const DIRECT_BYTES_MIN: usize = 16 * 1024;
+
+/// How long a connection may be idle between two requests. Longer than the 60 s for which nginx keeps its idle
+/// connections to us, so that it is the one to close.
+const IDLE_MAX: Duration = Duration::from_secs(75);
+
+/// Where a connection is between two answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Nothing of the next request has arrived.
+    Idle,
+    /// The first request's head, or some of a later one's, is awaited.
+    Head,
+    /// A request is being answered.
+    Busy,
+}
+
+/// What becomes of the socket when HTTP is done with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Handover {
+    /// It is closed.
+    None,
+    /// A worker takes it, after the 101.
+    Written,
+    /// A worker takes it, and the head of the 101 is not written.
+    Swallowed,
+}
+
+/// The shared state of one HTTP connection.
+pub(super) struct Link<S> {
+    socket: RefCell<TokioIo<TcpStream>>,
+    pending: RefCell<Pending>,
+    blocked: Cell<Option<Instant>>,
+    phase: Cell<Phase>,
+    /// Since when `phase` holds; none until the end of the turn that changed it, which reads the clock once.
+    since: Cell<Option<Instant>>,
+    handshake: Cell<Option<HandshakePermit>>,
+    heard: Cell<bool>,
+    pub(super) handover: Cell<Handover>,
+    /// What the handler of the current request leaves for the worker.
+    pub(super) slot: RefCell<S>,
+}
+
+#[derive(Default)]
+struct Pending {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl<S: Default> Link<S> {
+    pub(super) fn new(socket: TcpStream, handshake: HandshakePermit) -> Self {
+        Self {
+            socket: RefCell::new(TokioIo::new(socket)),
+            pending: RefCell::default(),
+            blocked: Cell::new(None),
+            phase: Cell::new(Phase::Head),
+            since: Cell::new(None),
+            handshake: Cell::new(Some(handshake)),
+            heard: Cell::new(false),
+            handover: Cell::new(Handover::None),
+            slot: RefCell::default(),
+        }
+    }
+
+    /// The socket and the slot, when nobody shares them any more.
+    pub(super) fn into_parts(self) -> (TcpStream, S) {
+        (
+            self.socket.into_inner().into_inner(),
+            self.slot.into_inner(),
+        )
+    }
+
+    /// A request's head is complete: its connection is no handshake any more.
+    pub(super) fn begin_request(&self) {
+        drop(self.handshake.take());
+        self.enter(Phase::Busy);
+    }
+
+    /// The current request has been answered to the last byte.
+    pub(super) fn end_request(&self) {
+        self.enter(Phase::Idle);
+    }
+
+    /// Whether a request is being answered.
+    pub(super) fn is_busy(&self) -> bool {
+        self.phase.get() == Phase::Busy
+    }
+
+    /// Whether the peer began a request that did not arrive.
+    pub(super) fn is_mid_head(&self) -> bool {
+        self.phase.get() == Phase::Head && self.heard.get()
+    }
+
+    /// When this connection is to be given up unless something happens. `header_timeout` bounds a head, `pause_max`
+    /// a peer that takes none of its answer; a handler's time is the router's matter.
+    pub(super) fn due(&self, header_timeout: Duration, pause_max: Duration) -> Option<Instant> {
+        let since = || {
+            let since = self.since.get().unwrap_or_else(Instant::now);
+            self.since.set(Some(since));
+            since
+        };
+        let phase = match self.phase.get() {
+            Phase::Idle => Some(since() + IDLE_MAX),
+            Phase::Head => Some(since() + header_timeout),
+            Phase::Busy => None,
+        };
+        let stalled = self.blocked.get().map(|since| since + pause_max);
+        phase.into_iter().chain(stalled).min()
+    }
+
+    /// Lends an empty buffer for the answers of one turn.
+    pub(super) fn lend(&self, buffer: &mut Vec<u8>) {
+        let mut pending = self.pending.borrow_mut();
+        if pending.bytes.capacity() == 0 {
+            std::mem::swap(&mut pending.bytes, buffer);
+        }
+    }
+
+    /// Takes the buffer back if everything has been written, so that an idle connection holds none.
+    pub(super) fn reclaim(&self, buffer: &mut Vec<u8>) {
+        let mut pending = self.pending.borrow_mut();
+        if pending.bytes.is_empty() && pending.bytes.capacity() <= 2 * PENDING_BYTES_MAX {
+            std::mem::swap(&mut pending.bytes, buffer);
+            pending.bytes = Vec::new();
+        }
+    }
+
+    /// Writes what is pending.
+    pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut pending = self.pending.borrow_mut();
+        while pending.sent < pending.bytes.len() {
+            let written = ready!(self.poll_socket(cx, &pending.bytes[pending.sent..]))?;
+            pending.sent += written;
+        }
+        pending.bytes.clear();
+        pending.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_socket(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut *self.socket.borrow_mut()).poll_write(cx, bytes);
+        match &written {
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(_) => self.blocked.set(None),
+            Poll::Pending if self.blocked.get().is_none() => self.blocked.set(Some(Instant::now())),
+            Poll::Pending => {}
+        }
+        written
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.handover.get() == Handover::Swallowed {
+            self.append(before_last_head(bytes));
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let waiting = self.pending.borrow().bytes.len();
+        if bytes.len() >= DIRECT_BYTES_MIN || waiting + bytes.len() > PENDING_BYTES_MAX {
+            ready!(self.poll_send(cx))?;
+        }
+        if bytes.len() >= DIRECT_BYTES_MIN {
+            return self.poll_socket(cx, bytes);
+        }
+        self.append(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn append(&self, bytes: &[u8]) {
+        self.pending.borrow_mut().bytes.extend_from_slice(bytes);
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.since.set(None);
+    }
+}
+
+/// What stands before the last head in `bytes`: the end of an earlier answer, usually nothing. The 101 that is to be
+/// swallowed is the last thing that hyper writes, has no body, and none of its header fields names a version.
+fn before_last_head(bytes: &[u8]) -> &[u8] {
+    let start = bytes.windows(7).rposition(|window| window == b"HTTP/1.");
+    &bytes[..start.unwrap_or(0)]
+}
+
+/// The socket as hyper sees it.
+pub(super) struct LinkIo<S>(pub(super) Rc<Link<S>>);
+
+impl<S: Default> Read for LinkIo<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let link = &self.0;
+        ready!(Pin::new(&mut *link.socket.borrow_mut()).poll_read(cx, buffer))?;
+        // Data or the end; at the end it does not matter what is noted here.
+        link.heard.set(true);
+        if link.phase.get() == Phase::Idle {
+            link.enter(Phase::Head);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: Default> Write for LinkIo<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.poll_accept(cx, bytes)
+    }
+
+    /// Does nothing: the connection's task writes at the end of its turn.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.0.poll_send(cx))?;
+        Pin::new(&mut *self.0.socket.borrow_mut()).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_last_head_is_swallowed() {
+        let bytes = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nxHTTP/1.1 101 Switching Protocols\r\n\r\n";
+        assert_eq!(before_last_head(bytes), &bytes[..39]);
+        assert_eq!(before_last_head(b"HTTP/1.0 101 X\r\n\r\n"), b"");
+    }
+}

@@ -1,0 +1,34 @@
+//! What the server asks of a worker, and nothing of what a worker is.
+
+use std::net::TcpStream;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::model::{ConnectionPermit, DrainSignal};
+
+/// What a worker does with sockets that were upgraded. One value per worker thread, made on that thread, inside its
+/// runtime.
+pub trait Worker: 'static {
+    /// What a handler leaves in the request's extensions for the worker. `Default` is empty; clones share one slot.
+    type Slot: Slot;
+
+    /// Takes over a socket whose handler answered 101 and filled the slot. `read` are bytes that were read ahead: they
+    /// come before whatever the socket still holds. The socket is non-blocking and out of tokio's registration;
+    /// everything before it (the 101's head, unless swallowed, and earlier answers) has been written. Dropping the
+    /// permit makes room for another connection: keep it as long as the socket.
+    fn adopt(&self, socket: TcpStream, read: Bytes, slot: Self::Slot, permit: ConnectionPermit);
+
+    /// The worker's own loop, on the thread of the accept loop. Runs until the drain has closed all that was adopted;
+    /// ending before the drain is a fault that ends the process.
+    fn run(self: Rc<Self>, drain: DrainSignal) -> impl Future<Output = ()> + 'static;
+}
+
+/// Where a handler leaves what the worker needs to know about a socket that it asks to be upgraded.
+pub trait Slot: Default + Clone + Send + Sync + 'static {
+    /// Whether a handler filled it. Asked after a 101: the socket of an unfilled slot is closed.
+    fn is_filled(&self) -> bool;
+
+    /// Whether the head of the 101 must be swallowed instead of written: a stream of events writes its own 200.
+    fn swallows_head(&self) -> bool;
+}

@@ -1,0 +1,183 @@
+//! A socket's first moments: into the worker's set, its channels, its first message.
+
+use std::sync::Arc;
+
+use crate::client::Client;
+use crate::hub::ConnectionIndex;
+use crate::model::{ChannelKey, CloseReason, Position, WireFormat};
+use crate::protocol::{ClaimedPosition, Connected, Push, encode_push, sse};
+
+use super::closing::NEVER;
+use super::intake::{EventStream, Purpose, Resume, Ticket};
+use super::poll::{interest, token};
+use super::shard::{Shard, unix_time};
+use super::socket::{Carrier, Cause, ConnectionRef, Joining, Opened, Opening, Phase, Socket};
+use super::timer_wheel::Link;
+use super::worker::Adopted;
+
+impl Shard {
+    /// Takes a socket in.
+    pub(super) fn adopt(&mut self, adopted: Adopted) {
+        let Adopted { stream, input, ticket, permit } = adopted;
+        let Ticket { purpose, identity, session_id, refused, .. } = ticket;
+        let (format, carrier, stream_of_events) = match purpose {
+            Purpose::Echo => (WireFormat::Json, Carrier::Echo(None), None),
+            Purpose::Messages(format) => (format, Carrier::WebSocket(None), None),
+            Purpose::Events(events) if events.channels.len() == 1 => (WireFormat::Sse, Carrier::Events, Some(events)),
+            Purpose::Events(events) => (WireFormat::SseMany, Carrier::Events, Some(events)),
+        };
+        let mut stream = mio::net::TcpStream::from_std(stream);
+        let index = self.hub.connect(format);
+        if self.poll.registry().register(&mut stream, token(index), interest(false)).is_err() {
+            return self.hub.disconnect(index, &mut Vec::new());
+        }
+        self.count_connection(&carrier, true);
+        self.context.relay.count_connection();
+        let jitter = self.tools.jitter();
+        let (now, unix) = (self.clock.now, unix_time().as_secs());
+        let client = Client::new(identity, session_id, &self.context.rules, now, unix, jitter);
+        let generation = self.sockets.next_generation();
+        let is_echo = matches!(carrier, Carrier::Echo(_));
+        let socket = Socket {
+            stream,
+            carrier,
+            client,
+            phase: Phase::Open,
+            generation,
+            link: Link::default(),
+            deferred: None,
+            catch_ups: None,
+            drain_at: NEVER,
+            watches_writable: false,
+            is_paused: false,
+            _permit: permit,
+        };
+        self.sockets.insert(index, socket);
+        let connection = ConnectionRef { index, generation };
+        match (refused, stream_of_events) {
+            (Some(reason), _) => self.close(index, reason),
+            (None, Some(events)) => self.open_events(connection, events),
+            (None, None) if is_echo => {}
+            (None, None) => self.open_messages(connection),
+        }
+        self.schedule(index);
+        self.take_input(index, &mut Vec::from(input));
+    }
+
+    /// A WebSocket: the first message comes when the token's channels are subscribed to.
+    fn open_messages(&mut self, connection: ConnectionRef) {
+        let rules = self.context.rules.clone();
+        let Some(socket) = self.sockets.find(connection) else { return };
+        let channels = socket.client.own_channels(&rules);
+        self.open_channels(connection, channels.into_iter().map(|channel| (channel, None)).collect());
+    }
+
+    /// An event stream: the head at once, then the channels of its request.
+    fn open_events(&mut self, connection: ConnectionRef, events: EventStream) {
+        let retry = self.context.config.sse_retry.mul_f64(0.5 + self.tools.jitter());
+        let EventStream { channels, from, origin } = events;
+        self.tools.scratch.clear();
+        sse::head(origin.as_deref(), &mut self.tools.scratch);
+        sse::retry(retry, &mut self.tools.scratch);
+        self.hub.send(connection.index, &self.tools.scratch);
+        let positions = match from {
+            Resume::Now => vec![None; channels.len()],
+            Resume::From(positions) => positions.into_iter().map(|position| position.map(claim)).collect(),
+            // A position that no stream has: whatever came before is lost.
+            Resume::Unreadable => vec![Some(ClaimedPosition { epoch: None, offset: 0 }); channels.len()],
+        };
+        self.open_channels(connection, channels.into_iter().zip(positions).collect());
+    }
+
+    /// Subscribes to what comes with the connection.
+    fn open_channels(&mut self, connection: ConnectionRef, channels: Vec<(ChannelKey, Option<ClaimedPosition>)>) {
+        let Some(socket) = self.sockets.find(connection) else { return };
+        let opening = Opening { channels: channels.iter().map(|(channel, _)| (channel.clone(), None)).collect() };
+        socket.phase = Phase::Opening(Box::new(opening));
+        for (at, (channel, recover)) in channels.into_iter().enumerate() {
+            self.join(Joining { connection, channel, recover, cause: Cause::Opening(at) }, false);
+        }
+        self.open_if_ready(connection);
+    }
+
+    /// One of the channels is subscribed to.
+    pub(super) fn opened(&mut self, connection: ConnectionRef, at: usize, opened: Opened) {
+        let Some(socket) = self.sockets.find(connection) else { return };
+        let Phase::Opening(opening) = &mut socket.phase else { return };
+        if let Some((_, slot)) = opening.channels.get_mut(at) {
+            *slot = Some(opened);
+        }
+        self.open_if_ready(connection);
+    }
+
+    /// The first message, and from then on what comes.
+    fn open_if_ready(&mut self, connection: ConnectionRef) {
+        let Some(socket) = self.sockets.find(connection) else { return };
+        let Phase::Opening(opening) = &mut socket.phase else { return };
+        if opening.channels.iter().any(|(_, opened)| opened.is_none()) {
+            return;
+        }
+        let channels = std::mem::take(&mut opening.channels);
+        socket.phase = Phase::Open;
+        self.set_cursor(connection.index, &channels);
+        self.say_connected(connection, &channels);
+        for (channel, opened) in channels {
+            let Some(Opened { position, is_lost, missed }) = opened else { continue };
+            if is_lost {
+                self.tell_gap(connection.index, &channel, None, position);
+            }
+            self.receive(connection, &channel, position, missed);
+            self.enter(connection.index, &channel);
+        }
+        self.go_on(connection.index);
+    }
+
+    fn set_cursor(&mut self, connection: ConnectionIndex, channels: &[(ChannelKey, Option<Opened>)]) {
+        if self.hub.format(connection) != Some(WireFormat::SseMany) {
+            return;
+        }
+        let keys: Vec<ChannelKey> = channels.iter().map(|(channel, _)| channel.clone()).collect();
+        self.hub.set_cursor(connection, &keys, sse::channels_hash(&keys));
+        for (channel, opened) in channels {
+            let position = opened.as_ref().and_then(|opened| opened.position);
+            if let Some(index) = self.hub.find_channel(channel) {
+                self.hub.move_cursor(connection, index, position);
+            }
+        }
+    }
+
+    fn say_connected(&mut self, connection: ConnectionRef, channels: &[(ChannelKey, Option<Opened>)]) {
+        let now = self.clock.now;
+        let (rules, config) = (self.context.rules.clone(), self.context.config.clone());
+        let Some(socket) = self.sockets.find(connection) else { return };
+        let position = |opened: &Option<Opened>| opened.as_ref().and_then(|opened| opened.position);
+        let connected = Connected {
+            client_id: socket.client.id(),
+            user_id: socket.client.identity().user.clone(),
+            session_id: socket.client.session_id().cloned(),
+            gateway_id: Arc::from(config.node.as_str()),
+            ping_interval: rules.config.ping_interval.as_secs(),
+            inactivity_timeout: rules.config.inactivity_timeout.as_secs(),
+            expires_in: socket.client.expires_in(now),
+            channels: channels.iter().map(|(channel, opened)| (channel.clone(), position(opened))).collect(),
+        };
+        let Some(format) = self.hub.format(connection.index) else { return };
+        self.tools.scratch.clear();
+        match format {
+            WireFormat::Json | WireFormat::MessagePack => {
+                encode_push(format, &Push::Connected(Box::new(connected)), &mut self.tools.scratch);
+            }
+            WireFormat::Sse | WireFormat::SseMany => sse::connected(format, &connected, &mut self.tools.scratch),
+        }
+        self.hub.send(connection.index, &self.tools.scratch);
+    }
+
+    /// The reason for which a connection whose channels could not be opened is closed.
+    pub(super) fn cannot_open(&mut self, connection: ConnectionIndex) {
+        self.close(connection, CloseReason::InternalError);
+    }
+}
+
+fn claim(position: Position) -> ClaimedPosition {
+    ClaimedPosition { epoch: Some(position.epoch), offset: position.offset }
+}

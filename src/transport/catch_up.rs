@@ -1,0 +1,246 @@
+//! From a position to the present: what a subscriber missed, page by page, then what comes.
+//!
+//! Pages follow the room in the queue. Live publications are not kept for a client that catches up: it reads on until it
+//! stands where the hub's other subscribers stand, and receives with them from there. What a page brings beyond that is
+//! left out, because it will come.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::broker::{BrokerError, Page, ReadLimit, Recovery};
+use crate::hub::{ConnectionIndex, Contents, Stage};
+use crate::model::{ChannelKey, Encode as _, Position, Publication, WireFormat};
+
+use super::questions::Done;
+use super::shard::Shard;
+use super::socket::{CatchUp, ConnectionRef};
+
+/// The most bytes and publications of one page: small enough that others get their turn.
+const PAGE_BYTES: usize = 256 * 1024;
+const PAGE_PUBLICATIONS: usize = 512;
+
+/// How long a subscriber waits for a broker that is away.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// How long a subscriber that is ahead of its hub waits for it: the rest is in the inbox, or on its way.
+const AHEAD_AFTER: Duration = Duration::from_millis(2);
+
+/// How many subscribers go on catching up in one turn.
+const STEPS_A_TURN: usize = 64;
+
+impl Shard {
+    /// How much the connection's queue has room for: half of what is free.
+    pub(super) fn page_limit(&mut self, connection: ConnectionIndex) -> ReadLimit {
+        let config = &self.context.config;
+        let (bytes_max, messages_max) = (config.pending_bytes_max, config.pending_messages_max);
+        let queue = self.hub.queue(connection);
+        let (bytes, messages) = queue.map_or((0, 0), |queue| (queue.pending_bytes(), queue.pending_messages()));
+        let (bytes, messages) = (bytes_max.saturating_sub(bytes) / 4, messages_max.saturating_sub(messages) / 2);
+        ReadLimit { publications: messages.clamp(1, PAGE_PUBLICATIONS), bytes: bytes.min(PAGE_BYTES) }
+    }
+
+    /// Lets a subscriber receive: at once, or after what it missed.
+    pub(super) fn receive(
+        &mut self,
+        connection: ConnectionRef,
+        channel: &ChannelKey,
+        position: Option<Position>,
+        missed: Option<Page>,
+    ) {
+        let Some(index) = self.hub.find_channel(channel) else { return };
+        self.hub.move_cursor(connection.index, index, position);
+        let (Some(page), Some(position)) = (missed, position) else {
+            return self.hub.go_live(connection.index, index);
+        };
+        let Some(socket) = self.sockets.find(connection) else { return };
+        let catch_up = CatchUp { channel: channel.clone(), position, is_reading: false };
+        socket.catch_ups.get_or_insert_default().push(catch_up);
+        self.send_page(connection, channel, &page);
+    }
+
+    /// A further page came.
+    pub(super) fn caught_up(
+        &mut self,
+        connection: ConnectionRef,
+        channel: &ChannelKey,
+        recovery: Result<Recovery, BrokerError>,
+    ) {
+        let Some(catch_up) = self.catch_up(connection, channel) else { return };
+        catch_up.is_reading = false;
+        match recovery {
+            Ok(Recovery::Recovered(page)) => self.send_page(connection, channel, &page),
+            Ok(Recovery::Lost { .. }) => self.give_up(connection, channel),
+            Err(_) => self.ask_again_later(connection, channel, RETRY_AFTER),
+        }
+    }
+
+    fn catch_up(&mut self, connection: ConnectionRef, channel: &ChannelKey) -> Option<&mut CatchUp> {
+        let catch_ups = self.sockets.find(connection)?.catch_ups.as_mut()?;
+        catch_ups.iter_mut().find(|catch_up| catch_up.channel == *channel)
+    }
+
+    fn end_catch_up(&mut self, connection: ConnectionRef, channel: &ChannelKey) {
+        let Some(socket) = self.sockets.find(connection) else { return };
+        if let Some(catch_ups) = socket.catch_ups.as_mut() {
+            catch_ups.retain(|catch_up| catch_up.channel != *channel);
+            if catch_ups.is_empty() {
+                socket.catch_ups = None;
+            }
+        }
+        if let Some(index) = self.hub.find_channel(channel) {
+            self.hub.go_live(connection.index, index);
+        }
+    }
+
+    /// What it missed is no longer kept: says so, and goes on with what comes.
+    fn give_up(&mut self, connection: ConnectionRef, channel: &ChannelKey) {
+        let Some(catch_up) = self.catch_up(connection, channel) else { return };
+        let from = catch_up.position;
+        let Some(index) = self.hub.find_channel(channel) else { return };
+        let top = self.hub.channel(index).and_then(|channel| channel.position());
+        let same_epoch = top.filter(|top| top.epoch == from.epoch);
+        let dropped = same_epoch.map(|top| top.offset.saturating_sub(from.offset));
+        self.tell_gap(connection.index, channel, dropped, top);
+        self.end_catch_up(connection, channel);
+    }
+
+    /// Tells one client that it missed something.
+    pub(super) fn tell_gap(
+        &mut self,
+        connection: ConnectionIndex,
+        channel: &ChannelKey,
+        dropped: Option<u64>,
+        position: Option<Position>,
+    ) {
+        let Some(format) = self.hub.format(connection) else { return };
+        if let Some(index) = self.hub.find_channel(channel) {
+            self.hub.move_cursor(connection, index, position);
+        }
+        self.tools.scratch.clear();
+        if let Some((positions, hash)) = self.hub.cursor(connection) {
+            self.encoder.event_id(positions, hash, &mut self.tools.scratch);
+        }
+        self.encoder.gap(format, channel, dropped, position, &mut self.tools.scratch);
+        self.hub.send(connection, &self.tools.scratch);
+        self.counts.gaps += 1;
+    }
+
+    /// Sends what of a page lies before the present, and goes on from there.
+    fn send_page(&mut self, connection: ConnectionRef, channel: &ChannelKey, page: &Page) {
+        let Some(index) = self.hub.find_channel(channel) else { return };
+        let Some(top) = self.hub.channel(index).and_then(|channel| channel.position()) else { return };
+        if page.top.epoch != top.epoch {
+            // The stream began anew meanwhile: the hub itself will learn of it, and tell all.
+            return self.end_catch_up(connection, channel);
+        }
+        let until = |publication: &&Arc<Publication>| publication.offset <= top.offset;
+        let publications: Vec<_> = page.publications.iter().take_while(until).cloned().collect();
+        if let Some(last) = publications.last() {
+            let offset = last.offset;
+            self.send_publications(connection.index, channel, &publications, top);
+            if let Some(catch_up) = self.catch_up(connection, channel) {
+                catch_up.position = Position::new(top.epoch, offset);
+            }
+        }
+        self.waiting.catching_up.push((connection, channel.clone()));
+    }
+
+    /// Sends publications to one client, as the others got them.
+    fn send_publications(
+        &mut self,
+        connection: ConnectionIndex,
+        channel: &ChannelKey,
+        publications: &[Arc<Publication>],
+        top: Position,
+    ) {
+        let Some(format) = self.hub.format(connection) else { return };
+        let Some(index) = self.hub.find_channel(channel) else { return };
+        let (scratch, encoder) = (&mut self.tools.scratch, &mut self.encoder);
+        scratch.clear();
+        for publication in publications {
+            if format == WireFormat::SseMany {
+                let at = Position::new(top.epoch, publication.offset);
+                self.hub.move_cursor(connection, index, Some(at));
+                if let Some((positions, hash)) = self.hub.cursor(connection) {
+                    encoder.event_id(positions, hash, scratch);
+                }
+            }
+            encoder.publication(format, channel, publication, Some(top.epoch), false, scratch);
+        }
+        let count = u32::try_from(publications.len()).unwrap_or(u32::MAX);
+        self.hub.send_contents(connection, scratch, Contents { publications: count, ..Contents::default() });
+        self.counts.deliveries += u64::from(count);
+    }
+
+    /// Goes on with some of those who catch up.
+    pub(super) fn go_on_catching_up(&mut self) {
+        let count = self.waiting.catching_up.len().min(STEPS_A_TURN);
+        let batch: Vec<_> = self.waiting.catching_up.drain(..count).collect();
+        for (connection, channel) in batch {
+            self.step(connection, &channel);
+        }
+    }
+
+    /// One step: receive with the others, read the next page, or wait for room.
+    fn step(&mut self, connection: ConnectionRef, channel: &ChannelKey) {
+        let Some(index) = self.hub.find_channel(channel) else { return };
+        let Some((position, stage)) = self.hub.channel(index).map(|slot| (slot.position(), slot.stage())) else {
+            return;
+        };
+        let Some(catch_up) = self.catch_up(connection, channel) else { return };
+        if catch_up.is_reading {
+            return;
+        }
+        let from = catch_up.position;
+        let Some(top) = position.filter(|top| top.epoch == from.epoch) else {
+            return self.end_catch_up(connection, channel);
+        };
+        if from.offset == top.offset {
+            return self.end_catch_up(connection, channel);
+        }
+        // The client is ahead of this hub, whose inbox holds the rest (it saw them on another node), or the hub itself
+        // is reading again: wait for it.
+        if from.offset > top.offset || stage != Stage::Live {
+            return self.ask_again_later(connection, channel, AHEAD_AFTER);
+        }
+        let has_room = self.hub.queue(connection.index).is_some_and(|queue| queue.is_empty());
+        if has_room {
+            self.read_page(connection, channel, from);
+        }
+        // Without room it goes on when its queue is written.
+    }
+
+    fn ask_again_later(&self, connection: ConnectionRef, channel: &ChannelKey, after: Duration) {
+        let (front, channel) = (self.front.clone(), channel.clone());
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(after).await;
+            front.finish(Done::Retry(connection, channel));
+        });
+    }
+
+    /// A subscriber that had to wait may go on.
+    pub(super) fn retry(&mut self, connection: ConnectionRef, channel: ChannelKey) {
+        self.waiting.catching_up.push((connection, channel));
+    }
+
+    fn read_page(&mut self, connection: ConnectionRef, channel: &ChannelKey, from: Position) {
+        let limit = self.page_limit(connection.index);
+        if let Some(catch_up) = self.catch_up(connection, channel) {
+            catch_up.is_reading = true;
+        }
+        let (relay, channel) = (self.context.relay.clone(), channel.clone());
+        self.when_done(async move {
+            let recovery = relay.broker().recover(&channel, from, limit).await;
+            Done::CaughtUp(connection, channel, recovery)
+        });
+    }
+
+    /// The connection's queue was written: whoever catches up goes on.
+    pub(super) fn has_room(&mut self, connection: ConnectionIndex) {
+        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let Some(catch_ups) = socket.catch_ups.as_ref() else { return };
+        let connection = ConnectionRef { index: connection, generation: socket.generation };
+        let channels: Vec<_> = catch_ups.iter().map(|catch_up| (connection, catch_up.channel.clone())).collect();
+        self.waiting.catching_up.extend(channels);
+    }
+}

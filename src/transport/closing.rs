@@ -1,0 +1,219 @@
+//! How connections end, and the timers that end them.
+
+use std::net::Shutdown;
+use std::time::Duration;
+
+use crate::client::Signal;
+use crate::hub::ConnectionIndex;
+use crate::model::{ChannelKey, CloseReason, Moment, WireFormat};
+use crate::protocol::{sse, websocket};
+
+use super::shard::Shard;
+use super::socket::{Carrier, Closing, Phase};
+
+/// How long a peer may take to answer a close, and a socket to take what is left.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// No time.
+pub(super) const NEVER: Moment = Moment::from_millis(u64::MAX);
+
+impl Shard {
+    /// Closes a connection for one reason: says so, as far as its protocol can, and lets it go when that is written.
+    /// Closing again changes nothing.
+    pub(super) fn close(&mut self, connection: ConnectionIndex, reason: CloseReason) {
+        self.begin_close(connection, reason, Closing::default());
+    }
+
+    /// The same for a peer whose next bytes cannot be understood: nothing more is read of it.
+    pub(super) fn close_deaf(&mut self, connection: ConnectionIndex, reason: CloseReason) {
+        self.begin_close(connection, reason, Closing { is_deaf: true, ..Closing::default() });
+    }
+
+    fn begin_close(&mut self, connection: ConnectionIndex, reason: CloseReason, closing: Closing) {
+        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        if socket.is_closing() {
+            return;
+        }
+        let is_websocket = socket.is_websocket();
+        socket.phase = Phase::Closing(Closing { peer_has_closed: !is_websocket, ..closing });
+        socket.deferred = None;
+        self.counts.closed(reason);
+        self.end_subscriptions(connection);
+        self.say_goodbye(connection, reason, is_websocket);
+        self.schedule(connection);
+    }
+
+    fn say_goodbye(&mut self, connection: ConnectionIndex, reason: CloseReason, is_websocket: bool) {
+        let is_too_slow = matches!(reason, CloseReason::SlowConsumer | CloseReason::NoPong | CloseReason::Inactive);
+        let retry = self.context.config.sse_retry;
+        let jitter = self.tools.jitter();
+        let scratch = &mut self.tools.scratch;
+        scratch.clear();
+        if is_websocket {
+            websocket::close_frame(reason, scratch);
+        } else {
+            // An event stream knows no close: it comes back by itself, after this time.
+            sse::retry(retry.mul_f64(0.5 + jitter), scratch);
+        }
+        self.hub.send_last(connection, &self.tools.scratch, is_too_slow);
+    }
+
+    /// The peer's close frame came.
+    pub(super) fn peer_closes(&mut self, connection: ConnectionIndex, code: Option<(u16, &str)>) {
+        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        if let Phase::Closing(closing) = &mut socket.phase {
+            closing.peer_has_closed = true;
+            return self.finish_close(connection);
+        }
+        socket.phase = Phase::Closing(Closing { peer_has_closed: true, ..Closing::default() });
+        socket.deferred = None;
+        self.counts.closed(CloseReason::ClientClosed);
+        self.end_subscriptions(connection);
+        self.tools.scratch.clear();
+        websocket::close_frame_echo(code, &mut self.tools.scratch);
+        self.hub.send_last(connection, &self.tools.scratch, false);
+        self.schedule(connection);
+    }
+
+    /// Everything was written to a connection on its way out: the socket ends when the peer has closed too; until then
+    /// our side is shut, and what the peer still sends is read, so that no reset overtakes the close frame.
+    pub(super) fn finish_close(&mut self, connection: ConnectionIndex) {
+        let is_written = self.hub.queue(connection).is_none_or(|queue| queue.is_empty());
+        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let Phase::Closing(closing) = &mut socket.phase else { return };
+        if !is_written {
+            return;
+        }
+        if closing.peer_has_closed {
+            return self.let_go(connection);
+        }
+        if closing.is_deaf && !closing.is_shut {
+            closing.is_shut = true;
+            // A socket that is gone already needs no shutdown.
+            let _ = socket.stream.shutdown(Shutdown::Write);
+            self.poll.read_again(connection);
+        }
+    }
+
+    /// Ends a connection without a word: its socket is gone, or of no use.
+    pub(super) fn remove(&mut self, connection: ConnectionIndex, reason: CloseReason) {
+        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        if !socket.is_closing() {
+            self.counts.closed(reason);
+            self.end_subscriptions(connection);
+        }
+        self.let_go(connection);
+    }
+
+    fn let_go(&mut self, connection: ConnectionIndex) {
+        self.wheel.clear(&mut self.sockets, connection);
+        let mut vacated = Vec::new();
+        self.hub.disconnect(connection, &mut vacated);
+        let Some(mut socket) = self.sockets.remove(connection) else { return };
+        // Closing the descriptor takes it out of the set as well; this is for platforms where it does not.
+        let _ = self.poll.registry().deregister(&mut socket.stream);
+        self.count_connection(&socket.carrier, false);
+        self.context.relay.discount_connection();
+    }
+
+    /// Ends all subscriptions of a connection.
+    fn end_subscriptions(&mut self, connection: ConnectionIndex) {
+        let channels: Vec<ChannelKey> = self.hub.subscriptions(connection).cloned().collect();
+        for channel in &channels {
+            self.leave(connection, channel);
+        }
+        let mut vacated = Vec::new();
+        self.hub.begin_close(connection, &mut vacated);
+        for channel in &vacated {
+            self.vacate(channel);
+        }
+        if let Some(socket) = self.sockets.get_mut(connection) {
+            socket.catch_ups = None;
+        }
+    }
+
+    /// Closes those whose queue could not take what was meant for them, after shedding what is too much for all.
+    pub(super) fn close_overflowed(&mut self) {
+        self.hub.shed();
+        for connection in self.hub.take_overflowed() {
+            self.close(connection, CloseReason::SlowConsumer);
+        }
+    }
+
+    /// Sets the connection's timer to its next deadline.
+    pub(super) fn schedule(&mut self, connection: ConnectionIndex) {
+        let (now, rules) = (self.clock.now, &self.context.rules);
+        let comment_interval = self.context.config.sse_comment_interval;
+        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let deadline = match (&socket.phase, &socket.carrier) {
+            (Phase::Closing(_), _) => now + CLOSE_TIMEOUT,
+            (_, Carrier::Events) => (now + comment_interval).min(socket.client.expires_at()),
+            _ => socket.client.next_deadline(rules),
+        };
+        let deadline = if socket.is_closing() { deadline } else { deadline.min(socket.drain_at) };
+        self.wheel.set(&mut self.sockets, connection, deadline);
+    }
+
+    /// Serves the timers that are due.
+    pub(super) fn fire_timers(&mut self) {
+        let mut fired = Vec::new();
+        self.wheel.advance(&mut self.sockets, self.clock.now, &mut fired);
+        for connection in fired {
+            self.fire(connection);
+        }
+    }
+
+    fn fire(&mut self, connection: ConnectionIndex) {
+        let now = self.clock.now;
+        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        if socket.is_closing() {
+            return self.let_go(connection);
+        }
+        if now >= socket.drain_at {
+            return self.close(connection, CloseReason::Drain);
+        }
+        if socket.client.is_expired(now) {
+            return self.close(connection, CloseReason::TokenExpired);
+        }
+        if !socket.is_websocket() {
+            let comment = self.tools.comment.clone();
+            self.keep_alive(connection, comment);
+            return self.schedule(connection);
+        }
+        match socket.client.heartbeat().check(now, &self.context.rules.config) {
+            Signal::Nothing => {}
+            Signal::Ping => self.ping(connection),
+            Signal::Close(reason) => return self.close(connection, reason),
+        }
+        self.schedule(connection);
+    }
+
+    fn ping(&mut self, connection: ConnectionIndex) {
+        let ping = self.tools.ping.clone();
+        self.keep_alive(connection, ping);
+        if let Some(json_ping) = self.tools.json_ping.clone() {
+            if self.hub.format(connection) == Some(WireFormat::Json) {
+                self.keep_alive(connection, json_ping);
+            }
+        }
+    }
+
+    /// A sign of life goes into an empty queue only: behind what is pending it would say nothing new.
+    fn keep_alive(&mut self, connection: ConnectionIndex, frame: crate::hub::Frame) {
+        if self.hub.queue(connection).is_some_and(|queue| queue.is_empty()) {
+            self.hub.send_frame(connection, frame);
+        }
+    }
+
+    /// The node drains: every connection gets a time within the window at which it is closed.
+    pub(super) fn begin_drain(&mut self, window: Duration) {
+        let connections: Vec<ConnectionIndex> = self.sockets.iter().map(|(index, _)| index).collect();
+        for connection in connections {
+            let at = self.clock.now + window.mul_f64(self.tools.jitter());
+            if let Some(socket) = self.sockets.get_mut(connection) {
+                socket.drain_at = at;
+            }
+            self.schedule(connection);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! How a socket comes from its handshake to its worker.
+//!
+//! A handler cannot hold what belongs to a worker. It authenticates, reserves a place in the worker's bounded
+//! [`Intake`] (there is none: 503), leaves a [`Ticket`] in the request's [`Slot`] and answers 101; the server then
+//! passes socket and slot to the worker.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::auth::Identity;
+use crate::model::{ChannelKey, CloseReason, Position, WireFormat};
+
+/// What the socket is to be used for.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// Messages come back unchanged.
+    Echo,
+    /// The hub's own protocol over WebSocket.
+    Messages(WireFormat),
+    /// Server-sent events.
+    Events(EventStream),
+}
+
+/// What an event stream is to carry.
+#[derive(Debug)]
+pub(super) struct EventStream {
+    /// In the order of the request.
+    pub(super) channels: Vec<ChannelKey>,
+    /// Where each goes on from.
+    pub(super) from: Resume,
+    /// The origin that may read the answer (CORS), when the request named one that is allowed.
+    pub(super) origin: Option<Box<str>>,
+}
+
+/// Where an event stream goes on from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Resume {
+    /// From now on.
+    Now,
+    /// From these positions, in the order of the channels; `None` for a channel that had none.
+    From(Vec<Option<Position>>),
+    /// The client named an id that cannot be read: it is told that it missed something.
+    Unreadable,
+}
+
+/// What a worker needs to know of a socket that it takes over.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) purpose: Purpose,
+    pub(super) identity: Arc<Identity>,
+    pub(super) session_id: Option<Arc<str>>,
+    /// Close at once, with this: for clients that expect an upgrade before they are refused.
+    pub(super) refused: Option<CloseReason>,
+    /// Frees the place in the intake when the worker has taken over.
+    pub(super) _place: Place,
+}
+
+/// Where a handler leaves its ticket: in the request's extensions. Clones share one.
+#[derive(Debug, Clone, Default)]
+pub struct Slot(Arc<Mutex<Option<Ticket>>>);
+
+impl Slot {
+    /// Leaves a ticket.
+    pub(super) fn fill(&self, ticket: Ticket) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(ticket);
+    }
+
+    /// Takes it out.
+    pub(super) fn take(&self) -> Option<Ticket> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether a ticket was left.
+    pub fn is_filled(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Whether the head of the 101 must not be written: an event stream writes a 200 of its own.
+    pub fn swallows_head(&self) -> bool {
+        let ticket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ticket.as_ref().is_some_and(|ticket| matches!(ticket.purpose, Purpose::Events(_)))
+    }
+}
+
+/// The places of sockets that answered their handshake and wait for their worker.
+#[derive(Debug)]
+pub struct Intake {
+    capacity: usize,
+    taken: AtomicUsize,
+}
+
+/// A place in an [`Intake`]; dropping it makes room.
+#[derive(Debug)]
+pub(super) struct Place(Arc<Intake>);
+
+impl Intake {
+    /// An intake of so many places.
+    pub fn new(capacity: usize) -> Self {
+        Self { capacity, taken: AtomicUsize::new(0) }
+    }
+
+    /// A place, when there is one.
+    pub(super) fn reserve(self: &Arc<Self>) -> Option<Place> {
+        let next = |taken: usize| (taken < self.capacity).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok()?;
+        Some(Place(self.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_intake_has_so_many_places_and_gets_them_back() {
+        let intake = Arc::new(Intake::new(2));
+        let first = intake.reserve().expect("a place");
+        let second = intake.reserve();
+        assert!(second.is_some() && intake.reserve().is_none());
+        drop(first);
+        assert!(intake.reserve().is_some());
+    }
+}

@@ -1,0 +1,251 @@
+//! What a client's commands ask of the broker, and the answers.
+//!
+//! A question is asked at once, in the order of commands; when its answer is there at once (the embedded broker's
+//! always is), it is sent at once. Otherwise a task waits for it and leaves it for the loop.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, Waker};
+
+use crate::broker::{BrokerError, Page, Publish, ReadLimit, Recovery, Start};
+use crate::client::{Completion, Question, Ticket};
+use crate::hub::ConnectionIndex;
+use crate::model::{ChannelKey, ErrorCode, Position, WireFormat};
+use crate::protocol::{ClaimedPosition, CommandId, Reply, encode_reply};
+
+use super::shard::{Shard, unix_time};
+use super::socket::{Cause, ConnectionRef, Joining};
+
+/// An answer that a task waited for.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// To a command.
+    Replied(ConnectionRef, Ticket, Reply),
+    /// Where a channel's stream stands, now that this worker has interest.
+    Started(ChannelKey, Result<Start, BrokerError>),
+    /// What a new subscriber missed.
+    Recovered(Box<Joining>, Result<Recovery, BrokerError>),
+    /// A further page for a subscriber who catches up.
+    CaughtUp(ConnectionRef, ChannelKey, Result<Recovery, BrokerError>),
+    /// What this worker missed.
+    Repaired(ChannelKey, Result<Recovery, BrokerError>),
+    /// A subscriber who catches up may try again.
+    Retry(ConnectionRef, ChannelKey),
+    /// A channel may be read again.
+    RepairAgain(ChannelKey, Position),
+}
+
+/// The overhead of one publication in a history answer: names, offset, origin.
+const PUBLICATION_OVERHEAD_BYTES: usize = 256;
+
+impl Shard {
+    /// Does what was asked, and sends or keeps the answer.
+    pub(super) fn ask(&mut self, connection: ConnectionIndex, id: Option<CommandId>, question: Question) {
+        match question {
+            Question::Subscribe { channel, recover, watches } => {
+                self.ask_subscribe(connection, id, channel, recover, watches);
+            }
+            Question::Unsubscribe { channel } => {
+                self.unsubscribe(connection, &channel);
+                self.answer(connection, id, Reply::Unsubscribed { channel });
+            }
+            Question::Refresh { token } => self.ask_refresh(connection, id, &token),
+            Question::Publish { channel, data, key } => self.ask_publish(connection, id, channel, data, key),
+            Question::History { channel, limit, since } => self.ask_history(connection, id, channel, limit, since),
+            Question::Presence { channel } => self.ask_presence(connection, id, channel),
+        }
+    }
+
+    fn ask_subscribe(
+        &mut self,
+        connection: ConnectionIndex,
+        id: Option<CommandId>,
+        channel: ChannelKey,
+        recover: Option<ClaimedPosition>,
+        watches: bool,
+    ) {
+        // A channel that came with the token is subscribed to already, and restarts at the position.
+        if self.hub.is_subscribed(connection, &channel) {
+            self.unsubscribe(connection, &channel);
+        }
+        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let cause = Cause::Command(socket.client.open(id));
+        let connection = ConnectionRef { index: connection, generation: socket.generation };
+        self.join(Joining { connection, channel, recover, cause }, watches);
+    }
+
+    fn ask_refresh(&mut self, connection: ConnectionIndex, id: Option<CommandId>, token: &str) {
+        let (now, unix) = (self.clock.now, unix_time().as_secs());
+        let verified = self.context.verifier.verify(token, unix);
+        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let refreshed = verified.ok().and_then(|identity| socket.client.refresh(Arc::new(identity), now, unix).ok());
+        match refreshed {
+            Some(reply) => {
+                self.answer(connection, id, reply);
+                self.schedule(connection);
+            }
+            None => self.close(connection, crate::model::CloseReason::NotAllowed),
+        }
+    }
+
+    fn ask_publish(
+        &mut self,
+        connection: ConnectionIndex,
+        id: Option<CommandId>,
+        channel: ChannelKey,
+        data: crate::model::Payload,
+        key: Option<Arc<str>>,
+    ) {
+        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        self.counts.publications += 1;
+        let publish =
+            Publish { channel: channel.clone(), data, origin: Some(socket.client.origin()), key, idempotency_key: None };
+        let relay = self.context.relay.clone();
+        self.reply_when_done(connection, id, async move {
+            match relay.broker().publish(vec![publish]).await.pop() {
+                Some(Ok(published)) => Reply::Published { channel, position: published.position },
+                Some(Err(error)) => broker_error(error),
+                None => broker_error(BrokerError::Unavailable),
+            }
+        });
+    }
+
+    fn ask_history(
+        &mut self,
+        connection: ConnectionIndex,
+        id: Option<CommandId>,
+        channel: ChannelKey,
+        limit: Option<u32>,
+        since: Option<ClaimedPosition>,
+    ) {
+        let relay = self.context.relay.clone();
+        let limit = self.answer_limit(limit);
+        // A position of an unknown epoch says nothing about this stream: it is read from the start.
+        let since = since.and_then(|since| Some(Position::new(since.epoch?, since.offset)));
+        self.reply_when_done(connection, id, async move {
+            match relay.broker().history(&channel, since, limit).await {
+                Ok(Page { publications, top, more }) => Reply::History { channel, publications, position: top, more },
+                Err(error) => broker_error(error),
+            }
+        });
+    }
+
+    fn ask_presence(&mut self, connection: ConnectionIndex, id: Option<CommandId>, channel: ChannelKey) {
+        let relay = self.context.relay.clone();
+        // Half of what may be pending, by the size of a member with a long name and some info.
+        let most = (self.context.config.pending_bytes_max / 2 / 512).max(1);
+        self.reply_when_done(connection, id, async move {
+            match relay.broker().presence(&channel, most).await {
+                Ok(presence) => {
+                    let more = presence.members.len() < presence.clients;
+                    let (members, clients, users) = (presence.members, presence.clients, presence.users);
+                    Reply::Presence { channel, members, clients, users, more }
+                }
+                Err(error) => broker_error(error),
+            }
+        });
+    }
+
+    /// A history answer takes at most half of what may be pending.
+    fn answer_limit(&self, publications: Option<u32>) -> ReadLimit {
+        let bytes = self.context.config.pending_bytes_max / 2;
+        let most = (bytes / PUBLICATION_OVERHEAD_BYTES).max(1);
+        let publications = publications.map_or(most, |limit| (limit as usize).min(most));
+        ReadLimit { publications, bytes: bytes.saturating_sub(publications.min(most) * PUBLICATION_OVERHEAD_BYTES / 2) }
+    }
+
+    /// Sends the reply when it is there; answers leave in the order of their commands.
+    fn reply_when_done(
+        &mut self,
+        connection: ConnectionIndex,
+        id: Option<CommandId>,
+        reply: impl Future<Output = Reply> + 'static,
+    ) {
+        let mut reply = Box::pin(reply);
+        if let Some(reply) = poll_once(reply.as_mut()) {
+            return self.answer(connection, id, reply);
+        }
+        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let ticket = socket.client.open(id);
+        let connection = ConnectionRef { index: connection, generation: socket.generation };
+        let front = self.front.clone();
+        tokio::task::spawn_local(async move { front.finish(Done::Replied(connection, ticket, reply.await)) });
+    }
+
+    /// Comes back with what `done` brings: at once when it is there at once.
+    pub(super) fn when_done(&mut self, done: impl Future<Output = Done> + 'static) {
+        let mut done = Box::pin(done);
+        match poll_once(done.as_mut()) {
+            Some(done) => self.finish(done),
+            None => {
+                let front = self.front.clone();
+                tokio::task::spawn_local(async move { front.finish(done.await) });
+            }
+        }
+    }
+
+    /// Takes an answer in.
+    pub(super) fn finish(&mut self, done: Done) {
+        match done {
+            Done::Replied(connection, ticket, reply) => self.complete(connection, ticket, reply),
+            Done::Started(channel, start) => self.started(&channel, start),
+            Done::Recovered(joining, recovery) => self.recovered(*joining, recovery),
+            Done::CaughtUp(connection, channel, recovery) => self.caught_up(connection, &channel, recovery),
+            Done::Repaired(channel, recovery) => self.repaired(channel, recovery),
+            Done::Retry(connection, channel) => self.retry(connection, channel),
+            Done::RepairAgain(channel, from) => self.repair_again(channel, from),
+        }
+    }
+
+    /// Answers a command whose question kept a place.
+    pub(super) fn complete(&mut self, connection: ConnectionRef, ticket: Ticket, reply: Reply) {
+        let Some(socket) = self.sockets.find(connection) else { return };
+        let completion = socket.client.complete(ticket, reply);
+        self.send_answers(connection.index, completion);
+        self.go_on(connection.index);
+    }
+
+    /// Answers a command.
+    pub(super) fn answer(&mut self, connection: ConnectionIndex, id: Option<CommandId>, reply: Reply) {
+        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let completion = socket.client.answer(id, reply);
+        self.send_answers(connection, completion);
+    }
+
+    pub(super) fn send_answers(&mut self, connection: ConnectionIndex, completion: Completion) {
+        let Some(format) = self.hub.format(connection) else { return };
+        for answer in completion.answers {
+            self.tools.scratch.clear();
+            encode_reply(format, answer.id.as_ref(), &answer.reply, &mut self.tools.scratch);
+            self.hub.send(connection, &self.tools.scratch);
+        }
+    }
+
+    /// Tells a client something that it did not ask.
+    pub(super) fn push(&mut self, connection: ConnectionIndex, push: &crate::protocol::Push) {
+        let Some(format) = self.hub.format(connection) else { return };
+        if matches!(format, WireFormat::Json | WireFormat::MessagePack) {
+            self.tools.scratch.clear();
+            crate::protocol::encode_push(format, push, &mut self.tools.scratch);
+            self.hub.send(connection, &self.tools.scratch);
+        }
+    }
+}
+
+/// The answer to a command that the broker could not do.
+pub(super) fn broker_error(error: BrokerError) -> Reply {
+    let code = match error {
+        BrokerError::NoHistory => ErrorCode::NotAvailable,
+        BrokerError::Unavailable | BrokerError::OutcomeUnknown | BrokerError::Full => ErrorCode::BrokerUnavailable,
+    };
+    Reply::Error { code, message: error.to_string() }
+}
+
+/// What the future has to say now. One that is not ready is polled again by a task, with a waker that wakes.
+fn poll_once<T>(future: Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Option<T> {
+    match future.poll(&mut TaskContext::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}

@@ -1,0 +1,123 @@
+//! Holes: what this worker missed is read again, at once, and delivered as if it had come.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::broker::{BrokerError, ReadLimit, Recovery};
+use crate::hub::Stage;
+use crate::model::{ChannelKey, Position};
+
+use super::questions::Done;
+use super::shard::Shard;
+
+/// How many streams are read at the same time: a hole in every channel must not become a storm.
+const READS_MAX: usize = 64;
+
+/// How long a stream whose read failed waits for the next.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// One read of a stream.
+const READ_LIMIT: ReadLimit = ReadLimit { publications: 512, bytes: 512 * 1024 };
+
+/// The channels that are to be read again.
+#[derive(Debug, Default)]
+pub(super) struct Repairs {
+    waiting: VecDeque<(ChannelKey, Position)>,
+    reading: usize,
+}
+
+impl Repairs {
+    /// Whether a read could begin now.
+    pub(super) fn can_go_on(&self) -> bool {
+        !self.waiting.is_empty() && self.reading < READS_MAX
+    }
+}
+
+impl Shard {
+    /// Something before `seen` did not come. Channels without history cannot be read again: their subscribers are told.
+    pub(super) fn missed(&mut self, channel: &ChannelKey, seen: u64) {
+        let Some(index) = self.hub.find_channel(channel) else { return };
+        let Some(slot) = self.hub.channel(index) else { return };
+        match (slot.stage(), slot.position()) {
+            (Stage::Live, None) => {
+                crate::telemetry::hole();
+                self.counts.gaps += self.hub.tell_gap(index, None, None, &mut self.encoder);
+            }
+            (Stage::Live, Some(_)) => {
+                crate::telemetry::hole();
+                if let Some(position) = self.hub.begin_repair(index, seen) {
+                    self.waiting.repairs.waiting.push_back((channel.clone(), position));
+                }
+            }
+            (Stage::Starting | Stage::Repairing { .. }, _) => {}
+        }
+    }
+
+    /// Nobody knows what did not come.
+    pub(super) fn missed_everywhere(&mut self) {
+        let channels: Vec<ChannelKey> = self.hub.channels().map(|(_, channel)| channel.key().clone()).collect();
+        for channel in channels {
+            self.missed(&channel, 0);
+        }
+    }
+
+    /// Begins as many reads as may be under way.
+    pub(super) fn go_on_with_repairs(&mut self) {
+        for _ in 0..READS_MAX {
+            if !self.waiting.repairs.can_go_on() {
+                return;
+            }
+            let Some((channel, position)) = self.waiting.repairs.waiting.pop_front() else { return };
+            self.waiting.repairs.reading += 1;
+            let relay = self.context.relay.clone();
+            self.when_done(async move {
+                let recovery = relay.broker().recover(&channel, position, READ_LIMIT).await;
+                Done::Repaired(channel, recovery)
+            });
+        }
+    }
+
+    /// A read came back: delivers what it brought and goes on until nothing is missing.
+    pub(super) fn repaired(&mut self, channel: ChannelKey, recovery: Result<Recovery, BrokerError>) {
+        self.waiting.repairs.reading = self.waiting.repairs.reading.saturating_sub(1);
+        let Some(index) = self.hub.find_channel(&channel) else { return };
+        let Some(from) = self.hub.channel(index).and_then(|channel| channel.position()) else { return };
+        match recovery {
+            Ok(Recovery::Recovered(page)) => {
+                let is_new = page.top.epoch != from.epoch;
+                let reached = page.publications.last().map_or(from.offset, |last| last.offset);
+                let position = Position::new(page.top.epoch, reached);
+                let again = self.hub.resume(index, position, !page.more);
+                let delivered = self.hub.deliver(index, &page.publications, is_new, &mut self.encoder);
+                self.count(delivered);
+                if again {
+                    self.waiting.repairs.waiting.push_back((channel, position));
+                }
+            }
+            Ok(Recovery::Lost { top }) => {
+                let dropped = (top.epoch == from.epoch).then(|| top.offset.saturating_sub(from.offset));
+                let again = self.hub.resume(index, top, true);
+                self.counts.gaps += self.hub.tell_gap(index, dropped, Some(top), &mut self.encoder);
+                if again {
+                    self.waiting.repairs.waiting.push_back((channel, top));
+                }
+            }
+            Err(_) => self.repair_later(channel, from),
+        }
+    }
+
+    /// The broker is away: asks again in a while.
+    fn repair_later(&self, channel: ChannelKey, from: Position) {
+        let front = self.front.clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(RETRY_AFTER).await;
+            front.finish(Done::RepairAgain(channel, from));
+        });
+    }
+
+    /// A channel's turn to be read again has come.
+    pub(super) fn repair_again(&mut self, channel: ChannelKey, from: Position) {
+        self.waiting.repairs.waiting.push_back((channel, from));
+    }
+}
+

@@ -1,0 +1,188 @@
+//! A connection as its worker holds it, and where a worker holds them.
+
+use mio::net::TcpStream;
+
+use crate::client::{Client, Question, Ticket};
+use crate::hub::ConnectionIndex;
+use crate::model::{ChannelKey, ConnectionPermit, Moment, Position};
+use crate::protocol::{ClaimedPosition, CommandId};
+use crate::protocol::websocket::Partial;
+
+use super::timer_wheel::{Link, Links};
+
+/// Names a connection for as long as it lives: an index is used again, a generation is not (not for 2^32 connections).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ConnectionRef {
+    pub(super) index: ConnectionIndex,
+    pub(super) generation: u32,
+}
+
+/// What carries the conversation.
+#[derive(Debug)]
+pub(super) enum Carrier {
+    /// Frames of RFC 6455; the part of a message that came without its end.
+    WebSocket(Option<Box<Partial>>),
+    /// The same, every message sent back.
+    Echo(Option<Box<Partial>>),
+    /// Server-sent events: nothing is read.
+    Events,
+}
+
+/// How far the conversation is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// The first message waits for the channels that come with the connection.
+    Opening(Box<Opening>),
+    /// Commands and publications.
+    Open,
+    /// On its way out.
+    Closing(Closing),
+}
+
+/// A connection whose first message waits for the positions of its channels.
+#[derive(Debug, Default)]
+pub(super) struct Opening {
+    /// The channels, in order, and what became of each: `None` while it is asked for.
+    pub(super) channels: Vec<(ChannelKey, Option<Opened>)>,
+}
+
+/// A channel that came with the connection.
+#[derive(Debug, Clone)]
+pub(super) struct Opened {
+    /// Where the client stands.
+    pub(super) position: Option<Position>,
+    /// It asked to go on from a position that is lost.
+    pub(super) is_lost: bool,
+    /// What it missed, when it goes on from a position.
+    pub(super) missed: Option<crate::broker::Page>,
+}
+
+/// A connection that is being closed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Closing {
+    /// Nothing more is read but to see the end.
+    pub(super) is_deaf: bool,
+    /// The peer's close came: the socket may end when everything is written.
+    pub(super) peer_has_closed: bool,
+    /// Our side of the socket is shut.
+    pub(super) is_shut: bool,
+}
+
+/// Input that waits until an earlier command is answered.
+#[derive(Debug)]
+pub(super) struct Deferred {
+    pub(super) id: Option<CommandId>,
+    pub(super) question: Question,
+    /// Bytes that were read and not yet decoded.
+    pub(super) input: Vec<u8>,
+}
+
+/// A subscription on its way from a position to the present.
+#[derive(Debug)]
+pub(super) struct CatchUp {
+    pub(super) channel: ChannelKey,
+    /// What the client has been sent.
+    pub(super) position: Position,
+    /// Whether a page is being read.
+    pub(super) is_reading: bool,
+}
+
+/// A subscription that waits for the broker.
+#[derive(Debug)]
+pub(super) struct Joining {
+    pub(super) connection: ConnectionRef,
+    pub(super) channel: ChannelKey,
+    pub(super) recover: Option<ClaimedPosition>,
+    pub(super) cause: Cause,
+}
+
+/// Who asked for a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The client, with a command.
+    Command(Ticket),
+    /// It came with the connection, at this place of the list.
+    Opening(usize),
+    /// A back end.
+    Server,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) stream: TcpStream,
+    pub(super) carrier: Carrier,
+    pub(super) client: Client,
+    pub(super) phase: Phase,
+    pub(super) generation: u32,
+    pub(super) link: Link,
+    pub(super) deferred: Option<Box<Deferred>>,
+    pub(super) catch_ups: Option<Box<Vec<CatchUp>>>,
+    /// When it is closed because the node drains; the far future until then.
+    pub(super) drain_at: Moment,
+    /// Whether the poll watches for writability.
+    pub(super) watches_writable: bool,
+    /// Whether reading stopped because too much is pending.
+    pub(super) is_paused: bool,
+    /// Makes room for another connection when this one is gone.
+    pub(super) _permit: ConnectionPermit,
+}
+
+/// A worker's connections, at the indices that its hub gave them.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    entries: Vec<Option<Socket>>,
+    generation: u32,
+}
+
+impl Sockets {
+    /// The generation of the next connection.
+    pub(super) fn next_generation(&mut self) -> u32 {
+        self.generation = self.generation.wrapping_add(1);
+        self.generation
+    }
+
+    pub(super) fn insert(&mut self, index: ConnectionIndex, socket: Socket) {
+        let at = index as usize;
+        if self.entries.len() <= at {
+            self.entries.resize_with(at + 1, || None);
+        }
+        self.entries[at] = Some(socket);
+    }
+
+    pub(super) fn remove(&mut self, index: ConnectionIndex) -> Option<Socket> {
+        self.entries.get_mut(index as usize)?.take()
+    }
+
+    pub(super) fn get_mut(&mut self, index: ConnectionIndex) -> Option<&mut Socket> {
+        self.entries.get_mut(index as usize)?.as_mut()
+    }
+
+    /// The connection that is meant, unless it is gone.
+    pub(super) fn find(&mut self, connection: ConnectionRef) -> Option<&mut Socket> {
+        self.get_mut(connection.index).filter(|socket| socket.generation == connection.generation)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnectionIndex, &Socket)> {
+        let indexed = self.entries.iter().enumerate();
+        indexed.filter_map(|(at, entry)| Some((u32::try_from(at).ok()?, entry.as_ref()?)))
+    }
+}
+
+impl Links for Sockets {
+    fn link(&mut self, index: u32) -> Option<&mut Link> {
+        self.get_mut(index).map(|socket| &mut socket.link)
+    }
+}
+
+impl Socket {
+    /// Whether it is on its way out.
+    pub(super) fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing(_))
+    }
+
+    /// Whether it speaks WebSocket.
+    pub(super) fn is_websocket(&self) -> bool {
+        !matches!(self.carrier, Carrier::Events)
+    }
+}
