@@ -14,8 +14,8 @@ use fanfare::broker::{
     Published, ReadLimit, Recovery, Results, Sink, Start, Target,
 };
 use fanfare::model::{
-    ChannelKey, ClientId, Epoch, ErrorCode, Member, Namespace, Namespaces, NodeId, Origin, Payload,
-    Position, Publication,
+    BodyError, ChannelKey, ClientId, Epoch, ErrorCode, Member, Namespace, Namespaces, NodeId,
+    Origin, Payload, Position, Publication,
 };
 use http::header::{ALLOW, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use http::{Request, StatusCode};
@@ -394,7 +394,14 @@ async fn malformed_publishes_are_told_what_and_where() {
         "[".repeat(65),
         "]".repeat(65)
     );
-    refuses("/hub/publish", deep, 400, "bad_request", "deeper than 64").await;
+    refuses(
+        "/hub/publish",
+        deep,
+        400,
+        "bad_request",
+        "data is nested deeper than 64",
+    )
+    .await;
     let invalid = b"{\"channel\":\"a\",\"data\":\"\xff\"}".to_vec();
     refuses("/hub/publish", invalid, 400, "bad_request", "line 1").await;
     refuses(
@@ -433,6 +440,17 @@ async fn a_body_that_breaks_off_is_told() {
     ];
     let stream = Body::from_stream(futures_util::stream::iter(pieces));
     refuses("/hub/publish", stream, 400, "bad_request", "ended early").await;
+}
+
+#[tokio::test]
+async fn the_servers_own_bounds_on_a_body_are_told_as_what_they_are() {
+    for (error, status, code) in [
+        (BodyError::TooLarge, 413, "too_large"),
+        (BodyError::TimedOut, 408, "request_timeout"),
+    ] {
+        let stream = Body::from_stream(futures_util::stream::iter([Err::<Bytes, _>(error)]));
+        refuses("/hub/publish", stream, status, code, "ended early").await;
+    }
 }
 
 #[tokio::test]

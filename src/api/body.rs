@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use serde::Deserialize;
 
 use super::ApiError;
-use crate::model::ErrorCode;
+use crate::model::{BodyError, ErrorCode};
 
 /// Types that are never JSON, by their beginning.
 const REFUSED_TYPES: [&str; 6] = [
@@ -27,7 +27,8 @@ const REFUSED_TYPES: [&str; 6] = [
 /// The whole body, at most `bytes_max` of it (0 is no limit). A body that came in one piece is not copied.
 ///
 /// # Errors
-/// 413 over the limit, 415 for a type or encoding that is not read here, 400 when it ended early.
+/// 413 over the limit, 415 for a type or encoding that is not read here, 408 when it stopped coming, 400 when it ended
+/// early.
 pub(super) async fn read(request: Request, bytes_max: usize) -> Result<Bytes, ApiError> {
     let bytes_max = if bytes_max == 0 {
         usize::MAX
@@ -93,8 +94,14 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>, ApiError> {
     Ok(None)
 }
 
+/// The server's own bounds on bodies come through as errors of the body.
 fn broken(error: &axum::Error) -> ApiError {
-    ApiError::bad_request(format!("the body ended early: {error}"))
+    let code = match BodyError::find(error) {
+        Some(BodyError::TooLarge) => ErrorCode::TooLarge,
+        Some(BodyError::TimedOut) => ErrorCode::RequestTimeout,
+        Some(BodyError::Broken) | None => ErrorCode::BadRequest,
+    };
+    ApiError::new(code, format!("the body ended early: {error}"))
 }
 
 fn too_large(bytes_max: usize) -> ApiError {

@@ -28,7 +28,6 @@ mod control;
 mod error;
 mod item;
 mod json;
-mod payload;
 mod publish;
 
 pub use config::Config;

@@ -8,9 +8,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::item::{Item, Keys, Text};
-use super::{ApiError, ApiState, body, json, payload};
+use super::{ApiError, ApiState, body, json};
 use crate::broker::{BrokerError, Publish, Published};
 use crate::model::{ChannelKey, ErrorCode, Payload};
+use crate::protocol::payload;
 use crate::telemetry::metrics;
 
 /// Bytes of an answer for one publication without its channel's name.
@@ -55,7 +56,7 @@ pub(super) async fn broadcast(state: &ApiState, request: Request) -> Result<Vec<
     } = body::parse(&body)?;
     check_count(state, "channels", channels.len())?;
     let keys = Keys::new(key.as_ref(), idempotency_key.as_ref())?;
-    let data = payload::plain(data)?;
+    let data = plain(data)?;
     let items = channels
         .iter()
         .map(|channel| checked(state, &channel.0, data.clone(), keys.clone()))
@@ -120,7 +121,12 @@ fn check_count(state: &ApiState, field: &str, count: usize) -> Result<(), ApiErr
 
 fn single(state: &ApiState, item: &Item<'_>) -> Result<Publish, ApiError> {
     let keys = Keys::new(item.key.as_ref(), item.idempotency_key.as_ref())?;
-    checked(state, &item.channel.0, payload::plain(item.data)?, keys)
+    checked(state, &item.channel.0, plain(item.data)?, keys)
+}
+
+/// The payload of what was sent as `data`.
+fn plain(data: &RawValue) -> Result<Payload, ApiError> {
+    payload::from_raw(data).map_err(|error| ApiError::bad_request(format!("data is {error}")))
 }
 
 /// A publish whose channel exists in name and takes so much data.

@@ -21,10 +21,8 @@ pub struct Delivered {
     pub deliveries: u64,
     /// Bytes appended to queues.
     pub bytes: u64,
-    /// Publications that were dropped from queues as the oldest.
+    /// Publications that a policy dropped from queues.
     pub dropped: u64,
-    /// Publications that were dropped from queues because a newer one of their key came.
-    pub replaced: u64,
     /// `gap`s that were put into queues.
     pub gaps: u64,
 }
@@ -404,10 +402,7 @@ impl Room<'_> {
             encode.gap(entry.format, self.key, Some(u64::from(dropped.publications)), position, scratch);
             let contents = Contents { publications: 0, last_offset: dropped.last_offset, key: None };
             entry.queue.insert_gap(self.channel, Frame::new(scratch, contents, self.ledger), dropped);
-            match self.policy {
-                OverflowPolicy::Latest => delivered.replaced += u64::from(dropped.fresh),
-                _ => delivered.dropped += u64::from(dropped.fresh),
-            }
+            delivered.dropped += u64::from(dropped.fresh);
             delivered.gaps += 1;
         }
         self.fits(&entry.queue, frame)

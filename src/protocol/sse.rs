@@ -119,7 +119,8 @@ fn write_position(position: Position, out: &mut Vec<u8>) {
     json_text::unsigned(position.offset, out);
 }
 
-fn id_line(position: Option<Position>, out: &mut Vec<u8>) {
+/// Appends the id line of a stream of one channel; nothing in a channel without history.
+pub fn id_line(position: Option<Position>, out: &mut Vec<u8>) {
     if let Some(position) = position {
         out.extend_from_slice(b"id: ");
         write_position(position, out);

@@ -62,10 +62,8 @@ label! {
 label! {
     /// Why pending publications were thrown away.
     DropReason {
-        /// The namespace's policy: the oldest go.
-        DropOldest = "drop_oldest",
-        /// The namespace's policy: a newer one of the same key came.
-        Latest = "latest",
+        /// The namespace's policy: the oldest went, or those that a newer one of the same key made old.
+        Policy = "policy",
         /// They were pending on a connection that was closed for its slowness.
         Disconnect = "disconnect",
     }

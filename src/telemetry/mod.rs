@@ -15,4 +15,5 @@ pub mod table;
 mod worker;
 
 pub use config::{Config, LogFormat};
+pub use metrics::{CommandKind, DropReason, Refusal, Transport, hole, http_published, refused};
 pub use worker::WorkerCounts;

@@ -13,8 +13,7 @@ impl Shard {
         self.counts.deliveries += delivered.deliveries;
         self.counts.delivered_bytes += delivered.bytes;
         self.counts.gaps += delivered.gaps;
-        self.counts.dropped(DropReason::DropOldest, delivered.dropped);
-        self.counts.dropped(DropReason::Latest, delivered.replaced);
+        self.counts.dropped(DropReason::Policy, delivered.dropped);
     }
 
     /// A connection came or went.

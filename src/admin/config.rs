@@ -1,0 +1,25 @@
+//! What the admin room can be told.
+
+use std::time::Duration;
+
+/// The page and the limits of `/_pressure`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Whether `/` serves the demo page: in development only.
+    pub page: bool,
+    /// Loop delay over which the node is under pressure (`UNDER_PRESSURE_MAX_EVENT_LOOP_DELAY_MS`).
+    pub loop_delay_max: Duration,
+    /// Resident memory over which it is (`UNDER_PRESSURE_MAX_RSS_BYTES`); `None` is no limit.
+    pub resident_bytes_max: Option<u64>,
+}
+
+impl Default for Config {
+    /// No page, a second of loop delay, any memory.
+    fn default() -> Self {
+        Self {
+            page: false,
+            loop_delay_max: Duration::from_secs(1),
+            resident_bytes_max: None,
+        }
+    }
+}

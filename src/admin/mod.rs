@@ -1,0 +1,130 @@
+//! What an operator, a load balancer and a curious developer look at: health, `/metrics` and the demo page.
+//!
+//! Everything is answered from one [`Snapshot`] that a [`Source`] takes; this room knows no part of the node itself.
+//! Nothing here needs credentials and nothing here changes anything.
+//!
+//! Not here: counting (`telemetry`) and deciding when the node drains (`server`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::get;
+
+use crate::telemetry::http::{Route, Stopwatch};
+use crate::telemetry::setup::Exporter;
+
+mod config;
+mod health;
+mod not_found;
+mod page;
+mod request_id;
+mod scrape;
+mod timestamp;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::Config;
+pub use not_found::not_found;
+pub use request_id::{RequestId, RequestIdLayer};
+
+/// Where the numbers come from: `app` joins the parts of the node.
+pub trait Source: Send + Sync {
+    /// The node as it is now. Called for each look at it, from any worker: it must not wait.
+    fn snapshot(&self) -> Snapshot;
+}
+
+/// The node at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Open WebSockets.
+    pub web_sockets: u64,
+    /// Open streams of server-sent events.
+    pub event_streams: u64,
+    /// Channels with a subscriber on this node.
+    pub channels: u64,
+    /// What the broker stands on: `memory` or `redis`.
+    pub broker: &'static str,
+    /// Whether the broker can be reached.
+    pub broker_ready: bool,
+    /// Whether the node drains.
+    pub draining: bool,
+    /// The version of Fanfare.
+    pub version: &'static str,
+    /// Since the process started.
+    pub uptime: Duration,
+    /// The longest that a worker's loop was late lately.
+    pub loop_delay: Duration,
+    /// What clients are told about signs of life.
+    pub liveness: Liveness,
+}
+
+/// The intervals by which connections prove that they are alive.
+#[derive(Debug, Clone, Copy)]
+pub struct Liveness {
+    /// Between two protocol pings.
+    pub ping_interval: Duration,
+    /// Until a pong must have come.
+    pub pong_timeout: Duration,
+    /// Without any sign of life.
+    pub inactivity_timeout: Duration,
+}
+
+/// What the answers stand on.
+#[derive(Clone)]
+pub struct AdminState {
+    /// The node.
+    pub source: Arc<dyn Source>,
+    /// `/metrics`.
+    pub exporter: Exporter,
+    /// Limits, and whether there is a page.
+    pub config: Config,
+}
+
+/// Health, metrics and the page. The router has no fallback: `app` sets [`not_found`] for the whole process.
+pub fn router(state: AdminState) -> Router {
+    let mut router = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/health", get(health))
+        .route("/readyz", get(readyz))
+        .route("/ready", get(ready))
+        .route("/ws/health", get(web_socket_health))
+        .route("/_pressure", get(pressure))
+        .route("/metrics", get(metrics))
+        .route("/fanfare.js", get(module))
+        .route("/fanfare.d.ts", get(types));
+    if state.config.page {
+        router = router.route("/", get(demo));
+    }
+    router
+        .method_not_allowed_fallback(not_found)
+        .with_state(Arc::new(state))
+}
+
+/// Declares the handlers, each measured in the same way.
+macro_rules! handlers {
+    ($($name:ident: $route:ident => $answer:path;)+) => {$(
+        async fn $name(State(state): State<Arc<AdminState>>, request: Request) -> Response {
+            let watch = Stopwatch::start(Route::$route);
+            let response = $answer(&state, &request);
+            watch.stop(response.status().as_u16());
+            response
+        }
+    )+};
+}
+
+handlers! {
+    healthz: Health => health::alive;
+    health: Health => health::health;
+    readyz: Health => health::readyz;
+    ready: Health => health::ready;
+    web_socket_health: Health => health::web_sockets;
+    pressure: Health => health::pressure;
+    metrics: Metrics => scrape::metrics;
+    demo: Page => page::demo;
+    module: Page => page::module;
+    types: Page => page::types;
+}

@@ -1,0 +1,250 @@
+//! Health, readiness, pressure, metrics and the page, handler by handler, without a socket.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use super::{AdminState, Config, Liveness, Snapshot, Source, not_found, router};
+use crate::telemetry::setup::{Exporter, install_metrics};
+use axum::body::Body;
+use axum::response::Response;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+/// The process has one recorder; all tests share it.
+static EXPORTER: LazyLock<Exporter> =
+    LazyLock::new(|| install_metrics().expect("nobody else installs one"));
+
+#[derive(Clone)]
+struct Node(Snapshot);
+
+impl Source for Node {
+    fn snapshot(&self) -> Snapshot {
+        self.0.clone()
+    }
+}
+
+fn node() -> Snapshot {
+    Snapshot {
+        web_sockets: 5,
+        event_streams: 2,
+        channels: 3,
+        broker: "memory",
+        broker_ready: true,
+        draining: false,
+        version: "9.9.9",
+        uptime: Duration::from_secs(60),
+        loop_delay: Duration::from_millis(3),
+        liveness: Liveness {
+            ping_interval: Duration::from_secs(30),
+            pong_timeout: Duration::from_secs(10),
+            inactivity_timeout: Duration::from_secs(300),
+        },
+    }
+}
+
+async fn send(node: Snapshot, config: Config, request: Request<Body>) -> Response {
+    let state = AdminState {
+        source: Arc::new(Node(node)),
+        exporter: EXPORTER.clone(),
+        config,
+    };
+    let router = router(state).fallback(not_found);
+    router.oneshot(request).await.expect("infallible")
+}
+
+fn get(path: &str) -> Request<Body> {
+    Request::get(path).body(Body::empty()).expect("a request")
+}
+
+async fn text(response: Response) -> String {
+    let body = response.into_body().collect().await.expect("in memory");
+    String::from_utf8(body.to_bytes().to_vec()).expect("UTF-8")
+}
+
+/// Status and JSON of a path.
+async fn check(node: Snapshot, path: &str) -> (u16, Value) {
+    let response = send(node, Config::default(), get(path)).await;
+    let status = response.status().as_u16();
+    let body = text(response).await;
+    (status, serde_json::from_str(&body).expect("JSON"))
+}
+
+#[tokio::test]
+async fn a_node_that_answers_is_alive() {
+    for node in [
+        node(),
+        Snapshot {
+            draining: true,
+            broker_ready: false,
+            ..node()
+        },
+    ] {
+        assert_eq!(
+            check(node.clone(), "/healthz").await,
+            (200, json!({"ok": true}))
+        );
+        let (status, body) = check(node, "/health").await;
+        assert_eq!((status, &body["status"]), (200, &json!("ok")));
+        assert_eq!(
+            (&body["active_connections"], &body["version"]),
+            (&json!(7), &json!("9.9.9"))
+        );
+        assert_eq!(body["redis_connected"], false);
+        assert_eq!(body["timestamp"].as_str().map(str::len), Some(24));
+    }
+}
+
+#[tokio::test]
+async fn a_node_is_ready_unless_it_drains_or_its_broker_is_away() {
+    let (status, body) = check(node(), "/readyz").await;
+    assert_eq!(status, 200);
+    assert_eq!(
+        body,
+        json!({"ok": true, "upstreamServices": 0, "broker": "memory", "mode": "single-node"})
+    );
+    assert_eq!(check(node(), "/ready").await.1["status"], "ready");
+    for (node, reason) in [
+        (
+            Snapshot {
+                draining: true,
+                ..node()
+            },
+            "draining",
+        ),
+        (
+            Snapshot {
+                broker_ready: false,
+                ..node()
+            },
+            "broker_unavailable",
+        ),
+    ] {
+        let (status, body) = check(node.clone(), "/readyz").await;
+        assert_eq!(
+            (status, &body["ok"], &body["reason"]),
+            (503, &json!(false), &json!(reason))
+        );
+        let (status, body) = check(node, "/ready").await;
+        assert_eq!((status, &body["status"]), (503, &json!(reason)));
+    }
+}
+
+#[tokio::test]
+async fn web_socket_health_has_the_shape_of_its_seed() {
+    let (status, body) = check(node(), "/ws/health").await;
+    assert_eq!(status, 200);
+    assert_eq!(body["active_connections"], 5);
+    assert_eq!(body["config"]["ping_interval"], 30.0);
+    for field in [
+        "connection_states",
+        "cache_users",
+        "cache_sessions",
+        "cache_messages",
+    ] {
+        assert!(body[field].is_number(), "{field}");
+    }
+}
+
+#[tokio::test]
+async fn pressure_is_told_when_the_loop_is_late_or_memory_is_over_its_limit() {
+    assert_eq!(
+        check(node(), "/_pressure").await,
+        (200, json!({"status": "ok"}))
+    );
+    let late = Snapshot {
+        loop_delay: Duration::from_secs(2),
+        ..node()
+    };
+    let small = Config {
+        resident_bytes_max: Some(1),
+        ..Config::default()
+    };
+    for (node, config) in [(late, Config::default()), (node(), small)] {
+        let response = send(node, config, get("/_pressure")).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()["retry-after"], "10");
+        assert_eq!(
+            text(response).await,
+            r#"{"statusCode":503,"code":"FST_UNDER_PRESSURE","error":"Service Unavailable","message":"Service Unavailable"}"#
+        );
+    }
+}
+
+#[tokio::test]
+async fn metrics_show_the_node_the_process_and_requests_under_both_names() {
+    check(node(), "/healthz").await;
+    let response = send(node(), Config::default(), get("/metrics")).await;
+    assert_eq!(
+        response.headers()["content-type"],
+        "text/plain; version=0.0.4; charset=utf-8"
+    );
+    let text = text(response).await;
+    for line in [
+        "# TYPE fanfare_channels gauge",
+        "fanfare_channels 3",
+        "fanfare_broker_ready 1",
+        "fanfare_process_resident_bytes ",
+        "fanfare_build_info{version=",
+        "fanfare_http_requests_total{route=\"/health\",status=\"2xx\"}",
+        "http_requests_total{route=\"/health\",status=\"2xx\"}",
+        "request_latency_seconds_bucket{route=\"/health\",status=\"2xx\",le=\"0.001\"}",
+    ] {
+        assert!(
+            text.lines().any(|found| found.starts_with(line)),
+            "{line} is not in:\n{text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_page_is_there_in_development_only() {
+    let page = Config {
+        page: true,
+        ..Config::default()
+    };
+    let response = send(node(), page, get("/")).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let policy = response.headers()["content-security-policy"]
+        .to_str()
+        .expect("ASCII");
+    assert!(policy.starts_with("default-src 'none'"));
+    assert!(text(response).await.contains("<script type=\"module\">"));
+    assert_eq!(check(node(), "/").await.0, 404);
+}
+
+#[tokio::test]
+async fn the_module_is_always_there_and_need_not_be_sent_twice() {
+    for path in ["/fanfare.js", "/fanfare.d.ts"] {
+        let response = send(node(), Config::default(), get(path)).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["access-control-allow-origin"], "*");
+        let tag = response.headers()["etag"].clone();
+        let again = Request::get(path)
+            .header("if-none-match", tag)
+            .body(Body::empty());
+        let response = send(node(), Config::default(), again.expect("a request")).await;
+        assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(text(response).await, "");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_path_is_told_as_its_seed_did() {
+    let response = send(node(), Config::default(), get("/nope?token=secret")).await;
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    assert_eq!(
+        text(response).await,
+        r#"{"message":"Route GET:/nope not found","error":"Not Found","statusCode":404}"#
+    );
+    let post = Request::post("/healthz")
+        .body(Body::empty())
+        .expect("a request");
+    let response = send(node(), Config::default(), post).await;
+    assert!(
+        text(response)
+            .await
+            .starts_with(r#"{"message":"Route POST:/healthz not found""#)
+    );
+}
