@@ -213,16 +213,13 @@ fn a_trim_frees_at_least_what_is_asked_and_no_publication_more() {
 fn a_clock_that_two_threads_read_out_of_order_does_not_hide_what_is_kept() {
     let policy = policy(9, 60);
     let mut stream = Stream::new(EPOCH);
-    for now in [2, 1, 3] {
+    for now in [1, 3, 2, 2, 2] {
         stream.append(publication(1), &policy, second(now));
     }
-    assert_eq!(
-        offsets(&stream.history(None, ALL, &policy, second(61))),
-        [1, 2, 3]
-    );
+    // Only the first has expired; those that seem older than the one before them count as young as it.
     assert_eq!(
         offsets(&stream.history(None, ALL, &policy, second(62))),
-        [3]
+        [2, 3, 4, 5]
     );
 }
 
