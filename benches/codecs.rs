@@ -6,7 +6,7 @@ use std::io::{self, Cursor, Read, Write};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput};
 use fanfare::model::{ChannelKey, ClientId, Encode, Epoch, Origin, Publication, WireFormat};
 use fanfare::protocol::encoder::Encoder;
 use fanfare::protocol::{payload, plain, websocket};
@@ -156,5 +156,10 @@ fn frames(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, encode, decode, frames);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    encode(&mut criterion);
+    decode(&mut criterion);
+    frames(&mut criterion);
+    criterion.final_summary();
+}

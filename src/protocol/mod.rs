@@ -248,3 +248,6 @@ pub struct Connected {
     /// The channels that the token subscribed this client to, and where each stands.
     pub channels: Vec<(ChannelKey, Option<Position>)>,
 }
+
+#[cfg(test)]
+mod docs_tests;
