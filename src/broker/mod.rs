@@ -1,7 +1,7 @@
 //! The broker: publish/subscribe and streams between nodes.
 //!
 //! One narrow trait, [`Broker`], that the relay stands on; `memory` is the embedded one. Every broker passes the same
-//! conformance suite (`tests/broker_conformance.rs`).
+//! conformance suite (`tests/broker_conformance`).
 //!
 //! Not here: which client wants what (the hub), and which worker wants what (the relay). A broker knows nodes and
 //! channels only.
@@ -111,7 +111,7 @@ pub struct Presence {
     pub members: Vec<Arc<Member>>,
     /// How many connections are present.
     pub clients: usize,
-    /// How many different users.
+    /// How many different users; those who are nobody count as one.
     pub users: usize,
 }
 
@@ -204,7 +204,7 @@ pub trait Broker: Send + Sync {
     /// Where the stream stands: its top.
     fn position<'a>(&'a self, channel: &'a ChannelKey) -> Answer<'a, Start>;
 
-    /// Forgets what is kept. Positions stay valid: the numbering goes on.
+    /// Forgets what is kept. Positions stay valid: the numbering goes on. Does nothing in a channel without history.
     fn clear_history<'a>(&'a self, channel: &'a ChannelKey) -> Answer<'a, Start>;
 
     /// This node wants the channel's envelopes from now on. Asking again is harmless and answers the present top.
@@ -213,7 +213,8 @@ pub trait Broker: Send + Sync {
     /// This node no longer wants them.
     fn remove_interest<'a>(&'a self, channel: &'a ChannelKey) -> Answer<'a, ()>;
 
-    /// A connection of this node is present; tells every node with interest, once for a client.
+    /// A connection of this node is present; tells every node with interest, once for a client. Of a client that is
+    /// present already the newer member stays. Does nothing where the namespace has no presence.
     fn join<'a>(&'a self, channel: &'a ChannelKey, member: Arc<Member>) -> Answer<'a, ()>;
 
     /// It is no longer present; tells every node with interest, once for a client.

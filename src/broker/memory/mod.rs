@@ -6,8 +6,8 @@
 //! position that [`Broker::add_interest`] answers is exact. The lock is never held across an await: every answer is
 //! ready when the call returns.
 //!
-//! *Bounds.* Three numbers of the [`Config`]: bytes of history, channels, idempotency keys. What is lost when one is
-//! reached stands at its use. Members are bounded by the connections of the process.
+//! *Bounds.* Three numbers of the [`Config`]: bytes of history, channels, idempotency keys; what happens at the edge of
+//! each stands there. Members are bounded by the connections of the process.
 //!
 //! *Time* is asked from the clock that it was made with. [`MemoryBroker::sweep`] must be called about once a second;
 //! without it answers stay right, but memory is given back only where channels are used.

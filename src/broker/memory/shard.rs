@@ -12,8 +12,8 @@ use super::recency::{Recency, Slot};
 use super::stream::Stream;
 use crate::model::{ChannelKey, Moment, Namespaces};
 
-/// The most expired publications that one visit of the sweep lets go: about half a millisecond under the lock.
-const EXPIRED_PER_VISIT: usize = 4096;
+/// The most expired publications that one call lets go: about half a millisecond under the lock.
+const EXPIRED_PER_CALL: usize = 4096;
 
 /// The records of some channels. A [`Slot`] is valid under the lock under which it was found.
 #[derive(Debug)]
@@ -127,12 +127,17 @@ impl Shard {
     /// their namespace's time. How many channels it forgot.
     pub(super) fn sweep(&mut self, visits: usize, namespaces: &Namespaces, now: Moment) -> usize {
         let before = self.channels.len();
+        let mut expire_most = EXPIRED_PER_CALL;
         for _ in 0..visits.min(self.places()) {
             let slot = self.advance_hand();
-            if let Some(idle_ttl) = self.visit(slot, namespaces, now)
-                && now.since(self.channel(slot).used) >= idle_ttl
-            {
+            let idle_ttl = self.visit(slot, namespaces, now, &mut expire_most);
+            if idle_ttl.is_some_and(|ttl| now.since(self.channel(slot).used) >= ttl) {
                 self.remove(slot);
+            }
+            if expire_most == 0 {
+                // The next call goes on with this stream, which may have more.
+                self.hand = slot as usize;
+                break;
             }
         }
         before - self.channels.len()
@@ -147,12 +152,12 @@ impl Shard {
         now: Moment,
     ) -> bool {
         let mut longest_unused: Option<(Moment, Slot)> = None;
+        let mut expire_most = EXPIRED_PER_CALL;
         for _ in 0..visits.min(self.places()) {
             let slot = self.advance_hand();
-            if self.visit(slot, namespaces, now).is_some() {
-                let candidate = (self.channel(slot).used, slot);
-                longest_unused = longest_unused.into_iter().chain([candidate]).min();
-            }
+            let idle = self.visit(slot, namespaces, now, &mut expire_most);
+            let candidate = idle.map(|_| (self.channel(slot).used, slot));
+            longest_unused = longest_unused.into_iter().chain(candidate).min();
         }
         if let Some((_, slot)) = longest_unused {
             self.remove(slot);
@@ -170,14 +175,21 @@ impl Shard {
         here as Slot
     }
 
-    /// Lets expired publications go. When the place holds an idle channel: how long its namespace remembers such.
-    fn visit(&mut self, slot: Slot, namespaces: &Namespaces, now: Moment) -> Option<Duration> {
+    /// Lets expired publications go, at most `expire_most`, from which it takes them off. When the place holds an idle
+    /// channel: how long its namespace remembers such.
+    fn visit(
+        &mut self,
+        slot: Slot,
+        namespaces: &Namespaces,
+        now: Moment,
+        expire_most: &mut usize,
+    ) -> Option<Duration> {
         let channel = self.channels.get(slot as usize)?;
         let namespace = namespaces.of(&channel.key);
-        let policy = &namespace.history;
-        self.change_stream(slot, false, |stream| {
-            stream.expire(policy, now, EXPIRED_PER_VISIT);
+        let expired = self.change_stream(slot, false, |stream| {
+            stream.expire(&namespace.history, now, *expire_most)
         });
+        *expire_most -= expired.unwrap_or_default();
         self.channel(slot).is_idle().then_some(namespace.idle_ttl)
     }
 }

@@ -132,8 +132,9 @@ impl Stream {
         Recovery::Recovered(self.page(self.index_after(since.offset), limit))
     }
 
-    /// Lets expired publications go, at most `most` of them.
-    pub(super) fn expire(&mut self, policy: &HistoryPolicy, now: Moment, most: usize) {
+    /// Lets expired publications go, at most `most` of them; how many went.
+    pub(super) fn expire(&mut self, policy: &HistoryPolicy, now: Moment, most: usize) -> usize {
+        let before = self.kept.len();
         for _ in 0..most {
             match self.kept.front() {
                 Some(oldest) if is_expired(oldest, policy, now) => self.drop_oldest(),
@@ -144,6 +145,7 @@ impl Stream {
         if self.kept.len() < self.kept.capacity() / 4 {
             self.kept.shrink_to(self.kept.len());
         }
+        before - self.kept.len()
     }
 
     /// Lets the oldest publications go until at least `bytes` are freed or none is left.

@@ -348,7 +348,9 @@ fn run(stream: &mut Stream, model: &mut Model, step: &Step) {
             model.published.push((published, model.now));
         }
         Step::Wait { seconds } => model.now = model.now + Duration::from_secs(seconds),
-        Step::Expire { most } => stream.expire(&model.policy, model.now, most),
+        Step::Expire { most } => {
+            assert!(stream.expire(&model.policy, model.now, most) <= most);
+        }
         Step::Trim { bytes } => {
             stream.trim(bytes);
             // How many that were is the stream's to say; `a_trim_frees_…` checks it.

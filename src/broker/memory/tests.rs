@@ -22,7 +22,10 @@ struct Fixture {
 
 impl Fixture {
     fn new(config: &Config) -> Self {
-        let default = Namespace::default_for(true);
+        Self::with_default(config, Namespace::default_for(true))
+    }
+
+    fn with_default(config: &Config, default: Namespace) -> Self {
         let mut none = default.clone();
         none.history.size = 0;
         let named = BTreeMap::from([("none".to_owned(), none)]);
@@ -192,6 +195,22 @@ fn the_sweep_gives_the_bytes_of_expired_publications_back() {
     fixture.sweep_all();
     assert_eq!(fixture.broker.usage().history_bytes, 0);
     assert_eq!(fixture.channels(), 100);
+}
+
+#[test]
+fn the_sweep_lets_a_long_history_go_in_bounded_steps() {
+    let mut namespace = Namespace::default_for(true);
+    namespace.history.size = 10_000;
+    let fixture = Fixture::with_default(&roomy(), namespace);
+    for _ in 0..10_000 {
+        fixture.publish("a", 1).expect("room");
+    }
+    fixture.advance(300);
+    let each = cost_of(1);
+    for left in [10_000 - 4096, 10_000 - 2 * 4096, 0] {
+        fixture.broker.sweep();
+        assert_eq!(fixture.broker.usage().history_bytes, left * each);
+    }
 }
 
 #[test]
