@@ -40,11 +40,16 @@ pub fn serve(
 ) -> Result<Outcome, ServerError> {
     let node = Arc::new(Node::new(settings));
     let drain = Drain::new();
-    let hooks = Hooks { drain: drain.clone(), on_bound: Box::new(on_bound), ..Hooks::default() };
+    let hooks = Hooks {
+        drain: drain.clone(),
+        on_bound: Box::new(on_bound),
+        ..Hooks::default()
+    };
     let router = node.router(exporter, drain);
     node.begin_upkeep();
     let context = node.context.clone();
-    let make_worker = move |index| TransportWorker(Rc::new(transport::Worker::new(context.clone(), index)));
+    let make_worker =
+        move |index| TransportWorker(Rc::new(transport::Worker::new(context.clone(), index)));
     server::run(&node.settings.server, router, make_worker, hooks)
 }
 
@@ -61,8 +66,14 @@ impl Node {
     fn new(settings: Settings) -> Self {
         let started = Instant::now();
         let namespaces = Arc::new(settings.namespaces.clone());
-        let clock = move || Moment::from_millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX));
-        let broker = Arc::new(MemoryBroker::new(&settings.broker, namespaces.clone(), clock));
+        let clock = move || {
+            Moment::from_millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX))
+        };
+        let broker = Arc::new(MemoryBroker::new(
+            &settings.broker,
+            namespaces.clone(),
+            clock,
+        ));
         let workers = settings.server.workers;
         let limits = InboxLimits {
             messages_max: settings.transport.inbox_messages_max,
@@ -82,8 +93,16 @@ impl Node {
             levels: (0..workers).map(|_| Levels::default()).collect(),
         };
         let capacity = settings.transport.intake_capacity;
-        let intakes = (0..workers).map(|_| Arc::new(Intake::new(capacity))).collect();
-        Self { settings, started, broker, context, intakes }
+        let intakes = (0..workers)
+            .map(|_| Arc::new(Intake::new(capacity)))
+            .collect();
+        Self {
+            settings,
+            started,
+            broker,
+            context,
+            intakes,
+        }
     }
 
     /// Everything that is answered over HTTP.
@@ -97,7 +116,9 @@ impl Node {
         };
         let verifier = context.verifier.clone();
         let guard = move |headers: &HeaderMap| {
-            let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+            let authorization = headers
+                .get(AUTHORIZATION)
+                .and_then(|value| value.to_str().ok());
             let guarded = guard_hub(&verifier, authorization, unix_seconds());
             guarded.map_err(|error| ApiError::new(error.code(), error.to_string()))
         };
@@ -109,8 +130,15 @@ impl Node {
             Arc::new(move || node.info()),
             self.settings.api.clone(),
         );
-        let source = Arc::new(NodeSource { node: self.clone(), drain });
-        let admin = AdminState { source, exporter, config: self.settings.admin.clone() };
+        let source = Arc::new(NodeSource {
+            node: self.clone(),
+            drain,
+        });
+        let admin = AdminState {
+            source,
+            exporter,
+            config: self.settings.admin.clone(),
+        };
         Router::new()
             .merge(transport::router(doors))
             .merge(crate::api::router(api))
@@ -127,7 +155,9 @@ impl Node {
             std::thread::sleep(SWEEP_INTERVAL);
             broker.sweep();
         };
-        let spawned = std::thread::Builder::new().name("fanfare-upkeep".to_owned()).spawn(sweep);
+        let spawned = std::thread::Builder::new()
+            .name("fanfare-upkeep".to_owned())
+            .spawn(sweep);
         if let Err(error) = spawned {
             tracing::error!(%error, "no thread for upkeep: memory of expired history comes back late");
         }
@@ -154,7 +184,13 @@ struct NodeSource {
 
 impl Source for NodeSource {
     fn snapshot(&self) -> Snapshot {
-        let Node { settings, context, broker, started, .. } = &*self.node;
+        let Node {
+            settings,
+            context,
+            broker,
+            started,
+            ..
+        } = &*self.node;
         Snapshot {
             web_sockets: context.levels.iter().map(Levels::web_sockets).sum(),
             event_streams: context.levels.iter().map(Levels::event_streams).sum(),
@@ -164,7 +200,12 @@ impl Source for NodeSource {
             draining: self.drain.is_draining(),
             version: env!("CARGO_PKG_VERSION"),
             uptime: started.elapsed(),
-            loop_delay: context.levels.iter().map(Levels::loop_delay).max().unwrap_or_default(),
+            loop_delay: context
+                .levels
+                .iter()
+                .map(Levels::loop_delay)
+                .max()
+                .unwrap_or_default(),
             liveness: Liveness {
                 ping_interval: settings.client.ping_interval,
                 pong_timeout: settings.client.pong_timeout,
@@ -180,7 +221,13 @@ struct TransportWorker(Rc<transport::Worker>);
 impl Worker for TransportWorker {
     type Slot = Slot;
 
-    fn adopt(&self, socket: std::net::TcpStream, read: Bytes, slot: Slot, permit: ConnectionPermit) {
+    fn adopt(
+        &self,
+        socket: std::net::TcpStream,
+        read: Bytes,
+        slot: Slot,
+        permit: ConnectionPermit,
+    ) {
         self.0.adopt(socket, read, &slot, permit);
     }
 
@@ -200,5 +247,8 @@ impl server::Slot for Slot {
 }
 
 fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
 }

@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use crate::auth::{Action, Identity, may};
 use crate::limits::{Rate, TokenBucket};
-use crate::model::{
-    ChannelKey, ClientId, ErrorCode, Member, Moment, Namespaces, Origin, Payload,
-};
+use crate::model::{ChannelKey, ClientId, ErrorCode, Member, Moment, Namespaces, Origin, Payload};
 use crate::protocol::{ClaimedPosition, Command, CommandId, DecodeError, Reply};
 
 use super::{Config, Heartbeat};
@@ -122,7 +120,10 @@ pub enum Question {
 impl Question {
     /// Whether it must wait until every earlier question is answered: what follows depends on it.
     pub fn is_barrier(&self) -> bool {
-        !matches!(self, Self::Publish { .. } | Self::History { .. } | Self::Presence { .. })
+        !matches!(
+            self,
+            Self::Publish { .. } | Self::History { .. } | Self::Presence { .. }
+        )
     }
 }
 
@@ -180,7 +181,9 @@ impl Client {
 
     /// When [`Client::is_expired`] or the heartbeat has something to say at the earliest.
     pub fn next_deadline(&self, rules: &Rules) -> Moment {
-        self.heartbeat.next_deadline(&rules.config).min(self.expires_at)
+        self.heartbeat
+            .next_deadline(&rules.config)
+            .min(self.expires_at)
     }
 
     /// When the token ends.
@@ -200,27 +203,41 @@ impl Client {
 
     /// How it is shown in presence.
     pub fn member(&self) -> Member {
-        Member { client: self.id, user: self.identity.user.clone(), info: self.identity.info.clone() }
+        Member {
+            client: self.id,
+            user: self.identity.user.clone(),
+            info: self.identity.info.clone(),
+        }
     }
 
     /// How its publications are signed.
     pub fn origin(&self) -> Origin {
-        Origin { client: self.id, user: self.identity.user.clone() }
+        Origin {
+            client: self.id,
+            user: self.identity.user.clone(),
+        }
     }
 
     /// Whether a further command may be handled now, or must wait for open questions.
     pub fn can_take(&self, is_barrier: bool) -> bool {
-        let open = self.waiting.as_ref().map_or(0, |waiting| waiting.answers.len());
+        let open = self
+            .waiting
+            .as_ref()
+            .map_or(0, |waiting| waiting.answers.len());
         open == 0 || (!is_barrier && open < QUESTIONS_MAX)
     }
 
     /// Whether the command fits the rate; when not, it is answered with `rate_limited`.
     pub fn admit(&mut self, now: Moment, rules: &Rules) -> Result<(), Reply> {
         self.heartbeat.saw(now);
-        if rules.config.command_rate == 0 || self.commands.take(now, 1, command_rate(rules)).is_ok() {
+        if rules.config.command_rate == 0 || self.commands.take(now, 1, command_rate(rules)).is_ok()
+        {
             return Ok(());
         }
-        Err(error(ErrorCode::RateLimited, format!("over {} commands a second", rules.config.command_rate)))
+        Err(error(
+            ErrorCode::RateLimited,
+            format!("over {} commands a second", rules.config.command_rate),
+        ))
     }
 
     /// What a command asks for. `subscriptions` is how many channels the client has, `is_subscribed` whether the
@@ -234,14 +251,29 @@ impl Client {
         unix_time: f64,
     ) -> Step {
         match command {
-            Command::Subscribe { channel, recover, presence } => {
-                self.subscribe(channel, recover, presence, subscriptions, is_subscribed, rules)
-            }
+            Command::Subscribe {
+                channel,
+                recover,
+                presence,
+            } => self.subscribe(
+                channel,
+                recover,
+                presence,
+                subscriptions,
+                is_subscribed,
+                rules,
+            ),
             Command::Unsubscribe { channel } => unsubscribe(channel, is_subscribed),
             Command::Publish { channel, data, key } => self.publish(channel, data, key, rules),
-            Command::History { channel, limit, since } => self.history(channel, limit, since, rules),
+            Command::History {
+                channel,
+                limit,
+                since,
+            } => self.history(channel, limit, since, rules),
             Command::Presence { channel } => self.presence(channel, rules),
-            Command::Ping => Step::Answer(Reply::Pong { timestamp: unix_time }),
+            Command::Ping => Step::Answer(Reply::Pong {
+                timestamp: unix_time,
+            }),
             Command::Pong => Step::Nothing,
             Command::Refresh { token } => Step::Ask(Question::Refresh { token }),
             Command::UpdateApiKey { key } => Step::Answer(Reply::ApiKeyUpdated {
@@ -249,9 +281,10 @@ impl Client {
                 session_id: self.session_id.clone(),
                 gateway_id: rules.gateway_id.clone(),
             }),
-            Command::Unknown { kind } => {
-                Step::Answer(error(ErrorCode::BadRequest, format!("Unknown message type: {kind}")))
-            }
+            Command::Unknown { kind } => Step::Answer(error(
+                ErrorCode::BadRequest,
+                format!("Unknown message type: {kind}"),
+            )),
         }
     }
 
@@ -269,28 +302,47 @@ impl Client {
             return Step::Answer(self.forbidden("subscribe"));
         }
         // A subscribe with a position on a channel that the token subscribed it to restarts it there.
-        if is_subscribed(&channel) && !(recover.is_some() && self.identity.channels.contains(&channel)) {
+        if is_subscribed(&channel)
+            && !(recover.is_some() && self.identity.channels.contains(&channel))
+        {
             let text = format!("subscribed to {} already", channel.name());
             return Step::Answer(error(ErrorCode::AlreadySubscribed, text));
         }
         if subscriptions >= rules.config.channels_max {
-            let text = format!("over {} channels on one connection", rules.config.channels_max);
+            let text = format!(
+                "over {} channels on one connection",
+                rules.config.channels_max
+            );
             return Step::Answer(error(ErrorCode::TooManyChannels, text));
         }
         let watches = presence
             && namespace.presence
             && namespace.join_leave
             && may(&self.identity, namespace, Action::Presence, &channel);
-        Step::Ask(Question::Subscribe { channel, recover, watches })
+        Step::Ask(Question::Subscribe {
+            channel,
+            recover,
+            watches,
+        })
     }
 
-    fn publish(&self, channel: ChannelKey, data: Payload, key: Option<Arc<str>>, rules: &Rules) -> Step {
+    fn publish(
+        &self,
+        channel: ChannelKey,
+        data: Payload,
+        key: Option<Arc<str>>,
+        rules: &Rules,
+    ) -> Step {
         let namespace = rules.namespaces.of(&channel);
         if !may(&self.identity, namespace, Action::Publish, &channel) {
             return Step::Answer(self.forbidden("publish"));
         }
         if data.len() > namespace.publication_bytes_max {
-            let text = format!("data has {} bytes, at most {} are allowed", data.len(), namespace.publication_bytes_max);
+            let text = format!(
+                "data has {} bytes, at most {} are allowed",
+                data.len(),
+                namespace.publication_bytes_max
+            );
             return Step::Answer(error(ErrorCode::TooLarge, text));
         }
         Step::Ask(Question::Publish { channel, data, key })
@@ -311,7 +363,11 @@ impl Client {
             let text = format!("{} keeps no history", channel.name());
             return Step::Answer(error(ErrorCode::NotAvailable, text));
         }
-        Step::Ask(Question::History { channel, limit, since })
+        Step::Ask(Question::History {
+            channel,
+            limit,
+            since,
+        })
     }
 
     fn presence(&self, channel: ChannelKey, rules: &Rules) -> Step {
@@ -327,7 +383,13 @@ impl Client {
     }
 
     fn forbidden(&self, what: &str) -> Reply {
-        error(ErrorCode::Forbidden, format!("Unauthorized: role '{}' cannot send '{what}'", self.identity.role))
+        error(
+            ErrorCode::Forbidden,
+            format!(
+                "Unauthorized: role '{}' cannot send '{what}'",
+                self.identity.role
+            ),
+        )
     }
 
     /// The channels that the token subscribes it to and that it may have.
@@ -336,17 +398,30 @@ impl Client {
             Some(mut users) => users.any(|user| *user == *self.identity.user),
             None => true,
         };
-        self.identity.channels.iter().filter(permitted).take(rules.config.channels_max).cloned().collect()
+        self.identity
+            .channels
+            .iter()
+            .filter(permitted)
+            .take(rules.config.channels_max)
+            .cloned()
+            .collect()
     }
 
     /// Puts a verified identity in place of the one that expires. `None` when it is not the same user's.
-    pub fn refresh(&mut self, identity: Arc<Identity>, now: Moment, unix_seconds: u64) -> Option<Reply> {
+    pub fn refresh(
+        &mut self,
+        identity: Arc<Identity>,
+        now: Moment,
+        unix_seconds: u64,
+    ) -> Option<Reply> {
         if identity.user != self.identity.user {
             return None;
         }
         self.expires_at = expiry(&identity, now, unix_seconds);
         self.identity = identity;
-        Some(Reply::Refreshed { expires_in: self.expires_in(now) })
+        Some(Reply::Refreshed {
+            expires_in: self.expires_in(now),
+        })
     }
 
     /// Keeps a place in the order of answers for a question.
@@ -358,7 +433,9 @@ impl Client {
 
     /// The answer to a question that kept a place.
     pub fn complete(&mut self, ticket: Ticket, reply: Reply) -> Completion {
-        let Some(waiting) = self.waiting.as_mut() else { return Completion::default() };
+        let Some(waiting) = self.waiting.as_mut() else {
+            return Completion::default();
+        };
         let at = usize::try_from(ticket.0.saturating_sub(waiting.first)).unwrap_or(usize::MAX);
         if let Some((_, slot)) = waiting.answers.get_mut(at) {
             *slot = Some(reply);
@@ -369,7 +446,9 @@ impl Client {
     /// An answer that is known at once: it is sent now, or waits behind earlier ones.
     pub fn answer(&mut self, id: Option<CommandId>, reply: Reply) -> Completion {
         match self.waiting.as_mut() {
-            None => Completion { answers: vec![Answer { id, reply }] },
+            None => Completion {
+                answers: vec![Answer { id, reply }],
+            },
             Some(waiting) => {
                 waiting.answers.push_back((id, Some(reply)));
                 self.ready()
@@ -379,8 +458,12 @@ impl Client {
 
     fn ready(&mut self) -> Completion {
         let mut completion = Completion::default();
-        let Some(waiting) = self.waiting.as_mut() else { return completion };
-        while let Some((id, Some(reply))) = waiting.answers.pop_front_if(|(_, reply)| reply.is_some()) {
+        let Some(waiting) = self.waiting.as_mut() else {
+            return completion;
+        };
+        while let Some((id, Some(reply))) =
+            waiting.answers.pop_front_if(|(_, reply)| reply.is_some())
+        {
             waiting.first += 1;
             completion.answers.push(Answer { id, reply });
         }
@@ -395,7 +478,10 @@ fn unsubscribe(channel: ChannelKey, is_subscribed: impl Fn(&ChannelKey) -> bool)
     if is_subscribed(&channel) {
         return Step::Ask(Question::Unsubscribe { channel });
     }
-    Step::Answer(error(ErrorCode::NotSubscribed, format!("not subscribed to {}", channel.name())))
+    Step::Answer(error(
+        ErrorCode::NotSubscribed,
+        format!("not subscribed to {}", channel.name()),
+    ))
 }
 
 /// The rate is the burst as well.
@@ -404,7 +490,9 @@ fn command_rate(rules: &Rules) -> Rate {
 }
 
 fn expiry(identity: &Identity, now: Moment, unix_seconds: u64) -> Moment {
-    identity.expires_at.map_or(NEVER, |at| now + std::time::Duration::from_secs(at.saturating_sub(unix_seconds)))
+    identity.expires_at.map_or(NEVER, |at| {
+        now + std::time::Duration::from_secs(at.saturating_sub(unix_seconds))
+    })
 }
 
 fn error(code: ErrorCode, message: String) -> Reply {
@@ -413,6 +501,9 @@ fn error(code: ErrorCode, message: String) -> Reply {
 
 impl From<DecodeError> for Reply {
     fn from(error: DecodeError) -> Self {
-        Self::Error { code: error.code, message: error.message }
+        Self::Error {
+            code: error.code,
+            message: error.message,
+        }
     }
 }

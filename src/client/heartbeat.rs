@@ -32,8 +32,14 @@ const NEVER: Moment = Moment::from_millis(u64::MAX);
 impl Heartbeat {
     /// Begins now. `jitter` in 0..1 spreads the first pings of clients that came together over half an interval.
     pub fn new(now: Moment, config: &Config, jitter: f64) -> Self {
-        let first = config.ping_interval.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
-        Self { next_ping: now + first, pong_due: NEVER, last_seen: now }
+        let first = config
+            .ping_interval
+            .mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
+        Self {
+            next_ping: now + first,
+            pong_due: NEVER,
+            last_seen: now,
+        }
     }
 
     /// The client sent something.
@@ -49,7 +55,9 @@ impl Heartbeat {
 
     /// When [`Heartbeat::check`] has something to do at the earliest.
     pub fn next_deadline(&self, config: &Config) -> Moment {
-        self.next_ping.min(self.pong_due).min(self.last_seen + config.inactivity_timeout)
+        self.next_ping
+            .min(self.pong_due)
+            .min(self.last_seen + config.inactivity_timeout)
     }
 
     /// What time asks for.
@@ -107,14 +115,23 @@ mod tests {
         assert_eq!(heartbeat.check(at(25), &config()), Signal::Ping);
         heartbeat.saw(at(54));
         assert_eq!(heartbeat.check(at(54), &config()), Signal::Ping);
-        assert_eq!(heartbeat.check(at(55), &config()), Signal::Close(CloseReason::NoPong));
+        assert_eq!(
+            heartbeat.check(at(55), &config()),
+            Signal::Close(CloseReason::NoPong)
+        );
     }
 
     #[test]
     fn closes_after_the_inactivity_time_out() {
-        let patient = Config { pong_timeout: Duration::from_secs(600), ..config() };
+        let patient = Config {
+            pong_timeout: Duration::from_secs(600),
+            ..config()
+        };
         let mut heartbeat = Heartbeat::new(at(0), &patient, 0.0);
         assert_eq!(heartbeat.check(at(59), &patient), Signal::Ping);
-        assert_eq!(heartbeat.check(at(60), &patient), Signal::Close(CloseReason::Inactive));
+        assert_eq!(
+            heartbeat.check(at(60), &patient),
+            Signal::Close(CloseReason::Inactive)
+        );
     }
 }

@@ -23,7 +23,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::model::{Namespace, Namespaces};
-use crate::{api, auth, broker, client, server, telemetry, transport};
+use crate::{admin, api, auth, broker, client, server, telemetry, transport};
 
 pub use document::{env_example, help, markdown};
 pub use fault::{ConfigError, Fault};
@@ -71,6 +71,8 @@ pub struct Settings {
     pub telemetry: telemetry::Config,
     /// The api room's.
     pub api: api::Config,
+    /// The admin room's.
+    pub admin: admin::Config,
     /// The broker room's.
     pub broker: broker::Config,
     /// What the channels are like.
@@ -131,6 +133,7 @@ impl Settings {
             auth: rooms::auth(&reader),
             telemetry: rooms::telemetry(&reader),
             api: rooms::api(&reader),
+            admin: rooms::admin(&reader, stage),
             broker: rooms::broker(&reader),
             namespaces,
             token_ttl: Duration::from_secs(reader.integer("ACCESS_TOKEN_EXPIRE_MINUTES") * 60),

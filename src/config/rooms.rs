@@ -10,7 +10,7 @@ use super::reader::Reader;
 use super::value;
 use crate::model::NodeId;
 use crate::telemetry::LogFormat;
-use crate::{api, auth, broker, client, server, telemetry, transport};
+use crate::{admin, api, auth, broker, client, server, telemetry, transport};
 
 /// Files of the process that are no connections: listeners, logs, polls, standard streams.
 const FILES_RESERVED: u64 = 128;
@@ -134,6 +134,16 @@ pub(super) fn telemetry(reader: &Reader) -> telemetry::Config {
             _ => LogFormat::Json,
         },
         metrics: reader.boolean("METRICS_ENABLED"),
+    }
+}
+
+pub(super) fn admin(reader: &Reader, stage: Stage) -> admin::Config {
+    admin::Config {
+        page: stage == Stage::Development,
+        loop_delay_max: millis(reader, "UNDER_PRESSURE_MAX_EVENT_LOOP_DELAY_MS"),
+        resident_bytes_max: reader
+            .is_set("UNDER_PRESSURE_MAX_RSS_BYTES")
+            .then(|| reader.integer("UNDER_PRESSURE_MAX_RSS_BYTES")),
     }
 }
 

@@ -62,6 +62,7 @@ impl Connection {
     }
 
     pub(super) fn find(&self, channel: u32) -> Result<usize, usize> {
-        self.subscriptions.binary_search_by_key(&channel, |subscription| subscription.channel)
+        self.subscriptions
+            .binary_search_by_key(&channel, |subscription| subscription.channel)
     }
 }

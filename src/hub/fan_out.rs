@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::model::{ChannelKey, Encode, Epoch, Event, Member, OverflowPolicy, Position, Publication, WireFormat};
+use crate::model::{
+    ChannelKey, Encode, Epoch, Event, Member, OverflowPolicy, Position, Publication, WireFormat,
+};
 
 use super::channel::Stage;
 use super::connection::Connection;
@@ -46,17 +48,23 @@ pub enum Verdict {
 impl Hub {
     /// Says what a publication that came from the broker is to this hub, and takes note of it.
     pub fn judge(&mut self, channel: ChannelIndex, epoch: Option<Epoch>, offset: u64) -> Verdict {
-        let Some(slot) = self.channels.get_mut(channel as usize) else { return Verdict::Unwanted };
+        let Some(slot) = self.channels.get_mut(channel as usize) else {
+            return Verdict::Unwanted;
+        };
         match slot.stage {
             Stage::Starting => return Verdict::PassOver,
             Stage::Repairing { seen } => {
-                slot.stage = Stage::Repairing { seen: seen.max(offset) };
+                slot.stage = Stage::Repairing {
+                    seen: seen.max(offset),
+                };
                 return Verdict::PassOver;
             }
             Stage::Live => {}
         }
         let (Some(position), Some(epoch)) = (slot.position, epoch) else {
-            return Verdict::Next { first_of_epoch: false };
+            return Verdict::Next {
+                first_of_epoch: false,
+            };
         };
         if epoch != position.epoch {
             return Verdict::Hole;
@@ -68,7 +76,9 @@ impl Hub {
             return Verdict::Hole;
         }
         slot.position = Some(Position::new(epoch, offset));
-        Verdict::Next { first_of_epoch: false }
+        Verdict::Next {
+            first_of_epoch: false,
+        }
     }
 
     /// Publications of a channel may be missing: pass over what comes until [`Hub::resume`]. Answers the position to
@@ -85,8 +95,12 @@ impl Hub {
 
     /// The stream was read up to `position`. Answers whether more came meanwhile, so that it must be read again.
     pub fn resume(&mut self, channel: ChannelIndex, position: Position, is_whole: bool) -> bool {
-        let Some(slot) = self.channels.get_mut(channel as usize) else { return false };
-        let Stage::Repairing { seen } = slot.stage else { return false };
+        let Some(slot) = self.channels.get_mut(channel as usize) else {
+            return false;
+        };
+        let Stage::Repairing { seen } = slot.stage else {
+            return false;
+        };
         slot.position = Some(position);
         let again = !is_whole || seen > position.offset;
         if !again {
@@ -106,11 +120,14 @@ impl Hub {
     ) -> Delivered {
         let mut delivered = Delivered::default();
         for format in WireFormat::ALL {
-            let Some(slot) = self.channels.get(channel as usize) else { break };
+            let Some(slot) = self.channels.get(channel as usize) else {
+                break;
+            };
             if slot.live[format.index()].is_empty() {
                 continue;
             }
-            let joins = slot.overflow == OverflowPolicy::Disconnect && format != WireFormat::SseMany;
+            let joins =
+                slot.overflow == OverflowPolicy::Disconnect && format != WireFormat::SseMany;
             let mut rest = publications;
             let mut first = first_of_epoch;
             while !rest.is_empty() {
@@ -138,14 +155,25 @@ impl Hub {
         self.scratch.clear();
         let mut taken = 0;
         for publication in publications {
-            encode.publication(format, &slot.key, publication, epoch, first && taken == 0, &mut self.scratch);
+            encode.publication(
+                format,
+                &slot.key,
+                publication,
+                epoch,
+                first && taken == 0,
+                &mut self.scratch,
+            );
             taken += 1;
             if !joins || self.scratch.len() >= JOINED_BYTES_MAX {
                 break;
             }
         }
         let last = &publications[taken - 1];
-        let contents = Contents { publications: super::index(taken), last_offset: last.offset, key: last.key.clone() };
+        let contents = Contents {
+            publications: super::index(taken),
+            last_offset: last.offset,
+            key: last.key.clone(),
+        };
         (Frame::new(&self.scratch, contents, &self.ledger), taken)
     }
 
@@ -158,16 +186,36 @@ impl Hub {
         encode: &mut dyn Encode,
         delivered: &mut Delivered,
     ) {
-        let Self { channels, connections, limits, pending, overflowed, ledger, scratch, .. } = self;
-        let Some(slot) = channels.get(channel as usize) else { return };
+        let Self {
+            channels,
+            connections,
+            limits,
+            pending,
+            overflowed,
+            ledger,
+            scratch,
+            ..
+        } = self;
+        let Some(slot) = channels.get(channel as usize) else {
+            return;
+        };
         let (key, position) = (&slot.key, slot.position);
         let mut dirty = Vec::new();
         for subscriber in &slot.live[format.index()] {
-            let Some(entry) = connections.get_mut(*subscriber as usize) else { continue };
+            let Some(entry) = connections.get_mut(*subscriber as usize) else {
+                continue;
+            };
             if entry.is_closing {
                 continue;
             }
-            let room = Room { limits, ledger, key, position, policy: slot.overflow, channel };
+            let room = Room {
+                limits,
+                ledger,
+                key,
+                position,
+                policy: slot.overflow,
+                channel,
+            };
             if !room.make(entry, frame, encode, scratch, delivered) {
                 entry.is_closing = true;
                 overflowed.push(*subscriber);
@@ -189,17 +237,26 @@ impl Hub {
 
     /// Tells all who asked for it that a member joined or left.
     pub fn announce(&mut self, channel: ChannelIndex, event: &Event, encode: &mut dyn Encode) {
-        let Some(slot) = self.channels.get(channel as usize) else { return };
-        let (Event::Join(member) | Event::Leave(member)) = event else { return };
+        let Some(slot) = self.channels.get(channel as usize) else {
+            return;
+        };
+        let (Event::Join(member) | Event::Leave(member)) = event else {
+            return;
+        };
         if slot.watchers.is_empty() {
             return;
         }
         let (key, watchers) = (slot.key.clone(), slot.watchers.clone());
         let is_join = matches!(event, Event::Join(_));
-        let frames = WireFormat::ALL.map(|format| self.encode_presence(format, &key, member, is_join, encode));
+        let frames = WireFormat::ALL
+            .map(|format| self.encode_presence(format, &key, member, is_join, encode));
         for watcher in watchers {
-            let Some(entry) = self.connections.get(watcher as usize) else { continue };
-            let is_live = entry.find(channel).is_ok_and(|at| entry.subscriptions[at].index != super::PAUSED);
+            let Some(entry) = self.connections.get(watcher as usize) else {
+                continue;
+            };
+            let is_live = entry
+                .find(channel)
+                .is_ok_and(|at| entry.subscriptions[at].index != super::PAUSED);
             let frame = &frames[entry.format.index()];
             if is_live && !frame.is_empty() {
                 self.send_frame(watcher, frame.clone());
@@ -232,7 +289,9 @@ impl Hub {
         position: Option<Position>,
         encode: &mut dyn Encode,
     ) -> u64 {
-        let Some(slot) = self.channels.get_mut(channel as usize) else { return 0 };
+        let Some(slot) = self.channels.get_mut(channel as usize) else {
+            return 0;
+        };
         slot.position = position;
         let (key, live) = (slot.key.clone(), slot.live.clone());
         let mut told = 0;
@@ -264,7 +323,9 @@ impl Hub {
 
     /// Appends a frame that is for several connections.
     pub fn send_frame(&mut self, connection: ConnectionIndex, frame: Frame) {
-        let Some(entry) = self.connections.get_mut(connection as usize) else { return };
+        let Some(entry) = self.connections.get_mut(connection as usize) else {
+            return;
+        };
         if entry.is_closing {
             return;
         }
@@ -285,16 +346,22 @@ impl Hub {
     /// The last bytes of a connection that is being closed. `at_once` drops whatever else is pending, but for the rest
     /// of a frame that was begun.
     pub fn send_last(&mut self, connection: ConnectionIndex, bytes: &[u8], at_once: bool) {
-        let Some(entry) = self.connections.get_mut(connection as usize) else { return };
+        let Some(entry) = self.connections.get_mut(connection as usize) else {
+            return;
+        };
         if at_once {
             entry.queue.clear_unwritten();
         }
-        entry.queue.push(Frame::new(bytes, Contents::default(), &self.ledger));
+        entry
+            .queue
+            .push(Frame::new(bytes, Contents::default(), &self.ledger));
         self.mark(connection);
     }
 
     fn mark(&mut self, connection: ConnectionIndex) {
-        let Some(entry) = self.connections.get_mut(connection as usize) else { return };
+        let Some(entry) = self.connections.get_mut(connection as usize) else {
+            return;
+        };
         if !entry.is_prompt && !entry.is_blocked {
             entry.is_prompt = true;
             self.pending.add(connection);
@@ -320,7 +387,9 @@ impl Hub {
 
     /// The queue of a connection.
     pub fn queue(&mut self, connection: ConnectionIndex) -> Option<&mut SendQueue> {
-        self.connections.get_mut(connection as usize).map(|entry| &mut entry.queue)
+        self.connections
+            .get_mut(connection as usize)
+            .map(|entry| &mut entry.queue)
     }
 
     /// The socket took nothing more, or takes again.
@@ -397,11 +466,27 @@ impl Room<'_> {
             OverflowPolicy::Latest => entry.queue.keep_latest(self.channel, frame),
         };
         if dropped.publications > 0 {
-            let position = self.position.map(|top| Position::new(top.epoch, dropped.last_offset));
+            let position = self
+                .position
+                .map(|top| Position::new(top.epoch, dropped.last_offset));
             scratch.clear();
-            encode.gap(entry.format, self.key, Some(u64::from(dropped.publications)), position, scratch);
-            let contents = Contents { publications: 0, last_offset: dropped.last_offset, key: None };
-            entry.queue.insert_gap(self.channel, Frame::new(scratch, contents, self.ledger), dropped);
+            encode.gap(
+                entry.format,
+                self.key,
+                Some(u64::from(dropped.publications)),
+                position,
+                scratch,
+            );
+            let contents = Contents {
+                publications: 0,
+                last_offset: dropped.last_offset,
+                key: None,
+            };
+            entry.queue.insert_gap(
+                self.channel,
+                Frame::new(scratch, contents, self.ledger),
+                dropped,
+            );
             delivered.dropped += u64::from(dropped.fresh);
             delivered.gaps += 1;
         }
@@ -410,7 +495,8 @@ impl Room<'_> {
 
     fn fits(&self, queue: &SendQueue, frame: &Frame) -> bool {
         queue.pending_bytes() + frame.len() <= self.limits.pending_bytes_max
-            && queue.pending_messages() + frame.contents().publications as usize <= self.limits.pending_messages_max
+            && queue.pending_messages() + frame.contents().publications as usize
+                <= self.limits.pending_messages_max
     }
 
     /// How many bytes and messages must go, room for a `gap` among them.
@@ -434,10 +520,14 @@ fn push_event_id(
     ledger: &super::Ledger,
     scratch: &mut Vec<u8>,
 ) {
-    let Some(cursor) = entry.cursor.as_mut() else { return };
+    let Some(cursor) = entry.cursor.as_mut() else {
+        return;
+    };
     let at = position.map(|top| Position::new(top.epoch, frame.contents().last_offset));
     cursor.move_to(channel, at);
     scratch.clear();
     encode.event_id(&cursor.positions, cursor.hash, scratch);
-    entry.queue.push(Frame::new(scratch, Contents::default(), ledger));
+    entry
+        .queue
+        .push(Frame::new(scratch, Contents::default(), ledger));
 }

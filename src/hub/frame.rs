@@ -49,7 +49,11 @@ impl Frame {
     /// Takes the bytes into a frame that `ledger` counts until the last queue lets go of it.
     pub fn new(bytes: &[u8], contents: Contents, ledger: &Ledger) -> Self {
         ledger.0.set(ledger.0.get() + bytes.len());
-        Self(Rc::new(Shared { bytes: bytes.into(), contents, ledger: ledger.clone() }))
+        Self(Rc::new(Shared {
+            bytes: bytes.into(),
+            contents,
+            ledger: ledger.clone(),
+        }))
     }
 
     /// The bytes.
@@ -75,7 +79,10 @@ impl Frame {
 
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Frame").field("bytes", &self.len()).field("contents", self.contents()).finish()
+        f.debug_struct("Frame")
+            .field("bytes", &self.len())
+            .field("contents", self.contents())
+            .finish()
     }
 }
 

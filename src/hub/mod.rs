@@ -110,7 +110,9 @@ impl Hub {
     }
 
     fn unsubscribe_all(&mut self, connection: ConnectionIndex, vacated: &mut Vec<ChannelKey>) {
-        let Some(entry) = self.connections.get_mut(connection as usize) else { return };
+        let Some(entry) = self.connections.get_mut(connection as usize) else {
+            return;
+        };
         for subscription in std::mem::take(&mut entry.subscriptions) {
             self.detach(connection, subscription);
             vacated.extend(self.remove_if_vacant(subscription.channel));
@@ -119,7 +121,9 @@ impl Hub {
 
     /// What a connection speaks.
     pub fn format(&self, connection: ConnectionIndex) -> Option<WireFormat> {
-        self.connections.get(connection as usize).map(|entry| entry.format)
+        self.connections
+            .get(connection as usize)
+            .map(|entry| entry.format)
     }
 
     /// How many connections.
@@ -149,26 +153,34 @@ impl Hub {
 
     /// All channels that have a subscriber here.
     pub fn channels(&self) -> impl Iterator<Item = (ChannelIndex, &Channel)> {
-        self.channels.iter().map(|(at, channel)| (index(at), channel))
+        self.channels
+            .iter()
+            .map(|(at, channel)| (index(at), channel))
     }
 
     /// Whether the connection is subscribed to the channel, receiving or not.
     pub fn is_subscribed(&self, connection: ConnectionIndex, key: &ChannelKey) -> bool {
         let channel = self.find_channel(key);
         let entry = self.connections.get(connection as usize);
-        channel.zip(entry).is_some_and(|(channel, entry)| entry.find(channel).is_ok())
+        channel
+            .zip(entry)
+            .is_some_and(|(channel, entry)| entry.find(channel).is_ok())
     }
 
     /// How many channels the connection is subscribed to.
     pub fn subscription_count(&self, connection: ConnectionIndex) -> usize {
-        self.connections.get(connection as usize).map_or(0, |entry| entry.subscriptions.len())
+        self.connections
+            .get(connection as usize)
+            .map_or(0, |entry| entry.subscriptions.len())
     }
 
     /// The channels that the connection is subscribed to.
     pub fn subscriptions(&self, connection: ConnectionIndex) -> impl Iterator<Item = &ChannelKey> {
         let entry = self.connections.get(connection as usize);
         let subscriptions = entry.into_iter().flat_map(|entry| &entry.subscriptions);
-        subscriptions.filter_map(|subscription| self.channel(subscription.channel)).map(Channel::key)
+        subscriptions
+            .filter_map(|subscription| self.channel(subscription.channel))
+            .map(Channel::key)
     }
 
     /// Subscribes without receiving yet.
@@ -180,17 +192,30 @@ impl Hub {
         watches: bool,
     ) -> Subscribed {
         let (channel, is_first) = self.channel_of(key, overflow);
-        let Some(entry) = self.connections.get_mut(connection as usize) else { return Subscribed::Already };
+        let Some(entry) = self.connections.get_mut(connection as usize) else {
+            return Subscribed::Already;
+        };
         match entry.find(channel) {
             Ok(_) => return Subscribed::Already,
-            Err(at) => entry.subscriptions.insert(at, Subscription { channel, index: PAUSED, watches }),
+            Err(at) => entry.subscriptions.insert(
+                at,
+                Subscription {
+                    channel,
+                    index: PAUSED,
+                    watches,
+                },
+            ),
         }
         let slot = &mut self.channels[channel as usize];
         slot.paused += 1;
         if watches {
             slot.watchers.push(connection);
         }
-        if is_first { Subscribed::First(channel) } else { Subscribed::Joined(channel) }
+        if is_first {
+            Subscribed::First(channel)
+        } else {
+            Subscribed::Joined(channel)
+        }
     }
 
     fn channel_of(&mut self, key: &ChannelKey, overflow: OverflowPolicy) -> (ChannelIndex, bool) {
@@ -212,10 +237,14 @@ impl Hub {
 
     /// From now on the connection receives what is delivered in the channel.
     pub fn go_live(&mut self, connection: ConnectionIndex, channel: ChannelIndex) {
-        let Some(entry) = self.connections.get_mut(connection as usize) else { return };
+        let Some(entry) = self.connections.get_mut(connection as usize) else {
+            return;
+        };
         let Ok(at) = entry.find(channel) else { return };
         let subscription = &mut entry.subscriptions[at];
-        let Some(slot) = self.channels.get_mut(channel as usize) else { return };
+        let Some(slot) = self.channels.get_mut(channel as usize) else {
+            return;
+        };
         if subscription.index != PAUSED {
             return;
         }
@@ -237,7 +266,9 @@ impl Hub {
 
     /// Takes the connection out of the channel's lists.
     fn detach(&mut self, connection: ConnectionIndex, subscription: Subscription) {
-        let Some(slot) = self.channels.get_mut(subscription.channel as usize) else { return };
+        let Some(slot) = self.channels.get_mut(subscription.channel as usize) else {
+            return;
+        };
         if subscription.watches {
             slot.watchers.retain(|watcher| *watcher != connection);
         }
@@ -269,10 +300,17 @@ impl Hub {
     /// Makes the connection an event stream of several channels: each event gets an `id:` line of its own, with the
     /// positions in the order of `channels`.
     pub fn set_cursor(&mut self, connection: ConnectionIndex, channels: &[ChannelKey], hash: u64) {
-        let slots: Vec<u32> = channels.iter().filter_map(|key| self.find_channel(key)).collect();
+        let slots: Vec<u32> = channels
+            .iter()
+            .filter_map(|key| self.find_channel(key))
+            .collect();
         if let Some(entry) = self.connections.get_mut(connection as usize) {
             let positions = vec![None; slots.len()];
-            entry.cursor = Some(Box::new(Cursor { channels: slots, positions, hash }));
+            entry.cursor = Some(Box::new(Cursor {
+                channels: slots,
+                positions,
+                hash,
+            }));
         }
     }
 

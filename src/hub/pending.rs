@@ -42,7 +42,9 @@ impl Pending {
     pub(super) fn next_slice(&mut self, into: &mut Vec<ConnectionIndex>) {
         let prompt = self.prompt.len().min(SLICE);
         into.extend(self.prompt.drain(..prompt));
-        let Some((connections, done)) = self.fan_outs.pop_front() else { return };
+        let Some((connections, done)) = self.fan_outs.pop_front() else {
+            return;
+        };
         let end = (done + SLICE).min(connections.len());
         into.extend_from_slice(&connections[done..end]);
         if end < connections.len() {

@@ -22,7 +22,10 @@ struct Entry {
 }
 
 /// Most connections have nothing pending or one frame: neither allocates.
-#[allow(clippy::box_collection, reason = "the box halves what every idle connection holds")]
+#[allow(
+    clippy::box_collection,
+    reason = "the box halves what every idle connection holds"
+)]
 #[derive(Debug, Default)]
 enum Entries {
     #[default]
@@ -74,12 +77,20 @@ impl SendQueue {
 
     /// Appends a frame that no policy may drop.
     pub(super) fn push(&mut self, frame: Frame) {
-        self.push_entry(Entry { frame, channel: NO_CHANNEL, dropped: 0 });
+        self.push_entry(Entry {
+            frame,
+            channel: NO_CHANNEL,
+            dropped: 0,
+        });
     }
 
     /// Appends publications of a channel.
     pub(super) fn push_publications(&mut self, frame: Frame, channel: Slot) {
-        self.push_entry(Entry { frame, channel, dropped: 0 });
+        self.push_entry(Entry {
+            frame,
+            channel,
+            dropped: 0,
+        });
     }
 
     fn push_entry(&mut self, entry: Entry) {
@@ -171,12 +182,18 @@ impl SendQueue {
                 replaced.push(index);
             }
         }
-        self.drop_where(channel, |_, index| replaced.binary_search_by(|at| index.cmp(at)).is_ok())
+        self.drop_where(channel, |_, index| {
+            replaced.binary_search_by(|at| index.cmp(at)).is_ok()
+        })
     }
 
     /// Puts the `gap` frame where the dropped publications stood.
     pub(super) fn insert_gap(&mut self, channel: Slot, frame: Frame, dropped: Dropped) {
-        let entry = Entry { frame, channel, dropped: dropped.publications.max(1) };
+        let entry = Entry {
+            frame,
+            channel,
+            dropped: dropped.publications.max(1),
+        };
         if self.is_empty() {
             return self.push_entry(entry);
         }
@@ -189,7 +206,11 @@ impl SendQueue {
     }
 
     /// Removes entries of `channel` that `drop` names, and any earlier `gap` of that channel with them.
-    fn drop_where(&mut self, channel: Slot, mut drop: impl FnMut(&Entry, usize) -> bool) -> Dropped {
+    fn drop_where(
+        &mut self,
+        channel: Slot,
+        mut drop: impl FnMut(&Entry, usize) -> bool,
+    ) -> Dropped {
         let start = self.first_droppable();
         let mut dropped = Dropped::default();
         let mut kept = VecDeque::new();
@@ -213,7 +234,11 @@ impl SendQueue {
                 kept.push_back(entry);
             }
         }
-        self.entries = if kept.is_empty() { Entries::Empty } else { Entries::Many(Box::new(kept)) };
+        self.entries = if kept.is_empty() {
+            Entries::Empty
+        } else {
+            Entries::Many(Box::new(kept))
+        };
         self.recount();
         dropped
     }
@@ -240,7 +265,9 @@ impl SendQueue {
 
     /// The length and the weight of the first entry.
     fn first(&self) -> Option<(usize, u32)> {
-        self.iter().next().map(|entry| (entry.frame.len(), weight(entry)))
+        self.iter()
+            .next()
+            .map(|entry| (entry.frame.len(), weight(entry)))
     }
 
     fn pop_front(&mut self) {
@@ -248,7 +275,11 @@ impl SendQueue {
             Entries::Empty | Entries::One(_) => Entries::Empty,
             Entries::Many(mut entries) => {
                 entries.pop_front();
-                if entries.is_empty() { Entries::Empty } else { Entries::Many(entries) }
+                if entries.is_empty() {
+                    Entries::Empty
+                } else {
+                    Entries::Many(entries)
+                }
             }
         };
     }
@@ -279,14 +310,21 @@ mod tests {
     }
 
     fn publication(text: &str, offset: u64, key: Option<&str>) -> Frame {
-        let contents = Contents { publications: 1, last_offset: offset, key: key.map(Arc::from) };
+        let contents = Contents {
+            publications: 1,
+            last_offset: offset,
+            key: key.map(Arc::from),
+        };
         Frame::new(text.as_bytes(), contents, &Ledger::default())
     }
 
     fn text(queue: &SendQueue) -> String {
         let mut slices = [IoSlice::new(&[]); 64];
         let count = queue.slices(&mut slices);
-        slices[..count].iter().map(|slice| String::from_utf8_lossy(slice)).collect()
+        slices[..count]
+            .iter()
+            .map(|slice| String::from_utf8_lossy(slice))
+            .collect()
     }
 
     #[test]
@@ -334,7 +372,10 @@ mod tests {
         let first = queue.drop_oldest(7, 1, 1);
         queue.insert_gap(7, reply("<1>"), first);
         let second = queue.drop_oldest(7, 1, 1);
-        assert_eq!((second.publications, second.fresh, second.last_offset), (2, 1, 2));
+        assert_eq!(
+            (second.publications, second.fresh, second.last_offset),
+            (2, 1, 2)
+        );
         queue.insert_gap(7, reply("<2>"), second);
         assert_eq!(text(&queue), "<2>pp");
     }
@@ -342,7 +383,12 @@ mod tests {
     #[test]
     fn latest_keeps_the_newest_of_each_key() {
         let mut queue = SendQueue::default();
-        for (offset, name, key) in [(1, "a1", "a"), (2, "b2", "b"), (3, "a3", "a"), (4, "c4", "c")] {
+        for (offset, name, key) in [
+            (1, "a1", "a"),
+            (2, "b2", "b"),
+            (3, "a3", "a"),
+            (4, "c4", "c"),
+        ] {
             queue.push_publications(publication(name, offset, Some(key)), 7);
         }
         let dropped = queue.keep_latest(7, &publication("b5", 5, Some("b")));

@@ -50,14 +50,19 @@ struct State {
 impl Inbox {
     /// An empty inbox.
     pub fn new(limits: InboxLimits) -> Self {
-        Self { limits, state: Mutex::default() }
+        Self {
+            limits,
+            state: Mutex::default(),
+        }
     }
 
     /// Puts an envelope in; one that does not fit is a hole.
     pub(super) fn push_envelope(&self, envelope: &Envelope) {
         let bytes = data_bytes(envelope);
         let mut state = self.lock();
-        if state.messages.len() >= self.limits.messages_max || state.bytes + bytes > self.limits.bytes_max {
+        if state.messages.len() >= self.limits.messages_max
+            || state.bytes + bytes > self.limits.bytes_max
+        {
             state.overflowed = true;
         } else {
             state.bytes += bytes;
@@ -76,7 +81,10 @@ impl Inbox {
     /// Takes everything, in order, into `into`, which must be empty: the two vectors change places, so that neither
     /// side allocates. Answers whether something did not fit since the last drain.
     pub fn drain(&self, into: &mut Vec<Message>) -> bool {
-        debug_assert!(into.is_empty(), "the vector of the last drain is still in use");
+        debug_assert!(
+            into.is_empty(),
+            "the vector of the last drain is still in use"
+        );
         let mut state = self.lock();
         std::mem::swap(&mut state.messages, into);
         state.bytes = 0;
@@ -126,9 +134,18 @@ mod tests {
 
     fn envelope(offset: u64, bytes: usize) -> Envelope {
         let data = Payload::from_plain_json("1".repeat(bytes));
-        let publication = Arc::new(Publication { offset, data, origin: None, key: None });
+        let publication = Arc::new(Publication {
+            offset,
+            data,
+            origin: None,
+            key: None,
+        });
         let channel = ChannelKey::new("news").expect("a name");
-        Envelope { channel, epoch: None, event: Event::Publication(publication) }
+        Envelope {
+            channel,
+            epoch: None,
+            event: Event::Publication(publication),
+        }
     }
 
     fn drained(inbox: &Inbox) -> (usize, bool) {
@@ -139,7 +156,10 @@ mod tests {
 
     #[test]
     fn a_full_inbox_tells_of_a_hole_once() {
-        let inbox = Inbox::new(InboxLimits { messages_max: 2, bytes_max: 100 });
+        let inbox = Inbox::new(InboxLimits {
+            messages_max: 2,
+            bytes_max: 100,
+        });
         for offset in 1..=3 {
             inbox.push_envelope(&envelope(offset, 1));
         }
@@ -149,7 +169,10 @@ mod tests {
 
     #[test]
     fn the_bytes_are_bounded_as_well() {
-        let inbox = Inbox::new(InboxLimits { messages_max: 100, bytes_max: 10 });
+        let inbox = Inbox::new(InboxLimits {
+            messages_max: 100,
+            bytes_max: 10,
+        });
         inbox.push_envelope(&envelope(1, 8));
         inbox.push_envelope(&envelope(2, 3));
         assert_eq!(drained(&inbox), (1, true));
@@ -157,7 +180,10 @@ mod tests {
 
     #[test]
     fn orders_fit_a_full_inbox() {
-        let inbox = Inbox::new(InboxLimits { messages_max: 0, bytes_max: 0 });
+        let inbox = Inbox::new(InboxLimits {
+            messages_max: 0,
+            bytes_max: 0,
+        });
         inbox.push(Message::Hole(None));
         assert_eq!(drained(&inbox), (1, false));
     }

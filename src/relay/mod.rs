@@ -45,9 +45,16 @@ struct Interest {
 impl Relay {
     /// Joins `broker` to workers with these inboxes (at most [`WORKERS_MAX`]).
     pub fn new(broker: Arc<dyn Broker>, inboxes: Vec<Arc<Inbox>>) -> Self {
-        let switchboard = Arc::new(Switchboard { inboxes: inboxes.into(), channels: DashMap::new() });
+        let switchboard = Arc::new(Switchboard {
+            inboxes: inboxes.into(),
+            channels: DashMap::new(),
+        });
         broker.attach(switchboard.clone());
-        Self { broker, switchboard, interest: Mutex::new(()) }
+        Self {
+            broker,
+            switchboard,
+            interest: Mutex::new(()),
+        }
     }
 
     /// The broker, for what needs no worker.
@@ -69,14 +76,24 @@ impl Relay {
     /// into the worker's inbox.
     pub fn add_interest<'a>(&'a self, worker: usize, channel: &'a ChannelKey) -> Answer<'a, Start> {
         let _ordered = self.interest.lock().unwrap_or_else(PoisonError::into_inner);
-        self.switchboard.channels.entry(channel.clone()).or_default().workers |= 1 << worker;
+        self.switchboard
+            .channels
+            .entry(channel.clone())
+            .or_default()
+            .workers |= 1 << worker;
         self.broker.add_interest(channel)
     }
 
     /// A worker lost its last subscriber of a channel. `None` when other workers still want it.
-    pub fn remove_interest<'a>(&'a self, worker: usize, channel: &'a ChannelKey) -> Option<Answer<'a, ()>> {
+    pub fn remove_interest<'a>(
+        &'a self,
+        worker: usize,
+        channel: &'a ChannelKey,
+    ) -> Option<Answer<'a, ()>> {
         let _ordered = self.interest.lock().unwrap_or_else(PoisonError::into_inner);
-        let Entry::Occupied(mut entry) = self.switchboard.channels.entry(channel.clone()) else { return None };
+        let Entry::Occupied(mut entry) = self.switchboard.channels.entry(channel.clone()) else {
+            return None;
+        };
         entry.get_mut().workers &= !(1 << worker);
         if entry.get().workers != 0 {
             return None;
@@ -91,7 +108,11 @@ impl Relay {
             interest.subscribers += 1;
             return;
         }
-        self.switchboard.channels.entry(channel.clone()).or_default().subscribers += 1;
+        self.switchboard
+            .channels
+            .entry(channel.clone())
+            .or_default()
+            .subscribers += 1;
     }
 
     /// A connection's subscription ended.
@@ -104,13 +125,17 @@ impl Relay {
     /// The channels that have subscribers on this node and whose name begins with `prefix`, after `cursor` in the
     /// order of their names, at most `limit`.
     pub fn channels(&self, prefix: &str, cursor: Option<&str>, limit: usize) -> Vec<ActiveChannel> {
-        let wanted = |name: &str| name.starts_with(prefix) && cursor.is_none_or(|cursor| name > cursor);
+        let wanted =
+            |name: &str| name.starts_with(prefix) && cursor.is_none_or(|cursor| name > cursor);
         let mut found: Vec<ActiveChannel> = self
             .switchboard
             .channels
             .iter()
             .filter(|entry| entry.subscribers > 0 && wanted(entry.key().name()))
-            .map(|entry| ActiveChannel { channel: entry.key().clone(), subscribers: entry.subscribers })
+            .map(|entry| ActiveChannel {
+                channel: entry.key().clone(),
+                subscribers: entry.subscribers,
+            })
             .collect();
         found.sort_unstable_by(|a, b| a.channel.name().cmp(b.channel.name()));
         found.truncate(limit);
@@ -119,7 +144,10 @@ impl Relay {
 
     /// How many subscribers a channel has on this node.
     pub fn subscribers(&self, channel: &ChannelKey) -> u64 {
-        self.switchboard.channels.get(channel).map_or(0, |interest| interest.subscribers)
+        self.switchboard
+            .channels
+            .get(channel)
+            .map_or(0, |interest| interest.subscribers)
     }
 
     /// How many channels have a subscriber on this node.
@@ -130,13 +158,21 @@ impl Relay {
 
 impl std::fmt::Debug for Relay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Relay").field("broker", &self.broker.kind()).finish_non_exhaustive()
+        f.debug_struct("Relay")
+            .field("broker", &self.broker.kind())
+            .finish_non_exhaustive()
     }
 }
 
 impl Sink for Switchboard {
     fn deliver(&self, envelope: &Envelope) {
-        let Some(workers) = self.channels.get(&envelope.channel).map(|interest| interest.workers) else { return };
+        let Some(workers) = self
+            .channels
+            .get(&envelope.channel)
+            .map(|interest| interest.workers)
+        else {
+            return;
+        };
         for (worker, inbox) in self.inboxes.iter().enumerate() {
             if workers & (1 << worker) != 0 {
                 inbox.push_envelope(envelope);

@@ -19,17 +19,35 @@ use super::worker::Adopted;
 impl Shard {
     /// Takes a socket in.
     pub(super) fn adopt(&mut self, adopted: Adopted) {
-        let Adopted { stream, input, ticket, permit } = adopted;
-        let Ticket { purpose, identity, session_id, refused, .. } = ticket;
+        let Adopted {
+            stream,
+            input,
+            ticket,
+            permit,
+        } = adopted;
+        let Ticket {
+            purpose,
+            identity,
+            session_id,
+            refused,
+            ..
+        } = ticket;
         let (format, carrier, stream_of_events) = match purpose {
             Purpose::Echo => (WireFormat::Json, Carrier::Echo(None), None),
             Purpose::Messages(format) => (format, Carrier::WebSocket(None), None),
-            Purpose::Events(events) if events.channels.len() == 1 => (WireFormat::Sse, Carrier::Events, Some(events)),
+            Purpose::Events(events) if events.channels.len() == 1 => {
+                (WireFormat::Sse, Carrier::Events, Some(events))
+            }
             Purpose::Events(events) => (WireFormat::SseMany, Carrier::Events, Some(events)),
         };
         let mut stream = mio::net::TcpStream::from_std(stream);
         let index = self.hub.connect(format);
-        if self.poll.registry().register(&mut stream, token(index), interest(false)).is_err() {
+        if self
+            .poll
+            .registry()
+            .register(&mut stream, token(index), interest(false))
+            .is_err()
+        {
             return self.hub.disconnect(index, &mut Vec::new());
         }
         self.count_connection(&carrier, true);
@@ -67,39 +85,80 @@ impl Shard {
     /// A WebSocket: the first message comes when the token's channels are subscribed to.
     fn open_messages(&mut self, connection: ConnectionRef) {
         let rules = self.context.rules.clone();
-        let Some(socket) = self.sockets.find(connection) else { return };
+        let Some(socket) = self.sockets.find(connection) else {
+            return;
+        };
         let channels = socket.client.own_channels(&rules);
-        self.open_channels(connection, channels.into_iter().map(|channel| (channel, None)).collect());
+        self.open_channels(
+            connection,
+            channels
+                .into_iter()
+                .map(|channel| (channel, None))
+                .collect(),
+        );
     }
 
     /// An event stream: the head at once, then the channels of its request.
     fn open_events(&mut self, connection: ConnectionRef, events: EventStream) {
-        let EventStream { channels, from, head } = events;
+        let EventStream {
+            channels,
+            from,
+            head,
+        } = events;
         self.hub.send(connection.index, &head);
         let positions = match from {
             Resume::Now => vec![None; channels.len()],
             Resume::From(positions) => positions,
             // A position that no stream has: whatever came before is lost.
-            Resume::Unreadable => vec![Some(ClaimedPosition { epoch: None, offset: 0 }); channels.len()],
+            Resume::Unreadable => vec![
+                Some(ClaimedPosition {
+                    epoch: None,
+                    offset: 0
+                });
+                channels.len()
+            ],
         };
         self.open_channels(connection, channels.into_iter().zip(positions).collect());
     }
 
     /// Subscribes to what comes with the connection.
-    fn open_channels(&mut self, connection: ConnectionRef, channels: Vec<(ChannelKey, Option<ClaimedPosition>)>) {
-        let Some(socket) = self.sockets.find(connection) else { return };
-        let opening = Opening { channels: channels.iter().map(|(channel, _)| (channel.clone(), None)).collect() };
+    fn open_channels(
+        &mut self,
+        connection: ConnectionRef,
+        channels: Vec<(ChannelKey, Option<ClaimedPosition>)>,
+    ) {
+        let Some(socket) = self.sockets.find(connection) else {
+            return;
+        };
+        let opening = Opening {
+            channels: channels
+                .iter()
+                .map(|(channel, _)| (channel.clone(), None))
+                .collect(),
+        };
         socket.phase = Phase::Opening(Box::new(opening));
         for (at, (channel, recover)) in channels.into_iter().enumerate() {
-            self.join(Joining { connection, channel, recover, cause: Cause::Opening(at) }, false);
+            self.join(
+                Joining {
+                    connection,
+                    channel,
+                    recover,
+                    cause: Cause::Opening(at),
+                },
+                false,
+            );
         }
         self.open_if_ready(connection);
     }
 
     /// One of the channels is subscribed to.
     pub(super) fn opened(&mut self, connection: ConnectionRef, at: usize, opened: Opened) {
-        let Some(socket) = self.sockets.find(connection) else { return };
-        let Phase::Opening(opening) = &mut socket.phase else { return };
+        let Some(socket) = self.sockets.find(connection) else {
+            return;
+        };
+        let Phase::Opening(opening) = &mut socket.phase else {
+            return;
+        };
         if let Some((_, slot)) = opening.channels.get_mut(at) {
             *slot = Some(opened);
         }
@@ -108,8 +167,12 @@ impl Shard {
 
     /// The first message, and from then on what comes.
     fn open_if_ready(&mut self, connection: ConnectionRef) {
-        let Some(socket) = self.sockets.find(connection) else { return };
-        let Phase::Opening(opening) = &mut socket.phase else { return };
+        let Some(socket) = self.sockets.find(connection) else {
+            return;
+        };
+        let Phase::Opening(opening) = &mut socket.phase else {
+            return;
+        };
         if opening.channels.iter().any(|(_, opened)| opened.is_none()) {
             return;
         }
@@ -118,7 +181,14 @@ impl Shard {
         self.set_cursor(connection.index, &channels);
         self.say_connected(connection, &channels);
         for (channel, opened) in channels {
-            let Some(Opened { position, is_lost, missed }) = opened else { continue };
+            let Some(Opened {
+                position,
+                is_lost,
+                missed,
+            }) = opened
+            else {
+                continue;
+            };
             if is_lost {
                 self.tell_gap(connection.index, &channel, None, position);
             }
@@ -128,12 +198,20 @@ impl Shard {
         self.go_on(connection.index);
     }
 
-    fn set_cursor(&mut self, connection: ConnectionIndex, channels: &[(ChannelKey, Option<Opened>)]) {
+    fn set_cursor(
+        &mut self,
+        connection: ConnectionIndex,
+        channels: &[(ChannelKey, Option<Opened>)],
+    ) {
         if self.hub.format(connection) != Some(WireFormat::SseMany) {
             return;
         }
-        let keys: Vec<ChannelKey> = channels.iter().map(|(channel, _)| channel.clone()).collect();
-        self.hub.set_cursor(connection, &keys, sse::channels_hash(&keys));
+        let keys: Vec<ChannelKey> = channels
+            .iter()
+            .map(|(channel, _)| channel.clone())
+            .collect();
+        self.hub
+            .set_cursor(connection, &keys, sse::channels_hash(&keys));
         for (channel, opened) in channels {
             let position = opened.as_ref().and_then(|opened| opened.position);
             if let Some(index) = self.hub.find_channel(channel) {
@@ -142,10 +220,16 @@ impl Shard {
         }
     }
 
-    fn say_connected(&mut self, connection: ConnectionRef, channels: &[(ChannelKey, Option<Opened>)]) {
+    fn say_connected(
+        &mut self,
+        connection: ConnectionRef,
+        channels: &[(ChannelKey, Option<Opened>)],
+    ) {
         let now = self.clock.now;
         let (rules, config) = (self.context.rules.clone(), self.context.config.clone());
-        let Some(socket) = self.sockets.find(connection) else { return };
+        let Some(socket) = self.sockets.find(connection) else {
+            return;
+        };
         let position = |opened: &Option<Opened>| opened.as_ref().and_then(|opened| opened.position);
         let connected = Connected {
             client_id: socket.client.id(),
@@ -155,15 +239,26 @@ impl Shard {
             ping_interval: rules.config.ping_interval.as_secs(),
             inactivity_timeout: rules.config.inactivity_timeout.as_secs(),
             expires_in: socket.client.expires_in(now),
-            channels: channels.iter().map(|(channel, opened)| (channel.clone(), position(opened))).collect(),
+            channels: channels
+                .iter()
+                .map(|(channel, opened)| (channel.clone(), position(opened)))
+                .collect(),
         };
-        let Some(format) = self.hub.format(connection.index) else { return };
+        let Some(format) = self.hub.format(connection.index) else {
+            return;
+        };
         self.tools.scratch.clear();
         match format {
             WireFormat::Json | WireFormat::MessagePack => {
-                encode_push(format, &Push::Connected(Box::new(connected)), &mut self.tools.scratch);
+                encode_push(
+                    format,
+                    &Push::Connected(Box::new(connected)),
+                    &mut self.tools.scratch,
+                );
             }
-            WireFormat::Sse | WireFormat::SseMany => self.encode_first_event(connection.index, &connected),
+            WireFormat::Sse | WireFormat::SseMany => {
+                self.encode_first_event(connection.index, &connected)
+            }
         }
         self.hub.send(connection.index, &self.tools.scratch);
     }
@@ -182,7 +277,11 @@ impl Shard {
 
     /// After how many milliseconds an event stream that broke off comes back: spread, so that not all come at once.
     pub(super) fn retry_millis(&mut self) -> u64 {
-        let retry = self.context.config.sse_retry.mul_f64(0.5 + self.tools.jitter());
+        let retry = self
+            .context
+            .config
+            .sse_retry
+            .mul_f64(0.5 + self.tools.jitter());
         u64::try_from(retry.as_millis()).unwrap_or(u64::MAX)
     }
 

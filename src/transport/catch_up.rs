@@ -34,9 +34,17 @@ impl Shard {
         let config = &self.context.config;
         let (bytes_max, messages_max) = (config.pending_bytes_max, config.pending_messages_max);
         let queue = self.hub.queue(connection);
-        let (bytes, messages) = queue.map_or((0, 0), |queue| (queue.pending_bytes(), queue.pending_messages()));
-        let (bytes, messages) = (bytes_max.saturating_sub(bytes) / 4, messages_max.saturating_sub(messages) / 2);
-        ReadLimit { publications: messages.clamp(1, PAGE_PUBLICATIONS), bytes: bytes.min(PAGE_BYTES) }
+        let (bytes, messages) = queue.map_or((0, 0), |queue| {
+            (queue.pending_bytes(), queue.pending_messages())
+        });
+        let (bytes, messages) = (
+            bytes_max.saturating_sub(bytes) / 4,
+            messages_max.saturating_sub(messages) / 2,
+        );
+        ReadLimit {
+            publications: messages.clamp(1, PAGE_PUBLICATIONS),
+            bytes: bytes.min(PAGE_BYTES),
+        }
     }
 
     /// Lets a subscriber receive: at once, or after what it missed.
@@ -47,13 +55,21 @@ impl Shard {
         position: Option<Position>,
         missed: Option<Page>,
     ) {
-        let Some(index) = self.hub.find_channel(channel) else { return };
+        let Some(index) = self.hub.find_channel(channel) else {
+            return;
+        };
         self.hub.move_cursor(connection.index, index, position);
         let (Some(page), Some(position)) = (missed, position) else {
             return self.hub.go_live(connection.index, index);
         };
-        let Some(socket) = self.sockets.find(connection) else { return };
-        let catch_up = CatchUp { channel: channel.clone(), position, is_reading: false };
+        let Some(socket) = self.sockets.find(connection) else {
+            return;
+        };
+        let catch_up = CatchUp {
+            channel: channel.clone(),
+            position,
+            is_reading: false,
+        };
         socket.catch_ups.push(catch_up);
         self.send_page(connection, channel, &page);
     }
@@ -65,7 +81,9 @@ impl Shard {
         channel: &ChannelKey,
         recovery: Result<Recovery, BrokerError>,
     ) {
-        let Some(catch_up) = self.catch_up(connection, channel) else { return };
+        let Some(catch_up) = self.catch_up(connection, channel) else {
+            return;
+        };
         catch_up.is_reading = false;
         match recovery {
             Ok(Recovery::Recovered(page)) => self.send_page(connection, channel, &page),
@@ -74,14 +92,25 @@ impl Shard {
         }
     }
 
-    fn catch_up(&mut self, connection: ConnectionRef, channel: &ChannelKey) -> Option<&mut CatchUp> {
+    fn catch_up(
+        &mut self,
+        connection: ConnectionRef,
+        channel: &ChannelKey,
+    ) -> Option<&mut CatchUp> {
         let socket = self.sockets.find(connection)?;
-        socket.catch_ups.iter_mut().find(|catch_up| catch_up.channel == *channel)
+        socket
+            .catch_ups
+            .iter_mut()
+            .find(|catch_up| catch_up.channel == *channel)
     }
 
     fn end_catch_up(&mut self, connection: ConnectionRef, channel: &ChannelKey) {
-        let Some(socket) = self.sockets.find(connection) else { return };
-        socket.catch_ups.retain(|catch_up| catch_up.channel != *channel);
+        let Some(socket) = self.sockets.find(connection) else {
+            return;
+        };
+        socket
+            .catch_ups
+            .retain(|catch_up| catch_up.channel != *channel);
         if socket.catch_ups.is_empty() {
             socket.catch_ups = Vec::new();
         }
@@ -92,10 +121,17 @@ impl Shard {
 
     /// What it missed is no longer kept: says so, and goes on with what comes.
     fn give_up(&mut self, connection: ConnectionRef, channel: &ChannelKey) {
-        let Some(catch_up) = self.catch_up(connection, channel) else { return };
+        let Some(catch_up) = self.catch_up(connection, channel) else {
+            return;
+        };
         let from = catch_up.position;
-        let Some(index) = self.hub.find_channel(channel) else { return };
-        let top = self.hub.channel(index).and_then(|channel| channel.position());
+        let Some(index) = self.hub.find_channel(channel) else {
+            return;
+        };
+        let top = self
+            .hub
+            .channel(index)
+            .and_then(|channel| channel.position());
         let same_epoch = top.filter(|top| top.epoch == from.epoch);
         let dropped = same_epoch.map(|top| top.offset.saturating_sub(from.offset));
         self.tell_gap(connection.index, channel, dropped, top);
@@ -110,29 +146,46 @@ impl Shard {
         dropped: Option<u64>,
         position: Option<Position>,
     ) {
-        let Some(format) = self.hub.format(connection) else { return };
+        let Some(format) = self.hub.format(connection) else {
+            return;
+        };
         if let Some(index) = self.hub.find_channel(channel) {
             self.hub.move_cursor(connection, index, position);
         }
         self.tools.scratch.clear();
         if let Some((positions, hash)) = self.hub.cursor(connection) {
-            self.encoder.event_id(positions, hash, &mut self.tools.scratch);
+            self.encoder
+                .event_id(positions, hash, &mut self.tools.scratch);
         }
-        self.encoder.gap(format, channel, dropped, position, &mut self.tools.scratch);
+        self.encoder
+            .gap(format, channel, dropped, position, &mut self.tools.scratch);
         self.hub.send(connection, &self.tools.scratch);
         self.counts.gaps += 1;
     }
 
     /// Sends what of a page lies before the present, and goes on from there.
     fn send_page(&mut self, connection: ConnectionRef, channel: &ChannelKey, page: &Page) {
-        let Some(index) = self.hub.find_channel(channel) else { return };
-        let Some(top) = self.hub.channel(index).and_then(|channel| channel.position()) else { return };
+        let Some(index) = self.hub.find_channel(channel) else {
+            return;
+        };
+        let Some(top) = self
+            .hub
+            .channel(index)
+            .and_then(|channel| channel.position())
+        else {
+            return;
+        };
         if page.top.epoch != top.epoch {
             // The stream began anew meanwhile: the hub itself will learn of it, and tell all.
             return self.end_catch_up(connection, channel);
         }
         let until = |publication: &&Arc<Publication>| publication.offset <= top.offset;
-        let publications: Vec<_> = page.publications.iter().take_while(until).cloned().collect();
+        let publications: Vec<_> = page
+            .publications
+            .iter()
+            .take_while(until)
+            .cloned()
+            .collect();
         if let Some(last) = publications.last() {
             let offset = last.offset;
             self.send_publications(connection.index, channel, &publications, top);
@@ -151,8 +204,12 @@ impl Shard {
         publications: &[Arc<Publication>],
         top: Position,
     ) {
-        let Some(format) = self.hub.format(connection) else { return };
-        let Some(index) = self.hub.find_channel(channel) else { return };
+        let Some(format) = self.hub.format(connection) else {
+            return;
+        };
+        let Some(index) = self.hub.find_channel(channel) else {
+            return;
+        };
         let (scratch, encoder) = (&mut self.tools.scratch, &mut self.encoder);
         scratch.clear();
         for publication in publications {
@@ -163,10 +220,24 @@ impl Shard {
                     encoder.event_id(positions, hash, scratch);
                 }
             }
-            encoder.publication(format, channel, publication, Some(top.epoch), false, scratch);
+            encoder.publication(
+                format,
+                channel,
+                publication,
+                Some(top.epoch),
+                false,
+                scratch,
+            );
         }
         let count = u32::try_from(publications.len()).unwrap_or(u32::MAX);
-        self.hub.send_contents(connection, scratch, Contents { publications: count, ..Contents::default() });
+        self.hub.send_contents(
+            connection,
+            scratch,
+            Contents {
+                publications: count,
+                ..Contents::default()
+            },
+        );
         self.counts.deliveries += u64::from(count);
     }
 
@@ -181,11 +252,19 @@ impl Shard {
 
     /// One step: receive with the others, read the next page, or wait for room.
     fn step(&mut self, connection: ConnectionRef, channel: &ChannelKey) {
-        let Some(index) = self.hub.find_channel(channel) else { return };
-        let Some((position, stage)) = self.hub.channel(index).map(|slot| (slot.position(), slot.stage())) else {
+        let Some(index) = self.hub.find_channel(channel) else {
             return;
         };
-        let Some(catch_up) = self.catch_up(connection, channel) else { return };
+        let Some((position, stage)) = self
+            .hub
+            .channel(index)
+            .map(|slot| (slot.position(), slot.stage()))
+        else {
+            return;
+        };
+        let Some(catch_up) = self.catch_up(connection, channel) else {
+            return;
+        };
         if catch_up.is_reading {
             return;
         }
@@ -201,7 +280,10 @@ impl Shard {
         if from.offset > top.offset || stage != Stage::Live {
             return self.ask_again_later(connection, channel, AHEAD_AFTER);
         }
-        let has_room = self.hub.queue(connection.index).is_some_and(|queue| queue.is_empty());
+        let has_room = self
+            .hub
+            .queue(connection.index)
+            .is_some_and(|queue| queue.is_empty());
         if has_room {
             self.read_page(connection, channel, from);
         }
@@ -235,9 +317,18 @@ impl Shard {
 
     /// The connection's queue was written: whoever catches up goes on.
     pub(super) fn has_room(&mut self, connection: ConnectionIndex) {
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
-        let connection = ConnectionRef { index: connection, generation: socket.generation };
-        let channels: Vec<_> = socket.catch_ups.iter().map(|catch_up| (connection, catch_up.channel.clone())).collect();
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
+        let connection = ConnectionRef {
+            index: connection,
+            generation: socket.generation,
+        };
+        let channels: Vec<_> = socket
+            .catch_ups
+            .iter()
+            .map(|catch_up| (connection, catch_up.channel.clone()))
+            .collect();
         self.waiting.catching_up.extend(channels);
     }
 }

@@ -26,16 +26,28 @@ impl Shard {
 
     /// The same for a peer whose next bytes cannot be understood: nothing more is read of it.
     pub(super) fn close_deaf(&mut self, connection: ConnectionIndex, reason: CloseReason) {
-        self.begin_close(connection, reason, Closing { is_deaf: true, ..Closing::default() });
+        self.begin_close(
+            connection,
+            reason,
+            Closing {
+                is_deaf: true,
+                ..Closing::default()
+            },
+        );
     }
 
     fn begin_close(&mut self, connection: ConnectionIndex, reason: CloseReason, closing: Closing) {
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
         if socket.is_closing() {
             return;
         }
         let is_websocket = socket.is_websocket();
-        socket.phase = Phase::Closing(Closing { peer_has_closed: !is_websocket, ..closing });
+        socket.phase = Phase::Closing(Closing {
+            peer_has_closed: !is_websocket,
+            ..closing
+        });
         socket.deferred = None;
         self.counts.closed(reason);
         self.end_subscriptions(connection);
@@ -43,8 +55,16 @@ impl Shard {
         self.schedule(connection);
     }
 
-    fn say_goodbye(&mut self, connection: ConnectionIndex, reason: CloseReason, is_websocket: bool) {
-        let is_too_slow = matches!(reason, CloseReason::SlowConsumer | CloseReason::NoPong | CloseReason::Inactive);
+    fn say_goodbye(
+        &mut self,
+        connection: ConnectionIndex,
+        reason: CloseReason,
+        is_websocket: bool,
+    ) {
+        let is_too_slow = matches!(
+            reason,
+            CloseReason::SlowConsumer | CloseReason::NoPong | CloseReason::Inactive
+        );
         let retry = self.retry_millis();
         let scratch = &mut self.tools.scratch;
         scratch.clear();
@@ -54,17 +74,23 @@ impl Shard {
             // An event stream knows no close: it comes back by itself, after this time.
             sse::retry(retry, scratch);
         }
-        self.hub.send_last(connection, &self.tools.scratch, is_too_slow);
+        self.hub
+            .send_last(connection, &self.tools.scratch, is_too_slow);
     }
 
     /// The peer's close frame came.
     pub(super) fn peer_closes(&mut self, connection: ConnectionIndex, code: Option<(u16, &str)>) {
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
         if let Phase::Closing(closing) = &mut socket.phase {
             closing.peer_has_closed = true;
             return self.finish_close(connection);
         }
-        socket.phase = Phase::Closing(Closing { peer_has_closed: true, ..Closing::default() });
+        socket.phase = Phase::Closing(Closing {
+            peer_has_closed: true,
+            ..Closing::default()
+        });
         socket.deferred = None;
         self.counts.closed(CloseReason::ClientClosed);
         self.end_subscriptions(connection);
@@ -77,9 +103,16 @@ impl Shard {
     /// Everything was written to a connection on its way out: the socket ends when the peer has closed too; until then
     /// our side is shut, and what the peer still sends is read, so that no reset overtakes the close frame.
     pub(super) fn finish_close(&mut self, connection: ConnectionIndex) {
-        let is_written = self.hub.queue(connection).is_none_or(|queue| queue.is_empty());
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
-        let Phase::Closing(closing) = &mut socket.phase else { return };
+        let is_written = self
+            .hub
+            .queue(connection)
+            .is_none_or(|queue| queue.is_empty());
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
+        let Phase::Closing(closing) = &mut socket.phase else {
+            return;
+        };
         if !is_written {
             return;
         }
@@ -96,7 +129,9 @@ impl Shard {
 
     /// Ends a connection without a word: its socket is gone, or of no use.
     pub(super) fn remove(&mut self, connection: ConnectionIndex, reason: CloseReason) {
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
         if !socket.is_closing() {
             self.counts.closed(reason);
             self.end_subscriptions(connection);
@@ -108,7 +143,9 @@ impl Shard {
         self.wheel.clear(&mut self.sockets, connection);
         let mut vacated = Vec::new();
         self.hub.disconnect(connection, &mut vacated);
-        let Some(mut socket) = self.sockets.remove(connection) else { return };
+        let Some(mut socket) = self.sockets.remove(connection) else {
+            return;
+        };
         // Closing the descriptor takes it out of the set as well; this is for platforms where it does not.
         let _ = self.poll.registry().deregister(&mut socket.stream);
         self.count_connection(&socket.carrier, false);
@@ -142,20 +179,27 @@ impl Shard {
     pub(super) fn schedule(&mut self, connection: ConnectionIndex) {
         let (now, rules) = (self.clock.now, &self.context.rules);
         let comment_interval = self.context.config.sse_comment_interval;
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
         let deadline = match (&socket.phase, &socket.carrier) {
             (Phase::Closing(_), _) => now + CLOSE_TIMEOUT,
             (_, Carrier::Events) => (now + comment_interval).min(socket.client.expires_at()),
             _ => socket.client.next_deadline(rules),
         };
-        let deadline = if socket.is_closing() { deadline } else { deadline.min(socket.drain_at) };
+        let deadline = if socket.is_closing() {
+            deadline
+        } else {
+            deadline.min(socket.drain_at)
+        };
         self.wheel.set(&mut self.sockets, connection, deadline);
     }
 
     /// Serves the timers that are due.
     pub(super) fn fire_timers(&mut self) {
         let mut fired = Vec::new();
-        self.wheel.advance(&mut self.sockets, self.clock.now, &mut fired);
+        self.wheel
+            .advance(&mut self.sockets, self.clock.now, &mut fired);
         for connection in fired {
             self.fire(connection);
         }
@@ -163,7 +207,9 @@ impl Shard {
 
     fn fire(&mut self, connection: ConnectionIndex) {
         let now = self.clock.now;
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
         if socket.is_closing() {
             return self.let_go(connection);
         }
@@ -178,7 +224,11 @@ impl Shard {
             self.keep_alive(connection, comment);
             return self.schedule(connection);
         }
-        match socket.client.heartbeat().check(now, &self.context.rules.config) {
+        match socket
+            .client
+            .heartbeat()
+            .check(now, &self.context.rules.config)
+        {
             Signal::Nothing => {}
             Signal::Ping => self.ping(connection),
             Signal::Close(reason) => return self.close(connection, reason),
@@ -197,14 +247,19 @@ impl Shard {
 
     /// A sign of life goes into an empty queue only: behind what is pending it would say nothing new.
     fn keep_alive(&mut self, connection: ConnectionIndex, frame: crate::hub::Frame) {
-        if self.hub.queue(connection).is_some_and(|queue| queue.is_empty()) {
+        if self
+            .hub
+            .queue(connection)
+            .is_some_and(|queue| queue.is_empty())
+        {
             self.hub.send_frame(connection, frame);
         }
     }
 
     /// The node drains: every connection gets a time within the window at which it is closed.
     pub(super) fn begin_drain(&mut self, window: Duration) {
-        let connections: Vec<ConnectionIndex> = self.sockets.iter().map(|(index, _)| index).collect();
+        let connections: Vec<ConnectionIndex> =
+            self.sockets.iter().map(|(index, _)| index).collect();
         for connection in connections {
             let at = self.clock.now + window.mul_f64(self.tools.jitter());
             if let Some(socket) = self.sockets.get_mut(connection) {

@@ -23,7 +23,11 @@ impl Shard {
             Carrier::Events => Transport::Sse,
         };
         let level = &mut self.counts.connections[transport.index()];
-        *level = if came { *level + 1 } else { level.saturating_sub(1) };
+        *level = if came {
+            *level + 1
+        } else {
+            level.saturating_sub(1)
+        };
         if let Some(levels) = self.context.levels.get(self.worker) {
             let [web_sockets, event_streams] = self.counts.connections;
             levels.set_connections(web_sockets, event_streams);

@@ -25,13 +25,19 @@ struct Batch {
 
 impl Batch {
     fn add(&mut self, channel: ChannelIndex, first_of_epoch: bool, publication: Arc<Publication>) {
-        if let Some((_, _, publications)) = self.channels.last_mut().filter(|(last, ..)| *last == channel) {
+        if let Some((_, _, publications)) = self
+            .channels
+            .last_mut()
+            .filter(|(last, ..)| *last == channel)
+        {
             return publications.push(publication);
         }
         let at = *self.at.entry(channel).or_insert(self.channels.len());
         match self.channels.get_mut(at) {
             Some((_, _, publications)) => publications.push(publication),
-            None => self.channels.push((channel, first_of_epoch, vec![publication])),
+            None => self
+                .channels
+                .push((channel, first_of_epoch, vec![publication])),
         }
     }
 }
@@ -53,7 +59,9 @@ impl Shard {
         }
         let has_publications = !batch.channels.is_empty();
         for (channel, first_of_epoch, publications) in batch.channels {
-            let delivered = self.hub.deliver(channel, &publications, first_of_epoch, &mut self.encoder);
+            let delivered =
+                self.hub
+                    .deliver(channel, &publications, first_of_epoch, &mut self.encoder);
             self.count(delivered);
         }
         if has_publications {
@@ -65,9 +73,13 @@ impl Shard {
     }
 
     fn take_envelope(&mut self, envelope: Envelope, batch: &mut Batch, after: &mut Vec<Message>) {
-        let Some(channel) = self.hub.find_channel(&envelope.channel) else { return };
+        let Some(channel) = self.hub.find_channel(&envelope.channel) else {
+            return;
+        };
         let Event::Publication(publication) = envelope.event else {
-            return self.hub.announce(channel, &envelope.event, &mut self.encoder);
+            return self
+                .hub
+                .announce(channel, &envelope.event, &mut self.encoder);
         };
         match self.hub.judge(channel, envelope.epoch, publication.offset) {
             Verdict::Next { first_of_epoch } => batch.add(channel, first_of_epoch, publication),
@@ -82,7 +94,11 @@ impl Shard {
 
     fn take_after(&mut self, message: Message) {
         match message {
-            Message::Envelope(Envelope { channel, event: Event::Publication(publication), .. }) => {
+            Message::Envelope(Envelope {
+                channel,
+                event: Event::Publication(publication),
+                ..
+            }) => {
                 self.missed(&channel, publication.offset);
             }
             Message::Envelope(_) => {}
@@ -121,22 +137,40 @@ impl Shard {
             Target::User(user) => socket.client.identity().user == *user,
             Target::Client(client) => socket.client.id() == *client,
         };
-        let open = self.sockets.iter().filter(|(_, socket)| !socket.is_closing() && is_meant(socket));
+        let open = self
+            .sockets
+            .iter()
+            .filter(|(_, socket)| !socket.is_closing() && is_meant(socket));
         open.map(|(index, _)| index).collect()
     }
 
     /// A back end subscribes a connection. Not an event stream: its channels are those of its request.
     fn subscribe_for(&mut self, connection: ConnectionIndex, channel: &ChannelKey) {
         let most = self.context.rules.config.channels_max;
-        if self.hub.subscription_count(connection) >= most || self.hub.is_subscribed(connection, channel) {
+        if self.hub.subscription_count(connection) >= most
+            || self.hub.is_subscribed(connection, channel)
+        {
             return;
         }
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
         if !socket.is_websocket() || !matches!(socket.phase, Phase::Open) {
             return;
         }
-        let connection = ConnectionRef { index: connection, generation: socket.generation };
-        self.join(Joining { connection, channel: channel.clone(), recover: None, cause: Cause::Server }, false);
+        let connection = ConnectionRef {
+            index: connection,
+            generation: socket.generation,
+        };
+        self.join(
+            Joining {
+                connection,
+                channel: channel.clone(),
+                recover: None,
+                cause: Cause::Server,
+            },
+            false,
+        );
     }
 
     fn unsubscribe_for(&mut self, connection: ConnectionIndex, channel: &ChannelKey) {
@@ -145,6 +179,13 @@ impl Shard {
         }
         self.unsubscribe(connection, channel);
         let reason = "unsubscribed by the API";
-        self.push(connection, &Push::Unsubscribed { channel: channel.clone(), code: UNSUBSCRIBED_BY_API, reason });
+        self.push(
+            connection,
+            &Push::Unsubscribed {
+                channel: channel.clone(),
+                code: UNSUBSCRIBED_BY_API,
+                reason,
+            },
+        );
     }
 }

@@ -11,8 +11,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CONNECTION, HOST, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CONNECTION, HOST, ORIGIN, RETRY_AFTER,
+    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    UPGRADE, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -46,8 +47,14 @@ pub struct Doors {
 
 /// The routes of the doors.
 pub fn router(doors: Doors) -> Router {
-    let routes = Router::new().route("/ws/connect", get(ws_connect)).route("/sse/connect", get(sse_connect));
-    let routes = if doors.config.echo { routes.route("/ws/echo", get(ws_echo)) } else { routes };
+    let routes = Router::new()
+        .route("/ws/connect", get(ws_connect))
+        .route("/sse/connect", get(sse_connect));
+    let routes = if doors.config.echo {
+        routes.route("/ws/echo", get(ws_echo))
+    } else {
+        routes
+    };
     routes.with_state(Arc::new(doors))
 }
 
@@ -62,13 +69,21 @@ struct Refusal {
 
 impl Refusal {
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), needs_upgrade: false }
+        Self {
+            code,
+            message: message.into(),
+            needs_upgrade: false,
+        }
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let status = if self.needs_upgrade { 426 } else { self.code.status() };
+        let status = if self.needs_upgrade {
+            426
+        } else {
+            self.code.status()
+        };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::json!({ "error": self.code, "message": self.message });
         let mut response = (status, Json(body)).into_response();
@@ -98,11 +113,21 @@ async fn ws_connect(
     let has_both = session_id.is_some() && parameter(query, "token").is_some();
     let (identity, refused) = match doors.identify(headers, query) {
         Ok(identity) => (identity, None),
-        Err(_) if has_both => (Arc::new(Identity::anonymous()), Some(CloseReason::InvalidToken)),
+        Err(_) if has_both => (
+            Arc::new(Identity::anonymous()),
+            Some(CloseReason::InvalidToken),
+        ),
         Err(refusal) => return Err(refusal),
     };
     let purpose = Purpose::Messages(protocol.map_or(WireFormat::Json, Subprotocol::format));
-    doors.admit(&slot, worker, purpose, identity, session_id.map(Arc::from), refused)?;
+    doors.admit(
+        &slot,
+        worker,
+        purpose,
+        identity,
+        session_id.map(Arc::from),
+        refused,
+    )?;
     Ok(switching(&accept, protocol.map(Subprotocol::name)))
 }
 
@@ -114,7 +139,14 @@ async fn ws_echo(
 ) -> Result<Response, Refusal> {
     let accept = accept_key(request.headers())?;
     doors.check_origin(request.headers())?;
-    doors.admit(&slot, worker, Purpose::Echo, Arc::new(Identity::anonymous()), None, None)?;
+    doors.admit(
+        &slot,
+        worker,
+        Purpose::Echo,
+        Arc::new(Identity::anonymous()),
+        None,
+        None,
+    )?;
     Ok(switching(&accept, None))
 }
 
@@ -129,7 +161,12 @@ async fn sse_connect(
     let identity = doors.identify(headers, query)?;
     let channels = stream_channels(query)?;
     for channel in &channels {
-        if !may(&identity, doors.namespaces.of(channel), Action::Subscribe, channel) {
+        if !may(
+            &identity,
+            doors.namespaces.of(channel),
+            Action::Subscribe,
+            channel,
+        ) {
             let text = format!("this client may not subscribe to {}", channel.name());
             return Err(Refusal::new(ErrorCode::Forbidden, text));
         }
@@ -137,7 +174,11 @@ async fn sse_connect(
     let from = resume(headers, query, &channels);
     let mut head = Vec::new();
     sse::response_head(&cors(headers), &mut head);
-    let events = EventStream { channels, from, head: head.into() };
+    let events = EventStream {
+        channels,
+        from,
+        head: head.into(),
+    };
     doors.admit(&slot, worker, Purpose::Events(events), identity, None, None)?;
     // The worker writes the head of a 200 in place of this one.
     Ok(switching("", None))
@@ -146,20 +187,38 @@ async fn sse_connect(
 impl Doors {
     /// A browser may come from the listed origins, and from the page's own.
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let Some(allowed) = &self.config.origins else { return Ok(()) };
-        let Some(origin) = header(headers, &ORIGIN) else { return Ok(()) };
+        let Some(allowed) = &self.config.origins else {
+            return Ok(());
+        };
+        let Some(origin) = header(headers, &ORIGIN) else {
+            return Ok(());
+        };
         let host = origin.split_once("://").map_or(origin, |(_, host)| host);
-        if header(headers, &HOST) == Some(host) || allowed.iter().any(|allowed| allowed == origin || allowed == "*") {
+        if header(headers, &HOST) == Some(host)
+            || allowed
+                .iter()
+                .any(|allowed| allowed == origin || allowed == "*")
+        {
             return Ok(());
         }
-        Err(Refusal::new(ErrorCode::Forbidden, "this origin is not allowed"))
+        Err(Refusal::new(
+            ErrorCode::Forbidden,
+            "this origin is not allowed",
+        ))
     }
 
     fn identify(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<Identity>, Refusal> {
-        let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+        let protocols = headers
+            .get_all(SEC_WEBSOCKET_PROTOCOL)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
         let token = client_token(query, header(headers, &AUTHORIZATION), protocols);
-        let identity = self.verifier.identify(token.as_deref(), unix_time().as_secs());
-        identity.map(Arc::new).map_err(|error| Refusal::new(error.code(), error.to_string()))
+        let identity = self
+            .verifier
+            .identify(token.as_deref(), unix_time().as_secs());
+        identity
+            .map(Arc::new)
+            .map_err(|error| Refusal::new(error.code(), error.to_string()))
     }
 
     /// Takes a place in the worker's intake and leaves the ticket.
@@ -174,9 +233,18 @@ impl Doors {
     ) -> Result<(), Refusal> {
         let place = self.intakes.get(worker.0).and_then(Intake::reserve);
         let Some(place) = place else {
-            return Err(Refusal::new(ErrorCode::Unavailable, "too many connections at once"));
+            return Err(Refusal::new(
+                ErrorCode::Unavailable,
+                "too many connections at once",
+            ));
         };
-        slot.fill(Ticket { purpose, identity, session_id, refused, _place: place });
+        slot.fill(Ticket {
+            purpose,
+            identity,
+            session_id,
+            refused,
+            _place: place,
+        });
         Ok(())
     }
 }
@@ -229,18 +297,26 @@ fn accept_key(headers: &HeaderMap) -> Result<String, Refusal> {
     let has = |name: &HeaderName, token: &str| {
         headers.get_all(name).iter().any(|value| {
             let value = value.to_str().unwrap_or_default();
-            value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
+            value
+                .split(',')
+                .any(|part| part.trim().eq_ignore_ascii_case(token))
         })
     };
     let is_handshake = has(&UPGRADE, "websocket") && has(&CONNECTION, "upgrade");
     if !is_handshake || header(headers, &SEC_WEBSOCKET_VERSION) != Some("13") {
         let text = "a WebSocket handshake of version 13 is needed here";
-        return Err(Refusal { needs_upgrade: true, ..Refusal::new(ErrorCode::BadRequest, text) });
+        return Err(Refusal {
+            needs_upgrade: true,
+            ..Refusal::new(ErrorCode::BadRequest, text)
+        });
     }
     let key = header(headers, &SEC_WEBSOCKET_KEY).unwrap_or_default();
     // 16 bytes in base64.
     if key.len() != 24 || !key.ends_with("==") {
-        return Err(Refusal::new(ErrorCode::BadRequest, "Sec-WebSocket-Key is missing or malformed"));
+        return Err(Refusal::new(
+            ErrorCode::BadRequest,
+            "Sec-WebSocket-Key is missing or malformed",
+        ));
     }
     Ok(derive_accept_key(key.as_bytes()))
 }
@@ -264,16 +340,22 @@ fn stream_channels(query: Option<&str>) -> Result<Vec<ChannelKey>, Refusal> {
     let mut channels: Vec<ChannelKey> = Vec::new();
     for name in parameters(query, "channel") {
         let channel = ChannelKey::new(&name);
-        let channel = channel.map_err(|error| Refusal::new(ErrorCode::BadRequest, format!("channel: {error}")))?;
+        let channel = channel
+            .map_err(|error| Refusal::new(ErrorCode::BadRequest, format!("channel: {error}")))?;
         if !channels.contains(&channel) {
             channels.push(channel);
         }
     }
     match channels.len() {
-        0 => Err(Refusal::new(ErrorCode::BadRequest, "channel: at least one is needed, as ?channel=news")),
+        0 => Err(Refusal::new(
+            ErrorCode::BadRequest,
+            "channel: at least one is needed, as ?channel=news",
+        )),
         1..=STREAM_CHANNELS_MAX => Ok(channels),
         more => {
-            let text = format!("channel: {more} are too many for one stream, at most {STREAM_CHANNELS_MAX}");
+            let text = format!(
+                "channel: {more} are too many for one stream, at most {STREAM_CHANNELS_MAX}"
+            );
             Err(Refusal::new(ErrorCode::BadRequest, text))
         }
     }
@@ -281,8 +363,13 @@ fn stream_channels(query: Option<&str>) -> Result<Vec<ChannelKey>, Refusal> {
 
 /// Where the stream goes on from: the header that an `EventSource` sends by itself, or the query.
 fn resume(headers: &HeaderMap, query: Option<&str>, channels: &[ChannelKey]) -> Resume {
-    let from_header = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?").to_owned());
-    match from_header.or_else(|| parameter(query, "last_event_id")).as_deref() {
+    let from_header = headers
+        .get("last-event-id")
+        .map(|value| value.to_str().unwrap_or("?").to_owned());
+    match from_header
+        .or_else(|| parameter(query, "last_event_id"))
+        .as_deref()
+    {
         None | Some("") => Resume::Now,
         Some(id) => sse::parse_last_event_id(id, channels).map_or(Resume::Unreadable, Resume::From),
     }
@@ -308,7 +395,9 @@ fn parameter(query: Option<&str>, name: &str) -> Option<String> {
 
 fn parameters<'a>(query: Option<&'a str>, name: &'a str) -> impl Iterator<Item = String> + 'a {
     let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-    pairs.filter(move |(key, _)| key == name).map(|(_, value)| value.into_owned())
+    pairs
+        .filter(move |(key, _)| key == name)
+        .map(|(_, value)| value.into_owned())
 }
 
 #[cfg(test)]
@@ -328,10 +417,14 @@ mod tests {
     #[test]
     fn the_first_subprotocol_that_is_spoken_here_is_selected() {
         let select = |offer: &'static str| {
-            let headers = HeaderMap::from_iter([(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(offer))]);
+            let headers =
+                HeaderMap::from_iter([(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(offer))]);
             Subprotocol::select(&headers)
         };
-        assert_eq!(select("bearer.abc, fanfare.msgpack"), Ok(Some(Subprotocol::MessagePack)));
+        assert_eq!(
+            select("bearer.abc, fanfare.msgpack"),
+            Ok(Some(Subprotocol::MessagePack))
+        );
         assert_eq!(select("fanfare.json"), Ok(Some(Subprotocol::Json)));
         assert!(select("graphql-ws").is_err());
         assert_eq!(Subprotocol::select(&HeaderMap::new()), Ok(None));

@@ -73,13 +73,18 @@ impl Slot {
 
     /// Whether a ticket was left.
     pub fn is_filled(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
     }
 
     /// Whether the head of the 101 must not be written: an event stream writes a 200 of its own.
     pub fn swallows_head(&self) -> bool {
         let ticket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        ticket.as_ref().is_some_and(|ticket| matches!(ticket.purpose, Purpose::Events(_)))
+        ticket
+            .as_ref()
+            .is_some_and(|ticket| matches!(ticket.purpose, Purpose::Events(_)))
     }
 }
 
@@ -97,13 +102,18 @@ pub(super) struct Place(Arc<Intake>);
 impl Intake {
     /// An intake of so many places.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, taken: AtomicUsize::new(0) }
+        Self {
+            capacity,
+            taken: AtomicUsize::new(0),
+        }
     }
 
     /// A place, when there is one.
     pub(super) fn reserve(self: &Arc<Self>) -> Option<Place> {
         let next = |taken: usize| (taken < self.capacity).then_some(taken + 1);
-        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok()?;
+        self.taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+            .ok()?;
         Some(Place(self.clone()))
     }
 }

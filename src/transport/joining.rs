@@ -28,7 +28,9 @@ impl Shard {
     pub(super) fn join(&mut self, joining: Joining, watches: bool) {
         let overflow = self.context.rules.namespaces.of(&joining.channel).overflow;
         let connection = joining.connection.index;
-        let subscribed = self.hub.subscribe(connection, &joining.channel, overflow, watches);
+        let subscribed = self
+            .hub
+            .subscribe(connection, &joining.channel, overflow, watches);
         if subscribed != Subscribed::Already {
             self.context.relay.count_subscriber(&joining.channel);
             self.counts.subscriptions += 1;
@@ -38,15 +40,27 @@ impl Shard {
             Subscribed::First(_) => {
                 let (relay, worker) = (self.context.relay.clone(), self.worker);
                 let channel = joining.channel.clone();
-                self.waiting.starting.entry(channel.clone()).or_default().push(joining);
+                self.waiting
+                    .starting
+                    .entry(channel.clone())
+                    .or_default()
+                    .push(joining);
                 self.when_done(async move {
                     let start = relay.add_interest(worker, &channel).await;
                     Done::Started(channel, start)
                 });
             }
             Subscribed::Joined(channel) => {
-                if self.hub.channel(channel).is_some_and(|channel| channel.stage() == Stage::Starting) {
-                    self.waiting.starting.entry(joining.channel.clone()).or_default().push(joining);
+                if self
+                    .hub
+                    .channel(channel)
+                    .is_some_and(|channel| channel.stage() == Stage::Starting)
+                {
+                    self.waiting
+                        .starting
+                        .entry(joining.channel.clone())
+                        .or_default()
+                        .push(joining);
                 } else {
                     self.settle(joining);
                 }
@@ -92,13 +106,33 @@ impl Shard {
         if self.sockets.find(joining.connection).is_none() {
             return;
         }
-        let Some(channel) = self.hub.find_channel(&joining.channel) else { return };
-        let position = self.hub.channel(channel).and_then(|channel| channel.position());
-        let can_recover = self.context.rules.namespaces.of(&joining.channel).can_recover();
-        let beginning = |recovered| Beginning { position, recovered, missed: None };
+        let Some(channel) = self.hub.find_channel(&joining.channel) else {
+            return;
+        };
+        let position = self
+            .hub
+            .channel(channel)
+            .and_then(|channel| channel.position());
+        let can_recover = self
+            .context
+            .rules
+            .namespaces
+            .of(&joining.channel)
+            .can_recover();
+        let beginning = |recovered| Beginning {
+            position,
+            recovered,
+            missed: None,
+        };
         match (&joining.recover, position) {
             (None, _) => self.begin(joining, beginning(None)),
-            (Some(ClaimedPosition { epoch: Some(epoch), offset }), Some(top)) if can_recover => {
+            (
+                Some(ClaimedPosition {
+                    epoch: Some(epoch),
+                    offset,
+                }),
+                Some(top),
+            ) if can_recover => {
                 let claimed = Position::new(*epoch, *offset);
                 if claimed == top {
                     return self.begin(joining, beginning(Some(true)));
@@ -106,7 +140,10 @@ impl Shard {
                 let relay = self.context.relay.clone();
                 let limit = self.page_limit(joining.connection.index);
                 self.when_done(async move {
-                    let recovery = relay.broker().recover(&joining.channel, claimed, limit).await;
+                    let recovery = relay
+                        .broker()
+                        .recover(&joining.channel, claimed, limit)
+                        .await;
                     Done::Recovered(Box::new(joining), recovery)
                 });
             }
@@ -119,16 +156,35 @@ impl Shard {
         if self.sockets.find(joining.connection).is_none() {
             return;
         }
-        let Some(channel) = self.hub.find_channel(&joining.channel) else { return };
-        let top = self.hub.channel(channel).and_then(|channel| channel.position());
+        let Some(channel) = self.hub.find_channel(&joining.channel) else {
+            return;
+        };
+        let top = self
+            .hub
+            .channel(channel)
+            .and_then(|channel| channel.position());
         let asked = joining.recover.as_ref().map_or(0, |claimed| claimed.offset);
         match recovery {
             Ok(Recovery::Recovered(page)) => {
                 let position = Some(Position::new(page.top.epoch, asked));
-                self.begin(joining, Beginning { position, recovered: Some(true), missed: Some(page) });
+                self.begin(
+                    joining,
+                    Beginning {
+                        position,
+                        recovered: Some(true),
+                        missed: Some(page),
+                    },
+                );
             }
             Ok(Recovery::Lost { .. }) => {
-                self.begin(joining, Beginning { position: top, recovered: Some(false), missed: None });
+                self.begin(
+                    joining,
+                    Beginning {
+                        position: top,
+                        recovered: Some(false),
+                        missed: None,
+                    },
+                );
             }
             Err(error) => self.refuse_join(&joining, error),
         }
@@ -136,16 +192,35 @@ impl Shard {
 
     /// Answers, sends what was missed, and lets the subscriber receive.
     fn begin(&mut self, joining: Joining, beginning: Beginning) {
-        let Joining { connection, channel, cause, .. } = joining;
-        let Beginning { position, recovered, missed } = beginning;
+        let Joining {
+            connection,
+            channel,
+            cause,
+            ..
+        } = joining;
+        let Beginning {
+            position,
+            recovered,
+            missed,
+        } = beginning;
         match cause {
             Cause::Opening(at) => {
-                let opened = Opened { position, is_lost: recovered == Some(false), missed };
+                let opened = Opened {
+                    position,
+                    is_lost: recovered == Some(false),
+                    missed,
+                };
                 return self.opened(connection, at, opened);
             }
-            Cause::Command(ticket) => self.say_subscribed(connection, ticket, &channel, position, recovered),
+            Cause::Command(ticket) => {
+                self.say_subscribed(connection, ticket, &channel, position, recovered)
+            }
             Cause::Server => {
-                let reply = Reply::Subscribed { channel: channel.clone(), position, recovered: None };
+                let reply = Reply::Subscribed {
+                    channel: channel.clone(),
+                    position,
+                    recovered: None,
+                };
                 self.answer(connection.index, None, reply);
             }
         }
@@ -163,8 +238,14 @@ impl Shard {
         position: Option<Position>,
         recovered: Option<bool>,
     ) {
-        let reply = Reply::Subscribed { channel: channel.clone(), position, recovered };
-        let Some(socket) = self.sockets.find(connection) else { return };
+        let reply = Reply::Subscribed {
+            channel: channel.clone(),
+            position,
+            recovered,
+        };
+        let Some(socket) = self.sockets.find(connection) else {
+            return;
+        };
         let completion = socket.client.complete(ticket, reply);
         self.send_answers(connection.index, completion);
     }
@@ -174,7 +255,9 @@ impl Shard {
         if !self.context.rules.namespaces.of(channel).presence {
             return;
         }
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
         let member = Arc::new(socket.client.member());
         let (relay, channel) = (self.context.relay.clone(), channel.clone());
         run_aside(async move { relay.broker().join(&channel, member).await.is_ok() });
@@ -182,9 +265,13 @@ impl Shard {
 
     /// Ends a subscription, begun or not.
     pub(super) fn unsubscribe(&mut self, connection: ConnectionIndex, channel: &ChannelKey) {
-        let Some(is_vacant) = self.hub.unsubscribe(connection, channel) else { return };
+        let Some(is_vacant) = self.hub.unsubscribe(connection, channel) else {
+            return;
+        };
         if let Some(socket) = self.sockets.get_mut(connection) {
-            socket.catch_ups.retain(|catch_up| catch_up.channel != *channel);
+            socket
+                .catch_ups
+                .retain(|catch_up| catch_up.channel != *channel);
         }
         self.leave(connection, channel);
         if is_vacant {
@@ -199,8 +286,14 @@ impl Shard {
         if !self.context.rules.namespaces.of(channel).presence {
             return;
         }
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
-        let (relay, channel, client) = (self.context.relay.clone(), channel.clone(), socket.client.id());
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
+        let (relay, channel, client) = (
+            self.context.relay.clone(),
+            channel.clone(),
+            socket.client.id(),
+        );
         run_aside(async move { relay.broker().leave(&channel, client).await.is_ok() });
     }
 

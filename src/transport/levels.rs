@@ -33,6 +33,9 @@ impl Levels {
     }
 
     pub(super) fn set_loop_delay(&self, delay: Duration) {
-        self.loop_delay_micros.store(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.loop_delay_micros.store(
+            u64::try_from(delay.as_micros()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
     }
 }

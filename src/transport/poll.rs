@@ -79,7 +79,9 @@ impl Poll {
             return !self.news.is_empty();
         };
         // An interrupted poll brings no events and is asked again with the next turn.
-        let polled = guard.get_inner_mut().poll(&mut self.events, Some(Duration::ZERO));
+        let polled = guard
+            .get_inner_mut()
+            .poll(&mut self.events, Some(Duration::ZERO));
         let before = self.news.len();
         if polled.is_ok() {
             self.news.extend(self.events.iter().map(Ready::of));
@@ -160,5 +162,9 @@ pub(super) fn token(connection: ConnectionIndex) -> Token {
 
 /// What a socket waits for: always to be read, to be written only while it is blocked.
 pub(super) fn interest(is_blocked: bool) -> Interest {
-    if is_blocked { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE }
+    if is_blocked {
+        Interest::READABLE | Interest::WRITABLE
+    } else {
+        Interest::READABLE
+    }
 }

@@ -42,9 +42,18 @@ const PUBLICATION_OVERHEAD_BYTES: usize = 256;
 
 impl Shard {
     /// Does what was asked, and sends or keeps the answer.
-    pub(super) fn ask(&mut self, connection: ConnectionIndex, id: Option<CommandId>, question: Question) {
+    pub(super) fn ask(
+        &mut self,
+        connection: ConnectionIndex,
+        id: Option<CommandId>,
+        question: Question,
+    ) {
         match question {
-            Question::Subscribe { channel, recover, watches } => {
+            Question::Subscribe {
+                channel,
+                recover,
+                watches,
+            } => {
                 self.ask_subscribe(connection, id, channel, recover, watches);
             }
             Question::Unsubscribe { channel } => {
@@ -52,8 +61,14 @@ impl Shard {
                 self.answer(connection, id, Reply::Unsubscribed { channel });
             }
             Question::Refresh { token } => self.ask_refresh(connection, id, &token),
-            Question::Publish { channel, data, key } => self.ask_publish(connection, id, channel, data, key),
-            Question::History { channel, limit, since } => self.ask_history(connection, id, channel, limit, since),
+            Question::Publish { channel, data, key } => {
+                self.ask_publish(connection, id, channel, data, key)
+            }
+            Question::History {
+                channel,
+                limit,
+                since,
+            } => self.ask_history(connection, id, channel, limit, since),
             Question::Presence { channel } => self.ask_presence(connection, id, channel),
         }
     }
@@ -70,17 +85,34 @@ impl Shard {
         if self.hub.is_subscribed(connection, &channel) {
             self.unsubscribe(connection, &channel);
         }
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
         let cause = Cause::Command(socket.client.open(id));
-        let connection = ConnectionRef { index: connection, generation: socket.generation };
-        self.join(Joining { connection, channel, recover, cause }, watches);
+        let connection = ConnectionRef {
+            index: connection,
+            generation: socket.generation,
+        };
+        self.join(
+            Joining {
+                connection,
+                channel,
+                recover,
+                cause,
+            },
+            watches,
+        );
     }
 
     fn ask_refresh(&mut self, connection: ConnectionIndex, id: Option<CommandId>, token: &str) {
         let (now, unix) = (self.clock.now, unix_time().as_secs());
         let verified = self.context.verifier.verify(token, unix);
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
-        let refreshed = verified.ok().and_then(|identity| socket.client.refresh(Arc::new(identity), now, unix));
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
+        let refreshed = verified
+            .ok()
+            .and_then(|identity| socket.client.refresh(Arc::new(identity), now, unix));
         match refreshed {
             Some(reply) => {
                 self.answer(connection, id, reply);
@@ -98,14 +130,24 @@ impl Shard {
         data: crate::model::Payload,
         key: Option<Arc<str>>,
     ) {
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
         self.counts.publications += 1;
-        let publish =
-            Publish { channel: channel.clone(), data, origin: Some(socket.client.origin()), key, idempotency_key: None };
+        let publish = Publish {
+            channel: channel.clone(),
+            data,
+            origin: Some(socket.client.origin()),
+            key,
+            idempotency_key: None,
+        };
         let relay = self.context.relay.clone();
         self.reply_when_done(connection, id, async move {
             match relay.broker().publish(vec![publish]).await.pop() {
-                Some(Ok(published)) => Reply::Published { channel, position: published.position },
+                Some(Ok(published)) => Reply::Published {
+                    channel,
+                    position: published.position,
+                },
                 Some(Err(error)) => broker_error(error),
                 None => broker_error(BrokerError::Unavailable),
             }
@@ -126,13 +168,27 @@ impl Shard {
         let since = since.and_then(|since| Some(Position::new(since.epoch?, since.offset)));
         self.reply_when_done(connection, id, async move {
             match relay.broker().history(&channel, since, limit).await {
-                Ok(Page { publications, top, more }) => Reply::History { channel, publications, position: top, more },
+                Ok(Page {
+                    publications,
+                    top,
+                    more,
+                }) => Reply::History {
+                    channel,
+                    publications,
+                    position: top,
+                    more,
+                },
                 Err(error) => broker_error(error),
             }
         });
     }
 
-    fn ask_presence(&mut self, connection: ConnectionIndex, id: Option<CommandId>, channel: ChannelKey) {
+    fn ask_presence(
+        &mut self,
+        connection: ConnectionIndex,
+        id: Option<CommandId>,
+        channel: ChannelKey,
+    ) {
         let relay = self.context.relay.clone();
         // Half of what may be pending, by the size of a member with a long name and some info.
         let most = (self.context.config.pending_bytes_max / 2 / 512).max(1);
@@ -140,8 +196,15 @@ impl Shard {
             match relay.broker().presence(&channel, most).await {
                 Ok(presence) => {
                     let more = presence.members.len() < presence.clients;
-                    let (members, clients, users) = (presence.members, presence.clients, presence.users);
-                    Reply::Presence { channel, members, clients, users, more }
+                    let (members, clients, users) =
+                        (presence.members, presence.clients, presence.users);
+                    Reply::Presence {
+                        channel,
+                        members,
+                        clients,
+                        users,
+                        more,
+                    }
                 }
                 Err(error) => broker_error(error),
             }
@@ -153,7 +216,10 @@ impl Shard {
         let bytes = self.context.config.pending_bytes_max / 2;
         let most = (bytes / PUBLICATION_OVERHEAD_BYTES).max(1);
         let publications = publications.map_or(most, |limit| (limit as usize).min(most));
-        ReadLimit { publications, bytes: bytes.saturating_sub(publications.min(most) * PUBLICATION_OVERHEAD_BYTES / 2) }
+        ReadLimit {
+            publications,
+            bytes: bytes.saturating_sub(publications.min(most) * PUBLICATION_OVERHEAD_BYTES / 2),
+        }
     }
 
     /// Sends the reply when it is there; answers leave in the order of their commands.
@@ -167,11 +233,18 @@ impl Shard {
         if let Some(reply) = poll_once(reply.as_mut()) {
             return self.answer(connection, id, reply);
         }
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
         let ticket = socket.client.open(id);
-        let connection = ConnectionRef { index: connection, generation: socket.generation };
+        let connection = ConnectionRef {
+            index: connection,
+            generation: socket.generation,
+        };
         let front = self.front.clone();
-        tokio::task::spawn_local(async move { front.finish(Done::Replied(connection, ticket, reply.await)) });
+        tokio::task::spawn_local(async move {
+            front.finish(Done::Replied(connection, ticket, reply.await))
+        });
     }
 
     /// Comes back with what `done` brings: at once when it is there at once.
@@ -192,7 +265,9 @@ impl Shard {
             Done::Replied(connection, ticket, reply) => self.complete(connection, ticket, reply),
             Done::Started(channel, start) => self.started(&channel, start),
             Done::Recovered(joining, recovery) => self.recovered(*joining, recovery),
-            Done::CaughtUp(connection, channel, recovery) => self.caught_up(connection, &channel, recovery),
+            Done::CaughtUp(connection, channel, recovery) => {
+                self.caught_up(connection, &channel, recovery)
+            }
             Done::Repaired(channel, recovery) => self.repaired(channel, recovery),
             Done::Retry(connection, channel) => self.retry(connection, channel),
             Done::RepairAgain(channel, from) => self.repair_again(channel, from),
@@ -201,31 +276,49 @@ impl Shard {
 
     /// Answers a command whose question kept a place.
     pub(super) fn complete(&mut self, connection: ConnectionRef, ticket: Ticket, reply: Reply) {
-        let Some(socket) = self.sockets.find(connection) else { return };
+        let Some(socket) = self.sockets.find(connection) else {
+            return;
+        };
         let completion = socket.client.complete(ticket, reply);
         self.send_answers(connection.index, completion);
         self.go_on(connection.index);
     }
 
     /// Answers a command.
-    pub(super) fn answer(&mut self, connection: ConnectionIndex, id: Option<CommandId>, reply: Reply) {
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
+    pub(super) fn answer(
+        &mut self,
+        connection: ConnectionIndex,
+        id: Option<CommandId>,
+        reply: Reply,
+    ) {
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
         let completion = socket.client.answer(id, reply);
         self.send_answers(connection, completion);
     }
 
     pub(super) fn send_answers(&mut self, connection: ConnectionIndex, completion: Completion) {
-        let Some(format) = self.hub.format(connection) else { return };
+        let Some(format) = self.hub.format(connection) else {
+            return;
+        };
         for answer in completion.answers {
             self.tools.scratch.clear();
-            encode_reply(format, &answer.reply, answer.id.as_ref(), &mut self.tools.scratch);
+            encode_reply(
+                format,
+                &answer.reply,
+                answer.id.as_ref(),
+                &mut self.tools.scratch,
+            );
             self.hub.send(connection, &self.tools.scratch);
         }
     }
 
     /// Tells a client something that it did not ask.
     pub(super) fn push(&mut self, connection: ConnectionIndex, push: &Push) {
-        let Some(format) = self.hub.format(connection) else { return };
+        let Some(format) = self.hub.format(connection) else {
+            return;
+        };
         if matches!(format, WireFormat::Json | WireFormat::MessagePack) {
             self.tools.scratch.clear();
             encode_push(format, push, &mut self.tools.scratch);
@@ -238,9 +331,14 @@ impl Shard {
 pub(super) fn broker_error(error: BrokerError) -> Reply {
     let code = match error {
         BrokerError::NoHistory => ErrorCode::NotAvailable,
-        BrokerError::Unavailable | BrokerError::OutcomeUnknown | BrokerError::Full => ErrorCode::BrokerUnavailable,
+        BrokerError::Unavailable | BrokerError::OutcomeUnknown | BrokerError::Full => {
+            ErrorCode::BrokerUnavailable
+        }
     };
-    Reply::Error { code, message: error.to_string() }
+    Reply::Error {
+        code,
+        message: error.to_string(),
+    }
 }
 
 /// What the future has to say now. One that is not ready is polled again by a task, with a waker that wakes.

@@ -43,7 +43,9 @@ impl Shard {
         if !self.may_read(connection) {
             return;
         }
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
         let mut buffer = std::mem::take(&mut self.poll.buffer);
         match socket.stream.read(&mut buffer) {
             Ok(0) => self.peer_ended(connection),
@@ -53,7 +55,9 @@ impl Shard {
                 }
                 self.take_input(connection, &mut buffer[..length]);
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => self.poll.read_again(connection),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                self.poll.read_again(connection)
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(_) => self.remove(connection, CloseReason::ClientClosed),
         }
@@ -64,8 +68,13 @@ impl Shard {
     /// pending is. Both come back to reading when they are over.
     fn may_read(&mut self, connection: ConnectionIndex) -> bool {
         let most = self.context.config.pending_bytes_max / 2;
-        let pending = self.hub.queue(connection).map_or(0, |queue| queue.pending_bytes());
-        let Some(socket) = self.sockets.get_mut(connection) else { return false };
+        let pending = self
+            .hub
+            .queue(connection)
+            .map_or(0, |queue| queue.pending_bytes());
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return false;
+        };
         if socket.deferred.is_some() {
             return false;
         }
@@ -80,7 +89,9 @@ impl Shard {
 
     /// Decodes what a connection sent.
     pub(super) fn take_input(&mut self, connection: ConnectionIndex, input: &mut [u8]) {
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
         if matches!(&socket.phase, Phase::Closing(closing) if closing.is_deaf) {
             return;
         }
@@ -90,11 +101,17 @@ impl Shard {
             Carrier::Events => return,
         };
         let generation = socket.generation;
-        let limits = Limits { message_bytes_max: self.context.config.message_bytes_max };
+        let limits = Limits {
+            message_bytes_max: self.context.config.message_bytes_max,
+        };
         let decoded = websocket::decode(&mut partial, limits, input, &mut |event| {
             self.take_event(connection, generation, is_echo, event)
         });
-        let Some(socket) = self.sockets.get_mut(connection).filter(|socket| socket.generation == generation) else {
+        let Some(socket) = self
+            .sockets
+            .get_mut(connection)
+            .filter(|socket| socket.generation == generation)
+        else {
             return;
         };
         if let Carrier::WebSocket(slot) | Carrier::Echo(slot) = &mut socket.carrier {
@@ -108,7 +125,9 @@ impl Shard {
 
     /// Bytes behind a command that waits are decoded after it.
     fn keep_rest(&mut self, connection: ConnectionIndex, rest: &[u8]) {
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
         if let Some(deferred) = socket.deferred.as_mut() {
             deferred.input.extend_from_slice(rest);
         }
@@ -135,11 +154,19 @@ impl Shard {
             Event::Text(text) => self.take_message(connection, WireFormat::Json, text.as_bytes()),
             Event::Binary(bytes) => self.take_message(connection, WireFormat::MessagePack, bytes),
         }
-        let Some(socket) = self.sockets.get_mut(connection).filter(|socket| socket.generation == generation) else {
+        let Some(socket) = self
+            .sockets
+            .get_mut(connection)
+            .filter(|socket| socket.generation == generation)
+        else {
             return ControlFlow::Break(());
         };
         // On the way out nothing is read but the peer's close.
-        if socket.deferred.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if socket.deferred.is_some() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     }
 
     fn saw(&mut self, connection: ConnectionIndex) {
@@ -171,7 +198,9 @@ impl Shard {
 
     /// A message of a client in the format of its opcode.
     fn take_message(&mut self, connection: ConnectionIndex, format: WireFormat, message: &[u8]) {
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
         if socket.is_closing() {
             return;
         }
@@ -191,9 +220,15 @@ impl Shard {
     fn refuse(&mut self, connection: ConnectionIndex, mut error: DecodeError) {
         let id = error.id.take();
         let now = self.clock.now;
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
         // What cannot be read counts as a command: it costs as much.
-        let reply = socket.client.admit(now, &self.context.rules).err().unwrap_or_else(|| error.into());
+        let reply = socket
+            .client
+            .admit(now, &self.context.rules)
+            .err()
+            .unwrap_or_else(|| error.into());
         self.answer(connection, id, reply);
     }
 
@@ -201,14 +236,22 @@ impl Shard {
         let Request { id, command } = request;
         self.counts.command(super::counting::kind(&command));
         let (now, rules) = (self.clock.now, self.context.rules.clone());
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
         if let Err(reply) = socket.client.admit(now, &rules) {
             return self.answer(connection, id, reply);
         }
         let hub = &self.hub;
         let subscriptions = hub.subscription_count(connection);
         let is_subscribed = |channel: &_| hub.is_subscribed(connection, channel);
-        let step = socket.client.handle(command, subscriptions, is_subscribed, &rules, unix_time().as_secs_f64());
+        let step = socket.client.handle(
+            command,
+            subscriptions,
+            is_subscribed,
+            &rules,
+            unix_time().as_secs_f64(),
+        );
         match step {
             Step::Nothing => {}
             Step::Answer(reply) => self.answer(connection, id, reply),
@@ -217,7 +260,11 @@ impl Shard {
                 if is_open && socket.client.can_take(question.is_barrier()) {
                     self.ask(connection, id, question);
                 } else {
-                    socket.deferred = Some(Box::new(Deferred { id, question, input: Vec::new() }));
+                    socket.deferred = Some(Box::new(Deferred {
+                        id,
+                        question,
+                        input: Vec::new(),
+                    }));
                 }
             }
         }
@@ -225,14 +272,23 @@ impl Shard {
 
     /// Goes on with a command that waited, and with what came behind it.
     pub(super) fn go_on(&mut self, connection: ConnectionIndex) {
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
         let is_open = matches!(socket.phase, Phase::Open);
-        let can_go_on = |deferred: &Deferred| is_open && socket.client.can_take(deferred.question.is_barrier());
+        let can_go_on =
+            |deferred: &Deferred| is_open && socket.client.can_take(deferred.question.is_barrier());
         if !socket.deferred.as_deref().is_some_and(can_go_on) {
             return;
         }
-        let Some(deferred) = socket.deferred.take() else { return };
-        let Deferred { id, question, mut input } = *deferred;
+        let Some(deferred) = socket.deferred.take() else {
+            return;
+        };
+        let Deferred {
+            id,
+            question,
+            mut input,
+        } = *deferred;
         self.ask(connection, id, question);
         self.take_input(connection, &mut input);
         self.poll.read_again(connection);

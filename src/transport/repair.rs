@@ -19,7 +19,10 @@ const READS_MAX: usize = 64;
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 
 /// One read of a stream.
-const READ_LIMIT: ReadLimit = ReadLimit { publications: 512, bytes: 512 * 1024 };
+const READ_LIMIT: ReadLimit = ReadLimit {
+    publications: 512,
+    bytes: 512 * 1024,
+};
 
 /// The channels that are to be read again.
 #[derive(Debug, Default)]
@@ -38,8 +41,12 @@ impl Repairs {
 impl Shard {
     /// Something before `seen` did not come. Channels without history cannot be read again: their subscribers are told.
     pub(super) fn missed(&mut self, channel: &ChannelKey, seen: u64) {
-        let Some(index) = self.hub.find_channel(channel) else { return };
-        let Some(slot) = self.hub.channel(index) else { return };
+        let Some(index) = self.hub.find_channel(channel) else {
+            return;
+        };
+        let Some(slot) = self.hub.channel(index) else {
+            return;
+        };
         match (slot.stage(), slot.position()) {
             (Stage::Live, None) => {
                 metrics::hole();
@@ -48,7 +55,10 @@ impl Shard {
             (Stage::Live, Some(_)) => {
                 metrics::hole();
                 if let Some(position) = self.hub.begin_repair(index, seen) {
-                    self.waiting.repairs.waiting.push_back((channel.clone(), position));
+                    self.waiting
+                        .repairs
+                        .waiting
+                        .push_back((channel.clone(), position));
                 }
             }
             (Stage::Starting | Stage::Repairing { .. }, _) => {}
@@ -57,7 +67,11 @@ impl Shard {
 
     /// Nobody knows what did not come.
     pub(super) fn missed_everywhere(&mut self) {
-        let channels: Vec<ChannelKey> = self.hub.channels().map(|(_, channel)| channel.key().clone()).collect();
+        let channels: Vec<ChannelKey> = self
+            .hub
+            .channels()
+            .map(|(_, channel)| channel.key().clone())
+            .collect();
         for channel in channels {
             self.missed(&channel, 0);
         }
@@ -69,7 +83,9 @@ impl Shard {
             if !self.waiting.repairs.can_go_on() {
                 return;
             }
-            let Some((channel, position)) = self.waiting.repairs.waiting.pop_front() else { return };
+            let Some((channel, position)) = self.waiting.repairs.waiting.pop_front() else {
+                return;
+            };
             self.waiting.repairs.reading += 1;
             let relay = self.context.relay.clone();
             self.when_done(async move {
@@ -80,26 +96,46 @@ impl Shard {
     }
 
     /// A read came back: delivers what it brought and goes on until nothing is missing.
-    pub(super) fn repaired(&mut self, channel: ChannelKey, recovery: Result<Recovery, BrokerError>) {
+    pub(super) fn repaired(
+        &mut self,
+        channel: ChannelKey,
+        recovery: Result<Recovery, BrokerError>,
+    ) {
         self.waiting.repairs.reading = self.waiting.repairs.reading.saturating_sub(1);
-        let Some(index) = self.hub.find_channel(&channel) else { return };
-        let Some(from) = self.hub.channel(index).and_then(|channel| channel.position()) else { return };
+        let Some(index) = self.hub.find_channel(&channel) else {
+            return;
+        };
+        let Some(from) = self
+            .hub
+            .channel(index)
+            .and_then(|channel| channel.position())
+        else {
+            return;
+        };
         match recovery {
             Ok(Recovery::Recovered(page)) => {
                 let is_new = page.top.epoch != from.epoch;
-                let reached = page.publications.last().map_or(from.offset, |last| last.offset);
+                let reached = page
+                    .publications
+                    .last()
+                    .map_or(from.offset, |last| last.offset);
                 let position = Position::new(page.top.epoch, reached);
                 let again = self.hub.resume(index, position, !page.more);
-                let delivered = self.hub.deliver(index, &page.publications, is_new, &mut self.encoder);
+                let delivered =
+                    self.hub
+                        .deliver(index, &page.publications, is_new, &mut self.encoder);
                 self.count(delivered);
                 if again {
                     self.waiting.repairs.waiting.push_back((channel, position));
                 }
             }
             Ok(Recovery::Lost { top }) => {
-                let dropped = (top.epoch == from.epoch).then(|| top.offset.saturating_sub(from.offset));
+                let dropped =
+                    (top.epoch == from.epoch).then(|| top.offset.saturating_sub(from.offset));
                 let again = self.hub.resume(index, top, true);
-                self.counts.gaps += self.hub.tell_gap(index, dropped, Some(top), &mut self.encoder);
+                self.counts.gaps += self
+                    .hub
+                    .tell_gap(index, dropped, Some(top), &mut self.encoder);
                 if again {
                     self.waiting.repairs.waiting.push_back((channel, top));
                 }
@@ -122,4 +158,3 @@ impl Shard {
         self.waiting.repairs.waiting.push_back((channel, from));
     }
 }
-

@@ -62,7 +62,11 @@ pub(super) struct Clock {
 
 impl Clock {
     fn new() -> Self {
-        Self { start: Instant::now(), now: Moment::default(), counts_due: Moment::default() }
+        Self {
+            start: Instant::now(),
+            now: Moment::default(),
+            counts_due: Moment::default(),
+        }
     }
 
     fn read(&mut self) {
@@ -73,7 +77,9 @@ impl Clock {
 
 /// Unix time.
 pub(super) fn unix_time() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 /// Things that are used again and again.
@@ -98,7 +104,12 @@ struct Drain {
 }
 
 impl Shard {
-    pub(super) fn new(context: Context, worker: usize, front: Rc<Front>, signal: DrainSignal) -> io::Result<Self> {
+    pub(super) fn new(
+        context: Context,
+        worker: usize,
+        front: Rc<Front>,
+        signal: DrainSignal,
+    ) -> io::Result<Self> {
         let config = &context.config;
         let workers = context.relay.workers().max(1);
         let hub = Hub::new(Limits {
@@ -115,7 +126,10 @@ impl Shard {
             encoder: Encoder::default(),
             counts: WorkerCounts::new(),
             waiting: Waiting::default(),
-            drain: Drain { signal, has_begun: false },
+            drain: Drain {
+                signal,
+                has_begun: false,
+            },
             context,
             worker,
             front,
@@ -234,7 +248,11 @@ impl Tools {
             scratch: Vec::new(),
             random: SmallRng::from_rng(&mut rand::rng()),
             ping: hub.frame(&ping),
-            json_ping: context.rules.config.json_ping.then(|| hub.frame(&json_ping)),
+            json_ping: context
+                .rules
+                .config
+                .json_ping
+                .then(|| hub.frame(&json_ping)),
             comment: hub.frame(b":\n\n"),
             messages: Vec::new(),
             slice: Vec::new(),

@@ -5,8 +5,8 @@ use mio::net::TcpStream;
 use crate::client::{Client, Question, Ticket};
 use crate::hub::ConnectionIndex;
 use crate::model::{ChannelKey, ConnectionPermit, Moment, Position};
-use crate::protocol::{ClaimedPosition, CommandId};
 use crate::protocol::websocket::Partial;
+use crate::protocol::{ClaimedPosition, CommandId};
 
 use super::timer_wheel::{Link, Links};
 
@@ -160,7 +160,8 @@ impl Sockets {
 
     /// The connection that is meant, unless it is gone.
     pub(super) fn find(&mut self, connection: ConnectionRef) -> Option<&mut Socket> {
-        self.get_mut(connection.index).filter(|socket| socket.generation == connection.generation)
+        self.get_mut(connection.index)
+            .filter(|socket| socket.generation == connection.generation)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (ConnectionIndex, &Socket)> {

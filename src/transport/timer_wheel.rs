@@ -27,7 +27,11 @@ pub(super) struct Link {
 
 impl Default for Link {
     fn default() -> Self {
-        Self { previous: NONE, next: NONE, slot: NONE }
+        Self {
+            previous: NONE,
+            next: NONE,
+            slot: NONE,
+        }
     }
 }
 
@@ -47,29 +51,44 @@ pub(super) struct TimerWheel {
 
 impl TimerWheel {
     pub(super) fn new(now: Moment) -> Self {
-        Self { heads: vec![NONE; SLOTS].into(), tick: tick_of(now) }
+        Self {
+            heads: vec![NONE; SLOTS].into(),
+            tick: tick_of(now),
+        }
     }
 
     /// Sets the timer, in place of what was set before.
     pub(super) fn set(&mut self, links: &mut impl Links, index: u32, deadline: Moment) {
         self.clear(links, index);
         // Rounded up, and at least the next tick: never early, never in the slot that is being fired.
-        let due = tick_of(deadline).saturating_add(1).clamp(self.tick + 1, self.tick + SLOTS as u64 - 1);
+        let due = tick_of(deadline)
+            .saturating_add(1)
+            .clamp(self.tick + 1, self.tick + SLOTS as u64 - 1);
         let slot = (due % SLOTS as u64) as u32;
         let head = self.heads[slot as usize];
         if let Some(first) = links.link(head) {
             first.previous = index;
         }
         if let Some(link) = links.link(index) {
-            *link = Link { previous: NONE, next: head, slot };
+            *link = Link {
+                previous: NONE,
+                next: head,
+                slot,
+            };
             self.heads[slot as usize] = index;
         }
     }
 
     /// Takes the timer out; harmless when it is not set.
     pub(super) fn clear(&mut self, links: &mut impl Links, index: u32) {
-        let Some(link) = links.link(index) else { return };
-        let Link { previous, next, slot } = std::mem::take(link);
+        let Some(link) = links.link(index) else {
+            return;
+        };
+        let Link {
+            previous,
+            next,
+            slot,
+        } = std::mem::take(link);
         if slot == NONE {
             return;
         }

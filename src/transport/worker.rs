@@ -94,13 +94,28 @@ pub struct Worker {
 impl Worker {
     /// The worker of this index.
     pub fn new(context: Context, index: usize) -> Self {
-        Self { context, index, front: Rc::default() }
+        Self {
+            context,
+            index,
+            front: Rc::default(),
+        }
     }
 
     /// Takes over a socket.
-    pub fn adopt(&self, stream: std::net::TcpStream, input: Bytes, slot: &Slot, permit: ConnectionPermit) {
+    pub fn adopt(
+        &self,
+        stream: std::net::TcpStream,
+        input: Bytes,
+        slot: &Slot,
+        permit: ConnectionPermit,
+    ) {
         if let Some(ticket) = slot.take() {
-            self.front.adopted.borrow_mut().push(Adopted { stream, input, ticket, permit });
+            self.front.adopted.borrow_mut().push(Adopted {
+                stream,
+                input,
+                ticket,
+                permit,
+            });
             self.front.wake();
         }
     }
@@ -112,7 +127,9 @@ impl Worker {
         let inbox = self.context.relay.inbox(self.index).clone();
         match Shard::new(self.context.clone(), self.index, self.front.clone(), drain) {
             Ok(shard) => serve(shard, &inbox).await,
-            Err(error) => tracing::error!(worker = self.index, %error, "the worker's poll cannot be set up"),
+            Err(error) => {
+                tracing::error!(worker = self.index, %error, "the worker's poll cannot be set up")
+            }
         }
     }
 }

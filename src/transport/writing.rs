@@ -25,8 +25,12 @@ enum Written {
 impl Shard {
     /// Writes what is pending, as far as the socket takes it.
     pub(super) fn write(&mut self, connection: ConnectionIndex) {
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
-        let Some(queue) = self.hub.queue(connection) else { return };
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
+        let Some(queue) = self.hub.queue(connection) else {
+            return;
+        };
         if queue.is_empty() && !socket.watches_writable {
             return self.written(connection);
         }
@@ -48,7 +52,9 @@ impl Shard {
 
     /// Everything was written.
     fn written(&mut self, connection: ConnectionIndex) {
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
         if socket.is_closing() {
             return self.finish_close(connection);
         }
@@ -60,13 +66,19 @@ impl Shard {
 
     /// Asks to hear when the socket takes bytes again, or no longer.
     fn watch_writable(&mut self, connection: ConnectionIndex, watches: bool) {
-        let Some(socket) = self.sockets.get_mut(connection) else { return };
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
         if socket.watches_writable == watches {
             return;
         }
         socket.watches_writable = watches;
         self.hub.set_blocked(connection, watches);
-        let registered = self.poll.registry().reregister(&mut socket.stream, token(connection), interest(watches));
+        let registered = self.poll.registry().reregister(
+            &mut socket.stream,
+            token(connection),
+            interest(watches),
+        );
         if registered.is_err() {
             self.remove(connection, CloseReason::InternalError);
         }
@@ -82,7 +94,9 @@ fn write_all(stream: &mut TcpStream, queue: &mut SendQueue) -> io::Result<Writte
                 queue.advance(bytes);
                 any = true;
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Written::Blocked { any }),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                return Ok(Written::Blocked { any });
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
