@@ -33,7 +33,10 @@ fuzz_target!(|id: &str| {
             let mut line = Vec::new();
             event_id(&positions, hash, &mut line);
             let line = String::from_utf8(line).expect("text");
-            assert_eq!(parse_last_event_id(line[4..].trim_end(), channels), Ok(claimed));
+            assert_eq!(
+                parse_last_event_id(line[4..].trim_end(), channels),
+                Ok(claimed)
+            );
         }
     }
 });
