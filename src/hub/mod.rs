@@ -197,14 +197,19 @@ impl Hub {
         };
         match entry.find(channel) {
             Ok(_) => return Subscribed::Already,
-            Err(at) => entry.subscriptions.insert(
-                at,
-                Subscription {
-                    channel,
-                    index: PAUSED,
-                    watches,
-                },
-            ),
+            Err(at) => {
+                let (index, subscriptions) = (PAUSED, &mut entry.subscriptions);
+                // Most connections have one subscription: no more is taken than that needs.
+                subscriptions.reserve_exact(usize::from(subscriptions.is_empty()));
+                subscriptions.insert(
+                    at,
+                    Subscription {
+                        channel,
+                        index,
+                        watches,
+                    },
+                );
+            }
         }
         let slot = &mut self.channels[channel as usize];
         slot.paused += 1;

@@ -113,10 +113,7 @@ async fn ws_connect(
     let has_both = session_id.is_some() && parameter(query, "token").is_some();
     let (identity, refused) = match doors.identify(headers, query) {
         Ok(identity) => (identity, None),
-        Err(_) if has_both => (
-            Arc::new(Identity::anonymous()),
-            Some(CloseReason::InvalidToken),
-        ),
+        Err(_) if has_both => (Identity::nobody(), Some(CloseReason::InvalidToken)),
         Err(refusal) => return Err(refusal),
     };
     let purpose = Purpose::Messages(protocol.map_or(WireFormat::Json, Subprotocol::format));
@@ -139,14 +136,7 @@ async fn ws_echo(
 ) -> Result<Response, Refusal> {
     let accept = accept_key(request.headers())?;
     doors.check_origin(request.headers())?;
-    doors.admit(
-        &slot,
-        worker,
-        Purpose::Echo,
-        Arc::new(Identity::anonymous()),
-        None,
-        None,
-    )?;
+    doors.admit(&slot, worker, Purpose::Echo, Identity::nobody(), None, None)?;
     Ok(switching(&accept, None))
 }
 
@@ -216,9 +206,7 @@ impl Doors {
         let identity = self
             .verifier
             .identify(token.as_deref(), unix_time().as_secs());
-        identity
-            .map(Arc::new)
-            .map_err(|error| Refusal::new(error.code(), error.to_string()))
+        identity.map_err(|error| Refusal::new(error.code(), error.to_string()))
     }
 
     /// Takes a place in the worker's intake and leaves the ticket.
