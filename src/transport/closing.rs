@@ -143,11 +143,10 @@ impl Shard {
         self.wheel.clear(&mut self.sockets, connection);
         let mut vacated = Vec::new();
         self.hub.disconnect(connection, &mut vacated);
-        let Some(mut socket) = self.sockets.remove(connection) else {
+        // Closing the descriptor takes the socket out of the set as well.
+        let Some(socket) = self.sockets.remove(connection) else {
             return;
         };
-        // Closing the descriptor takes it out of the set as well; this is for platforms where it does not.
-        let _ = self.poll.registry().deregister(&mut socket.stream);
         self.count_connection(&socket.carrier, false);
     }
 
