@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mio::net::TcpStream;
+use socket2::SockRef;
 
 use crate::client::Client;
 use crate::hub::ConnectionIndex;
@@ -74,6 +75,9 @@ impl Shard {
         client: Client,
         permit: ConnectionPermit,
     ) -> Option<ConnectionRef> {
+        // What a stalled reader leaves in the kernel is bounded as well. A refusal leaves the system's own bound.
+        let _ =
+            SockRef::from(&stream).set_send_buffer_size(self.context.config.socket_buffer_bytes);
         let mut stream = TcpStream::from_std(stream);
         let index = self.hub.connect(format);
         let registered = self

@@ -7,6 +7,7 @@ use crate::client::Signal;
 use crate::hub::ConnectionIndex;
 use crate::model::{ChannelKey, CloseReason, Moment, WireFormat};
 use crate::protocol::{sse, websocket};
+use crate::telemetry::metrics::DropReason;
 
 use super::shard::Shard;
 use super::socket::{Carrier, Closing, Phase};
@@ -170,6 +171,11 @@ impl Shard {
     pub(super) fn close_overflowed(&mut self) {
         self.hub.shed();
         for connection in self.hub.take_overflowed() {
+            let pending = self
+                .hub
+                .queue(connection)
+                .map_or(0, |queue| queue.pending_messages());
+            self.counts.dropped(DropReason::Disconnect, pending as u64);
             self.close(connection, CloseReason::SlowConsumer);
         }
     }
