@@ -257,7 +257,7 @@ impl Shard {
                 );
             }
             WireFormat::Sse | WireFormat::SseMany => {
-                self.encode_first_event(connection.index, &connected)
+                self.encode_first_event(connection.index, &connected);
             }
         }
         self.hub.send(connection.index, &self.tools.scratch);
