@@ -243,22 +243,26 @@ impl Shard {
 
     fn ping(&mut self, connection: ConnectionIndex) {
         let ping = self.tools.ping.clone();
-        self.keep_alive(connection, ping);
         let speaks_json = self.hub.format(connection) == Some(WireFormat::Json);
-        if let Some(json_ping) = self.tools.json_ping.clone().filter(|_| speaks_json) {
-            self.keep_alive(connection, json_ping);
+        let json_ping = self.tools.json_ping.clone().filter(|_| speaks_json);
+        if self.keep_alive(connection, ping)
+            && let Some(json_ping) = json_ping
+        {
+            self.hub.send_frame(connection, json_ping);
         }
     }
 
-    /// A sign of life goes into an empty queue only: behind what is pending it would say nothing new.
-    fn keep_alive(&mut self, connection: ConnectionIndex, frame: crate::hub::Frame) {
-        if self
+    /// A sign of life goes into an empty queue only: behind what is pending it would say nothing new. Answers whether
+    /// it went.
+    fn keep_alive(&mut self, connection: ConnectionIndex, frame: crate::hub::Frame) -> bool {
+        let is_empty = self
             .hub
             .queue(connection)
-            .is_some_and(|queue| queue.is_empty())
-        {
+            .is_some_and(|queue| queue.is_empty());
+        if is_empty {
             self.hub.send_frame(connection, frame);
         }
+        is_empty
     }
 
     /// The node drains: every connection gets a time within the window at which it is closed.

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CONNECTION, HOST, ORIGIN, RETRY_AFTER,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, AUTHORIZATION, CONNECTION, HOST, ORIGIN, RETRY_AFTER,
     SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -46,15 +46,23 @@ pub struct Doors {
 
 /// The routes of the doors.
 pub fn router(doors: Doors) -> Router {
+    // `get` would take HEAD too, whose answer carries no stream.
     let routes = Router::new()
-        .route("/ws/connect", get(ws_connect))
-        .route("/sse/connect", get(sse_connect));
+        .route("/ws/connect", get(ws_connect).head(only_get))
+        .route("/sse/connect", get(sse_connect).head(only_get));
     let routes = if doors.config.echo {
-        routes.route("/ws/echo", get(ws_echo))
+        routes.route("/ws/echo", get(ws_echo).head(only_get))
     } else {
         routes
     };
-    routes.with_state(Arc::new(doors))
+    routes
+        .method_not_allowed_fallback(only_get)
+        .with_state(Arc::new(doors))
+}
+
+async fn only_get() -> Response {
+    let refusal = Refusal::new(ErrorCode::MethodNotAllowed, "only GET opens this door");
+    ([(ALLOW, HeaderValue::from_static("GET"))], refusal).into_response()
 }
 
 /// Why somebody is not let in.
