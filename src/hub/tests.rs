@@ -308,7 +308,8 @@ impl Modelled {
             Step::Subscribe(..) => {
                 let had = self.subscriptions.contains_key(&entry);
                 let policy = OverflowPolicy::Disconnect;
-                let subscribed = hub.subscribe(connection, &key(&name), policy, what % 2 == 0);
+                let subscribed =
+                    hub.subscribe(connection, &key(&name), policy, what.is_multiple_of(2));
                 assert_eq!(subscribed == Subscribed::Already, had);
                 if let Subscribed::First(channel) = subscribed {
                     hub.start(channel, None);
