@@ -376,7 +376,7 @@ async fn a_json_ping_is_sent_where_it_is_wanted() {
 
 #[tokio::test]
 async fn who_published_is_told() {
-    let hub = hub(&[("JWT_SECRET", crate::support::hub::SECRET)]).await;
+    let hub = hub(&[("JWT_SECRET", hub::SECRET)]).await;
     let mut ann = Socket::open_as(&hub, &token(json!({"user_id": "ann"}))).await;
     assert_eq!(ann.connected["user_id"], "ann");
     assert!(ann.connected["expires_in"].as_u64() > Some(3500));

@@ -10,7 +10,6 @@ pub(crate) mod ws;
 use std::time::{Duration, Instant};
 
 pub(crate) use hub::{Hub, hub, hub_with};
-pub(crate) use ws::Socket;
 
 /// Longer than anything here should take on a busy machine, shorter than anyone's patience.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
