@@ -46,7 +46,7 @@ async fn metrics_count_what_happened_and_name_nobody() {
         ("fanfare_deliveries_total", 44.0),
         ("fanfare_publications_total{door=\"http\"}", 10.0),
         ("fanfare_publications_total{door=\"ws\"}", 1.0),
-        ("fanfare_pending_bytes", 0.0),
+        
         ("fanfare_broker_ready", 1.0),
         ("fanfare_draining", 0.0),
     ] {
