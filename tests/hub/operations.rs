@@ -46,7 +46,6 @@ async fn metrics_count_what_happened_and_name_nobody() {
         ("fanfare_deliveries_total", 44.0),
         ("fanfare_publications_total{door=\"http\"}", 10.0),
         ("fanfare_publications_total{door=\"ws\"}", 1.0),
-        
         ("fanfare_broker_ready", 1.0),
         ("fanfare_draining", 0.0),
     ] {
@@ -185,4 +184,27 @@ async fn most_connections_is_a_limit_that_gives_places_back() {
         handshake(&hub, "/ws/connect", &[]).await.ok()
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_node_under_pressure_takes_no_new_clients() {
+    let hub = hub(&[("UNDER_PRESSURE_MAX_RSS_BYTES", "1000")]).await;
+    eventually("it says so", async || {
+        (hub.get("/_pressure").await.status == 503).then_some(())
+    })
+    .await;
+    eventually("a WebSocket is refused", async || {
+        let refused = handshake(&hub, "/ws/connect", &[]).await.err()?;
+        assert_eq!(
+            (refused.status, &refused.body["error"]),
+            (503, &json!("unavailable"))
+        );
+        Some(())
+    })
+    .await;
+    let stream = hub.get("/sse/connect?channel=a").await;
+    stream.expect_error(503, "unavailable");
+    assert!(stream.header("retry-after").is_some(), "{stream:?}");
+    // Back ends are served all the same.
+    hub.publish("a", &json!(1)).await;
 }
