@@ -8,6 +8,7 @@ use crate::hub::ConnectionIndex;
 use crate::model::{CloseReason, WireFormat};
 use crate::protocol::websocket::{self, Event, Limits, Opcode};
 use crate::protocol::{DecodeError, Request, plain};
+use crate::telemetry::metrics::CommandKind;
 
 use super::poll::READ_BYTES;
 use super::shard::{Shard, unix_time};
@@ -195,6 +196,7 @@ impl Shard {
 
     fn echo(&mut self, connection: ConnectionIndex, opcode: Opcode, payload: &[u8]) {
         self.saw(connection);
+        self.counts.command(CommandKind::Echo);
         self.tools.scratch.clear();
         websocket::frame_header(opcode, payload.len(), &mut self.tools.scratch);
         self.tools.scratch.extend_from_slice(payload);
@@ -229,6 +231,7 @@ impl Shard {
     fn refuse(&mut self, connection: ConnectionIndex, mut error: DecodeError) {
         let id = error.id.take();
         let now = self.clock.now;
+        self.counts.command(CommandKind::Invalid);
         let Some(socket) = self.sockets.get_mut(connection) else {
             return;
         };

@@ -60,7 +60,18 @@ async fn metrics_count_what_happened_and_name_nobody() {
     let text = hub.get("/metrics").await.text;
     assert!(!text.contains("of-note"), "a name in a label");
     assert!(!text.contains("/hub/publish?"), "a path in a label");
-    sockets[0].send(&json!({"type": "fly"})).await;
+    for (command, kind) in [
+        (json!({"type": "fly"}), "unknown"),
+        (json!({"type": 7}), "invalid"),
+        (json!({"type": "ping"}), "ping"),
+    ] {
+        sockets[0].send(&command).await;
+        let name = format!("fanfare_commands_total{{type=\"{kind}\"}}");
+        eventually(&name, async || {
+            (metric(&hub, &name).await == 1.0).then_some(())
+        })
+        .await;
+    }
     let gone = sockets.len();
     for socket in sockets {
         socket.close().await;
