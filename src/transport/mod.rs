@@ -26,7 +26,7 @@ mod worker;
 mod writing;
 
 pub use config::Config;
-pub use handshake::{Doors, router};
+pub use handshake::{Doors, Pressure, router};
 pub use intake::{Intake, Slot};
 pub use levels::Levels;
 pub use worker::{Context, Worker};

@@ -58,6 +58,7 @@ impl Shard {
             return self.finish_close(connection);
         }
         if std::mem::take(&mut socket.is_paused) {
+            self.go_on(connection);
             self.poll.read_again(connection);
         }
         self.has_room(connection);
