@@ -202,14 +202,19 @@ impl Hub {
         let entry = &mut self.connections[connection as usize];
         match entry.find(channel) {
             Ok(_) => return Subscribed::Already,
-            Err(at) => entry.subscriptions.insert(
-                at,
-                Subscription {
-                    channel,
-                    index: PAUSED,
-                    watches,
-                },
-            ),
+            Err(at) => {
+                let (index, subscriptions) = (PAUSED, &mut entry.subscriptions);
+                // Most connections have one subscription: no more is taken than that needs.
+                subscriptions.reserve_exact(usize::from(subscriptions.is_empty()));
+                subscriptions.insert(
+                    at,
+                    Subscription {
+                        channel,
+                        index,
+                        watches,
+                    },
+                );
+            }
         }
         let slot = &mut self.channels[channel as usize];
         slot.paused += 1;
@@ -276,6 +281,7 @@ impl Hub {
         let entry = self.connections.get_mut(connection as usize)?;
         let at = entry.find(channel).ok()?;
         let subscription = entry.subscriptions.remove(at);
+        entry.queue.release(channel);
         self.detach(connection, subscription);
         Some(self.remove_if_vacant(channel).is_some())
     }
