@@ -424,7 +424,11 @@ impl Hub {
         // Small answers cost more than their bytes: the count is bounded for them too.
         let messages = frame.contents().publications.max(1) as usize;
         // The largest message that may be sent back fits an empty queue, its frame's header beside it.
-        let header = if entry.queue.is_empty() { FRAME_HEADER_BYTES_MAX } else { 0 };
+        let header = if entry.queue.is_empty() {
+            FRAME_HEADER_BYTES_MAX
+        } else {
+            0
+        };
         if entry.queue.pending_bytes() + frame.len() > self.limits.pending_bytes_max + header
             || entry.queue.pending_messages() + messages > self.limits.pending_messages_max
         {
