@@ -213,7 +213,7 @@ impl Shard {
                 return self.opened(connection, at, opened);
             }
             Cause::Command(ticket) => {
-                self.say_subscribed(connection, ticket, &channel, position, recovered)
+                self.say_subscribed(connection, ticket, &channel, position, recovered);
             }
             Cause::Server => {
                 let reply = Reply::Subscribed {

@@ -62,7 +62,7 @@ impl Shard {
             }
             Question::Refresh { token } => self.ask_refresh(connection, id, &token),
             Question::Publish { channel, data, key } => {
-                self.ask_publish(connection, id, channel, data, key)
+                self.ask_publish(connection, id, channel, data, key);
             }
             Question::History {
                 channel,
@@ -243,7 +243,7 @@ impl Shard {
         };
         let front = self.front.clone();
         tokio::task::spawn_local(async move {
-            front.finish(Done::Replied(connection, ticket, reply.await))
+            front.finish(Done::Replied(connection, ticket, reply.await));
         });
     }
 
@@ -266,7 +266,7 @@ impl Shard {
             Done::Started(channel, start) => self.started(&channel, start),
             Done::Recovered(joining, recovery) => self.recovered(*joining, recovery),
             Done::CaughtUp(connection, channel, recovery) => {
-                self.caught_up(connection, &channel, recovery)
+                self.caught_up(connection, &channel, recovery);
             }
             Done::Repaired(channel, recovery) => self.repaired(channel, recovery),
             Done::Retry(connection, channel) => self.retry(connection, channel),

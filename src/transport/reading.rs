@@ -56,7 +56,7 @@ impl Shard {
                 self.take_input(connection, &mut buffer[..length]);
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {
-                self.poll.read_again(connection)
+                self.poll.read_again(connection);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(_) => self.remove(connection, CloseReason::ClientClosed),

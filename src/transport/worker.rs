@@ -128,7 +128,7 @@ impl Worker {
         match Shard::new(self.context.clone(), self.index, self.front.clone(), drain) {
             Ok(shard) => serve(shard, &inbox).await,
             Err(error) => {
-                tracing::error!(worker = self.index, %error, "the worker's poll cannot be set up")
+                tracing::error!(worker = self.index, %error, "the worker's poll cannot be set up");
             }
         }
     }
