@@ -40,6 +40,8 @@ pub(crate) struct Subscription {
 pub(crate) struct Seen {
     pub(crate) publications: u64,
     pub(crate) gaps: u64,
+    /// Those of channels with history.
+    pub(crate) kept_gaps: u64,
     pub(crate) lost: u64,
     pub(crate) recovered: u64,
     pub(crate) closes: u64,
@@ -247,6 +249,7 @@ impl Subscription {
         let (Some(stands), Some(cursor)) = (position(message), &mut self.cursor) else {
             return assert_eq!(position(message), self.cursor, "no history, no position");
         };
+        seen.kept_gaps += 1;
         match message["dropped"].as_u64() {
             Some(dropped) if stands.epoch == cursor.epoch => {
                 let passed = stands.offset.checked_sub(cursor.offset).expect("not back");
