@@ -221,7 +221,7 @@ impl Fleet {
             }
             (24..26, _) => {
                 self.with(worker, |worker, world| {
-                    worker.remove(world, connection.index)
+                    worker.remove(world, connection.index);
                 });
             }
             _ => {}
