@@ -6,6 +6,7 @@
 //! connection that has something pending, in slices, so that nobody waits for a large fan-out.
 
 mod adopt;
+mod allowance;
 mod catch_up;
 mod closing;
 mod config;

@@ -72,8 +72,8 @@ impl Shard {
         !self.sockets.get_mut(connection).is_none_or(waits) && !self.pauses(connection)
     }
 
-    /// Whether a connection's input waits because half of what may be pending is: one answer takes at most the other
-    /// half. [`Shard::write`] ends the pause.
+    /// Whether a connection's input waits because half of what may be pending is (one answer takes at most the other
+    /// half), or because too many questions are open. [`Shard::read_on`] ends the pause.
     fn pauses(&mut self, connection: ConnectionIndex) -> bool {
         let most = self.context.config.pending_bytes_max / 2;
         let pending = self
@@ -83,8 +83,20 @@ impl Shard {
         let Some(socket) = self.sockets.get_mut(connection) else {
             return false;
         };
-        socket.is_paused = pending > most && !socket.is_closing();
+        let waits = pending > most || !socket.client.may_read_on();
+        socket.is_paused = waits && !socket.is_closing();
         socket.is_paused
+    }
+
+    /// What made a connection's input wait may be over: reads, or waits on.
+    pub(super) fn read_on(&mut self, connection: ConnectionIndex) {
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
+        if std::mem::take(&mut socket.is_paused) {
+            self.go_on(connection);
+            self.poll.read_again(connection);
+        }
     }
 
     /// The peer shut its side, or the connection broke.
