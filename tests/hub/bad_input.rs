@@ -24,78 +24,81 @@ async fn refuses(socket: &mut Socket, text: &str, code: &str, words: &str) {
     assert!(message.contains(words), "{text}: {message}");
 }
 
+/// Messages that are no command, and what the answer says.
+const NO_COMMANDS: &[(&str, &str)] = &[
+    ("", "Invalid JSON"),
+    ("nonsense", "Invalid JSON"),
+    (r#"{"type":"ping""#, "Invalid JSON"),
+    (r#"{"type":"ping"} {}"#, "Invalid JSON"),
+    ("[]", ""),
+    ("5", ""),
+    ("null", ""),
+    ("\"ping\"", ""),
+    ("{}", "Missing message type"),
+    (r#"{"id":1}"#, "Missing message type"),
+    (r#"{"type":null}"#, "Missing message type"),
+    (r#"{"type":7}"#, "type"),
+    (r#"{"type":"fly"}"#, "Unknown message type: fly"),
+    (r#"{"type":""}"#, "Unknown message type: "),
+    (r#"{"type":"subscribe"}"#, "channel is missing"),
+    (r#"{"type":"subscribe","channel":7}"#, "channel"),
+    (r#"{"type":"subscribe","channel":""}"#, ""),
+    (r#"{"type":"subscribe","channel":"a b"}"#, ""),
+    (r#"{"type":"subscribe","channel":"ä"}"#, ""),
+    (r#"{"type":"subscribe","channel":"a\u0000"}"#, ""),
+    (r#"{"type":"subscribe","channel":"~own"}"#, "~"),
+    (r#"{"type":"publish","channel":"~own","data":1}"#, "~"),
+    (
+        r#"{"type":"subscribe","channel":"a","presence":"yes"}"#,
+        "presence",
+    ),
+    (
+        r#"{"type":"subscribe","channel":"a","recover":7}"#,
+        "recover",
+    ),
+    (
+        r#"{"type":"subscribe","channel":"a","recover":{}}"#,
+        "recover",
+    ),
+    (
+        r#"{"type":"subscribe","channel":"a","recover":{"epoch":"e","offset":-1}}"#,
+        "recover.offset",
+    ),
+    (
+        r#"{"type":"subscribe","channel":"a","recover":{"epoch":"e","offset":1.5}}"#,
+        "recover.offset",
+    ),
+    (
+        r#"{"type":"subscribe","channel":"a","recover":{"epoch":"e","offset":18446744073709551616}}"#,
+        "recover.offset",
+    ),
+    (
+        r#"{"type":"subscribe","channel":"a","recover":{"epoch":5,"offset":1}}"#,
+        "recover.epoch",
+    ),
+    (r#"{"type":"history","channel":"a","limit":-1}"#, "limit"),
+    (
+        r#"{"type":"history","channel":"a","limit":4294967296}"#,
+        "limit",
+    ),
+    (r#"{"type":"history","channel":"a","limit":1e99}"#, "limit"),
+    (r#"{"type":"publish","channel":"a"}"#, "data is missing"),
+    (
+        r#"{"type":"publish","channel":"a","data":1,"key":1}"#,
+        "key",
+    ),
+    (r#"{"type":"ping","id":1.5}"#, "id"),
+    (r#"{"type":"ping","id":9223372036854775808}"#, "id"),
+    (r#"{"type":"ping","id":[1]}"#, "id"),
+    (r#"{"type":"refresh"}"#, "token"),
+    (r#"{"type":"update_api_key"}"#, "key"),
+];
+
 #[tokio::test]
 async fn what_is_no_command_is_an_error_and_never_a_disconnect() {
     let hub = hub(&[]).await;
     let mut socket = Socket::open(&hub).await;
-    for (text, words) in [
-        ("", "Invalid JSON"),
-        ("nonsense", "Invalid JSON"),
-        (r#"{"type":"ping""#, "Invalid JSON"),
-        (r#"{"type":"ping"} {}"#, "Invalid JSON"),
-        ("[]", ""),
-        ("5", ""),
-        ("null", ""),
-        ("\"ping\"", ""),
-        ("{}", "Missing message type"),
-        (r#"{"id":1}"#, "Missing message type"),
-        (r#"{"type":null}"#, "Missing message type"),
-        (r#"{"type":7}"#, "type"),
-        (r#"{"type":"fly"}"#, "Unknown message type: fly"),
-        (r#"{"type":""}"#, "Unknown message type: "),
-        (r#"{"type":"subscribe"}"#, "channel is missing"),
-        (r#"{"type":"subscribe","channel":7}"#, "channel"),
-        (r#"{"type":"subscribe","channel":""}"#, ""),
-        (r#"{"type":"subscribe","channel":"a b"}"#, ""),
-        (r#"{"type":"subscribe","channel":"ä"}"#, ""),
-        (r#"{"type":"subscribe","channel":"a\u0000"}"#, ""),
-        (r#"{"type":"subscribe","channel":"~own"}"#, "~"),
-        (r#"{"type":"publish","channel":"~own","data":1}"#, "~"),
-        (
-            r#"{"type":"subscribe","channel":"a","presence":"yes"}"#,
-            "presence",
-        ),
-        (
-            r#"{"type":"subscribe","channel":"a","recover":7}"#,
-            "recover",
-        ),
-        (
-            r#"{"type":"subscribe","channel":"a","recover":{}}"#,
-            "recover",
-        ),
-        (
-            r#"{"type":"subscribe","channel":"a","recover":{"epoch":"e","offset":-1}}"#,
-            "recover.offset",
-        ),
-        (
-            r#"{"type":"subscribe","channel":"a","recover":{"epoch":"e","offset":1.5}}"#,
-            "recover.offset",
-        ),
-        (
-            r#"{"type":"subscribe","channel":"a","recover":{"epoch":"e","offset":18446744073709551616}}"#,
-            "recover.offset",
-        ),
-        (
-            r#"{"type":"subscribe","channel":"a","recover":{"epoch":5,"offset":1}}"#,
-            "recover.epoch",
-        ),
-        (r#"{"type":"history","channel":"a","limit":-1}"#, "limit"),
-        (
-            r#"{"type":"history","channel":"a","limit":4294967296}"#,
-            "limit",
-        ),
-        (r#"{"type":"history","channel":"a","limit":1e99}"#, "limit"),
-        (r#"{"type":"publish","channel":"a"}"#, "data is missing"),
-        (
-            r#"{"type":"publish","channel":"a","data":1,"key":1}"#,
-            "key",
-        ),
-        (r#"{"type":"ping","id":1.5}"#, "id"),
-        (r#"{"type":"ping","id":9223372036854775808}"#, "id"),
-        (r#"{"type":"ping","id":[1]}"#, "id"),
-        (r#"{"type":"refresh"}"#, "token"),
-        (r#"{"type":"update_api_key"}"#, "key"),
-    ] {
+    for (text, words) in NO_COMMANDS {
         refuses(&mut socket, text, "bad_request", words).await;
     }
     let long = "x".repeat(256);
@@ -245,14 +248,20 @@ async fn frames_that_the_rfc_forbids_close_with_their_code() {
         hub.publish("calm", &json!(what)).await;
         assert_eq!(bystander.next().await["data"], what);
     }
+}
+
+#[tokio::test]
+async fn the_format_that_was_agreed_on_and_the_bound_are_kept() {
+    let hub = hub(&[("WS_MAX_MESSAGE_BYTES", "1000")]).await;
     let mut packed = Socket::open_packed(&hub).await;
     packed.send_message(Message::text("{}")).await;
     assert_eq!(packed.closed().await, (1003, "unsupported data".to_owned()));
     // What is just within the bound is taken.
     let mut socket = Socket::open(&hub).await;
+    let ping = r#"{"type":"ping"}"#;
     let fill = " ".repeat(1000 - ping.len());
     socket
-        .send_message(Message::text(format!("{}{fill}", r#"{"type":"ping"}"#)))
+        .send_message(Message::text(format!("{ping}{fill}")))
         .await;
     assert_eq!(socket.next().await["type"], "pong");
 }
