@@ -33,6 +33,8 @@ pub struct Client {
     expires_at: Moment,
     /// Answers that wait for an earlier one. Most clients never have any.
     waiting: Option<Box<Waiting>>,
+    /// Channels that a back end subscribed it to: no token decides about them.
+    granted: Vec<ChannelKey>,
 }
 
 /// The place of an answer in the order of answers.
@@ -156,6 +158,7 @@ impl Client {
             commands: TokenBucket::full(command_rate(rules), now),
             expires_at,
             waiting: None,
+            granted: Vec::new(),
         }
     }
 
@@ -391,13 +394,32 @@ impl Client {
     }
 
     fn forbidden(&self, what: &str) -> Reply {
+        // Who has no role is a user like any other.
+        let role = Some(&*self.identity.role)
+            .filter(|role| !role.is_empty())
+            .unwrap_or("user");
         error(
             ErrorCode::Forbidden,
-            format!(
-                "Unauthorized: role '{}' cannot send '{what}'",
-                self.identity.role
-            ),
+            format!("Unauthorized: role '{role}' cannot send '{what}'"),
         )
+    }
+
+    /// A back end subscribed it to a channel.
+    pub fn grant(&mut self, channel: ChannelKey) {
+        if !self.granted.contains(&channel) {
+            self.granted.push(channel);
+        }
+    }
+
+    /// Whether it may keep a subscription now that its identity is another.
+    pub fn may_keep(&self, channel: &ChannelKey, rules: &Rules) -> bool {
+        self.granted.contains(channel)
+            || may(
+                &self.identity,
+                rules.namespaces.of(channel),
+                Action::Subscribe,
+                channel,
+            )
     }
 
     /// The channels that the token subscribes it to and that it may have.

@@ -165,6 +165,7 @@ impl Shard {
         if !socket.is_websocket() || !matches!(socket.phase, Phase::Open) {
             return;
         }
+        socket.client.grant(channel.clone());
         let connection = ConnectionRef {
             index: connection,
             generation: socket.generation,

@@ -6,11 +6,14 @@ use crate::broker::{BrokerError, Page, Recovery, Start};
 use crate::client::Ticket;
 use crate::hub::{ConnectionIndex, Stage, Subscribed};
 use crate::model::{ChannelKey, Position};
-use crate::protocol::{ClaimedPosition, Reply};
+use crate::protocol::{ClaimedPosition, Push, Reply};
 
 use super::questions::{Done, broker_error};
 use super::shard::Shard;
 use super::socket::{Cause, Joining, Opened};
+
+/// The code of an `unsubscribed` push when the token no longer permits the channel.
+const NOT_PERMITTED: u16 = 2501;
 
 /// Where a new subscriber begins.
 #[derive(Debug)]
@@ -270,6 +273,29 @@ impl Shard {
         let member = Arc::new(socket.client.member());
         let (relay, channel) = (self.context.relay.clone(), channel.clone());
         run_aside(async move { relay.broker().join(&channel, member).await.is_ok() });
+    }
+
+    /// A refreshed token may permit less: ends the subscriptions that it does not, and says so.
+    pub(super) fn end_what_is_not_permitted(&mut self, connection: ConnectionIndex) {
+        let channels: Vec<ChannelKey> = self.hub.subscriptions(connection).cloned().collect();
+        let rules = self.context.rules.clone();
+        for channel in channels {
+            let Some(socket) = self.sockets.get_mut(connection) else {
+                return;
+            };
+            if !socket.client.may_keep(&channel, &rules) {
+                self.unsubscribe(connection, &channel);
+                let (code, reason) = (NOT_PERMITTED, "no longer permitted");
+                self.push(
+                    connection,
+                    &Push::Unsubscribed {
+                        channel,
+                        code,
+                        reason,
+                    },
+                );
+            }
+        }
     }
 
     /// Ends a subscription, begun or not.

@@ -121,6 +121,7 @@ impl Shard {
         match refreshed {
             Some(reply) => {
                 self.answer(connection, id, reply);
+                self.end_what_is_not_permitted(connection);
                 self.schedule(connection);
             }
             None => self.close(connection, crate::model::CloseReason::NotAllowed),
