@@ -7,10 +7,6 @@ use fanfare::config::Settings;
 use fanfare::server::Outcome;
 use fanfare::{app, telemetry};
 
-/// Chosen by measurement: see the allocator's row in `loadtest/README.md`.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// What a shell expects of a process that a second signal ended.
 const EXIT_FORCED: i32 = 130;
 

@@ -569,7 +569,7 @@ async fn a_batch_that_cannot_be_read_says_which_one() {
     )
     .await;
     let many = json!({"channels": vec!["a"; 1001], "data": 1}).to_string();
-    refuses("/hub/broadcast", many, 400, "bad_request", "it has 1001").await;
+    refuses("/hub/broadcast", many, 413, "too_large", "it has 1001").await;
     refuses(
         "/hub/broadcast",
         r#"{"channels":[],"data":1}"#,

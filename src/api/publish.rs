@@ -116,7 +116,11 @@ fn check_count(state: &ApiState, field: &str, count: usize) -> Result<(), ApiErr
         return Ok(());
     }
     let message = format!("{field} must have 1 to {most} entries, it has {count}");
-    Err(ApiError::bad_request(message))
+    let code = match count {
+        0 => ErrorCode::BadRequest,
+        _ => ErrorCode::TooLarge,
+    };
+    Err(ApiError::new(code, message))
 }
 
 fn single(state: &ApiState, item: &Item<'_>) -> Result<Publish, ApiError> {

@@ -1,6 +1,6 @@
 //! What a verified token says.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::Action;
 use crate::model::{ChannelKey, Payload, UserId};
@@ -68,7 +68,15 @@ pub struct Identity {
     pub grants: Option<Box<Grants>>,
 }
 
+/// Nobody, once for all clients that are nobody.
+static NOBODY: LazyLock<Arc<Identity>> = LazyLock::new(|| Arc::new(Identity::anonymous()));
+
 impl Identity {
+    /// Nobody in particular, as all clients that are nobody share it.
+    pub fn nobody() -> Arc<Self> {
+        NOBODY.clone()
+    }
+
     /// Nobody in particular.
     pub fn anonymous() -> Self {
         Self {

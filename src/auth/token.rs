@@ -119,11 +119,11 @@ impl Verifier {
         &self,
         token: Option<&str>,
         now_unix_seconds: u64,
-    ) -> Result<Identity, AuthError> {
+    ) -> Result<Arc<Identity>, AuthError> {
         match token {
-            Some(token) => self.verify(token, now_unix_seconds),
+            Some(token) => self.verify(token, now_unix_seconds).map(Arc::new),
             None if self.config.required => Err(AuthError::Missing),
-            None => Ok(Identity::anonymous()),
+            None => Ok(Identity::nobody()),
         }
     }
 

@@ -72,6 +72,7 @@ pub(super) fn transport(reader: &Reader) -> transport::Config {
         origins: origins(reader),
         pending_bytes_max: reader.size("WS_MAX_BUFFERED_BYTES"),
         pending_messages_max: reader.size("WS_MAX_BUFFERED_MESSAGES"),
+        socket_buffer_bytes: reader.size("WS_SOCKET_BUFFER_BYTES"),
         total_pending_bytes_max: reader.size("WS_TOTAL_BUFFERED_BYTES"),
         message_bytes_max: reader.size("WS_MAX_MESSAGE_BYTES"),
         intake_capacity: reader.size("INTAKE_CAPACITY"),

@@ -184,6 +184,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Authentication, "ALLOW_CREDENTIALS", Boolean, Value("false"), "", "Whether browsers may send cookies along; refused together with ALLOW_ORIGINS=*."),
 
     row(Connections, "WS_MAX_BUFFERED_BYTES", Integer(4096, BYTES), Value("2000000"), "bytes", "The most pending bytes of one connection; a frame that many share counts in full.").memory("this for each connection, within WS_TOTAL_BUFFERED_BYTES"),
+    row(Connections, "WS_SOCKET_BUFFER_BYTES", Integer(4_096, 1_073_741_824), Value("131072"), "bytes", "The most bytes that the system itself keeps for one connection that does not read; beside WS_MAX_BUFFERED_BYTES, and outside the process.").memory("twice its value a connection, in the kernel"),
     row(Connections, "WS_MAX_BUFFERED_MESSAGES", Integer(1, MANY), Value("20000"), "messages", "The most pending messages of one connection.").memory("about 64 bytes each beside their bytes"),
     row(Connections, "WS_TOTAL_BUFFERED_BYTES", Integer(4096, BYTES), Computed("a quarter of the memory, at least WS_MAX_BUFFERED_BYTES for each worker"), "bytes", "The most pending bytes of the process, split evenly over the workers; a frame that many share counts once, and the slowest connections go first.").memory("this"),
     row(Connections, "WS_MAX_MESSAGE_BYTES", Integer(128, BYTES), Computed("65536, at most WS_MAX_BUFFERED_BYTES"), "bytes", "The most bytes of one message from a client; a longer one closes the connection (1009).").memory("this for each connection that is in the middle of a message"),

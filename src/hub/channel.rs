@@ -31,6 +31,10 @@ pub struct Channel {
     pub(super) position: Option<Position>,
     /// How far the stream is known.
     pub(super) stage: Stage,
+    /// Whether the epoch changed and no publication has named it yet.
+    pub(super) is_epoch_untold: bool,
+    /// The highest offset that came before the broker said where the stream stands.
+    pub(super) seen_early: u64,
     /// What happens to its slow consumers.
     pub(super) overflow: OverflowPolicy,
 }
@@ -44,6 +48,8 @@ impl Channel {
             paused: 0,
             position: None,
             stage: Stage::Starting,
+            is_epoch_untold: false,
+            seen_early: 0,
             overflow,
         }
     }

@@ -7,7 +7,7 @@ use crate::model::{
 };
 
 use super::channel::Stage;
-use super::connection::Connection;
+use super::connection::{Connection, Cursor};
 use super::frame::{Contents, Frame};
 use super::send_queue::SendQueue;
 use super::{ChannelIndex, ConnectionIndex, Hub};
@@ -15,6 +15,9 @@ use super::{ChannelIndex, ConnectionIndex, Hub};
 /// The most bytes of publications that are joined into one frame. Joining halves the cost of a burst; the bound keeps
 /// a queue's steps small against its capacity.
 const JOINED_BYTES_MAX: usize = 32 * 1024;
+
+/// A joined frame is at most this part of what may be pending: it must never be the frame itself that does not fit.
+const JOINED_PART: usize = 8;
 
 /// What a delivery did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,7 +55,10 @@ impl Hub {
             return Verdict::Unwanted;
         };
         match slot.stage {
-            Stage::Starting => return Verdict::PassOver,
+            Stage::Starting => {
+                slot.seen_early = slot.seen_early.max(offset);
+                return Verdict::PassOver;
+            }
             Stage::Repairing { seen } => {
                 slot.stage = Stage::Repairing {
                     seen: seen.max(offset),
@@ -101,11 +107,15 @@ impl Hub {
         let Stage::Repairing { seen } = slot.stage else {
             return false;
         };
+        slot.is_epoch_untold |= slot.position.is_some_and(|old| old.epoch != position.epoch);
         slot.position = Some(position);
         let again = !is_whole || seen > position.offset;
-        if !again {
-            slot.stage = Stage::Live;
-        }
+        // What was seen so far came before the next read is asked, which therefore covers it, or it is of an epoch that
+        // was left and no read will ever reach its offset.
+        slot.stage = match again {
+            true => Stage::Repairing { seen: 0 },
+            false => Stage::Live,
+        };
         again
     }
 
@@ -119,6 +129,7 @@ impl Hub {
         encode: &mut dyn Encode,
     ) -> Delivered {
         let mut delivered = Delivered::default();
+        let first_of_epoch = self.takes_note_of_epoch(channel, publications) || first_of_epoch;
         for format in WireFormat::ALL {
             let Some(slot) = self.channels.get(channel as usize) else {
                 break;
@@ -140,6 +151,17 @@ impl Hub {
         delivered
     }
 
+    /// Whether these are the first publications of an epoch that began without one.
+    fn takes_note_of_epoch(
+        &mut self,
+        channel: ChannelIndex,
+        publications: &[Arc<Publication>],
+    ) -> bool {
+        let slot = self.channels.get_mut(channel as usize);
+        slot.filter(|_| !publications.is_empty())
+            .is_some_and(|slot| std::mem::take(&mut slot.is_epoch_untold))
+    }
+
     /// One frame of as many publications as are to be joined.
     fn encode_some(
         &mut self,
@@ -152,26 +174,28 @@ impl Hub {
     ) -> (Frame, usize) {
         let slot = &self.channels[channel as usize];
         let epoch = slot.position.map(|position| position.epoch);
+        let bytes_max = JOINED_BYTES_MAX.min(self.limits.pending_bytes_max / JOINED_PART);
+        let joined_max = match joins {
+            true => (self.limits.pending_messages_max / JOINED_PART).max(1),
+            false => 1,
+        };
         self.scratch.clear();
         let mut taken = 0;
-        for publication in publications {
-            encode.publication(
-                format,
-                &slot.key,
-                publication,
-                epoch,
-                first && taken == 0,
-                &mut self.scratch,
-            );
-            taken += 1;
-            if !joins || self.scratch.len() >= JOINED_BYTES_MAX {
+        for publication in publications.iter().take(joined_max) {
+            let end = self.scratch.len();
+            let first = first && taken == 0;
+            let out = &mut self.scratch;
+            encode.publication(format, &slot.key, publication, epoch, first, out);
+            if taken > 0 && self.scratch.len() > bytes_max {
+                self.scratch.truncate(end);
                 break;
             }
+            taken += 1;
         }
         let last = &publications[taken - 1];
         let contents = Contents {
             publications: super::index(taken),
-            last_offset: last.offset,
+            last: epoch.map(|epoch| Position::new(epoch, last.offset)),
             key: last.key.clone(),
         };
         (Frame::new(&self.scratch, contents, &self.ledger), taken)
@@ -199,7 +223,7 @@ impl Hub {
         let Some(slot) = channels.get(channel as usize) else {
             return;
         };
-        let (key, position) = (&slot.key, slot.position);
+        let key = &slot.key;
         let mut dirty = Vec::new();
         for subscriber in &slot.live[format.index()] {
             let Some(entry) = connections.get_mut(*subscriber as usize) else {
@@ -208,21 +232,26 @@ impl Hub {
             if entry.is_closing {
                 continue;
             }
+            let event_id = entry
+                .cursor
+                .as_mut()
+                .map(|cursor| event_id(cursor, channel, frame, encode, ledger, scratch));
             let room = Room {
                 limits,
                 ledger,
                 key,
-                position,
                 policy: slot.overflow,
                 channel,
+                bytes: frame.len() + event_id.as_ref().map_or(0, Frame::len),
+                messages: frame.contents().publications as usize,
             };
             if !room.make(entry, frame, encode, scratch, delivered) {
                 entry.is_closing = true;
                 overflowed.push(*subscriber);
                 continue;
             }
-            if entry.cursor.is_some() {
-                push_event_id(entry, channel, position, frame, encode, ledger, scratch);
+            if let Some(event_id) = event_id {
+                entry.queue.push_publications(event_id, channel);
             }
             entry.queue.push_publications(frame.clone(), channel);
             delivered.deliveries += u64::from(frame.contents().publications);
@@ -293,6 +322,8 @@ impl Hub {
             return 0;
         };
         slot.position = position;
+        // The `gap` names it.
+        slot.is_epoch_untold = false;
         let (key, live) = (slot.key.clone(), slot.live.clone());
         let mut told = 0;
         for (format, subscribers) in WireFormat::ALL.into_iter().zip(&live) {
@@ -300,12 +331,32 @@ impl Hub {
             encode.gap(format, &key, dropped, position, &mut self.scratch);
             let frame = Frame::new(&self.scratch, Contents::default(), &self.ledger);
             for subscriber in subscribers {
-                self.move_cursor(*subscriber, channel, position);
-                self.send_frame(*subscriber, frame.clone());
+                let frame = self.with_event_id(*subscriber, channel, position, &frame, encode);
+                self.send_frame(*subscriber, frame);
                 told += 1;
             }
         }
         told
+    }
+
+    /// The frame, behind an `id:` line where the connection is a stream of several channels.
+    fn with_event_id(
+        &mut self,
+        connection: ConnectionIndex,
+        channel: ChannelIndex,
+        position: Option<Position>,
+        frame: &Frame,
+        encode: &mut dyn Encode,
+    ) -> Frame {
+        let entry = self.connections.get_mut(connection as usize);
+        let Some(cursor) = entry.and_then(|entry| entry.cursor.as_mut()) else {
+            return frame.clone();
+        };
+        cursor.move_to(channel, position);
+        self.scratch.clear();
+        encode.event_id(&cursor.positions, cursor.hash, &mut self.scratch);
+        self.scratch.extend_from_slice(frame.bytes());
+        Frame::new(&self.scratch, Contents::default(), &self.ledger)
     }
 
     /// Appends bytes for one connection: an answer, a push, a control frame. A queue that has no room for it
@@ -329,7 +380,11 @@ impl Hub {
         if entry.is_closing {
             return;
         }
-        if entry.queue.pending_bytes() + frame.len() > self.limits.pending_bytes_max {
+        // Small answers cost more than their bytes: the count is bounded for them too.
+        let messages = frame.contents().publications.max(1) as usize;
+        if entry.queue.pending_bytes() + frame.len() > self.limits.pending_bytes_max
+            || entry.queue.pending_messages() + messages > self.limits.pending_messages_max
+        {
             entry.is_closing = true;
             self.overflowed.push(connection);
             return;
@@ -404,22 +459,31 @@ impl Hub {
         std::mem::take(&mut self.overflowed)
     }
 
-    /// When all queues together hold more than they may: the connections with the most pending bytes, blocked ones
-    /// only, so that it is the slowest who go. They are overflowed from now on.
+    /// When all queues together hold more than they may: the connections with the most pending bytes go, the blocked
+    /// ones first, so that it is the slowest. They are overflowed from now on.
     pub fn shed(&mut self) {
-        let held = self.ledger.held();
-        if held <= self.limits.total_pending_bytes_max {
+        let most = self.limits.total_pending_bytes_max;
+        if self.ledger.held() <= most {
+            return;
+        }
+        // Down to nine tenths, so that the next frame does not look for victims again.
+        self.shed_down_to(most / 10 * 9, true);
+        // Whoever else is behind has not been asked yet whether it takes anything: no more of them than must be.
+        self.shed_down_to(most, false);
+    }
+
+    fn shed_down_to(&mut self, target: usize, is_blocked: bool) {
+        if self.ledger.held() <= target {
             return;
         }
         let mut slow: Vec<(usize, ConnectionIndex)> = self
             .connections
             .iter()
-            .filter(|(_, entry)| entry.is_blocked && !entry.is_closing)
+            .filter(|(_, entry)| entry.is_blocked == is_blocked && !entry.is_closing)
             .map(|(at, entry)| (entry.queue.pending_bytes(), super::index(at)))
+            .filter(|(pending, _)| *pending > 0)
             .collect();
         slow.sort_unstable_by(|a, b| b.cmp(a));
-        // Down to nine tenths, so that the next frame does not look for victims again.
-        let target = self.limits.total_pending_bytes_max / 10 * 9;
         for (_, connection) in slow {
             if self.ledger.held() <= target {
                 break;
@@ -438,9 +502,11 @@ struct Room<'a> {
     limits: &'a super::Limits,
     ledger: &'a super::Ledger,
     key: &'a ChannelKey,
-    position: Option<Position>,
     policy: OverflowPolicy,
     channel: ChannelIndex,
+    /// How much is to be appended.
+    bytes: usize,
+    messages: usize,
 }
 
 /// Bytes to keep free for the `gap` that a policy puts into the queue.
@@ -456,19 +522,17 @@ impl Room<'_> {
         scratch: &mut Vec<u8>,
         delivered: &mut Delivered,
     ) -> bool {
-        if self.fits(&entry.queue, frame) {
+        if self.fits(&entry.queue) {
             return true;
         }
-        let (bytes, messages) = self.lacking(&entry.queue, frame);
+        let (bytes, messages) = self.lacking(&entry.queue);
         let dropped = match self.policy {
             OverflowPolicy::Disconnect => return false,
             OverflowPolicy::DropOldest => entry.queue.drop_oldest(self.channel, bytes, messages),
             OverflowPolicy::Latest => entry.queue.keep_latest(self.channel, frame),
         };
         if dropped.publications > 0 {
-            let position = self
-                .position
-                .map(|top| Position::new(top.epoch, dropped.last_offset));
+            let position = dropped.position;
             scratch.clear();
             encode.gap(
                 entry.format,
@@ -478,9 +542,8 @@ impl Room<'_> {
                 scratch,
             );
             let contents = Contents {
-                publications: 0,
-                last_offset: dropped.last_offset,
-                key: None,
+                last: position,
+                ..Contents::default()
             };
             entry.queue.insert_gap(
                 self.channel,
@@ -488,21 +551,20 @@ impl Room<'_> {
                 dropped,
             );
             delivered.dropped += u64::from(dropped.fresh);
-            delivered.gaps += 1;
+            delivered.gaps += u64::from(!dropped.had_gap);
         }
-        self.fits(&entry.queue, frame)
+        self.fits(&entry.queue)
     }
 
-    fn fits(&self, queue: &SendQueue, frame: &Frame) -> bool {
-        queue.pending_bytes() + frame.len() <= self.limits.pending_bytes_max
-            && queue.pending_messages() + frame.contents().publications as usize
-                <= self.limits.pending_messages_max
+    fn fits(&self, queue: &SendQueue) -> bool {
+        queue.pending_bytes() + self.bytes <= self.limits.pending_bytes_max
+            && queue.pending_messages() + self.messages <= self.limits.pending_messages_max
     }
 
     /// How many bytes and messages must go, room for a `gap` among them.
-    fn lacking(&self, queue: &SendQueue, frame: &Frame) -> (usize, usize) {
-        let bytes = queue.pending_bytes() + frame.len() + GAP_BYTES;
-        let messages = queue.pending_messages() + frame.contents().publications as usize + 1;
+    fn lacking(&self, queue: &SendQueue) -> (usize, usize) {
+        let bytes = queue.pending_bytes() + self.bytes + GAP_BYTES;
+        let messages = queue.pending_messages() + self.messages + 1;
         (
             bytes.saturating_sub(self.limits.pending_bytes_max),
             messages.saturating_sub(self.limits.pending_messages_max),
@@ -511,23 +573,16 @@ impl Room<'_> {
 }
 
 /// The `id:` line before an event of a stream of several channels.
-fn push_event_id(
-    entry: &mut Connection,
+fn event_id(
+    cursor: &mut Cursor,
     channel: ChannelIndex,
-    position: Option<Position>,
     frame: &Frame,
     encode: &mut dyn Encode,
     ledger: &super::Ledger,
     scratch: &mut Vec<u8>,
-) {
-    let Some(cursor) = entry.cursor.as_mut() else {
-        return;
-    };
-    let at = position.map(|top| Position::new(top.epoch, frame.contents().last_offset));
-    cursor.move_to(channel, at);
+) -> Frame {
+    cursor.move_to(channel, frame.contents().last);
     scratch.clear();
     encode.event_id(&cursor.positions, cursor.hash, scratch);
-    entry
-        .queue
-        .push(Frame::new(scratch, Contents::default(), ledger));
+    Frame::new(scratch, Contents::default(), ledger)
 }

@@ -5,6 +5,8 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::model::Position;
+
 /// How many bytes of frames a worker holds, each frame counted once however many queues share it.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger(Rc<Cell<usize>>);
@@ -21,8 +23,8 @@ impl Ledger {
 pub struct Contents {
     /// How many publications the frame carries; 0 for a reply, a push or a control frame.
     pub publications: u32,
-    /// The offset of the last of them; 0 without history.
-    pub last_offset: u64,
+    /// Where the last of them stands; `None` without history.
+    pub last: Option<Position>,
     /// What `latest` keeps one of; `None` stands for the channel.
     pub key: Option<Arc<str>>,
 }

@@ -24,6 +24,7 @@ use connection::{Connection, Cursor, PAUSED, Subscription};
 pub use fan_out::{Delivered, Verdict};
 pub use frame::{Contents, Frame, Ledger};
 use pending::Pending;
+use send_queue::NO_CHANNEL;
 pub use send_queue::SendQueue;
 
 use crate::model::{ChannelKey, OverflowPolicy, Position, WireFormat};
@@ -97,6 +98,9 @@ impl Hub {
         self.unsubscribe_all(connection, vacated);
         if self.connections.contains(connection as usize) {
             self.connections.remove(connection as usize);
+            // The next connection of this index did not overflow.
+            self.overflowed
+                .retain(|overflowed| *overflowed != connection);
         }
     }
 
@@ -191,20 +195,26 @@ impl Hub {
         overflow: OverflowPolicy,
         watches: bool,
     ) -> Subscribed {
-        let (channel, is_first) = self.channel_of(key, overflow);
-        let Some(entry) = self.connections.get_mut(connection as usize) else {
+        if !self.connections.contains(connection as usize) {
             return Subscribed::Already;
-        };
+        }
+        let (channel, is_first) = self.channel_of(key, overflow);
+        let entry = &mut self.connections[connection as usize];
         match entry.find(channel) {
             Ok(_) => return Subscribed::Already,
-            Err(at) => entry.subscriptions.insert(
-                at,
-                Subscription {
-                    channel,
-                    index: PAUSED,
-                    watches,
-                },
-            ),
+            Err(at) => {
+                let (index, subscriptions) = (PAUSED, &mut entry.subscriptions);
+                // Most connections have one subscription: no more is taken than that needs.
+                subscriptions.reserve_exact(usize::from(subscriptions.is_empty()));
+                subscriptions.insert(
+                    at,
+                    Subscription {
+                        channel,
+                        index,
+                        watches,
+                    },
+                );
+            }
         }
         let slot = &mut self.channels[channel as usize];
         slot.paused += 1;
@@ -227,12 +237,23 @@ impl Hub {
         (channel, true)
     }
 
-    /// The broker said where the stream stands: publications after `position` are delivered.
-    pub fn start(&mut self, channel: ChannelIndex, position: Option<Position>) {
-        if let Some(slot) = self.channels.get_mut(channel as usize) {
-            slot.position = position;
-            slot.stage = Stage::Live;
+    /// The broker said where the stream stands: publications after `position` are delivered. Answers whether the stream
+    /// must be read again from here, because one of them came already and was passed over.
+    ///
+    /// Interest that ended and began again brings two answers. The second does not move a stream that goes on: what
+    /// stands between the two may have been delivered, may be on its way, or was missed, and only reading tells.
+    pub fn start(&mut self, channel: ChannelIndex, position: Option<Position>) -> bool {
+        let Some(slot) = self.channels.get_mut(channel as usize) else {
+            return false;
+        };
+        if slot.stage != Stage::Starting {
+            return position
+                .zip(slot.position)
+                .is_some_and(|(new, own)| new.epoch != own.epoch || new.offset > own.offset);
         }
+        slot.position = position;
+        slot.stage = Stage::Live;
+        position.is_some_and(|position| slot.seen_early > position.offset)
     }
 
     /// From now on the connection receives what is delivered in the channel.
@@ -300,9 +321,10 @@ impl Hub {
     /// Makes the connection an event stream of several channels: each event gets an `id:` line of its own, with the
     /// positions in the order of `channels`.
     pub fn set_cursor(&mut self, connection: ConnectionIndex, channels: &[ChannelKey], hash: u64) {
+        // A channel that is not subscribed to keeps its place: the id counts places.
         let slots: Vec<u32> = channels
             .iter()
-            .filter_map(|key| self.find_channel(key))
+            .map(|key| self.find_channel(key).unwrap_or(NO_CHANNEL))
             .collect();
         if let Some(entry) = self.connections.get_mut(connection as usize) {
             let positions = vec![None; slots.len()];

@@ -5,20 +5,41 @@ use std::collections::{HashSet, VecDeque};
 use std::io::IoSlice;
 
 use super::frame::Frame;
+use crate::model::Position;
 
 /// Names the channel of an entry within one hub.
 pub(super) type Slot = u32;
 
 /// The slot of entries that belong to no channel: replies, pushes for one client, control frames. No policy drops them.
-const NO_CHANNEL: Slot = Slot::MAX;
+pub(super) const NO_CHANNEL: Slot = Slot::MAX;
 
-/// One frame in a queue.
+/// One frame in a queue. What is not a publication of its channel and no `gap` either is the `id:` line of the one
+/// that follows: the two are pushed, and leave, together.
 #[derive(Debug, Clone)]
 struct Entry {
     frame: Frame,
     channel: Slot,
     /// In a `gap`: how many publications it stands for. 0 in every other entry.
     dropped: u32,
+}
+
+impl Entry {
+    fn is_gap(&self) -> bool {
+        self.dropped > 0
+    }
+
+    fn is_event_id(&self) -> bool {
+        self.channel != NO_CHANNEL && !self.is_gap() && self.frame.contents().publications == 0
+    }
+
+    /// What it counts against the bound of messages: an `id:` line counts with its publication.
+    fn weight(&self) -> u32 {
+        if self.is_event_id() {
+            0
+        } else {
+            self.frame.contents().publications.max(1)
+        }
+    }
 }
 
 /// Most connections have nothing pending or one frame: neither allocates.
@@ -53,15 +74,43 @@ pub(super) struct Dropped {
     pub(super) publications: u32,
     /// How many of them this call took out.
     pub(super) fresh: u32,
-    /// The offset of the last one.
-    pub(super) last_offset: u64,
-    /// Where in the queue the `gap` belongs.
-    at: usize,
+    /// Whether an earlier `gap` was among what was taken.
+    pub(super) had_gap: bool,
+    /// Where the stream stands at the place of the `gap`: what follows it in the queue comes after this.
+    pub(super) position: Option<Position>,
+    /// Where in the queue the `gap` belongs: where the first of them stood. Not later, because what is kept between
+    /// two of them would tell the client that it stands behind the first, and it would come back from there.
+    at: Option<usize>,
+    /// Whether a publication of the channel that stays was passed since.
+    is_passed: bool,
+}
+
+impl Dropped {
+    fn note(&mut self, entry: &Entry, at: usize) {
+        if entry.is_gap() {
+            self.publications += entry.dropped;
+            self.had_gap = true;
+        } else {
+            let publications = entry.frame.contents().publications;
+            self.publications += publications;
+            self.fresh += publications;
+        }
+        if !self.is_passed {
+            self.position = entry.frame.contents().last;
+        }
+        self.at.get_or_insert(at);
+    }
 }
 
 impl SendQueue {
     /// Whether nothing is pending.
     pub fn is_empty(&self) -> bool {
+        matches!(self.entries, Entries::Empty)
+    }
+
+    /// Whether it holds no memory beside itself.
+    #[cfg(test)]
+    pub(super) fn owns_nothing(&self) -> bool {
         matches!(self.entries, Entries::Empty)
     }
 
@@ -84,7 +133,7 @@ impl SendQueue {
         });
     }
 
-    /// Appends publications of a channel.
+    /// Appends publications of a channel, or the `id:` line of the publication that is pushed next.
     pub(super) fn push_publications(&mut self, frame: Frame, channel: Slot) {
         self.push_entry(Entry {
             frame,
@@ -95,7 +144,7 @@ impl SendQueue {
 
     fn push_entry(&mut self, entry: Entry) {
         self.pending_bytes += entry.frame.len();
-        self.pending_messages += weight(&entry);
+        self.pending_messages += entry.weight();
         self.entries = match std::mem::take(&mut self.entries) {
             Entries::Empty => Entries::One(entry),
             Entries::One(first) => Entries::Many(Box::new(VecDeque::from([first, entry]))),
@@ -154,40 +203,81 @@ impl SendQueue {
         self.recount();
     }
 
-    /// Takes the oldest publications of `channel` until `bytes` and `messages` are free of it, or none are left.
+    /// Takes the oldest publications of `channel` until `bytes` and `messages` are free of it, or none are left. Costs
+    /// what stands before them and not what stands behind: a slow consumer comes here with every publication.
     pub(super) fn drop_oldest(&mut self, channel: Slot, bytes: usize, messages: usize) -> Dropped {
-        let (mut freed_bytes, mut freed_messages) = (0, 0);
-        self.drop_where(channel, |entry, _| {
-            let go_on = freed_bytes < bytes || freed_messages < messages;
-            if go_on {
-                freed_bytes += entry.frame.len();
-                freed_messages += weight(entry) as usize;
+        let (bytes_before, messages_before) = (self.pending_bytes, self.pending_messages());
+        let mut dropped = Dropped::default();
+        let mut at = self.first_droppable();
+        let mut entries = self.take_many();
+        while let Some(entry) = entries.get(at) {
+            let is_enough = bytes_before - self.pending_bytes >= bytes
+                && messages_before - self.pending_messages() >= messages;
+            if is_enough {
+                break;
             }
-            go_on
-        })
+            // The `id:` line of the first stays, for the `gap`.
+            if entry.channel != channel || (entry.is_event_id() && dropped.at.is_none()) {
+                at += 1;
+                continue;
+            }
+            if !entry.is_event_id() {
+                dropped.note(entry, at);
+            }
+            self.pending_bytes -= entry.frame.len();
+            self.pending_messages -= entry.weight();
+            entries.remove(at);
+        }
+        self.put_back(entries);
+        dropped
     }
 
     /// Takes the publications of `channel` that a later pending one of the same key, or `next`, replaces.
     pub(super) fn keep_latest(&mut self, channel: Slot, next: &Frame) -> Dropped {
-        let mut newest = HashSet::from([next.contents().key.clone()]);
+        let replaced = self.replaced(channel, next);
+        let start = self.first_droppable();
+        let mut dropped = Dropped::default();
+        let mut kept = VecDeque::new();
+        let mut event_id = None;
+        for (index, entry) in self.take_many().drain(..).enumerate() {
+            if index < start || entry.channel != channel {
+                kept.push_back(entry);
+            } else if entry.is_event_id() {
+                event_id = Some(entry);
+            } else if entry.is_gap() || replaced.binary_search_by(|at| index.cmp(at)).is_ok() {
+                // The `id:` line of the first stays, for the `gap`.
+                kept.extend(event_id.take().filter(|_| dropped.at.is_none()));
+                dropped.note(&entry, kept.len());
+            } else {
+                dropped.is_passed = dropped.at.is_some();
+                kept.extend(event_id.take());
+                kept.push_back(entry);
+            }
+        }
+        self.put_back(Box::new(kept));
+        self.recount();
+        dropped
+    }
+
+    /// Where publications stand that a later one of their key replaces; the last first.
+    fn replaced(&self, channel: Slot, next: &Frame) -> Vec<usize> {
+        let mut newest = HashSet::from([&next.contents().key]);
         let mut replaced = Vec::new();
         let start = self.first_droppable();
         let entries: Vec<&Entry> = self.iter().collect();
         for (index, entry) in entries.iter().enumerate().skip(start).rev() {
-            if entry.channel != channel || entry.dropped > 0 {
-                continue;
-            }
-            let key = &entry.frame.contents().key;
-            if !newest.insert(key.clone()) {
+            if entry.channel == channel
+                && !entry.is_gap()
+                && !entry.is_event_id()
+                && !newest.insert(&entry.frame.contents().key)
+            {
                 replaced.push(index);
             }
         }
-        self.drop_where(channel, |_, index| {
-            replaced.binary_search_by(|at| index.cmp(at)).is_ok()
-        })
+        replaced
     }
 
-    /// Puts the `gap` frame where the dropped publications stood.
+    /// Puts the `gap` frame where the first of the dropped publications stood.
     pub(super) fn insert_gap(&mut self, channel: Slot, frame: Frame, dropped: Dropped) {
         let entry = Entry {
             frame,
@@ -198,49 +288,11 @@ impl SendQueue {
             return self.push_entry(entry);
         }
         self.pending_bytes += entry.frame.len();
-        self.pending_messages += 1;
+        self.pending_messages += entry.weight();
         let mut entries = self.take_many();
-        let at = dropped.at.min(entries.len());
+        let at = dropped.at.unwrap_or(entries.len()).min(entries.len());
         entries.insert(at, entry);
-        self.entries = Entries::Many(entries);
-    }
-
-    /// Removes entries of `channel` that `drop` names, and any earlier `gap` of that channel with them.
-    fn drop_where(
-        &mut self,
-        channel: Slot,
-        mut drop: impl FnMut(&Entry, usize) -> bool,
-    ) -> Dropped {
-        let start = self.first_droppable();
-        let mut dropped = Dropped::default();
-        let mut kept = VecDeque::new();
-        for (index, entry) in self.take_many().drain(..).enumerate() {
-            let is_gap = entry.channel == channel && entry.dropped > 0 && index >= start;
-            let goes = index >= start
-                && entry.channel == channel
-                && !is_gap
-                && entry.frame.contents().publications > 0
-                && drop(&entry, index);
-            if is_gap {
-                dropped.publications += entry.dropped;
-                dropped.last_offset = dropped.last_offset.max(entry.frame.contents().last_offset);
-                dropped.at = kept.len();
-            } else if goes {
-                dropped.fresh += entry.frame.contents().publications;
-                dropped.publications += entry.frame.contents().publications;
-                dropped.last_offset = entry.frame.contents().last_offset;
-                dropped.at = kept.len();
-            } else {
-                kept.push_back(entry);
-            }
-        }
-        self.entries = if kept.is_empty() {
-            Entries::Empty
-        } else {
-            Entries::Many(Box::new(kept))
-        };
-        self.recount();
-        dropped
+        self.put_back(entries);
     }
 
     /// The first entry that a policy may take: not one that was written in part.
@@ -257,17 +309,26 @@ impl SendQueue {
         }
     }
 
+    #[allow(clippy::box_collection, reason = "it goes back as it was taken")]
+    fn put_back(&mut self, entries: Box<VecDeque<Entry>>) {
+        self.entries = if entries.is_empty() {
+            Entries::Empty
+        } else {
+            Entries::Many(entries)
+        };
+    }
+
     fn recount(&mut self) {
         let bytes: usize = self.iter().map(|entry| entry.frame.len()).sum();
         self.pending_bytes = bytes - (self.written as usize).min(bytes);
-        self.pending_messages = self.iter().map(weight).sum();
+        self.pending_messages = self.iter().map(Entry::weight).sum();
     }
 
     /// The length and the weight of the first entry.
     fn first(&self) -> Option<(usize, u32)> {
         self.iter()
             .next()
-            .map(|entry| (entry.frame.len(), weight(entry)))
+            .map(|entry| (entry.frame.len(), entry.weight()))
     }
 
     fn pop_front(&mut self) {
@@ -275,11 +336,7 @@ impl SendQueue {
             Entries::Empty | Entries::One(_) => Entries::Empty,
             Entries::Many(mut entries) => {
                 entries.pop_front();
-                if entries.is_empty() {
-                    Entries::Empty
-                } else {
-                    Entries::Many(entries)
-                }
+                return self.put_back(entries);
             }
         };
     }
@@ -294,16 +351,17 @@ impl SendQueue {
     }
 }
 
-fn weight(entry: &Entry) -> u32 {
-    entry.frame.contents().publications.max(1)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::super::frame::{Contents, Ledger};
     use super::*;
+    use crate::model::Epoch;
+
+    fn at(offset: u64) -> Position {
+        Position::new(Epoch::from_bits(1), offset)
+    }
 
     fn reply(text: &str) -> Frame {
         Frame::new(text.as_bytes(), Contents::default(), &Ledger::default())
@@ -312,7 +370,7 @@ mod tests {
     fn publication(text: &str, offset: u64, key: Option<&str>) -> Frame {
         let contents = Contents {
             publications: 1,
-            last_offset: offset,
+            last: Some(at(offset)),
             key: key.map(Arc::from),
         };
         Frame::new(text.as_bytes(), contents, &Ledger::default())
@@ -357,7 +415,7 @@ mod tests {
         queue.push_publications(publication("p3", 3, None), 7);
         queue.advance(1);
         let dropped = queue.drop_oldest(7, 2, 0);
-        assert_eq!((dropped.publications, dropped.last_offset), (1, 2));
+        assert_eq!((dropped.publications, dropped.position), (1, Some(at(2))));
         queue.insert_gap(7, reply("<gap>"), dropped);
         assert_eq!(text(&queue), "1r<gap>o1p3");
         assert_eq!(queue.pending_bytes(), "1r<gap>o1p3".len());
@@ -371,10 +429,11 @@ mod tests {
         }
         let first = queue.drop_oldest(7, 1, 1);
         queue.insert_gap(7, reply("<1>"), first);
-        let second = queue.drop_oldest(7, 1, 1);
+        // As much as the new one and the old `gap`: that one leaves too.
+        let second = queue.drop_oldest(7, 4, 2);
         assert_eq!(
-            (second.publications, second.fresh, second.last_offset),
-            (2, 1, 2)
+            (second.publications, second.fresh, second.position),
+            (2, 1, Some(at(2)))
         );
         queue.insert_gap(7, reply("<2>"), second);
         assert_eq!(text(&queue), "<2>pp");
@@ -392,7 +451,7 @@ mod tests {
             queue.push_publications(publication(name, offset, Some(key)), 7);
         }
         let dropped = queue.keep_latest(7, &publication("b5", 5, Some("b")));
-        assert_eq!((dropped.publications, dropped.last_offset), (2, 2));
+        assert_eq!((dropped.publications, dropped.position), (2, Some(at(2))));
         queue.insert_gap(7, reply("<gap>"), dropped);
         assert_eq!(text(&queue), "<gap>a3c4");
     }

@@ -16,7 +16,11 @@ pub struct ClientId(u128);
 impl ClientId {
     /// A fresh random id.
     pub fn random() -> Self {
-        Self(uuid::Uuid::new_v4().as_u128())
+        Self(
+            uuid::Builder::from_random_bytes(rand::random())
+                .into_uuid()
+                .as_u128(),
+        )
     }
 
     /// The id of these bits; for tests and codecs.

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use mio::net::TcpStream;
+use socket2::SockRef;
+
 use crate::client::Client;
 use crate::hub::ConnectionIndex;
-use crate::model::{ChannelKey, CloseReason, Encode as _, WireFormat};
+use crate::model::{ChannelKey, CloseReason, ConnectionPermit, Encode as _, WireFormat};
 use crate::protocol::plain::encode_push;
 use crate::protocol::{ClaimedPosition, Connected, Push, sse};
 
@@ -30,32 +33,63 @@ impl Shard {
             identity,
             session_id,
             refused,
+            head,
             ..
         } = ticket;
-        let (format, carrier, stream_of_events) = match purpose {
-            Purpose::Echo => (WireFormat::Json, Carrier::Echo(None), None),
-            Purpose::Messages(format) => (format, Carrier::WebSocket(None), None),
-            Purpose::Events(events) if events.channels.len() == 1 => {
-                (WireFormat::Sse, Carrier::Events, Some(events))
-            }
-            Purpose::Events(events) => (WireFormat::SseMany, Carrier::Events, Some(events)),
+        let carrier = match &purpose {
+            Purpose::Echo => Carrier::Echo(None),
+            Purpose::Messages(_) => Carrier::WebSocket(None),
+            Purpose::Events(_) => Carrier::Events,
         };
-        let mut stream = mio::net::TcpStream::from_std(stream);
+        let jitter = self.tools.jitter();
+        let unix = unix_time().as_secs();
+        let client = Client::new(
+            identity,
+            session_id,
+            &self.context.rules,
+            self.clock.now,
+            unix,
+            jitter,
+        );
+        let Some(connection) = self.insert(stream, purpose.format(), carrier, client, permit)
+        else {
+            return;
+        };
+        self.hub.send(connection.index, &head);
+        match (refused, purpose) {
+            (Some(reason), _) => self.close(connection.index, reason),
+            (None, Purpose::Events(events)) => self.open_events(connection, events),
+            (None, Purpose::Messages(_)) => self.open_messages(connection),
+            (None, Purpose::Echo) => {}
+        }
+        self.schedule(connection.index);
+        self.take_input(connection.index, &mut Vec::from(input));
+    }
+
+    /// Puts the socket into the worker's set. `None` when the system refuses: it is dropped.
+    fn insert(
+        &mut self,
+        stream: std::net::TcpStream,
+        format: WireFormat,
+        carrier: Carrier,
+        client: Client,
+        permit: ConnectionPermit,
+    ) -> Option<ConnectionRef> {
+        // What a stalled reader leaves in the kernel is bounded as well. A refusal leaves the system's own bound.
+        let _ =
+            SockRef::from(&stream).set_send_buffer_size(self.context.config.socket_buffer_bytes);
+        let mut stream = TcpStream::from_std(stream);
         let index = self.hub.connect(format);
-        if self
+        let registered = self
             .poll
             .registry()
-            .register(&mut stream, token(index), interest(false))
-            .is_err()
-        {
-            return self.hub.disconnect(index, &mut Vec::new());
+            .register(&mut stream, token(index), interest(false));
+        if registered.is_err() {
+            self.hub.disconnect(index, &mut Vec::new());
+            return None;
         }
         self.count_connection(&carrier, true);
-        let jitter = self.tools.jitter();
-        let (now, unix) = (self.clock.now, unix_time().as_secs());
-        let client = Client::new(identity, session_id, &self.context.rules, now, unix, jitter);
         let generation = self.sockets.next_generation();
-        let is_echo = matches!(carrier, Carrier::Echo(_));
         let socket = Socket {
             stream,
             carrier,
@@ -71,15 +105,7 @@ impl Shard {
             _permit: permit,
         };
         self.sockets.insert(index, socket);
-        let connection = ConnectionRef { index, generation };
-        match (refused, stream_of_events) {
-            (Some(reason), _) => self.close(index, reason),
-            (None, Some(events)) => self.open_events(connection, events),
-            (None, None) if is_echo => {}
-            (None, None) => self.open_messages(connection),
-        }
-        self.schedule(index);
-        self.take_input(index, &mut Vec::from(input));
+        Some(ConnectionRef { index, generation })
     }
 
     /// A WebSocket: the first message comes when the token's channels are subscribed to.
@@ -98,14 +124,9 @@ impl Shard {
         );
     }
 
-    /// An event stream: the head at once, then the channels of its request.
+    /// An event stream: the channels of its request.
     fn open_events(&mut self, connection: ConnectionRef, events: EventStream) {
-        let EventStream {
-            channels,
-            from,
-            head,
-        } = events;
-        self.hub.send(connection.index, &head);
+        let EventStream { channels, from } = events;
         let positions = match from {
             Resume::Now => vec![None; channels.len()],
             Resume::From(positions) => positions,

@@ -7,6 +7,7 @@ use crate::client::Signal;
 use crate::hub::ConnectionIndex;
 use crate::model::{ChannelKey, CloseReason, Moment, WireFormat};
 use crate::protocol::{sse, websocket};
+use crate::telemetry::metrics::DropReason;
 
 use super::shard::Shard;
 use super::socket::{Carrier, Closing, Phase};
@@ -143,11 +144,10 @@ impl Shard {
         self.wheel.clear(&mut self.sockets, connection);
         let mut vacated = Vec::new();
         self.hub.disconnect(connection, &mut vacated);
-        let Some(mut socket) = self.sockets.remove(connection) else {
+        // Closing the descriptor takes the socket out of the set as well.
+        let Some(socket) = self.sockets.remove(connection) else {
             return;
         };
-        // Closing the descriptor takes it out of the set as well; this is for platforms where it does not.
-        let _ = self.poll.registry().deregister(&mut socket.stream);
         self.count_connection(&socket.carrier, false);
     }
 
@@ -171,6 +171,11 @@ impl Shard {
     pub(super) fn close_overflowed(&mut self) {
         self.hub.shed();
         for connection in self.hub.take_overflowed() {
+            let pending = self
+                .hub
+                .queue(connection)
+                .map_or(0, |queue| queue.pending_messages());
+            self.counts.dropped(DropReason::Disconnect, pending as u64);
             self.close(connection, CloseReason::SlowConsumer);
         }
     }
@@ -238,22 +243,26 @@ impl Shard {
 
     fn ping(&mut self, connection: ConnectionIndex) {
         let ping = self.tools.ping.clone();
-        self.keep_alive(connection, ping);
         let speaks_json = self.hub.format(connection) == Some(WireFormat::Json);
-        if let Some(json_ping) = self.tools.json_ping.clone().filter(|_| speaks_json) {
-            self.keep_alive(connection, json_ping);
+        let json_ping = self.tools.json_ping.clone().filter(|_| speaks_json);
+        if self.keep_alive(connection, ping)
+            && let Some(json_ping) = json_ping
+        {
+            self.hub.send_frame(connection, json_ping);
         }
     }
 
-    /// A sign of life goes into an empty queue only: behind what is pending it would say nothing new.
-    fn keep_alive(&mut self, connection: ConnectionIndex, frame: crate::hub::Frame) {
-        if self
+    /// A sign of life goes into an empty queue only: behind what is pending it would say nothing new. Answers whether
+    /// it went.
+    fn keep_alive(&mut self, connection: ConnectionIndex, frame: crate::hub::Frame) -> bool {
+        let is_empty = self
             .hub
             .queue(connection)
-            .is_some_and(|queue| queue.is_empty())
-        {
+            .is_some_and(|queue| queue.is_empty());
+        if is_empty {
             self.hub.send_frame(connection, frame);
         }
+        is_empty
     }
 
     /// The node drains: every connection gets a time within the window at which it is closed.

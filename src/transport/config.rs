@@ -20,6 +20,8 @@ pub struct Config {
     pub pending_messages_max: usize,
     /// The most pending bytes of the process; a shared frame counts once (`WS_TOTAL_BUFFERED_BYTES`).
     pub total_pending_bytes_max: usize,
+    /// The most bytes that the kernel holds for one connection that does not read (`WS_SOCKET_BUFFER_BYTES`).
+    pub socket_buffer_bytes: usize,
     /// The most bytes of one message from a client (`WS_MAX_MESSAGE_BYTES`).
     pub message_bytes_max: usize,
     /// The most connections that wait for their worker (each worker's `Intake`).

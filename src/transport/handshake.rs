@@ -11,9 +11,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CONNECTION, HOST, ORIGIN, RETRY_AFTER,
-    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-    UPGRADE, VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, AUTHORIZATION, CONNECTION, HOST, ORIGIN, RETRY_AFTER,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -23,7 +22,7 @@ use crate::model::{ChannelKey, CloseReason, ErrorCode, Namespaces, WireFormat, W
 use crate::protocol::sse;
 
 use super::Config;
-use super::intake::{EventStream, Intake, Purpose, Resume, Slot, Ticket};
+use super::intake::{EventStream, Intake, Place, Purpose, Resume, Slot, Ticket};
 use super::shard::unix_time;
 
 /// The most channels of one event stream.
@@ -47,15 +46,23 @@ pub struct Doors {
 
 /// The routes of the doors.
 pub fn router(doors: Doors) -> Router {
+    // `get` would take HEAD too, whose answer carries no stream.
     let routes = Router::new()
-        .route("/ws/connect", get(ws_connect))
-        .route("/sse/connect", get(sse_connect));
+        .route("/ws/connect", get(ws_connect).head(only_get))
+        .route("/sse/connect", get(sse_connect).head(only_get));
     let routes = if doors.config.echo {
-        routes.route("/ws/echo", get(ws_echo))
+        routes.route("/ws/echo", get(ws_echo).head(only_get))
     } else {
         routes
     };
-    routes.with_state(Arc::new(doors))
+    routes
+        .method_not_allowed_fallback(only_get)
+        .with_state(Arc::new(doors))
+}
+
+async fn only_get() -> Response {
+    let refusal = Refusal::new(ErrorCode::MethodNotAllowed, "only GET opens this door");
+    ([(ALLOW, HeaderValue::from_static("GET"))], refusal).into_response()
 }
 
 /// Why somebody is not let in.
@@ -113,22 +120,20 @@ async fn ws_connect(
     let has_both = session_id.is_some() && parameter(query, "token").is_some();
     let (identity, refused) = match doors.identify(headers, query) {
         Ok(identity) => (identity, None),
-        Err(_) if has_both => (
-            Arc::new(Identity::anonymous()),
-            Some(CloseReason::InvalidToken),
-        ),
+        Err(_) if has_both => (Identity::nobody(), Some(CloseReason::InvalidToken)),
         Err(refusal) => return Err(refusal),
     };
     let purpose = Purpose::Messages(protocol.map_or(WireFormat::Json, Subprotocol::format));
-    doors.admit(
-        &slot,
-        worker,
+    let session_id = session_id.map(Arc::from);
+    let head = switching_head(&accept, protocol.map(Subprotocol::name));
+    doors.admit(&slot, worker, |place| Ticket {
         purpose,
         identity,
-        session_id.map(Arc::from),
+        session_id,
         refused,
-    )?;
-    Ok(switching(&accept, protocol.map(Subprotocol::name)))
+        head,
+        _place: place,
+    })
 }
 
 async fn ws_echo(
@@ -139,15 +144,15 @@ async fn ws_echo(
 ) -> Result<Response, Refusal> {
     let accept = accept_key(request.headers())?;
     doors.check_origin(request.headers())?;
-    doors.admit(
-        &slot,
-        worker,
-        Purpose::Echo,
-        Arc::new(Identity::anonymous()),
-        None,
-        None,
-    )?;
-    Ok(switching(&accept, None))
+    let head = switching_head(&accept, None);
+    doors.admit(&slot, worker, |place| Ticket {
+        purpose: Purpose::Echo,
+        identity: Identity::nobody(),
+        session_id: None,
+        refused: None,
+        head,
+        _place: place,
+    })
 }
 
 async fn sse_connect(
@@ -174,14 +179,14 @@ async fn sse_connect(
     let from = resume(headers, query, &channels);
     let mut head = Vec::new();
     sse::response_head(&cors(headers), &mut head);
-    let events = EventStream {
-        channels,
-        from,
+    doors.admit(&slot, worker, |place| Ticket {
+        purpose: Purpose::Events(EventStream { channels, from }),
+        identity,
+        session_id: None,
+        refused: None,
         head: head.into(),
-    };
-    doors.admit(&slot, worker, Purpose::Events(events), identity, None, None)?;
-    // The worker writes the head of a 200 in place of this one.
-    Ok(switching("", None))
+        _place: place,
+    })
 }
 
 impl Doors {
@@ -216,21 +221,17 @@ impl Doors {
         let identity = self
             .verifier
             .identify(token.as_deref(), unix_time().as_secs());
-        identity
-            .map(Arc::new)
-            .map_err(|error| Refusal::new(error.code(), error.to_string()))
+        identity.map_err(|error| Refusal::new(error.code(), error.to_string()))
     }
 
-    /// Takes a place in the worker's intake and leaves the ticket.
+    /// Takes a place in the worker's intake and leaves the ticket. The answer stays within the process: the worker
+    /// writes the ticket's head in its place.
     fn admit(
         &self,
         slot: &Slot,
         worker: WorkerIndex,
-        purpose: Purpose,
-        identity: Arc<Identity>,
-        session_id: Option<Arc<str>>,
-        refused: Option<CloseReason>,
-    ) -> Result<(), Refusal> {
+        ticket: impl FnOnce(Place) -> Ticket,
+    ) -> Result<Response, Refusal> {
         let place = self.intakes.get(worker.0).and_then(Intake::reserve);
         let Some(place) = place else {
             return Err(Refusal::new(
@@ -238,14 +239,8 @@ impl Doors {
                 "too many connections at once",
             ));
         };
-        slot.fill(Ticket {
-            purpose,
-            identity,
-            session_id,
-            refused,
-            _place: place,
-        });
-        Ok(())
+        slot.fill(ticket(place));
+        Ok(StatusCode::SWITCHING_PROTOCOLS.into_response())
     }
 }
 
@@ -321,18 +316,20 @@ fn accept_key(headers: &HeaderMap) -> Result<String, Refusal> {
     Ok(derive_accept_key(key.as_bytes()))
 }
 
-fn switching(accept: &str, protocol: Option<&'static str>) -> Response {
-    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    if let Ok(accept) = HeaderValue::from_str(accept) {
-        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    }
+/// The head that accepts a WebSocket (RFC 6455 section 4.2.2).
+fn switching_head(accept: &str, protocol: Option<&'static str>) -> Box<[u8]> {
+    let mut head = Vec::with_capacity(192);
+    head.extend_from_slice(
+        b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n",
+    );
+    head.extend_from_slice(b"sec-websocket-accept: ");
+    head.extend_from_slice(accept.as_bytes());
     if let Some(protocol) = protocol {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+        head.extend_from_slice(b"\r\nsec-websocket-protocol: ");
+        head.extend_from_slice(protocol.as_bytes());
     }
-    response
+    head.extend_from_slice(b"\r\n\r\n");
+    head.into()
 }
 
 /// The channels of an event stream's request, in order, each once.

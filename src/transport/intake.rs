@@ -22,6 +22,18 @@ pub(super) enum Purpose {
     Events(EventStream),
 }
 
+impl Purpose {
+    /// What is written.
+    pub(super) fn format(&self) -> WireFormat {
+        match self {
+            Self::Echo => WireFormat::Json,
+            Self::Messages(format) => *format,
+            Self::Events(events) if events.channels.len() == 1 => WireFormat::Sse,
+            Self::Events(_) => WireFormat::SseMany,
+        }
+    }
+}
+
 /// What an event stream is to carry.
 #[derive(Debug)]
 pub(super) struct EventStream {
@@ -29,8 +41,6 @@ pub(super) struct EventStream {
     pub(super) channels: Vec<ChannelKey>,
     /// Where each goes on from.
     pub(super) from: Resume,
-    /// The head of the answer.
-    pub(super) head: Box<[u8]>,
 }
 
 /// Where an event stream goes on from.
@@ -50,6 +60,8 @@ pub(super) struct Ticket {
     pub(super) purpose: Purpose,
     pub(super) identity: Arc<Identity>,
     pub(super) session_id: Option<Arc<str>>,
+    /// The head of the HTTP answer. The worker writes it together with its first message: one call, one packet.
+    pub(super) head: Box<[u8]>,
     /// Close at once, with this: for clients that expect an upgrade before they are refused.
     pub(super) refused: Option<CloseReason>,
     /// Frees the place in the intake when the worker has taken over.
@@ -79,12 +91,9 @@ impl Slot {
             .is_some()
     }
 
-    /// Whether the head of the 101 must not be written: an event stream writes a 200 of its own.
+    /// Whether the head of the 101 must not be written: the worker writes the one that the ticket holds.
     pub fn swallows_head(&self) -> bool {
-        let ticket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        ticket
-            .as_ref()
-            .is_some_and(|ticket| matches!(ticket.purpose, Purpose::Events(_)))
+        self.is_filled()
     }
 }
 

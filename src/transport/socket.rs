@@ -182,6 +182,11 @@ impl Socket {
         matches!(self.phase, Phase::Closing(_))
     }
 
+    /// Whether nothing waits until its queue is written.
+    pub(super) fn wants_nothing(&self) -> bool {
+        !self.watches_writable && !self.is_paused && self.catch_ups.is_empty() && !self.is_closing()
+    }
+
     /// Whether it speaks WebSocket.
     pub(super) fn is_websocket(&self) -> bool {
         !matches!(self.carrier, Carrier::Events)

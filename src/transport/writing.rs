@@ -31,10 +31,9 @@ impl Shard {
         let Some(queue) = self.hub.queue(connection) else {
             return;
         };
-        if queue.is_empty() && !socket.watches_writable {
-            return self.written(connection);
-        }
         match write_all(&mut socket.stream, queue) {
+            // What nearly every delivery comes to: nobody waits for the room.
+            Ok(Written::All) if socket.wants_nothing() => {}
             Ok(Written::All) => {
                 self.watch_writable(connection, false);
                 self.written(connection);

@@ -27,17 +27,19 @@ const s=e.position??{};if(!e.live)return!1;if(o&&o!==s.epoch)e.position={epoch:o
 };else if(t&&"publication"===n){if(t<=s.offset)return!1;e.position={...s,offset:t}}return!0}(a,e)))return
 ;a?.options["on"+n[0].toUpperCase()+n.slice(1)]?.(e),k(n,e)}function W(e){clearTimeout(g),
 d&&e&&(g=setTimeout(async()=>{try{T=await d(),W((await O({type:"refresh",token:T})).expires_in)}catch{
-h&&W(Math.max(e/5,1))}},Math.min(800*e,2**31-1)))}function z(e,n){f&&(f.onmessage=f.onclose=null,f.close()),
-C(e,n)}function C(n,t){[b,y,g].forEach(clearTimeout),h&&Date.now()-m>p&&(M=0),!d||4001!==n&&h||(T=null),E++,
-h=f=b=null;const s=e.includes(n)||4001===n&&!d,a=1011===n||1013===n,u=Math.min(p,l*2**M++)*(a+Math.random())
+h&&W(Math.max(e/5,1))}},Math.min(800*e,2**31-1)))}function z(e,o){f&&(f.onmessage=f.onclose=null,f.onerror=n,
+f.close()),C(e,o)}function C(n,t){[b,y,g].forEach(clearTimeout),h&&Date.now()-m>p&&(M=0),
+!d||4001!==n&&h||(T=null),E++,h=f=b=null
+;const s=e.includes(n)||4001===n&&!d,a=1011===n||1013===n,u=Math.min(p,l*2**M++)*(a+Math.random())
 ;s||(b=setTimeout(c.connect,u)),i.forEach(e=>{e.live=!1,!1===e.options.recover&&(e.position=void 0)}),
 r.forEach((e,n)=>{(s||e.sent)&&(r.delete(n),e.fail(o("disconnected",t)))}),S(s?"closed":"connecting",{code:n,
 reason:t,delay:u})}c.connect=async()=>{if("closed"!==c.state&&!b)return;clearTimeout(b),b=null;const e=++E
 ;S("connecting");try{d&&(T??=await d())}catch(n){e===E&&C(1011,n.message)}
 e===E&&(f=new u(t,["fanfare.json",...T?["bearer."+T]:[]]),f.onmessage=e=>N(JSON.parse(e.data)),
-f.onclose=e=>C(e.code,e.reason),f.onerror=()=>{},y=setTimeout(z,2e4,4004,"no answer"))},
-c.close=()=>z(1e3,"closed"),c.on=(e,n)=>((a[e]??=new Set).add(n),()=>a[e].delete(n)),c.subscribe=(e,n={})=>{
-const t=i.get(e)??j(e);if(!t.given)throw o("already_subscribed",e);return Object.assign(t,{options:n,given:!1
-}),n.recover?.epoch&&(t.position=n.recover),!h||t.live&&!n.presence||U(t),t},c.publish=(e,n,o)=>O({...o,
+f.onclose=e=>C(e.code,e.reason),
+f.onerror=()=>e===E&&!h&&z(1006,"refused"),y=setTimeout(z,2e4,4004,"no answer"))},c.close=()=>z(1e3,"closed"),
+c.on=(e,n)=>((a[e]??=new Set).add(n),()=>a[e].delete(n)),c.subscribe=(e,n={})=>{const t=i.get(e)??j(e)
+;if(!t.given)throw o("already_subscribed",e);return Object.assign(t,{options:n,given:!1}),
+n.recover?.epoch&&(t.position=n.recover),!h||t.live&&!n.presence||U(t),t},c.publish=(e,n,o)=>O({...o,
 type:"publish",channel:e,data:n}),c.history=(e,n)=>O({...n,type:"history",channel:e}),c.presence=e=>O({
 type:"presence",channel:e}),c.state="closed",c.connect()}

@@ -139,7 +139,9 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 	function drop(code, reason) {
 		// A half-open socket would take minutes to say `close`.
 		if (socket) {
+			// Closing may err as well, at once, and an error without a listener ends a Node process.
 			socket.onmessage = socket.onclose = null;
+			socket.onerror = ignore;
 			socket.close();
 		}
 		lost(code, reason);
@@ -184,7 +186,8 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 		socket = new WebSocket(url, ['fanfare.json', ...(token ? ['bearer.' + token] : [])]);
 		socket.onmessage = (e) => receive(JSON.parse(e.data));
 		socket.onclose = (e) => lost(e.code, e.reason);
-		socket.onerror = () => {}; // `close` follows
+		// `close` follows and says more, but in Node 20 not after a refused handshake.
+		socket.onerror = () => mine === attempt && !open && drop(1006, 'refused');
 		pulse = setTimeout(drop, 20_000, 4004, 'no answer');
 	};
 	hub.close = () => drop(1000, 'closed');

@@ -365,7 +365,7 @@ fn identifies_clients_with_and_without_a_token() {
         ..config()
     });
     assert_eq!(required.identify(None, NOW), Err(AuthError::Missing));
-    assert_eq!(open.identify(None, NOW), Ok(Identity::anonymous()));
+    assert_eq!(open.identify(None, NOW), Ok(Identity::nobody()));
     assert!(
         open.identify(Some("x"), NOW).is_err(),
         "a bad token is refused even where none is needed"

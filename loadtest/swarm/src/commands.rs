@@ -1,0 +1,70 @@
+//! `swarm commands`: messages from clients instead of to them. Each connection keeps a number of commands unanswered.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::args::{Crowd, Server};
+use crate::plan::{Behaviour, CommandKind, Protocol};
+use crate::reading::Reading;
+use crate::report::Report;
+use crate::socket;
+use crate::swarm::Swarm;
+
+/// Send commands over WebSocket as fast as they are answered.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Commands {
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    crowd: Crowd,
+    /// Which command.
+    #[arg(long, value_enum, default_value_t = CommandKind::Ping)]
+    kind: CommandKind,
+    /// WebSockets that send.
+    #[arg(long, default_value_t = 100)]
+    connections: usize,
+    /// Commands unanswered on each.
+    #[arg(long, default_value_t = 8)]
+    pipeline: usize,
+    /// Seconds that are not measured.
+    #[arg(long, default_value_t = 1.0)]
+    warmup: f64,
+    /// Seconds that are measured.
+    #[arg(long, default_value_t = 10.0)]
+    duration: f64,
+}
+
+impl Commands {
+    /// Runs it. Latency is closed-loop, from the sending of a command to its answer: it says how deep the queue is.
+    pub(crate) fn run(&self) -> Result<Report> {
+        socket::require_files(self.connections)?;
+        let mut plan = self
+            .crowd
+            .plan(&self.server, Protocol::Ws, self.connections, 0);
+        plan.behaviour = Behaviour::Command(self.kind, self.pipeline.max(1));
+        let swarm = Swarm::start(plan)?.joined_or_why()?;
+        thread::sleep(Duration::from_secs_f64(self.warmup));
+        let before = Reading::take(self.server.process(), swarm.answers())?;
+        thread::sleep(Duration::from_secs_f64(self.duration));
+        let after = Reading::take(self.server.process(), swarm.answers())?;
+        let ended = swarm.ended();
+        let tally = swarm.finish()?;
+        let title = format!(
+            "commands {:?} {} connections, {} in flight each",
+            self.kind, self.connections, self.pipeline
+        );
+        let mut report = Report::new(title);
+        after.report(&before, "answers", &mut report);
+        report.spread("", "latency", &tally.latency);
+        report.say("errors", tally.errors as f64, "{} errors").say(
+            "closed",
+            ended as f64,
+            "{} closed",
+        );
+        report.troubles(&tally.first_trouble);
+        Ok(report)
+    }
+}

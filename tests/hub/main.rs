@@ -1,0 +1,17 @@
+//! The hub from outside: the built binary as a child process, real sockets, every door.
+//!
+//! What a test needs to know of the hub stands in `docs/PROTOCOL.md`; nothing here looks inside.
+
+mod support;
+
+mod back_end;
+mod bad_input;
+mod drain;
+mod echo;
+mod event_stream;
+mod operations;
+mod presence;
+mod recovery;
+mod slow;
+mod tokens;
+mod websocket;

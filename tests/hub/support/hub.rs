@@ -1,0 +1,147 @@
+//! A hub: the built binary with the variables of a test and no others.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::DEADLINE;
+
+/// The secret that hubs with tokens have here.
+pub(crate) const SECRET: &str = "black-box-secret-of-at-least-32-bytes";
+
+/// A running hub; ends with the value.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    child: Child,
+    port: u16,
+    directory: PathBuf,
+}
+
+/// A hub with two workers, open to everybody.
+pub(crate) async fn hub(variables: &[(&str, &str)]) -> Hub {
+    hub_with("", variables).await
+}
+
+/// The same with a configuration file of this text.
+pub(crate) async fn hub_with(namespaces: &str, variables: &[(&str, &str)]) -> Hub {
+    let hub = Hub::start(namespaces, variables);
+    super::eventually("the hub is ready", async || {
+        let stream = tokio::net::TcpStream::connect(hub.address()).await.ok()?;
+        drop(stream);
+        (hub.get("/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    hub
+}
+
+impl Hub {
+    fn start(namespaces: &str, variables: &[(&str, &str)]) -> Self {
+        let port = free_port();
+        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("hub-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let log = File::create(directory.join("log")).expect("a file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+        command
+            .env_clear()
+            .current_dir(&directory)
+            .env("NODE_ENV", "test")
+            .env("HOST", "127.0.0.1")
+            .env("PORT", port.to_string())
+            .env("WORKERS", "2")
+            .env("DRAIN_DELAY_MS", "0")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the same file"))
+            .stderr(log);
+        if !namespaces.is_empty() {
+            let file = directory.join("fanfare.toml");
+            std::fs::write(&file, namespaces).expect("a file");
+            command.env("CONFIG_FILE", file);
+        }
+        command.envs(variables.iter().copied());
+        let child = command.spawn().expect("the binary starts");
+        Self {
+            child,
+            port,
+            directory,
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    pub(crate) fn host(&self) -> String {
+        self.address().to_string()
+    }
+
+    /// Everything it has logged.
+    pub(crate) fn log(&self) -> String {
+        let bytes = std::fs::read(self.directory.join("log")).expect("the log");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Asks it to end, as an operator or an orchestrator does.
+    pub(crate) fn terminate(&self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("a process id"), Signal::TERM).expect("it lives");
+    }
+
+    /// Its exit code once it has ended; `None` after a signal.
+    pub(crate) async fn exit_code(&mut self) -> Option<i32> {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status.code();
+            }
+            assert!(began.elapsed() < DEADLINE, "the hub does not end");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// The memory that it holds, in bytes, as the kernel counts it.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("its status");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().nth(1));
+        kilobytes
+            .and_then(|kilobytes| kilobytes.parse::<u64>().ok())
+            .expect("a number")
+            * 1024
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!(
+                "the hub's last lines:\n{}",
+                lines[lines.len().saturating_sub(15)..].join("\n")
+            );
+        }
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// A port below those that the system gives to outgoing connections, so that no client of another test takes it.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 1000).unwrap_or_default() * 20;
+    loop {
+        let port = 11_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
