@@ -168,7 +168,7 @@ impl Bench {
             assert!(matches!(verdict, Verdict::Next { .. }), "{verdict:?}");
             let one = self
                 .hub
-                .deliver(channel, &[publication.clone()], false, &mut Toy);
+                .deliver(channel, std::slice::from_ref(publication), false, &mut Toy);
             sum.deliveries += one.deliveries;
             sum.dropped += one.dropped;
             sum.gaps += one.gaps;
