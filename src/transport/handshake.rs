@@ -5,6 +5,7 @@
 //! expects to be upgraded first and then closed with 1008.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
@@ -20,6 +21,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::auth::{Action, Identity, Verifier, client_token, may};
 use crate::model::{ChannelKey, CloseReason, ErrorCode, Namespaces, WireFormat, WorkerIndex};
 use crate::protocol::sse;
+use crate::telemetry::metrics::{self, Refusal as Refused};
 
 use super::Config;
 use super::intake::{EventStream, Intake, Place, Purpose, Resume, Slot, Ticket};
@@ -42,6 +44,8 @@ pub struct Doors {
     pub verifier: Arc<Verifier>,
     /// One for each worker.
     pub intakes: Arc<[Arc<Intake>]>,
+    /// Whether the node is under pressure: nobody new is let in while it is.
+    pub is_overloaded: Arc<AtomicBool>,
 }
 
 /// The routes of the doors.
@@ -232,8 +236,16 @@ impl Doors {
         worker: WorkerIndex,
         ticket: impl FnOnce(Place) -> Ticket,
     ) -> Result<Response, Refusal> {
+        if self.is_overloaded.load(Ordering::Relaxed) {
+            metrics::refused(Refused::OverCapacity);
+            return Err(Refusal::new(
+                ErrorCode::Unavailable,
+                "the node is under pressure",
+            ));
+        }
         let place = self.intakes.get(worker.0).and_then(Intake::reserve);
         let Some(place) = place else {
+            metrics::refused(Refused::Handshakes);
             return Err(Refusal::new(
                 ErrorCode::Unavailable,
                 "too many connections at once",
