@@ -98,10 +98,7 @@ const RULES: Rules = Rules {
         ("socket2", &["server", "transport"]),
         ("subtle", &["auth"]),
         ("thiserror", &["*"]),
-        (
-            "tokio",
-            &["cli", "server", "transport", "telemetry/setup", "model"],
-        ),
+        ("tokio", &["cli", "server", "transport", "model"]),
         ("tokio_tungstenite", &["cli", "transport/handshake"]),
         ("toml", &["config"]),
         ("tower", &["server", "admin"]),
