@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -21,16 +21,15 @@ use crate::broker::memory::MemoryBroker;
 use crate::broker::{Broker, NodeInfo};
 use crate::client::Rules;
 use crate::config::Settings;
-use crate::model::{ConnectionPermit, DrainSignal, Moment, ServerCounts};
+use crate::model::{ConnectionPermit, DrainSignal, Moment};
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
-use crate::telemetry::metrics::{self, Refusal};
 use crate::telemetry::process::ProcessStats;
 use crate::telemetry::setup::Exporter;
-use crate::transport::{self, Context, Doors, Intake, Levels, Slot};
+use crate::transport::{self, Context, Doors, Intake, Levels, Pressure, Slot};
 
-/// How often upkeep is done.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the embedded broker gives memory back.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs a node until it has drained. `on_bound` is told the address that it listens on.
 ///
@@ -49,7 +48,7 @@ pub fn serve(
         ..Hooks::default()
     };
     let router = node.router(exporter.clone(), drain);
-    node.begin_upkeep(exporter, hooks.counts.clone());
+    node.begin_upkeep(exporter);
     let context = node.context.clone();
     let make_worker =
         move |index| TransportWorker(Rc::new(transport::Worker::new(context.clone(), index)));
@@ -63,7 +62,8 @@ struct Node {
     broker: Arc<MemoryBroker>,
     context: Context,
     intakes: Arc<[Arc<Intake>]>,
-    is_overloaded: Arc<AtomicBool>,
+    /// Whether the process holds more memory than it may.
+    is_too_large: Arc<AtomicBool>,
 }
 
 impl Node {
@@ -106,7 +106,7 @@ impl Node {
             broker,
             context,
             intakes,
-            is_overloaded: Arc::default(),
+            is_too_large: Arc::default(),
         }
     }
 
@@ -118,7 +118,7 @@ impl Node {
             namespaces: context.rules.namespaces.clone(),
             verifier: context.verifier.clone(),
             intakes: self.intakes.clone(),
-            is_overloaded: self.is_overloaded.clone(),
+            pressure: self.pressure(),
         };
         let verifier = context.verifier.clone();
         let guard = move |headers: &HeaderMap| {
@@ -154,34 +154,38 @@ impl Node {
             .layer(DefaultBodyLimit::disable())
     }
 
-    /// Once a second, for as long as the process lives.
-    fn begin_upkeep(self: &Arc<Self>, exporter: Exporter, counts: Arc<ServerCounts>) {
-        let mut upkeep = Upkeep {
-            node: self.clone(),
-            exporter,
-            counts,
-            told: [0; 4],
-        };
-        let keep_up = move || loop {
-            std::thread::sleep(UPKEEP_INTERVAL);
-            upkeep.pass();
+    /// What keeps new clients out: a worker that is late, or too much memory.
+    fn pressure(&self) -> Pressure {
+        let levels = self.context.levels.clone();
+        let delay_max = self.settings.admin.loop_delay_max;
+        let is_too_large = self.is_too_large.clone();
+        Pressure::new(move || {
+            is_too_large.load(Relaxed) || levels.iter().any(|level| level.loop_delay() > delay_max)
+        })
+    }
+
+    /// Gives memory back, looks at what is held and folds histograms, once a second, for as long as the process lives.
+    fn begin_upkeep(&self, exporter: Exporter) {
+        let broker = self.broker.clone();
+        let (is_too_large, bytes_max) = (
+            self.is_too_large.clone(),
+            self.settings.admin.resident_bytes_max,
+        );
+        let sweep = move || loop {
+            if let Some(bytes_max) = bytes_max {
+                let resident = ProcessStats::read().resident_bytes;
+                is_too_large.store(resident > Some(bytes_max), Relaxed);
+            }
+            std::thread::sleep(SWEEP_INTERVAL);
+            broker.sweep();
+            exporter.keep_up();
         };
         let spawned = std::thread::Builder::new()
             .name("fanfare-upkeep".to_owned())
-            .spawn(keep_up);
+            .spawn(sweep);
         if let Err(error) = spawned {
             tracing::error!(%error, "no thread for upkeep: memory of expired history comes back late");
         }
-    }
-
-    /// How late the latest of the workers' loops is.
-    fn loop_delay(&self) -> Duration {
-        self.context
-            .levels
-            .iter()
-            .map(Levels::loop_delay)
-            .max()
-            .unwrap_or_default()
     }
 
     /// This node, as the fleet sees it.
@@ -194,56 +198,6 @@ impl Node {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
         }
-    }
-}
-
-/// What somebody must look after while the node serves.
-struct Upkeep {
-    node: Arc<Node>,
-    exporter: Exporter,
-    counts: Arc<ServerCounts>,
-    /// What the metrics were told of each of [`Upkeep::refusals`].
-    told: [u64; 4],
-}
-
-impl Upkeep {
-    /// Gives memory back, looks whether the node is under pressure, and tells the metrics what the server refused.
-    fn pass(&mut self) {
-        self.node.broker.sweep();
-        self.exporter.keep_up();
-        let resident_bytes = ProcessStats::read().resident_bytes;
-        let is_overloaded = self
-            .node
-            .settings
-            .admin
-            .is_exceeded(self.node.loop_delay(), resident_bytes);
-        if self
-            .node
-            .is_overloaded
-            .swap(is_overloaded, Ordering::Relaxed)
-            != is_overloaded
-        {
-            tracing::warn!(
-                is_overloaded,
-                "pressure: new clients are refused while it lasts"
-            );
-        }
-        for ((reason, now), told) in self.refusals().into_iter().zip(&mut self.told) {
-            metrics::refused_many(reason, now - std::mem::replace(told, now));
-        }
-    }
-
-    fn refusals(&self) -> [(Refusal, u64); 4] {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        [
-            (
-                Refusal::OverCapacity,
-                read(&self.counts.refused_connections),
-            ),
-            (Refusal::Handshakes, read(&self.counts.refused_handshakes)),
-            (Refusal::HeaderTimeout, read(&self.counts.header_timeouts)),
-            (Refusal::FileLimit, read(&self.counts.accept_pauses)),
-        ]
     }
 }
 
@@ -271,7 +225,12 @@ impl Source for NodeSource {
             draining: self.drain.is_draining(),
             version: env!("CARGO_PKG_VERSION"),
             uptime: started.elapsed(),
-            loop_delay: self.node.loop_delay(),
+            loop_delay: context
+                .levels
+                .iter()
+                .map(Levels::loop_delay)
+                .max()
+                .unwrap_or_default(),
             liveness: Liveness {
                 ping_interval: settings.client.ping_interval,
                 pong_timeout: settings.client.pong_timeout,

@@ -140,12 +140,7 @@ pub fn hole() {
 
 /// A connection was refused before it began.
 pub fn refused(reason: Refusal) {
-    refused_many(reason, 1);
-}
-
-/// So many connections were refused.
-pub fn refused_many(reason: Refusal, connections: u64) {
-    REFUSALS[reason.index()].increment(connections);
+    REFUSALS[reason.index()].increment(1);
 }
 
 /// What only a look at the whole node tells; set when somebody scrapes.
