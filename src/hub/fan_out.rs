@@ -439,11 +439,6 @@ impl Hub {
         Some(&mut entry.queue)
     }
 
-    /// A frame that several connections can be sent.
-    pub fn frame(&self, bytes: &[u8]) -> Frame {
-        Frame::new(bytes, Contents::default(), &self.ledger)
-    }
-
     /// The last bytes of a connection that is being closed. `at_once` drops whatever else is pending, but for the rest
     /// of a frame that was begun.
     pub fn send_last(&mut self, connection: ConnectionIndex, bytes: &[u8], at_once: bool) {

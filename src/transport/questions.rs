@@ -139,7 +139,6 @@ impl Shard {
         let Some(socket) = self.sockets.get_mut(connection) else {
             return;
         };
-        self.counts.publications += 1;
         let publish = Publish {
             channel: channel.clone(),
             data,
@@ -310,6 +309,7 @@ impl Shard {
             return;
         };
         for answer in completion.answers {
+            self.counts.publications += u64::from(matches!(answer.reply, Reply::Published { .. }));
             self.tools.scratch.clear();
             encode_reply(
                 format,

@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::hub::{ConnectionIndex, Frame, Hub, Limits};
+use crate::hub::{ConnectionIndex, Contents, Frame, Hub, Ledger, Limits};
 use crate::model::{ChannelKey, DrainSignal, Moment, WireFormat};
 use crate::protocol::encoder::Encoder;
 use crate::protocol::{Push, plain, websocket};
@@ -127,7 +127,7 @@ impl Shard {
         Ok(Self {
             poll: Poll::new()?,
             wheel: TimerWheel::new(clock.now),
-            tools: Tools::new(&hub, &context),
+            tools: Tools::new(&context),
             sockets: Sockets::default(),
             encoder: Encoder::default(),
             counts: WorkerCounts::new(),
@@ -256,7 +256,10 @@ impl Shard {
 }
 
 impl Tools {
-    fn new(hub: &Hub, context: &Context) -> Self {
+    fn new(context: &Context) -> Self {
+        // These frames are always there: they are no part of what is pending.
+        let apart = Ledger::default();
+        let frame = |bytes: &[u8]| Frame::new(bytes, Contents::default(), &apart);
         let mut ping = Vec::new();
         websocket::ping(b"", &mut ping);
         let mut json_ping = Vec::new();
@@ -264,13 +267,9 @@ impl Tools {
         Self {
             scratch: Vec::new(),
             random: SmallRng::from_rng(&mut rand::rng()),
-            ping: hub.frame(&ping),
-            json_ping: context
-                .rules
-                .config
-                .json_ping
-                .then(|| hub.frame(&json_ping)),
-            comment: hub.frame(b":\n\n"),
+            ping: frame(&ping),
+            json_ping: context.rules.config.json_ping.then(|| frame(&json_ping)),
+            comment: frame(b":\n\n"),
             messages: VecDeque::new(),
             slice: Vec::new(),
         }
