@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput};
-use fanfare::hub::{ConnectionIndex, Hub, Limits};
+use fanfare::hub::{ConnectionIndex, Contents, Frame, Hub, Ledger, Limits};
 use fanfare::model::{ChannelKey, OverflowPolicy, Payload, Publication, WireFormat};
 use fanfare::protocol::encoder::Encoder;
 
@@ -134,7 +134,7 @@ fn send_queue(c: &mut Criterion) {
     let mut group = c.benchmark_group("send queue");
     let mut hub = Hub::new(LIMITS);
     let connection = hub.connect(WireFormat::Json);
-    let frame = hub.frame(&[b'x'; 128]);
+    let frame = Frame::new(&[b'x'; 128], Contents::default(), &Ledger::default());
     let mut slice = Vec::new();
     for count in [1, 2, 16] {
         group.throughput(Throughput::Elements(count));

@@ -65,7 +65,7 @@ pub(super) fn ready(state: &AdminState, _: &Request) -> Response {
     json_response(status(unready), &body)
 }
 
-/// The body of seed 003. Its caches do not exist here; their sizes stay so that its dashboards do.
+/// The body that dashboards of the FastAPI gateway read. Its caches do not exist here; their sizes stay.
 pub(super) fn web_sockets(state: &AdminState, _: &Request) -> Response {
     let node = state.source.snapshot();
     let body = json!({
@@ -85,7 +85,7 @@ pub(super) fn web_sockets(state: &AdminState, _: &Request) -> Response {
     json_response(StatusCode::OK, &body)
 }
 
-/// What a node under pressure answers, field by field as seed 001 wrote it.
+/// What a node under pressure answers, field by field as the Node gateway's under-pressure plug-in wrote it.
 #[derive(Serialize)]
 struct UnderPressure {
     #[serde(rename = "statusCode")]

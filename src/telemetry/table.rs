@@ -86,7 +86,7 @@ pub(super) mod name {
     pub(in crate::telemetry) const THREADS: &str = "fanfare_process_threads";
 }
 
-/// Names that the gateway of seed 003 gave, each a second name of one of ours. They are written when the text is
+/// Names that the FastAPI gateway gave, each a second name of one of ours. They are written when the text is
 /// rendered, so that they cost nothing while counting.
 pub const ALIASES: [(&str, &str); 3] = [
     ("ws_messages_total", name::COMMANDS),
