@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -21,6 +21,7 @@ use crate::broker::{Broker, NodeInfo};
 use crate::client::Rules;
 use crate::config::Settings;
 use crate::model::{ConnectionPermit, DrainSignal, Moment};
+use crate::proxy::Proxy;
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
 use crate::telemetry::setup::Exporter;
@@ -60,6 +61,7 @@ struct Node {
     broker: Arc<MemoryBroker>,
     context: Context,
     intakes: Arc<[Arc<Intake>]>,
+    proxy: Arc<Proxy>,
 }
 
 impl Node {
@@ -96,12 +98,14 @@ impl Node {
         let intakes = (0..workers)
             .map(|_| Arc::new(Intake::new(capacity)))
             .collect();
+        let proxy = Proxy::new(&settings.proxy, context.verifier.clone());
         Self {
             settings,
             started,
             broker,
             context,
             intakes,
+            proxy: Arc::new(proxy),
         }
     }
 
@@ -139,11 +143,22 @@ impl Node {
             exporter,
             config: self.settings.admin.clone(),
         };
+        let proxy = self.proxy.clone();
+        // As the fallback: a route with a wildcard would cost each request two allocations for what it caught.
+        let fallback = move |request: Request| {
+            let proxy = proxy.clone();
+            async move {
+                match Proxy::takes(request.uri().path()) {
+                    true => proxy.serve(request).await,
+                    false => crate::admin::not_found(request).await,
+                }
+            }
+        };
         Router::new()
             .merge(transport::router(doors))
             .merge(crate::api::router(api))
             .merge(crate::admin::router(admin))
-            .fallback(crate::admin::not_found)
+            .fallback(fallback)
             // The server bounds bodies itself, with an error of its own.
             .layer(DefaultBodyLimit::disable())
     }
@@ -200,6 +215,7 @@ impl Source for NodeSource {
             draining: self.drain.is_draining(),
             version: env!("CARGO_PKG_VERSION"),
             uptime: started.elapsed(),
+            upstream_services: self.node.proxy.service_count(),
             loop_delay: context
                 .levels
                 .iter()

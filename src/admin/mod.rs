@@ -56,6 +56,8 @@ pub struct Snapshot {
     pub version: &'static str,
     /// Since the process started.
     pub uptime: Duration,
+    /// Services that have upstreams.
+    pub upstream_services: usize,
     /// The longest that a worker's loop was late lately.
     pub loop_delay: Duration,
     /// What clients are told about signs of life.

@@ -35,6 +35,7 @@ fn node() -> Snapshot {
         draining: false,
         version: "9.9.9",
         uptime: Duration::from_secs(60),
+        upstream_services: 4,
         loop_delay: Duration::from_millis(3),
         liveness: Liveness {
             ping_interval: Duration::from_secs(30),
@@ -102,7 +103,7 @@ async fn a_node_is_ready_unless_it_drains_or_its_broker_is_away() {
     assert_eq!(status, 200);
     assert_eq!(
         body,
-        json!({"ok": true, "upstreamServices": 0, "broker": "memory", "mode": "single-node"})
+        json!({"ok": true, "upstreamServices": 4, "broker": "memory", "mode": "single-node"})
     );
     assert_eq!(check(node(), "/ready").await.1["status"], "ready");
     for (node, reason) in [
