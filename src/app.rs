@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -24,8 +25,9 @@ use crate::model::{ConnectionPermit, DrainSignal, Moment};
 use crate::proxy::Proxy;
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
+use crate::telemetry::process::ProcessStats;
 use crate::telemetry::setup::Exporter;
-use crate::transport::{self, Context, Doors, Intake, Levels, Slot};
+use crate::transport::{self, Context, Doors, Intake, Levels, Pressure, Slot};
 
 /// How often the embedded broker gives memory back.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -46,8 +48,8 @@ pub fn serve(
         on_bound: Box::new(on_bound),
         ..Hooks::default()
     };
-    let router = node.router(exporter, drain);
-    node.begin_upkeep();
+    let router = node.router(exporter.clone(), drain);
+    node.begin_upkeep(exporter);
     let context = node.context.clone();
     let make_worker =
         move |index| TransportWorker(Rc::new(transport::Worker::new(context.clone(), index)));
@@ -62,6 +64,8 @@ struct Node {
     context: Context,
     intakes: Arc<[Arc<Intake>]>,
     proxy: Arc<Proxy>,
+    /// Whether the process holds more memory than it may.
+    is_too_large: Arc<AtomicBool>,
 }
 
 impl Node {
@@ -106,6 +110,7 @@ impl Node {
             context,
             intakes,
             proxy: Arc::new(proxy),
+            is_too_large: Arc::default(),
         }
     }
 
@@ -117,6 +122,7 @@ impl Node {
             namespaces: context.rules.namespaces.clone(),
             verifier: context.verifier.clone(),
             intakes: self.intakes.clone(),
+            pressure: self.pressure(),
         };
         let verifier = context.verifier.clone();
         let guard = move |headers: &HeaderMap| {
@@ -163,12 +169,31 @@ impl Node {
             .layer(DefaultBodyLimit::disable())
     }
 
-    /// Gives memory back, once a second, for as long as the process lives.
-    fn begin_upkeep(&self) {
+    /// What keeps new clients out: a worker that is late, or too much memory.
+    fn pressure(&self) -> Pressure {
+        let levels = self.context.levels.clone();
+        let delay_max = self.settings.admin.loop_delay_max;
+        let is_too_large = self.is_too_large.clone();
+        Pressure::new(move || {
+            is_too_large.load(Relaxed) || levels.iter().any(|level| level.loop_delay() > delay_max)
+        })
+    }
+
+    /// Gives memory back, looks at what is held and folds histograms, once a second, for as long as the process lives.
+    fn begin_upkeep(&self, exporter: Exporter) {
         let broker = self.broker.clone();
+        let (is_too_large, bytes_max) = (
+            self.is_too_large.clone(),
+            self.settings.admin.resident_bytes_max,
+        );
         let sweep = move || loop {
+            if let Some(bytes_max) = bytes_max {
+                let resident = ProcessStats::read().resident_bytes;
+                is_too_large.store(resident > Some(bytes_max), Relaxed);
+            }
             std::thread::sleep(SWEEP_INTERVAL);
             broker.sweep();
+            exporter.keep_up();
         };
         let spawned = std::thread::Builder::new()
             .name("fanfare-upkeep".to_owned())

@@ -109,17 +109,7 @@ const RULES: Rules = Rules {
         ("socket2", &["server", "transport"]),
         ("subtle", &["auth"]),
         ("thiserror", &["*"]),
-        (
-            "tokio",
-            &[
-                "cli",
-                "server",
-                "transport",
-                "proxy",
-                "telemetry/setup",
-                "model",
-            ],
-        ),
+        ("tokio", &["cli", "server", "transport", "proxy", "model"]),
         ("tokio_tungstenite", &["cli", "transport/handshake"]),
         ("toml", &["config"]),
         ("tower", &["server", "admin"]),

@@ -13,6 +13,17 @@ pub struct Config {
     pub resident_bytes_max: Option<u64>,
 }
 
+impl Config {
+    /// Whether a node with this loop delay and this much memory is under pressure.
+    pub fn is_exceeded(&self, loop_delay: Duration, resident_bytes: Option<u64>) -> bool {
+        let is_large = self
+            .resident_bytes_max
+            .zip(resident_bytes)
+            .is_some_and(|(most, bytes)| bytes > most);
+        loop_delay > self.loop_delay_max || is_large
+    }
+}
+
 impl Default for Config {
     /// No page, a second of loop delay, any memory.
     fn default() -> Self {

@@ -114,12 +114,10 @@ pub(super) fn pressure(state: &AdminState, _: &Request) -> Response {
 }
 
 fn is_under_pressure(state: &AdminState) -> bool {
-    let config = &state.config;
-    let is_large = || {
-        let resident = ProcessStats::read().resident_bytes;
-        config.resident_bytes_max < resident && config.resident_bytes_max.is_some()
-    };
-    state.source.snapshot().loop_delay > config.loop_delay_max || is_large()
+    let resident_bytes = ProcessStats::read().resident_bytes;
+    state
+        .config
+        .is_exceeded(state.source.snapshot().loop_delay, resident_bytes)
 }
 
 /// Why the node should get no new clients.

@@ -73,8 +73,10 @@ impl Shard {
         let waiting = self.waiting.starting.remove(channel).unwrap_or_default();
         match start {
             Ok(position) => {
-                if let Some(index) = self.hub.find_channel(channel) {
-                    self.hub.start(index, position);
+                if let Some(index) = self.hub.find_channel(channel)
+                    && self.hub.start(index, position)
+                {
+                    self.missed(channel, 0);
                 }
                 for joining in waiting {
                     self.settle(joining);
@@ -86,6 +88,13 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// Whether the subscription that waited is still wanted.
+    fn is_joining(&mut self, joining: &Joining) -> bool {
+        let connection = joining.connection;
+        self.sockets.find(connection).is_some()
+            && self.hub.is_subscribed(connection.index, &joining.channel)
     }
 
     fn refuse_join(&mut self, joining: &Joining, error: BrokerError) {
@@ -103,7 +112,7 @@ impl Shard {
 
     /// The stream's position is known here: decides where the subscriber begins, or asks.
     fn settle(&mut self, joining: Joining) {
-        if self.sockets.find(joining.connection).is_none() {
+        if !self.is_joining(&joining) {
             return;
         }
         let Some(channel) = self.hub.find_channel(&joining.channel) else {
@@ -153,7 +162,7 @@ impl Shard {
 
     /// What a new subscriber missed, or that nobody can say.
     pub(super) fn recovered(&mut self, joining: Joining, recovery: Result<Recovery, BrokerError>) {
-        if self.sockets.find(joining.connection).is_none() {
+        if !self.is_joining(&joining) {
             return;
         }
         let Some(channel) = self.hub.find_channel(&joining.channel) else {
