@@ -65,6 +65,8 @@ pub(super) struct UpstreamBody {
     pause_max: Option<Duration>,
     /// Made at the first pause only: most bodies come with their head.
     pause: Option<Pin<Box<Sleep>>>,
+    /// Told at the next look, so that what came before it is written first.
+    error: Option<UpstreamError>,
 }
 
 /// Why an answer stops in its middle.
@@ -95,6 +97,7 @@ impl UpstreamBody {
             under_way: Some((wire, attempt)),
             pause_max,
             pause: None,
+            error: None,
         })
     }
 
@@ -149,26 +152,28 @@ impl HttpBody for UpstreamBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
         if self.under_way.is_none() {
-            return Poll::Ready(None);
+            return Poll::Ready(self.error.take().map(Err));
         }
-        let frame = ready!(self.poll_upstream(cx));
-        match &frame {
+        let frame = match ready!(self.poll_upstream(cx)) {
             Some(Err(error)) => {
                 tracing::debug!(%error, "an answer breaks off");
                 self.under_way = None;
+                self.error = Some(error);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
-            Some(Ok(_)) if !self.body.is_end_stream() => {}
-            _ => {
-                if let Some((wire, attempt)) = self.under_way.take() {
-                    wire::put(attempt.endpoint.id, wire);
-                }
-            }
+            frame => frame,
+        };
+        if (frame.is_none() || self.body.is_end_stream())
+            && let Some((wire, attempt)) = self.under_way.take()
+        {
+            wire::put(attempt.endpoint.id, wire);
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.under_way.is_none()
+        self.under_way.is_none() && self.error.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -85,12 +85,12 @@ impl Proxy {
             return Err(no_route());
         }
         let path = normalise(target.rest).map_err(|_| ProxyError::BadPath)?;
+        headers::prepare_request(&mut head.headers, client);
         let query = self.authenticate(&mut head, &target, uri.query())?;
         let table = self.table.load();
         let unknown = || ProxyError::UnknownService(target.service.to_owned());
         let service = table.service(target.service).ok_or_else(unknown)?.clone();
         drop(table);
-        headers::prepare_request(&mut head.headers, client);
         let course = Course {
             proxy: self,
             service: &service,
@@ -103,7 +103,7 @@ impl Proxy {
         Ok(self.answer(answer, wire, attempt, target.carried))
     }
 
-    /// Says who asks, in place of what the client says of itself. Gives the query that is forwarded: without the token,
+    /// Says who asks; what the client said of itself is gone by now. Gives the query that is forwarded: without the token,
     /// where that was what let the client in.
     fn authenticate<'a>(
         &self,
@@ -112,8 +112,6 @@ impl Proxy {
         query: Option<&'a str>,
     ) -> Result<Option<std::borrow::Cow<'a, str>>, ProxyError> {
         let headers = &mut head.headers;
-        headers.remove(X_USER_ID);
-        headers.remove(X_USER_ROLE);
         let config = self.verifier.config();
         if config.secrets.is_empty() && !config.required {
             return Ok(query.map(Into::into));
