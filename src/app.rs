@@ -14,15 +14,15 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-use crate::admin::{AdminState, Liveness, Snapshot, Source};
+use crate::admin::{AdminState, Liveness, Snapshot, Source, Upstream};
 use crate::api::{ApiError, ApiState};
-use crate::auth::{Verifier, guard_hub};
+use crate::auth::{AdminAccess, Verifier, guard_admin, guard_hub};
 use crate::broker::memory::MemoryBroker;
 use crate::broker::{Broker, NodeInfo};
 use crate::client::Rules;
 use crate::config::Settings;
 use crate::model::{ConnectionPermit, DrainSignal, Moment};
-use crate::proxy::Proxy;
+use crate::proxy::{self, Proxy};
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
 use crate::telemetry::process::ProcessStats;
@@ -144,10 +144,18 @@ impl Node {
             node: self.clone(),
             drain,
         });
+        let verifier = context.verifier.clone();
+        let admin_guard = move |headers: &HeaderMap| {
+            let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+            let (key, authorization) = (text("x-admin-key"), text("authorization"));
+            let access = AdminAccess::Read;
+            guard_admin(&verifier, key, authorization, access, unix_seconds()).is_ok()
+        };
         let admin = AdminState {
             source,
             exporter,
             config: self.settings.admin.clone(),
+            guard: Arc::new(admin_guard),
         };
         let proxy = self.proxy.clone();
         // As the fallback: a route with a wildcard would cost each request two allocations for what it caught.
@@ -223,6 +231,18 @@ struct NodeSource {
 }
 
 impl Source for NodeSource {
+    fn upstreams(&self) -> Vec<Upstream> {
+        let services = self.node.proxy.stats().into_iter();
+        services
+            .flat_map(|service| {
+                let upstreams = service.upstreams.into_iter();
+                upstreams
+                    .map(|upstream| shown(&service.name, upstream))
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
     fn snapshot(&self) -> Snapshot {
         let Node {
             settings,
@@ -253,6 +273,25 @@ impl Source for NodeSource {
                 inactivity_timeout: settings.client.inactivity_timeout,
             },
         }
+    }
+}
+
+/// An upstream as the admin room shows it.
+fn shown(service: &str, upstream: proxy::UpstreamStats) -> Upstream {
+    let [http, sse] = upstream.inflight.map(|count| count as u64);
+    Upstream {
+        service: service.to_owned(),
+        url: upstream.url,
+        open_for: upstream.open_for_millis.map(Duration::from_millis),
+        http,
+        sse,
+        ws: 0,
+        requests: upstream.requests,
+        errors: upstream.errors,
+        rate: upstream.rate,
+        error_rate: upstream.error_rate,
+        latency: upstream.latency,
+        last_latency: upstream.last_latency,
     }
 }
 

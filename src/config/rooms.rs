@@ -143,6 +143,11 @@ pub(super) fn telemetry(reader: &Reader) -> telemetry::Config {
 
 pub(super) fn admin(reader: &Reader, stage: Stage) -> admin::Config {
     admin::Config {
+        stage: match stage {
+            Stage::Development => "development",
+            Stage::Test => "test",
+            Stage::Production => "production",
+        },
         page: stage == Stage::Development,
         loop_delay_max: millis(reader, "UNDER_PRESSURE_MAX_EVENT_LOOP_DELAY_MS"),
         resident_bytes_max: reader
