@@ -9,19 +9,20 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-use crate::admin::{AdminState, Liveness, Snapshot, Source};
+use crate::admin::{AdminState, Liveness, Snapshot, Source, Upstream};
 use crate::api::{ApiError, ApiState};
-use crate::auth::{Verifier, guard_hub};
+use crate::auth::{AdminAccess, Verifier, guard_admin, guard_hub};
 use crate::broker::memory::MemoryBroker;
 use crate::broker::{Broker, NodeInfo};
 use crate::client::Rules;
 use crate::config::Settings;
 use crate::model::{ConnectionPermit, DrainSignal, Moment};
+use crate::proxy::{self, Proxy};
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
 use crate::telemetry::process::ProcessStats;
@@ -62,6 +63,7 @@ struct Node {
     broker: Arc<MemoryBroker>,
     context: Context,
     intakes: Arc<[Arc<Intake>]>,
+    proxy: Arc<Proxy>,
     /// Whether the process holds more memory than it may.
     is_too_large: Arc<AtomicBool>,
 }
@@ -100,12 +102,14 @@ impl Node {
         let intakes = (0..workers)
             .map(|_| Arc::new(Intake::new(capacity)))
             .collect();
+        let proxy = Proxy::new(&settings.proxy, context.verifier.clone());
         Self {
             settings,
             started,
             broker,
             context,
             intakes,
+            proxy: Arc::new(proxy),
             is_too_large: Arc::default(),
         }
     }
@@ -140,16 +144,35 @@ impl Node {
             node: self.clone(),
             drain,
         });
+        let verifier = context.verifier.clone();
+        let admin_guard = move |headers: &HeaderMap| {
+            let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+            let (key, authorization) = (text("x-admin-key"), text("authorization"));
+            let access = AdminAccess::Read;
+            guard_admin(&verifier, key, authorization, access, unix_seconds()).is_ok()
+        };
         let admin = AdminState {
             source,
             exporter,
             config: self.settings.admin.clone(),
+            guard: Arc::new(admin_guard),
+        };
+        let proxy = self.proxy.clone();
+        // As the fallback: a route with a wildcard would cost each request two allocations for what it caught.
+        let fallback = move |request: Request| {
+            let proxy = proxy.clone();
+            async move {
+                match Proxy::takes(request.uri().path()) {
+                    true => proxy.serve(request).await,
+                    false => crate::admin::not_found(request).await,
+                }
+            }
         };
         Router::new()
             .merge(transport::router(doors))
             .merge(crate::api::router(api))
             .merge(crate::admin::router(admin))
-            .fallback(crate::admin::not_found)
+            .fallback(fallback)
             // The server bounds bodies itself, with an error of its own.
             .layer(DefaultBodyLimit::disable())
     }
@@ -208,6 +231,18 @@ struct NodeSource {
 }
 
 impl Source for NodeSource {
+    fn upstreams(&self) -> Vec<Upstream> {
+        let services = self.node.proxy.stats().into_iter();
+        services
+            .flat_map(|service| {
+                let upstreams = service.upstreams.into_iter();
+                upstreams
+                    .map(|upstream| shown(&service.name, upstream))
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
     fn snapshot(&self) -> Snapshot {
         let Node {
             settings,
@@ -225,6 +260,7 @@ impl Source for NodeSource {
             draining: self.drain.is_draining(),
             version: env!("CARGO_PKG_VERSION"),
             uptime: started.elapsed(),
+            upstream_services: self.node.proxy.service_count(),
             loop_delay: context
                 .levels
                 .iter()
@@ -237,6 +273,25 @@ impl Source for NodeSource {
                 inactivity_timeout: settings.client.inactivity_timeout,
             },
         }
+    }
+}
+
+/// An upstream as the admin room shows it.
+fn shown(service: &str, upstream: proxy::UpstreamStats) -> Upstream {
+    let [http, sse] = upstream.inflight.map(|count| count as u64);
+    Upstream {
+        service: service.to_owned(),
+        url: upstream.url,
+        open_for: upstream.open_for_millis.map(Duration::from_millis),
+        http,
+        sse,
+        ws: 0,
+        requests: upstream.requests,
+        errors: upstream.errors,
+        rate: upstream.rate,
+        error_rate: upstream.error_rate,
+        latency: upstream.latency,
+        last_latency: upstream.last_latency,
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 /// The page and the limits of `/_pressure`.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// What the node is for: `development`, `test` or `production`.
+    pub stage: &'static str,
     /// Whether `/` serves the demo page: in development only.
     pub page: bool,
     /// Loop delay over which the node is under pressure (`UNDER_PRESSURE_MAX_EVENT_LOOP_DELAY_MS`).
@@ -28,6 +30,7 @@ impl Default for Config {
     /// No page, a second of loop delay, any memory.
     fn default() -> Self {
         Self {
+            stage: "test",
             page: false,
             loop_delay_max: Duration::from_secs(1),
             resident_bytes_max: None,

@@ -39,13 +39,13 @@ pub(super) fn health(state: &AdminState, _: &Request) -> Response {
     json_response(StatusCode::OK, &body)
 }
 
-/// Readiness with the broker and the mode that follows from it. There are no upstream services yet.
+/// Readiness with the broker and the mode that follows from it.
 pub(super) fn readyz(state: &AdminState, _: &Request) -> Response {
     let node = state.source.snapshot();
     let unready = unready(&node);
     let mut body = json!({
         "ok": unready.is_none(),
-        "upstreamServices": 0,
+        "upstreamServices": node.upstream_services,
         "broker": node.broker,
         "mode": if node.broker == "memory" { "single-node" } else { "fleet" },
     });

@@ -2,6 +2,7 @@
 //! `docs/OPERATIONS.md` all read it: a new variable is one row here, and one line where its room's values are made
 //! (`rooms`).
 
+use super::upstreams;
 use super::value::{self, Normalise};
 
 /// What a variable's value may be.
@@ -34,16 +35,18 @@ pub(super) enum Group {
     Connections,
     Streams,
     Publications,
+    Upstreams,
     Operations,
 }
 
 impl Group {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Server,
         Self::Authentication,
         Self::Connections,
         Self::Streams,
         Self::Publications,
+        Self::Upstreams,
         Self::Operations,
     ];
 
@@ -54,6 +57,7 @@ impl Group {
             Self::Connections => "Connections",
             Self::Streams => "Server-sent events",
             Self::Publications => "Channels and publications",
+            Self::Upstreams => "Upstreams",
             Self::Operations => "Operations",
         }
     }
@@ -142,7 +146,7 @@ pub(super) fn variable(name: &str) -> Option<&'static Variable> {
 }
 
 use DefaultValue::{Computed, Unset, Value};
-use Group::{Authentication, Connections, Operations, Publications, Server, Streams};
+use Group::{Authentication, Connections, Operations, Publications, Server, Streams, Upstreams};
 use Kind::{Boolean, Integer, Text};
 
 const ANY: Kind = Text(value::any, "a text");
@@ -165,7 +169,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Server, "HEADER_TIMEOUT_MS", Integer(1, DAY_MS), Value("10000"), "ms", "How long the head of a request may take."),
     row(Server, "BODY_TIMEOUT_MS", Integer(1, DAY_MS), Value("30000"), "ms", "How long a request's body may pause."),
     row(Server, "MAX_BODY_BYTES", Integer(0, BYTES), Value("10485760"), "bytes", "The most bytes of a request's body; 0 is no limit, except at `/hub`, where a body is held in memory and the default stays.").memory("this for each request in flight"),
-    row(Server, "MAX_CONNECTIONS", Integer(1, MANY), Computed("the limit of open files less 128"), "connections", "The most connections of the process; more are answered 503.").memory("about 1 KB each when idle"),
+    row(Server, "MAX_CONNECTIONS", Integer(1, MANY), Computed("the limit of open files less 128; half of that with UPSTREAMS"), "connections", "The most connections of the process; more are answered 503.").memory("about 1 KB each when idle"),
     row(Server, "MAX_HANDSHAKES", Integer(1, MANY), Computed("4096, at most MAX_CONNECTIONS"), "connections", "The most connections that have not finished their handshake or request.").memory("about 16 KB each"),
     row(Server, "DRAIN_DELAY_MS", Integer(0, DAY_MS), Value("2000"), "ms", "At the end: how long to say \"not ready\" before the listeners close, so that balancers turn away."),
     row(Server, "DRAIN_SECONDS", Integer(0, 86_400), Value("30"), "s", "At the end: over how long the clients are closed then, with a code that says reconnect."),
@@ -208,6 +212,13 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Publications, "MAX_IDEMPOTENCY_KEYS", Integer(1, MANY), Value("200000"), "keys", "The most idempotency keys that are remembered, five minutes each.").memory("about 500 bytes each"),
     row(Publications, "MAX_BATCH", Integer(1, 1_000_000), Value("1000"), "publications", "The most publications of one `/hub/batch`, and channels of one `/hub/broadcast`."),
 
+    row(Upstreams, "UPSTREAMS", ANY, Value("{}"), "", "JSON that maps names of services to lists of http URLs, as `{\"users\":[\"http://localhost:3001\"]}`; `/api/<name>/*` and `/sse/<name>/*` are forwarded to them."),
+    row(Upstreams, "LOAD_BALANCING", Text(value::balance, "least-load, round-robin or random"), Value("least-load"), "", "How an upstream of a service is chosen."),
+    row(Upstreams, "HTTP_PROXY_TIMEOUT_MS", Integer(1, DAY_MS), Value("30000"), "ms", "How long an upstream may take for the head of its answer, and pause in the body; streams of events may pause for ever."),
+    row(Upstreams, "TRUSTED_PROXIES", Text(upstreams::networks, "addresses or networks (10.0.0.0/8) with commas between"), Unset, "", "Whose `X-Forwarded-*` are believed; those of others are replaced."),
+    row(Upstreams, "RATE_LIMIT_MAX", Integer(0, 1_000_000_000), Value("200"), "requests", "The most requests of one address to upstreams in RATE_LIMIT_WINDOW_MS, all of which may come at once; 0 is no limit.").memory("4 MB in all"),
+    row(Upstreams, "RATE_LIMIT_WINDOW_MS", Integer(1, DAY_MS), Value("60000"), "ms", "In which time that many come back."),
+
     row(Operations, "LOG_LEVEL", Text(value::log_level, "off, error, warn, info, debug or trace (pino's and Python's names too), or a filter as info,fanfare=debug"), Value("info"), "", "What is logged.").alias(&["LOGGING_LEVEL"]),
     row(Operations, "LOG_FORMAT", Text(value::log_format, "json or pretty"), Computed("pretty on a terminal outside production, else json"), "", "How a log line looks."),
     row(Operations, "UNDER_PRESSURE_MAX_EVENT_LOOP_DELAY_MS", Integer(1, 3_600_000), Value("1000"), "milliseconds", "How late a worker's loop may be before `/_pressure` says so and new clients are answered 503."),
@@ -246,15 +257,11 @@ pub(super) const NOT_YET: &[NotYet] = &[
     refused("LISTEN", "is set, but this version has one listener only, HOST and PORT"),
     ignored("DATABASE_URL"),
     ignored("DATA_FILE"),
-    ignored("UPSTREAMS"),
     ignored("JWT_PUBLIC_KEY"),
     ignored("JWKS_URL"),
     ignored("CONNECT_URL"),
     ignored("SUBSCRIBE_URL"),
     ignored("PUBLISH_URL"),
-    ignored("TRUSTED_PROXIES"),
-    ignored("RATE_LIMIT_MAX"),
-    ignored("RATE_LIMIT_WINDOW_MS"),
     ignored("RATE_LIMIT_TIERS"),
     ignored("CACHE_ENABLED"),
     ignored("TRACING_ENABLED"),
