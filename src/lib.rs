@@ -33,6 +33,7 @@ pub mod hub;
 pub mod limits;
 pub mod model;
 pub mod protocol;
+pub mod redis;
 pub mod relay;
 pub mod server;
 pub mod telemetry;

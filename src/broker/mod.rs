@@ -1,6 +1,6 @@
 //! The broker: publish/subscribe and streams between nodes.
 //!
-//! One narrow trait, [`Broker`], that the relay stands on; `memory` is the embedded one. Every broker passes the same
+//! One narrow trait, [`Broker`], that the relay stands on; `memory` is the embedded one, `redis` joins the nodes of a fleet. Every broker passes the same
 //! conformance suite (`tests/broker_conformance`).
 //!
 //! Not here: which client wants what (the hub), and which worker wants what (the relay). A broker knows nodes and
@@ -16,6 +16,7 @@ use crate::model::{
 
 mod config;
 pub mod memory;
+pub mod redis;
 
 pub use config::Config;
 

@@ -1,0 +1,358 @@
+//! Redis: connections, commands, scripts, and the watch over both. fred's only home.
+//!
+//! There are two connections. One carries commands, one carries what was published to this node. A connection is never
+//! mended by the client library: when one ends, for whatever reason, everything in flight on it fails, a new client
+//! takes its place, and who listens is told ([`Listener::lost`]). So nothing is ever sent twice, and no reconnect goes
+//! unnoticed.
+//!
+//! Everything that waits here lives on a small runtime of this room's own. What [`Redis::call`] answers can be awaited
+//! on any runtime, and commands leave in the order of the calls.
+//!
+//! Not here: what the keys mean (the broker).
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::clients::Client;
+use fred::error::ErrorKind;
+use fred::interfaces::{ClientLike as _, PubsubInterface as _};
+use fred::types::{ClientState, ClusterHash, CustomCommand};
+use tokio::runtime::{Handle, Runtime};
+
+mod config;
+mod script;
+mod session;
+
+pub use config::{Address, Config};
+pub use fred::types::Value;
+pub use script::Script;
+
+/// How long one command may take. With a second attempt for a script that the server does not know, an answer is
+/// still there within two seconds.
+const COMMAND_TIMEOUT: Duration = Duration::from_millis(900);
+
+/// How long a call may take with everything that it needs.
+const CALL_TIMEOUT: Duration = Duration::from_millis(1900);
+
+/// Why a command was not answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// There is no connection: nothing was sent.
+    #[error("redis cannot be reached")]
+    NotSent,
+    /// It was sent, or may have been, and no answer came.
+    #[error("redis did not answer: {0}")]
+    Unanswered(String),
+    /// The server has no memory left: nothing was done.
+    #[error("redis is out of memory")]
+    OutOfMemory,
+    /// The server refused the command, and did nothing.
+    #[error("redis refused: {0}")]
+    Refused(String),
+}
+
+/// A command: its words.
+#[derive(Debug, Clone)]
+pub struct Command {
+    name: &'static str,
+    script: Option<&'static Script>,
+    words: Vec<Bytes>,
+}
+
+impl Command {
+    /// A plain command.
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            script: None,
+            words: Vec::new(),
+        }
+    }
+
+    /// A script with its keys; its arguments follow with [`Command::word`].
+    pub fn script(script: &'static Script, keys: &[&Bytes]) -> Self {
+        let mut words = Vec::with_capacity(keys.len() + 10);
+        words.push(Bytes::new());
+        words.push(Bytes::from(keys.len().to_string()));
+        words.extend(keys.iter().copied().cloned());
+        Self {
+            name: "EVALSHA",
+            script: Some(script),
+            words,
+        }
+    }
+
+    /// Adds a word.
+    #[must_use]
+    pub fn word(mut self, word: impl Into<Bytes>) -> Self {
+        self.words.push(word.into());
+        self
+    }
+
+    /// Adds a number.
+    #[must_use]
+    pub fn number(self, number: u64) -> Self {
+        self.word(number.to_string())
+    }
+}
+
+/// Who is told what happens on the connection that brings publications. None of these may block.
+pub trait Listener: Send + Sync {
+    /// A new connection stands. Nothing is subscribed to on it.
+    fn connected(&self);
+    /// The connection is gone: what was published since may be missing.
+    fn lost(&self);
+    /// A message of a channel that was subscribed to, in the order in which the server sent them.
+    fn message(&self, channel: &str, payload: Bytes);
+    /// Everything that was sent before [`Redis::mark`] with this number has taken effect, and every message that the
+    /// server sent before has been handed over.
+    fn passed(&self, mark: u64);
+    /// The server says that its data may be another than before.
+    fn changed(&self);
+}
+
+/// One of the two connections: the client of the moment.
+#[derive(Debug, Default)]
+struct Link {
+    client: RwLock<Option<Client>>,
+}
+
+impl Link {
+    fn client(&self) -> Option<Client> {
+        let client = self.client.read().unwrap_or_else(PoisonError::into_inner);
+        client
+            .clone()
+            .filter(|client| client.state() == ClientState::Connected)
+    }
+
+    fn set(&self, client: Option<Client>) {
+        *self.client.write().unwrap_or_else(PoisonError::into_inner) = client;
+    }
+}
+
+/// What the sessions and the callers share.
+struct Shared {
+    config: Config,
+    commands: Link,
+    messages: Link,
+    marks: String,
+}
+
+/// The connections to one Redis server. They are made anew, with growing pauses, for as long as the value lives.
+pub struct Redis {
+    shared: Arc<Shared>,
+    handle: Handle,
+    /// Taken at the end.
+    runtime: Mutex<Option<Runtime>>,
+}
+
+/// An answer that is on its way. Dropping it does not take the command back.
+pub type Pending<T> = std::pin::Pin<Box<dyn Future<Output = T> + Send>>;
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redis")
+            .field("is_connected", &self.is_connected())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Redis {
+    /// Makes the runtime; nothing is connected before [`Redis::listen`]. `marks` is a channel that no other node uses.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn new(config: &Config, marks: String) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("fanfare-redis")
+            .enable_all()
+            .build()?;
+        let shared = Arc::new(Shared {
+            config: config.clone(),
+            commands: Link::default(),
+            messages: Link::default(),
+            marks,
+        });
+        Ok(Self {
+            shared,
+            handle: runtime.handle().clone(),
+            runtime: Mutex::new(Some(runtime)),
+        })
+    }
+
+    /// Connects, and tells `listener` from now on. To be called once.
+    pub fn listen(&self, listener: Arc<dyn Listener>) {
+        let runtime = self.runtime();
+        runtime.spawn(session::command_sessions(self.shared.clone()));
+        runtime.spawn(session::message_sessions(self.shared.clone(), listener));
+    }
+
+    /// Where tasks live that wait for Redis.
+    pub const fn runtime(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Ends all connections and every task on the runtime; what is under way is not answered.
+    pub fn end(&self) {
+        let mut runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        // A runtime may not be dropped where tasks run; in the background it may.
+        if let Some(runtime) = runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    /// Whether both connections stand.
+    pub fn is_connected(&self) -> bool {
+        self.shared.commands.client().is_some() && self.shared.messages.client().is_some()
+    }
+
+    /// Sends commands in their order, and behind those of earlier calls. Answered within two seconds.
+    pub fn call(&self, commands: Vec<Command>) -> Pending<Vec<Result<Value, CallError>>> {
+        let count = commands.len();
+        let Some(client) = self.shared.commands.client() else {
+            return Box::pin(std::future::ready(vec![Err(CallError::NotSent); count]));
+        };
+        // Timers of the client library are those of this runtime, wherever the caller is.
+        let runtime = self.runtime();
+        let guard = runtime.enter();
+        let mut asked: Vec<_> = commands
+            .into_iter()
+            .map(|command| Some(Box::pin(ask(client.clone(), command))))
+            .collect();
+        let mut answers: Vec<Option<Result<Value, CallError>>> = vec![None; count];
+        // The first poll hands the command over; what waits afterwards is polled again by the task.
+        let _ = poll_all(
+            &mut std::task::Context::from_waker(std::task::Waker::noop()),
+            &mut asked,
+            &mut answers,
+        );
+        drop(guard);
+        let rest = async move {
+            let all = std::future::poll_fn(|context| poll_all(context, &mut asked, &mut answers));
+            let is_done = tokio::time::timeout(CALL_TIMEOUT, all).await.is_ok();
+            debug_assert!(is_done || answers.iter().any(Option::is_none));
+            let unanswered = || Err(CallError::Unanswered("timed out".to_owned()));
+            answers
+                .into_iter()
+                .map(|answer| answer.unwrap_or_else(unanswered))
+                .collect::<Vec<_>>()
+        };
+        let task = runtime.spawn(rest);
+        Box::pin(async move {
+            let ended = || vec![Err(CallError::Unanswered("the runtime ended".to_owned())); count];
+            task.await.unwrap_or_else(|_| ended())
+        })
+    }
+
+    /// Sends one command.
+    pub fn call_one(&self, command: Command) -> Pending<Result<Value, CallError>> {
+        let answers = self.call(vec![command]);
+        Box::pin(async move { answers.await.pop().unwrap_or(Err(CallError::NotSent)) })
+    }
+
+    /// Changes what this node is subscribed to, then sets a mark that the listener sees when the change has taken
+    /// effect. To be called from one task only: the order of the calls is the order on the wire.
+    ///
+    /// # Errors
+    /// When the connection did not take it; it is then lost or about to be.
+    pub async fn subscribe(
+        &self,
+        added: Vec<String>,
+        removed: Vec<String>,
+        mark: u64,
+    ) -> Result<(), CallError> {
+        let client = self.shared.messages.client().ok_or(CallError::NotSent)?;
+        let unsubscribed = async {
+            match removed.is_empty() {
+                true => Ok(()),
+                false => client.unsubscribe(removed).await,
+            }
+        };
+        let subscribed = async {
+            match added.is_empty() {
+                true => Ok(()),
+                false => client.subscribe(added).await,
+            }
+        };
+        let marked = client.publish::<Value, _, _>(self.shared.marks.as_str(), mark.to_string());
+        // In this order on the wire: each is handed over when it is first polled.
+        let (unsubscribed, subscribed, marked) =
+            tokio::join!(biased; unsubscribed, subscribed, marked);
+        unsubscribed
+            .and(subscribed)
+            .and(marked.map(drop))
+            .map_err(fault)
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn poll_all<F: Future<Output = Result<Value, CallError>>>(
+    context: &mut std::task::Context<'_>,
+    asked: &mut [Option<std::pin::Pin<Box<F>>>],
+    answers: &mut [Option<Result<Value, CallError>>],
+) -> std::task::Poll<()> {
+    let mut is_done = true;
+    for (asked, answer) in asked.iter_mut().zip(answers) {
+        let Some(future) = asked else { continue };
+        match future.as_mut().poll(context) {
+            std::task::Poll::Ready(ready) => {
+                *answer = Some(ready);
+                *asked = None;
+            }
+            std::task::Poll::Pending => is_done = false,
+        }
+    }
+    match is_done {
+        true => std::task::Poll::Ready(()),
+        false => std::task::Poll::Pending,
+    }
+}
+
+/// Sends a command once. A script that the server does not know was not run, so it is sent again with its text.
+async fn ask(client: Client, command: Command) -> Result<Value, CallError> {
+    let Some(script) = command.script else {
+        return send(&client, command.name, command.words).await;
+    };
+    let mut words = command.words;
+    words[0] = Bytes::from_static(script.sha().as_bytes());
+    match send(&client, "EVALSHA", words.clone()).await {
+        Err(CallError::Refused(why)) if why.starts_with("NOSCRIPT") => {
+            words[0] = Bytes::from_static(script.text().as_bytes());
+            send(&client, "EVAL", words).await
+        }
+        answer => answer,
+    }
+}
+
+async fn send(client: &Client, name: &'static str, words: Vec<Bytes>) -> Result<Value, CallError> {
+    let command = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
+    let words: Vec<Value> = words.into_iter().map(Value::Bytes).collect();
+    client.custom(command, words).await.map_err(fault)
+}
+
+/// Whose fault it is: the server said no, or nobody knows.
+#[expect(clippy::needless_pass_by_value, reason = "it is used in map_err")]
+fn fault(error: fred::error::Error) -> CallError {
+    let details = error.details();
+    let word = details.split(' ').next().unwrap_or_default();
+    if word == "OOM" {
+        return CallError::OutOfMemory;
+    }
+    // An error reply begins with a word in capitals. What the client library says of itself does not.
+    let is_reply = word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase());
+    let is_broken = matches!(
+        error.kind(),
+        ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled
+    );
+    if is_reply && !is_broken {
+        return CallError::Refused(details.to_owned());
+    }
+    CallError::Unanswered(error.to_string())
+}
