@@ -17,10 +17,11 @@ use crate::admin::{AdminState, Liveness, Snapshot, Source};
 use crate::api::{ApiError, ApiState};
 use crate::auth::{Verifier, guard_hub};
 use crate::broker::memory::MemoryBroker;
+use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, NodeInfo};
 use crate::client::Rules;
 use crate::config::Settings;
-use crate::model::{ConnectionPermit, DrainSignal, Moment};
+use crate::model::{ConnectionPermit, DrainSignal, Moment, Namespaces};
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
 use crate::telemetry::setup::Exporter;
@@ -28,6 +29,9 @@ use crate::transport::{self, Context, Doors, Intake, Levels, Slot};
 
 /// How often the embedded broker gives memory back.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often a node of a fleet says that it lives: a third of its lease.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Runs a node until it has drained. `on_bound` is told the address that it listens on.
 ///
@@ -38,7 +42,7 @@ pub fn serve(
     exporter: Exporter,
     on_bound: impl FnOnce(SocketAddr) + Send + 'static,
 ) -> Result<Outcome, ServerError> {
-    let node = Arc::new(Node::new(settings));
+    let node = Arc::new(Node::new(settings)?);
     let drain = Drain::new();
     let hooks = Hooks {
         drain: drain.clone(),
@@ -46,7 +50,7 @@ pub fn serve(
         ..Hooks::default()
     };
     let router = node.router(exporter, drain);
-    node.begin_upkeep();
+    node.clone().begin_upkeep();
     let context = node.context.clone();
     let make_worker =
         move |index| TransportWorker(Rc::new(transport::Worker::new(context.clone(), index)));
@@ -57,23 +61,18 @@ pub fn serve(
 struct Node {
     settings: Settings,
     started: Instant,
-    broker: Arc<MemoryBroker>,
+    broker: Arc<dyn Broker>,
+    /// The same, when it is the embedded one.
+    memory: Option<Arc<MemoryBroker>>,
     context: Context,
     intakes: Arc<[Arc<Intake>]>,
 }
 
 impl Node {
-    fn new(settings: Settings) -> Self {
+    fn new(settings: Settings) -> Result<Self, ServerError> {
         let started = Instant::now();
         let namespaces = Arc::new(settings.namespaces.clone());
-        let clock = move || {
-            Moment::from_millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX))
-        };
-        let broker = Arc::new(MemoryBroker::new(
-            &settings.broker,
-            namespaces.clone(),
-            clock,
-        ));
+        let (broker, memory) = make_broker(&settings, namespaces.clone(), started)?;
         let workers = settings.server.workers;
         let limits = InboxLimits {
             messages_max: settings.transport.inbox_messages_max,
@@ -96,13 +95,14 @@ impl Node {
         let intakes = (0..workers)
             .map(|_| Arc::new(Intake::new(capacity)))
             .collect();
-        Self {
+        Ok(Self {
             settings,
             started,
             broker,
+            memory,
             context,
             intakes,
-        }
+        })
     }
 
     /// Everything that is answered over HTTP.
@@ -148,18 +148,42 @@ impl Node {
             .layer(DefaultBodyLimit::disable())
     }
 
-    /// Gives memory back, once a second, for as long as the process lives.
-    fn begin_upkeep(&self) {
-        let broker = self.broker.clone();
-        let sweep = move || loop {
-            std::thread::sleep(SWEEP_INTERVAL);
-            broker.sweep();
+    /// Gives memory back or tells the fleet that this node lives, for as long as the process does.
+    fn begin_upkeep(self: Arc<Self>) {
+        let upkeep = move || match self.memory.clone() {
+            Some(memory) => loop {
+                std::thread::sleep(SWEEP_INTERVAL);
+                memory.sweep();
+            },
+            None => self.announce_for_ever(),
         };
         let spawned = std::thread::Builder::new()
             .name("fanfare-upkeep".to_owned())
-            .spawn(sweep);
+            .spawn(upkeep);
         if let Err(error) = spawned {
-            tracing::error!(%error, "no thread for upkeep: memory of expired history comes back late");
+            tracing::error!(%error, "no thread for upkeep: memory comes back late, and the fleet does not see this node");
+        }
+    }
+
+    fn announce_for_ever(&self) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!(%error, "no runtime for upkeep: the fleet does not see this node");
+                return;
+            }
+        };
+        loop {
+            let announced = runtime.block_on(self.broker.announce(self.info()));
+            if announced.is_err() {
+                // Soon again: the lease is short, and the members come back with it.
+                std::thread::sleep(SWEEP_INTERVAL);
+            } else {
+                std::thread::sleep(ANNOUNCE_INTERVAL);
+            }
         }
     }
 
@@ -174,6 +198,25 @@ impl Node {
             uptime_seconds: self.started.elapsed().as_secs(),
         }
     }
+}
+
+/// The broker that the settings name, and the same again when it is the embedded one.
+fn make_broker(
+    settings: &Settings,
+    namespaces: Arc<Namespaces>,
+    started: Instant,
+) -> Result<(Arc<dyn Broker>, Option<Arc<MemoryBroker>>), ServerError> {
+    if let Some(redis) = &settings.redis {
+        tracing::info!(redis = %redis.address, prefix = redis.prefix, "a node of a fleet over redis");
+        let broker = RedisBroker::start(redis, namespaces).map_err(ServerError::Start)?;
+        return Ok((Arc::new(broker), None));
+    }
+    tracing::info!("a single node: channels live in its memory");
+    let clock = move || {
+        Moment::from_millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    };
+    let broker = Arc::new(MemoryBroker::new(&settings.broker, namespaces, clock));
+    Ok((broker.clone(), Some(broker)))
 }
 
 /// What health and metrics are answered from.

@@ -23,7 +23,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::model::{Namespace, Namespaces};
-use crate::{admin, api, auth, broker, client, server, telemetry, transport};
+use crate::{admin, api, auth, broker, client, redis, server, telemetry, transport};
 
 pub use document::{env_example, help, markdown};
 pub use fault::{ConfigError, Fault};
@@ -75,6 +75,8 @@ pub struct Settings {
     pub admin: admin::Config,
     /// The broker room's.
     pub broker: broker::Config,
+    /// The redis room's; `None` for a node that is alone.
+    pub redis: Option<redis::Config>,
     /// What the channels are like.
     pub namespaces: Namespaces,
     /// How long tokens last that are minted here (`ACCESS_TOKEN_EXPIRE_MINUTES`).
@@ -135,6 +137,7 @@ impl Settings {
             api: rooms::api(&reader),
             admin: rooms::admin(&reader, stage),
             broker: rooms::broker(&reader),
+            redis: rooms::redis(&reader),
             namespaces,
             token_ttl: Duration::from_secs(reader.integer("ACCESS_TOKEN_EXPIRE_MINUTES") * 60),
             resolved: reader.resolved(),

@@ -34,16 +34,18 @@ pub(super) enum Group {
     Connections,
     Streams,
     Publications,
+    Fleet,
     Operations,
 }
 
 impl Group {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Server,
         Self::Authentication,
         Self::Connections,
         Self::Streams,
         Self::Publications,
+        Self::Fleet,
         Self::Operations,
     ];
 
@@ -54,6 +56,7 @@ impl Group {
             Self::Connections => "Connections",
             Self::Streams => "Server-sent events",
             Self::Publications => "Channels and publications",
+            Self::Fleet => "Several nodes",
             Self::Operations => "Operations",
         }
     }
@@ -142,7 +145,7 @@ pub(super) fn variable(name: &str) -> Option<&'static Variable> {
 }
 
 use DefaultValue::{Computed, Unset, Value};
-use Group::{Authentication, Connections, Operations, Publications, Server, Streams};
+use Group::{Authentication, Connections, Fleet, Operations, Publications, Server, Streams};
 use Kind::{Boolean, Integer, Text};
 
 const ANY: Kind = Text(value::any, "a text");
@@ -208,6 +211,10 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Publications, "MAX_IDEMPOTENCY_KEYS", Integer(1, MANY), Value("200000"), "keys", "The most idempotency keys that are remembered, five minutes each.").memory("about 500 bytes each"),
     row(Publications, "MAX_BATCH", Integer(1, 1_000_000), Value("1000"), "publications", "The most publications of one `/hub/batch`, and channels of one `/hub/broadcast`."),
 
+    row(Fleet, "REDIS_URL", ANY, Unset, "", "The Redis server that the nodes of a fleet share, redis://[user:password@]host[:port][/database]. Unset, the node is alone and keeps everything in its memory.").secret(),
+    row(Fleet, "REDIS_KEY_PREFIX", Text(value::node_id, "at most 128 printable characters without blanks"), Value("fanfare"), "", "What every key and channel in Redis begins with; nodes with the same one are one fleet."),
+    row(Fleet, "READY_REDIS_GRACE_MS", Integer(0, DAY_MS), Value("5000"), "ms", "How long Redis may be away before `/readyz` answers 503."),
+
     row(Operations, "LOG_LEVEL", Text(value::log_level, "off, error, warn, info, debug or trace (pino's and Python's names too), or a filter as info,fanfare=debug"), Value("info"), "", "What is logged.").alias(&["LOGGING_LEVEL"]),
     row(Operations, "LOG_FORMAT", Text(value::log_format, "json or pretty"), Computed("pretty on a terminal outside production, else json"), "", "How a log line looks."),
     row(Operations, "UNDER_PRESSURE_MAX_EVENT_LOOP_DELAY_MS", Integer(1, 3_600_000), Value("1000"), "milliseconds", "How late a worker's loop may be before `/_pressure` says so and new clients are answered 503."),
@@ -240,7 +247,6 @@ const fn refused(name: &'static str, why: &'static str) -> NotYet {
 /// refuses to start.
 #[rustfmt::skip]
 pub(super) const NOT_YET: &[NotYet] = &[
-    refused("REDIS_URL", "is set, but this version has the embedded broker only: nodes would not share anything. Unset it to run a single node"),
     refused("TLS_CERT", "is set, but this version does not speak TLS. Unset it and let a proxy in front do that"),
     refused("TLS_KEY", "is set, but this version does not speak TLS. Unset it and let a proxy in front do that"),
     refused("LISTEN", "is set, but this version has one listener only, HOST and PORT"),
