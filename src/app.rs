@@ -5,27 +5,30 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-use crate::admin::{AdminState, Liveness, Snapshot, Source};
+use crate::admin::{AdminState, Liveness, Snapshot, Source, Upstream};
 use crate::api::{ApiError, ApiState};
-use crate::auth::{Verifier, guard_hub};
+use crate::auth::{AdminAccess, Verifier, guard_admin, guard_hub};
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, NodeInfo};
 use crate::client::Rules;
 use crate::config::Settings;
 use crate::model::{ConnectionPermit, DrainSignal, Moment, Namespaces};
+use crate::proxy::{self, Proxy};
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
+use crate::telemetry::process::ProcessStats;
 use crate::telemetry::setup::Exporter;
-use crate::transport::{self, Context, Doors, Intake, Levels, Slot};
+use crate::transport::{self, Context, Doors, Intake, Levels, Pressure, Slot};
 
 /// How often the embedded broker gives memory back.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,8 +52,8 @@ pub fn serve(
         on_bound: Box::new(on_bound),
         ..Hooks::default()
     };
-    let router = node.router(exporter, drain);
-    node.clone().begin_upkeep();
+    let router = node.router(exporter.clone(), drain);
+    node.clone().begin_upkeep(exporter);
     let context = node.context.clone();
     let make_worker =
         move |index| TransportWorker(Rc::new(transport::Worker::new(context.clone(), index)));
@@ -66,6 +69,9 @@ struct Node {
     memory: Option<Arc<MemoryBroker>>,
     context: Context,
     intakes: Arc<[Arc<Intake>]>,
+    proxy: Arc<Proxy>,
+    /// Whether the process holds more memory than it may.
+    is_too_large: Arc<AtomicBool>,
 }
 
 impl Node {
@@ -95,6 +101,7 @@ impl Node {
         let intakes = (0..workers)
             .map(|_| Arc::new(Intake::new(capacity)))
             .collect();
+        let proxy = Proxy::new(&settings.proxy, context.verifier.clone());
         Ok(Self {
             settings,
             started,
@@ -102,6 +109,8 @@ impl Node {
             memory,
             context,
             intakes,
+            proxy: Arc::new(proxy),
+            is_too_large: Arc::default(),
         })
     }
 
@@ -113,6 +122,7 @@ impl Node {
             namespaces: context.rules.namespaces.clone(),
             verifier: context.verifier.clone(),
             intakes: self.intakes.clone(),
+            pressure: self.pressure(),
         };
         let verifier = context.verifier.clone();
         let guard = move |headers: &HeaderMap| {
@@ -134,34 +144,71 @@ impl Node {
             node: self.clone(),
             drain,
         });
+        let verifier = context.verifier.clone();
+        let admin_guard = move |headers: &HeaderMap| {
+            let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+            let (key, authorization) = (text("x-admin-key"), text("authorization"));
+            let access = AdminAccess::Read;
+            guard_admin(&verifier, key, authorization, access, unix_seconds()).is_ok()
+        };
         let admin = AdminState {
             source,
             exporter,
             config: self.settings.admin.clone(),
+            guard: Arc::new(admin_guard),
+        };
+        let proxy = self.proxy.clone();
+        // As the fallback: a route with a wildcard would cost each request two allocations for what it caught.
+        let fallback = move |request: Request| {
+            let proxy = proxy.clone();
+            async move {
+                match Proxy::takes(request.uri().path()) {
+                    true => proxy.serve(request).await,
+                    false => crate::admin::not_found(request).await,
+                }
+            }
         };
         Router::new()
             .merge(transport::router(doors))
             .merge(crate::api::router(api))
             .merge(crate::admin::router(admin))
-            .fallback(crate::admin::not_found)
+            .fallback(fallback)
             // The server bounds bodies itself, with an error of its own.
             .layer(DefaultBodyLimit::disable())
     }
 
-    /// Gives memory back or tells the fleet that this node lives, for as long as the process does.
-    fn begin_upkeep(self: Arc<Self>) {
-        let upkeep = move || match self.memory.clone() {
-            Some(memory) => loop {
-                std::thread::sleep(SWEEP_INTERVAL);
+    /// What keeps new clients out: a worker that is late, or too much memory.
+    fn pressure(&self) -> Pressure {
+        let levels = self.context.levels.clone();
+        let delay_max = self.settings.admin.loop_delay_max;
+        let is_too_large = self.is_too_large.clone();
+        Pressure::new(move || {
+            is_too_large.load(Relaxed) || levels.iter().any(|level| level.loop_delay() > delay_max)
+        })
+    }
+
+    /// Gives memory back, looks at what is held and folds histograms, once a second, for as long as the process lives.
+    /// A node of a fleet says that it lives, too.
+    fn begin_upkeep(self: Arc<Self>, exporter: Exporter) {
+        let memory = self.memory.clone();
+        let (is_too_large, bytes_max) = (
+            self.is_too_large.clone(),
+            self.settings.admin.resident_bytes_max,
+        );
+        let sweep = move || loop {
+            if let Some(bytes_max) = bytes_max {
+                let resident = ProcessStats::read().resident_bytes;
+                is_too_large.store(resident > Some(bytes_max), Relaxed);
+            }
+            std::thread::sleep(SWEEP_INTERVAL);
+            if let Some(memory) = &memory {
                 memory.sweep();
-            },
-            None => self.announce_for_ever(),
+            }
+            exporter.keep_up();
         };
-        let spawned = std::thread::Builder::new()
-            .name("fanfare-upkeep".to_owned())
-            .spawn(upkeep);
-        if let Err(error) = spawned {
-            tracing::error!(%error, "no thread for upkeep: memory comes back late, and the fleet does not see this node");
+        spawn("fanfare-upkeep", sweep);
+        if self.memory.is_none() {
+            spawn("fanfare-lease", move || self.announce_for_ever());
         }
     }
 
@@ -219,6 +266,16 @@ fn make_broker(
     Ok((broker.clone(), Some(broker)))
 }
 
+/// Runs something beside everything else, for as long as the process lives.
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
+    let spawned = std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work);
+    if let Err(error) = spawned {
+        tracing::error!(%error, thread = name, "no thread for upkeep: memory comes back late, or the fleet does not see this node");
+    }
+}
+
 /// What health and metrics are answered from.
 struct NodeSource {
     node: Arc<Node>,
@@ -226,6 +283,18 @@ struct NodeSource {
 }
 
 impl Source for NodeSource {
+    fn upstreams(&self) -> Vec<Upstream> {
+        let services = self.node.proxy.stats().into_iter();
+        services
+            .flat_map(|service| {
+                let upstreams = service.upstreams.into_iter();
+                upstreams
+                    .map(|upstream| shown(&service.name, upstream))
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
     fn snapshot(&self) -> Snapshot {
         let Node {
             settings,
@@ -243,6 +312,7 @@ impl Source for NodeSource {
             draining: self.drain.is_draining(),
             version: env!("CARGO_PKG_VERSION"),
             uptime: started.elapsed(),
+            upstream_services: self.node.proxy.service_count(),
             loop_delay: context
                 .levels
                 .iter()
@@ -255,6 +325,25 @@ impl Source for NodeSource {
                 inactivity_timeout: settings.client.inactivity_timeout,
             },
         }
+    }
+}
+
+/// An upstream as the admin room shows it.
+fn shown(service: &str, upstream: proxy::UpstreamStats) -> Upstream {
+    let [http, sse] = upstream.inflight.map(|count| count as u64);
+    Upstream {
+        service: service.to_owned(),
+        url: upstream.url,
+        open_for: upstream.open_for_millis.map(Duration::from_millis),
+        http,
+        sse,
+        ws: 0,
+        requests: upstream.requests,
+        errors: upstream.errors,
+        rate: upstream.rate,
+        error_rate: upstream.error_rate,
+        latency: upstream.latency,
+        last_latency: upstream.last_latency,
     }
 }
 

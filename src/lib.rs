@@ -11,7 +11,8 @@
 //! app                       the composition root: the only file that names concrete parts together
 //! config                    environment and file become the rooms' own configurations
 //! server                    threads, accept loops, HTTP/1, admission, drain
-//! transport | api | admin   sockets and streams | HTTP for back ends | page, health, metrics
+//! transport | api | proxy | admin
+//!                           sockets and streams | HTTP for back ends | to upstreams | page, health, metrics
 //! client | relay            one client's conversation (sans-IO) | joins the workers to the broker
 //! auth                      claims, permissions, token verification
 //! hub | protocol | broker | limits
@@ -33,6 +34,7 @@ pub mod hub;
 pub mod limits;
 pub mod model;
 pub mod protocol;
+pub mod proxy;
 pub mod redis;
 pub mod relay;
 pub mod server;

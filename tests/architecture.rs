@@ -17,7 +17,7 @@ const RULES: Rules = Rules {
         &["app"],
         &["config"],
         &["server"],
-        &["transport", "api", "admin"],
+        &["transport", "api", "proxy", "admin"],
         &["client", "relay"],
         &["auth"],
         &["hub", "protocol", "broker", "limits"],
@@ -29,6 +29,12 @@ const RULES: Rules = Rules {
         ("cli", "app", "main hands it `serve`"),
         ("cli", "server", "main hands it `serve`"),
         ("cli", "transport", "main hands it `serve`"),
+        ("cli", "proxy", "main hands it `serve`"),
+        ("proxy", "client", "a wing of its own"),
+        ("proxy", "relay", "a wing of its own"),
+        ("proxy", "hub", "a wing of its own"),
+        ("proxy", "protocol", "a wing of its own"),
+        ("proxy", "broker", "a wing of its own"),
     ],
     narrow: &[
         (
@@ -47,6 +53,7 @@ const RULES: Rules = Rules {
         ),
         ("config", &["redis"], &["Address", "Config"]),
         ("config", &["auth"], &["Config", "Algorithm"]),
+        ("config", &["proxy"], &["Config", "Address", "Balance"]),
         ("config", &["telemetry"], &["Config", "LogFormat"]),
         // What is pure of it; key sets are I/O.
         ("client", &["auth"], &["Action", "Identity", "may"]),
@@ -74,7 +81,11 @@ const RULES: Rules = Rules {
     ],
     homes: &[
         ("anyhow", &["main"]),
-        ("axum", &["app", "server", "transport", "api", "admin"]),
+        ("arc_swap", &["proxy"]),
+        (
+            "axum",
+            &["app", "server", "transport", "api", "proxy", "admin"],
+        ),
         ("base64", &["*"]),
         ("bytes", &["*"]),
         ("clap", &["cli"]),
@@ -85,13 +96,16 @@ const RULES: Rules = Rules {
         ("hashbrown", &["transport", "hub", "broker"]),
         ("http", &["*"]),
         ("http_body_util", &["cli", "api"]),
-        ("hyper", &["server"]),
-        ("hyper_util", &["cli", "server"]),
+        ("hyper", &["server", "proxy"]),
+        ("hyper_util", &["cli", "server", "proxy"]),
         ("jsonwebtoken", &["auth"]),
         ("metrics", &["telemetry"]),
         ("metrics_exporter_prometheus", &["telemetry"]),
         ("mio", &["transport"]),
-        ("rand", &["cli", "transport", "broker", "redis", "model/id"]),
+        (
+            "rand",
+            &["cli", "transport", "proxy", "broker", "redis", "model/id"],
+        ),
         ("rmp", &["protocol"]),
         ("rmp_serde", &["broker"]),
         ("rustix", &["config", "server", "telemetry"]),
@@ -112,7 +126,7 @@ const RULES: Rules = Rules {
                 "redis",
                 "server",
                 "transport",
-                "telemetry/setup",
+                "proxy",
                 "model",
             ],
         ),
@@ -122,7 +136,7 @@ const RULES: Rules = Rules {
         ("tracing", &["*"]),
         ("tracing_appender", &["telemetry"]),
         ("tracing_subscriber", &["telemetry"]),
-        ("uuid", &["model", "admin"]),
+        ("uuid", &["model", "proxy", "admin"]),
     ],
 };
 
@@ -249,6 +263,7 @@ fn a_fault_names_file_line_path_and_rule() {
 fn siblings_do_not_know_each_other() {
     refused("hub", "use crate::protocol::Encoder;", "side by side");
     refused("api", "use crate::admin;", "side by side");
+    refused("proxy", "use crate::transport;", "side by side");
     refused("client", "type T = crate::relay::Relay;", "side by side");
 }
 
@@ -295,6 +310,8 @@ fn what_only_tests_compile_is_free() {
 #[test]
 fn some_arrows_are_denied_or_narrow() {
     refused("cli", "use crate::app::serve;", "main hands it");
+    refused("proxy", "use crate::hub::Hub;", "a wing of its own");
+    allowed("proxy", "use crate::auth::Verifier;");
     refused(
         "config",
         "use crate::transport::Worker;",
@@ -348,7 +365,7 @@ fn a_crate_stays_at_home() {
     refused(
         "relay",
         "use axum::Router;",
-        "axum lives in app, server, transport, api, admin",
+        "axum lives in app, server, transport, api, proxy, admin",
     );
     refused(
         "broker",

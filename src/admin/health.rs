@@ -39,13 +39,13 @@ pub(super) fn health(state: &AdminState, _: &Request) -> Response {
     json_response(StatusCode::OK, &body)
 }
 
-/// Readiness with the broker and the mode that follows from it. There are no upstream services yet.
+/// Readiness with the broker and the mode that follows from it.
 pub(super) fn readyz(state: &AdminState, _: &Request) -> Response {
     let node = state.source.snapshot();
     let unready = unready(&node);
     let mut body = json!({
         "ok": unready.is_none(),
-        "upstreamServices": 0,
+        "upstreamServices": node.upstream_services,
         "broker": node.broker,
         "mode": if node.broker == "memory" { "single-node" } else { "fleet" },
     });
@@ -65,7 +65,7 @@ pub(super) fn ready(state: &AdminState, _: &Request) -> Response {
     json_response(status(unready), &body)
 }
 
-/// The body of seed 003. Its caches do not exist here; their sizes stay so that its dashboards do.
+/// The body that dashboards of the FastAPI gateway read. Its caches do not exist here; their sizes stay.
 pub(super) fn web_sockets(state: &AdminState, _: &Request) -> Response {
     let node = state.source.snapshot();
     let body = json!({
@@ -85,7 +85,7 @@ pub(super) fn web_sockets(state: &AdminState, _: &Request) -> Response {
     json_response(StatusCode::OK, &body)
 }
 
-/// What a node under pressure answers, field by field as seed 001 wrote it.
+/// What a node under pressure answers, field by field as the Node gateway's under-pressure plug-in wrote it.
 #[derive(Serialize)]
 struct UnderPressure {
     #[serde(rename = "statusCode")]
@@ -114,12 +114,10 @@ pub(super) fn pressure(state: &AdminState, _: &Request) -> Response {
 }
 
 fn is_under_pressure(state: &AdminState) -> bool {
-    let config = &state.config;
-    let is_large = || {
-        let resident = ProcessStats::read().resident_bytes;
-        config.resident_bytes_max < resident && config.resident_bytes_max.is_some()
-    };
-    state.source.snapshot().loop_delay > config.loop_delay_max || is_large()
+    let resident_bytes = ProcessStats::read().resident_bytes;
+    state
+        .config
+        .is_exceeded(state.source.snapshot().loop_delay, resident_bytes)
 }
 
 /// Why the node should get no new clients.

@@ -1,7 +1,7 @@
 //! What an operator, a load balancer and a curious developer look at: health, `/metrics` and the demo page.
 //!
 //! Everything is answered from one [`Snapshot`] that a [`Source`] takes; this room knows no part of the node itself.
-//! Nothing here needs credentials and nothing here changes anything.
+//! Only `/admin/stats` needs credentials, and nothing here changes anything.
 //!
 //! Not here: counting (`telemetry`) and deciding when the node drains (`server`).
 
@@ -12,6 +12,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::get;
+use http::HeaderMap;
 
 use crate::telemetry::http::{Route, Stopwatch};
 use crate::telemetry::setup::Exporter;
@@ -22,6 +23,7 @@ mod not_found;
 mod page;
 mod request_id;
 mod scrape;
+mod stats;
 mod timestamp;
 
 #[cfg(test)]
@@ -30,11 +32,15 @@ mod tests;
 pub use config::Config;
 pub use not_found::not_found;
 pub use request_id::{RequestId, RequestIdLayer};
+pub use stats::Upstream;
 
 /// Where the numbers come from: `app` joins the parts of the node.
 pub trait Source: Send + Sync {
     /// The node as it is now. Called for each look at it, from any worker: it must not wait.
     fn snapshot(&self) -> Snapshot;
+
+    /// The upstreams of all services, in the order of their names and of the configuration.
+    fn upstreams(&self) -> Vec<Upstream>;
 }
 
 /// The node at one moment.
@@ -56,6 +62,8 @@ pub struct Snapshot {
     pub version: &'static str,
     /// Since the process started.
     pub uptime: Duration,
+    /// Services that have upstreams.
+    pub upstream_services: usize,
     /// The longest that a worker's loop was late lately.
     pub loop_delay: Duration,
     /// What clients are told about signs of life.
@@ -82,6 +90,8 @@ pub struct AdminState {
     pub exporter: Exporter,
     /// Limits, and whether there is a page.
     pub config: Config,
+    /// Whether a request with these fields may see the statistics.
+    pub guard: Arc<dyn Fn(&HeaderMap) -> bool + Send + Sync>,
 }
 
 /// Health, metrics and the page. The router has no fallback: `app` sets [`not_found`] for the whole process.
@@ -94,6 +104,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/ws/health", get(web_socket_health))
         .route("/_pressure", get(pressure))
         .route("/metrics", get(metrics))
+        .route("/admin/stats", get(statistics))
         .route("/fanfare.js", get(module))
         .route("/fanfare.d.ts", get(types));
     if state.config.page {
@@ -124,6 +135,7 @@ handlers! {
     web_socket_health: Health => health::web_sockets;
     pressure: Health => health::pressure;
     metrics: Metrics => scrape::metrics;
+    statistics: Statistics => stats::stats;
     demo: Page => page::demo;
     module: Page => page::module;
     types: Page => page::types;

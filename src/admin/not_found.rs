@@ -1,4 +1,4 @@
-//! The answer to a path that nobody serves, in the form of seed 001, or of RFC 9457 where asked.
+//! The answer to a path that nobody serves, in the form of the Node gateway's framework, or of RFC 9457 where asked.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -12,7 +12,7 @@ use crate::telemetry::http::{Route, Stopwatch};
 /// Most bytes of the path that are repeated to whoever sent it.
 const PATH_BYTES_MAX: usize = 256;
 
-/// As seed 001 writes it, field by field.
+/// As that framework writes it, field by field.
 #[derive(Serialize)]
 struct NotFound<'a> {
     message: &'a str,

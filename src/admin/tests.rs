@@ -23,6 +23,18 @@ impl Source for Node {
     fn snapshot(&self) -> Snapshot {
         self.0.clone()
     }
+
+    fn upstreams(&self) -> Vec<super::Upstream> {
+        vec![super::Upstream {
+            service: "users".to_owned(),
+            url: "http://a".to_owned(),
+            rate: 2.0,
+            error_rate: 1.0,
+            latency: Some(4.0),
+            sse: 3,
+            ..super::Upstream::default()
+        }]
+    }
 }
 
 fn node() -> Snapshot {
@@ -35,6 +47,7 @@ fn node() -> Snapshot {
         draining: false,
         version: "9.9.9",
         uptime: Duration::from_secs(60),
+        upstream_services: 4,
         loop_delay: Duration::from_millis(3),
         liveness: Liveness {
             ping_interval: Duration::from_secs(30),
@@ -49,6 +62,7 @@ async fn send(node: Snapshot, config: Config, request: Request<Body>) -> Respons
         source: Arc::new(Node(node)),
         exporter: EXPORTER.clone(),
         config,
+        guard: Arc::new(|headers| !headers.contains_key("x-refuse")),
     };
     let router = router(state).fallback(not_found);
     router.oneshot(request).await.expect("infallible")
@@ -102,7 +116,7 @@ async fn a_node_is_ready_unless_it_drains_or_its_broker_is_away() {
     assert_eq!(status, 200);
     assert_eq!(
         body,
-        json!({"ok": true, "upstreamServices": 0, "broker": "memory", "mode": "single-node"})
+        json!({"ok": true, "upstreamServices": 4, "broker": "memory", "mode": "single-node"})
     );
     assert_eq!(check(node(), "/ready").await.1["status"], "ready");
     for (node, reason) in [
@@ -247,4 +261,40 @@ async fn an_unknown_path_is_told_as_its_seed_did() {
             .await
             .starts_with(r#"{"message":"Route POST:/healthz not found""#)
     );
+}
+
+#[tokio::test]
+async fn statistics_have_the_shape_of_the_seed() {
+    let response = send(node(), Config::default(), get("/admin/stats")).await;
+    let body = response.into_body().collect().await.expect("a body");
+    let mut stats: Value = serde_json::from_slice(&body.to_bytes()).expect("JSON");
+    assert!(stats["nowMs"].take().as_u64().is_some());
+    let version = stats["nodeVersion"].take();
+    assert!(
+        version
+            .as_str()
+            .is_some_and(|text| text.starts_with("rust "))
+    );
+    let detail = json!({
+        "url": "http://a", "healthy": true, "circuitOpenUntilMs": null,
+        "inflight": {"http": 0, "sse": 3, "ws": 0}, "requestsTotal": 0, "errorsTotal": 0,
+        "rps": 2.0, "latency": {"ewmaMs": 4.0, "lastMs": null},
+    });
+    let expected = json!({
+        "nowMs": null, "uptimeSeconds": 60, "nodeVersion": null, "env": "test",
+        "services": {"users": {
+            "upstreams": 1, "healthy": 1, "avgLatencyMs": 4.0, "rps": 2.0, "errorRate": 0.5,
+            "upstreamDetails": [detail],
+        }},
+        "connections": {"http": 0, "sse": 5, "ws": 5},
+    });
+    assert_eq!(stats, expected);
+}
+
+#[tokio::test]
+async fn statistics_are_refused_as_the_seed_refuses() {
+    let request = Request::get("/admin/stats").header("x-refuse", "1");
+    let request = request.body(Body::empty()).expect("a request");
+    let response = send(node(), Config::default(), request).await;
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
 }

@@ -33,6 +33,8 @@ pub struct Client {
     expires_at: Moment,
     /// Answers that wait for an earlier one. Most clients never have any.
     waiting: Option<Box<Waiting>>,
+    /// Channels that a back end subscribed it to: no token decides about them.
+    granted: Vec<ChannelKey>,
 }
 
 /// The place of an answer in the order of answers.
@@ -156,6 +158,7 @@ impl Client {
             commands: TokenBucket::full(command_rate(rules), now),
             expires_at,
             waiting: None,
+            granted: Vec::new(),
         }
     }
 
@@ -220,11 +223,20 @@ impl Client {
 
     /// Whether a further command may be handled now, or must wait for open questions.
     pub fn can_take(&self, is_barrier: bool) -> bool {
-        let open = self
-            .waiting
-            .as_ref()
-            .map_or(0, |waiting| waiting.answers.len());
+        let open = self.waiting_count();
         open == 0 || (!is_barrier && open < QUESTIONS_MAX)
+    }
+
+    /// Whether more may be read of the client. Answers that are known at once wait behind open questions: who asks on
+    /// and on meanwhile is read again when the questions are answered.
+    pub fn may_read_on(&self) -> bool {
+        self.waiting_count() < QUESTIONS_MAX
+    }
+
+    fn waiting_count(&self) -> usize {
+        self.waiting
+            .as_ref()
+            .map_or(0, |waiting| waiting.answers.len())
     }
 
     /// Whether the command fits the rate; when not, it is answered with `rate_limited`.
@@ -301,14 +313,13 @@ impl Client {
         if !may(&self.identity, namespace, Action::Subscribe, &channel) {
             return Step::Answer(self.forbidden("subscribe"));
         }
+        let is_subscribed = is_subscribed(&channel);
         // A subscribe with a position on a channel that the token subscribed it to restarts it there.
-        if is_subscribed(&channel)
-            && !(recover.is_some() && self.identity.channels.contains(&channel))
-        {
+        if is_subscribed && !(recover.is_some() && self.identity.channels.contains(&channel)) {
             let text = format!("subscribed to {} already", channel.name());
             return Step::Answer(error(ErrorCode::AlreadySubscribed, text));
         }
-        if subscriptions >= rules.config.channels_max {
+        if !is_subscribed && subscriptions >= rules.config.channels_max {
             let text = format!(
                 "over {} channels on one connection",
                 rules.config.channels_max
@@ -383,28 +394,42 @@ impl Client {
     }
 
     fn forbidden(&self, what: &str) -> Reply {
+        // Who has no role is a user like any other.
+        let role = Some(&*self.identity.role)
+            .filter(|role| !role.is_empty())
+            .unwrap_or("user");
         error(
             ErrorCode::Forbidden,
-            format!(
-                "Unauthorized: role '{}' cannot send '{what}'",
-                self.identity.role
-            ),
+            format!("Unauthorized: role '{role}' cannot send '{what}'"),
         )
+    }
+
+    /// A back end subscribed it to a channel.
+    pub fn grant(&mut self, channel: ChannelKey) {
+        if !self.granted.contains(&channel) {
+            self.granted.push(channel);
+        }
+    }
+
+    /// Whether it may keep a subscription now that its identity is another.
+    pub fn may_keep(&self, channel: &ChannelKey, rules: &Rules) -> bool {
+        self.granted.contains(channel)
+            || may(
+                &self.identity,
+                rules.namespaces.of(channel),
+                Action::Subscribe,
+                channel,
+            )
     }
 
     /// The channels that the token subscribes it to and that it may have.
     pub fn own_channels(&self, rules: &Rules) -> Vec<ChannelKey> {
-        let permitted = |channel: &&ChannelKey| match channel.limited_to() {
-            Some(mut users) => users.any(|user| *user == *self.identity.user),
-            None => true,
+        let is_permitted = |channel: &&ChannelKey| {
+            let namespace = rules.namespaces.of(channel);
+            may(&self.identity, namespace, Action::Subscribe, channel)
         };
-        self.identity
-            .channels
-            .iter()
-            .filter(permitted)
-            .take(rules.config.channels_max)
-            .cloned()
-            .collect()
+        let channels = self.identity.channels.iter().filter(is_permitted);
+        channels.take(rules.config.channels_max).cloned().collect()
     }
 
     /// Puts a verified identity in place of the one that expires. `None` when it is not the same user's.
@@ -436,8 +461,10 @@ impl Client {
         let Some(waiting) = self.waiting.as_mut() else {
             return Completion::default();
         };
-        let at = usize::try_from(ticket.0.saturating_sub(waiting.first)).unwrap_or(usize::MAX);
-        if let Some((_, slot)) = waiting.answers.get_mut(at) {
+        // A ticket that was answered already is nobody's now.
+        let at = ticket.0.checked_sub(waiting.first);
+        let slot = at.and_then(|at| waiting.answers.get_mut(usize::try_from(at).ok()?));
+        if let Some((_, slot @ None)) = slot {
             *slot = Some(reply);
         }
         self.ready()

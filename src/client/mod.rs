@@ -12,3 +12,6 @@ mod heartbeat;
 pub use config::Config;
 pub use conversation::{Answer, Client, Completion, Question, Rules, Step, Ticket};
 pub use heartbeat::{Heartbeat, Signal};
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@ mod namespaces;
 mod reader;
 mod rooms;
 mod rules;
+mod upstreams;
 mod value;
 mod variable;
 
@@ -23,7 +24,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::model::{Namespace, Namespaces};
-use crate::{admin, api, auth, broker, client, redis, server, telemetry, transport};
+use crate::{admin, api, auth, broker, client, proxy, redis, server, telemetry, transport};
 
 pub use document::{env_example, help, markdown};
 pub use fault::{ConfigError, Fault};
@@ -77,6 +78,8 @@ pub struct Settings {
     pub broker: broker::Config,
     /// The redis room's; `None` for a node that is alone.
     pub redis: Option<redis::Config>,
+    /// The proxy room's.
+    pub proxy: proxy::Config,
     /// What the channels are like.
     pub namespaces: Namespaces,
     /// How long tokens last that are minted here (`ACCESS_TOKEN_EXPIRE_MINUTES`).
@@ -123,6 +126,7 @@ impl Settings {
         rooms::compute_defaults(&mut reader, &inputs.machine, stage);
         let namespaces = read_namespaces(&mut reader, inputs);
         rules::check(&mut reader, stage, &namespaces);
+        let services = upstreams::services(&mut reader);
         if !reader.faults.is_empty() {
             let faults = reader.faults;
             return Err(ConfigError { faults });
@@ -138,6 +142,7 @@ impl Settings {
             admin: rooms::admin(&reader, stage),
             broker: rooms::broker(&reader),
             redis: rooms::redis(&reader),
+            proxy: rooms::proxy(&reader, services),
             namespaces,
             token_ttl: Duration::from_secs(reader.integer("ACCESS_TOKEN_EXPIRE_MINUTES") * 60),
             resolved: reader.resolved(),

@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::Stage;
 use super::machine::Machine;
 use super::reader::Reader;
-use super::value;
+use super::{upstreams, value};
 use crate::model::NodeId;
 use crate::telemetry::LogFormat;
-use crate::{admin, api, auth, broker, client, redis, server, telemetry, transport};
+use crate::{admin, api, auth, broker, client, proxy, redis, server, telemetry, transport};
 
 /// Files of the process that are no connections: listeners, logs, polls, standard streams.
 const FILES_RESERVED: u64 = 128;
@@ -27,7 +27,10 @@ pub(super) fn compute_defaults(reader: &mut Reader, machine: &Machine, stage: St
         "NODE_ID",
         &value::node_id(&node).unwrap_or_else(|| "node".to_owned()),
     );
-    let connections = machine.open_files.saturating_sub(FILES_RESERVED).max(1);
+    let files = machine.open_files.saturating_sub(FILES_RESERVED);
+    // A request to an upstream takes two.
+    let each = 1 + u64::from(reader.text("UPSTREAMS").is_some_and(|text| text != "{}"));
+    let connections = (files / each).max(1);
     reader.default_integer("MAX_CONNECTIONS", connections);
     let handshakes = reader.integer("MAX_CONNECTIONS").min(4096);
     reader.default_integer("MAX_HANDSHAKES", handshakes);
@@ -140,6 +143,11 @@ pub(super) fn telemetry(reader: &Reader) -> telemetry::Config {
 
 pub(super) fn admin(reader: &Reader, stage: Stage) -> admin::Config {
     admin::Config {
+        stage: match stage {
+            Stage::Development => "development",
+            Stage::Test => "test",
+            Stage::Production => "production",
+        },
         page: stage == Stage::Development,
         loop_delay_max: millis(reader, "UNDER_PRESSURE_MAX_EVENT_LOOP_DELAY_MS"),
         resident_bytes_max: reader
@@ -176,6 +184,27 @@ pub(super) fn redis(reader: &Reader) -> Option<redis::Config> {
         prefix: reader.text("REDIS_KEY_PREFIX")?.to_owned(),
         ready_grace: millis(reader, "READY_REDIS_GRACE_MS"),
     })
+}
+
+pub(super) fn proxy(
+    reader: &Reader,
+    services: Vec<(String, Vec<proxy::Address>)>,
+) -> proxy::Config {
+    let trusted = reader.text("TRUSTED_PROXIES").unwrap_or_default();
+    proxy::Config {
+        services,
+        balance: match reader.text("LOAD_BALANCING") {
+            Some("round-robin") => proxy::Balance::RoundRobin,
+            Some("random") => proxy::Balance::Random,
+            _ => proxy::Balance::LeastLoad,
+        },
+        trusted: value::list(trusted)
+            .filter_map(upstreams::network)
+            .collect(),
+        timeout: millis(reader, "HTTP_PROXY_TIMEOUT_MS"),
+        rate_max: u32::try_from(reader.integer("RATE_LIMIT_MAX")).unwrap_or(u32::MAX),
+        rate_window: millis(reader, "RATE_LIMIT_WINDOW_MS"),
+    }
 }
 
 fn millis(reader: &Reader, name: &str) -> Duration {

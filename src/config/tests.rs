@@ -400,7 +400,7 @@ fn what_this_version_does_not_do_is_refused_or_said() {
     );
     check_fault(&[("TLS_CERT", "/cert.pem")], "TLS_CERT is set, but");
     let settings = settings(&[
-        ("UPSTREAMS", "{}"),
+        ("CACHE_ENABLED", "true"),
         ("WS_MAX_BUFERED_BYTES", "5"),
         ("SOMETHING_ELSE", "1"),
         ("REDIS_URL", ""),
@@ -408,7 +408,7 @@ fn what_this_version_does_not_do_is_refused_or_said() {
     assert!(
         settings
             .warnings
-            .contains(&"UPSTREAMS is set, but has no effect in this version".to_owned())
+            .contains(&"CACHE_ENABLED is set, but has no effect in this version".to_owned())
     );
     assert!(
         settings

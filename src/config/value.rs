@@ -94,6 +94,12 @@ pub(super) fn log_format(text: &str) -> Option<String> {
     matches!(text.as_str(), "json" | "pretty").then_some(text)
 }
 
+/// How an upstream is chosen.
+pub(super) fn balance(text: &str) -> Option<String> {
+    let text = text.to_ascii_lowercase();
+    matches!(text.as_str(), "least-load" | "round-robin" | "random").then_some(text)
+}
+
 /// HMAC algorithms with commas between; the first signs.
 pub(super) fn algorithms(text: &str) -> Option<String> {
     let names: Vec<String> = list(text).map(str::to_ascii_uppercase).collect();

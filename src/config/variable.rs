@@ -2,6 +2,7 @@
 //! `docs/OPERATIONS.md` all read it: a new variable is one row here, and one line where its room's values are made
 //! (`rooms`).
 
+use super::upstreams;
 use super::value::{self, Normalise};
 
 /// What a variable's value may be.
@@ -35,17 +36,19 @@ pub(super) enum Group {
     Streams,
     Publications,
     Fleet,
+    Upstreams,
     Operations,
 }
 
 impl Group {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Server,
         Self::Authentication,
         Self::Connections,
         Self::Streams,
         Self::Publications,
         Self::Fleet,
+        Self::Upstreams,
         Self::Operations,
     ];
 
@@ -57,6 +60,7 @@ impl Group {
             Self::Streams => "Server-sent events",
             Self::Publications => "Channels and publications",
             Self::Fleet => "Several nodes",
+            Self::Upstreams => "Upstreams",
             Self::Operations => "Operations",
         }
     }
@@ -145,7 +149,9 @@ pub(super) fn variable(name: &str) -> Option<&'static Variable> {
 }
 
 use DefaultValue::{Computed, Unset, Value};
-use Group::{Authentication, Connections, Fleet, Operations, Publications, Server, Streams};
+use Group::{
+    Authentication, Connections, Fleet, Operations, Publications, Server, Streams, Upstreams,
+};
 use Kind::{Boolean, Integer, Text};
 
 const ANY: Kind = Text(value::any, "a text");
@@ -168,7 +174,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Server, "HEADER_TIMEOUT_MS", Integer(1, DAY_MS), Value("10000"), "ms", "How long the head of a request may take."),
     row(Server, "BODY_TIMEOUT_MS", Integer(1, DAY_MS), Value("30000"), "ms", "How long a request's body may pause."),
     row(Server, "MAX_BODY_BYTES", Integer(0, BYTES), Value("10485760"), "bytes", "The most bytes of a request's body; 0 is no limit, except at `/hub`, where a body is held in memory and the default stays.").memory("this for each request in flight"),
-    row(Server, "MAX_CONNECTIONS", Integer(1, MANY), Computed("the limit of open files less 128"), "connections", "The most connections of the process; more are answered 503.").memory("about 1 KB each when idle"),
+    row(Server, "MAX_CONNECTIONS", Integer(1, MANY), Computed("the limit of open files less 128; half of that with UPSTREAMS"), "connections", "The most connections of the process; more are answered 503.").memory("about 1 KB each when idle"),
     row(Server, "MAX_HANDSHAKES", Integer(1, MANY), Computed("4096, at most MAX_CONNECTIONS"), "connections", "The most connections that have not finished their handshake or request.").memory("about 16 KB each"),
     row(Server, "DRAIN_DELAY_MS", Integer(0, DAY_MS), Value("2000"), "ms", "At the end: how long to say \"not ready\" before the listeners close, so that balancers turn away."),
     row(Server, "DRAIN_SECONDS", Integer(0, 86_400), Value("30"), "s", "At the end: over how long the clients are closed then, with a code that says reconnect."),
@@ -188,7 +194,7 @@ pub(super) const VARIABLES: &[Variable] = &[
 
     row(Connections, "WS_MAX_BUFFERED_BYTES", Integer(4096, BYTES), Value("2000000"), "bytes", "The most pending bytes of one connection; a frame that many share counts in full.").memory("this for each connection, within WS_TOTAL_BUFFERED_BYTES"),
     row(Connections, "WS_SOCKET_BUFFER_BYTES", Integer(4_096, 1_073_741_824), Value("131072"), "bytes", "The most bytes that the system itself keeps for one connection that does not read; beside WS_MAX_BUFFERED_BYTES, and outside the process.").memory("twice its value a connection, in the kernel"),
-    row(Connections, "WS_MAX_BUFFERED_MESSAGES", Integer(1, MANY), Value("20000"), "messages", "The most pending messages of one connection.").memory("about 64 bytes each beside their bytes"),
+    row(Connections, "WS_MAX_BUFFERED_MESSAGES", Integer(64, MANY), Value("20000"), "messages", "The most pending messages of one connection.").memory("about 64 bytes each beside their bytes"),
     row(Connections, "WS_TOTAL_BUFFERED_BYTES", Integer(4096, BYTES), Computed("a quarter of the memory, at least WS_MAX_BUFFERED_BYTES for each worker"), "bytes", "The most pending bytes of the process, split evenly over the workers; a frame that many share counts once, and the slowest connections go first.").memory("this"),
     row(Connections, "WS_MAX_MESSAGE_BYTES", Integer(128, BYTES), Computed("65536, at most WS_MAX_BUFFERED_BYTES"), "bytes", "The most bytes of one message from a client; a longer one closes the connection (1009).").memory("this for each connection that is in the middle of a message"),
     row(Connections, "WS_MAX_CHANNELS", Integer(1, 1_000_000), Value("1000"), "channels", "The most channels of one connection; one more is answered with an error.").memory("about 100 bytes each"),
@@ -214,6 +220,13 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Fleet, "REDIS_URL", ANY, Unset, "", "The Redis server that the nodes of a fleet share, redis://[user:password@]host[:port][/database]. Unset, the node is alone and keeps everything in its memory.").secret(),
     row(Fleet, "REDIS_KEY_PREFIX", Text(value::node_id, "at most 128 printable characters without blanks"), Value("fanfare"), "", "What every key and channel in Redis begins with; nodes with the same one are one fleet."),
     row(Fleet, "READY_REDIS_GRACE_MS", Integer(0, DAY_MS), Value("5000"), "ms", "How long Redis may be away before `/readyz` answers 503."),
+
+    row(Upstreams, "UPSTREAMS", ANY, Value("{}"), "", "JSON that maps names of services to lists of http URLs, as `{\"users\":[\"http://localhost:3001\"]}`; `/api/<name>/*` and `/sse/<name>/*` are forwarded to them."),
+    row(Upstreams, "LOAD_BALANCING", Text(value::balance, "least-load, round-robin or random"), Value("least-load"), "", "How an upstream of a service is chosen."),
+    row(Upstreams, "HTTP_PROXY_TIMEOUT_MS", Integer(1, DAY_MS), Value("30000"), "ms", "How long an upstream may take for the head of its answer, and pause in the body; streams of events may pause for ever."),
+    row(Upstreams, "TRUSTED_PROXIES", Text(upstreams::networks, "addresses or networks (10.0.0.0/8) with commas between"), Unset, "", "Whose `X-Forwarded-*` are believed; those of others are replaced."),
+    row(Upstreams, "RATE_LIMIT_MAX", Integer(0, 1_000_000_000), Value("200"), "requests", "The most requests of one address to upstreams in RATE_LIMIT_WINDOW_MS, all of which may come at once; 0 is no limit.").memory("4 MB in all"),
+    row(Upstreams, "RATE_LIMIT_WINDOW_MS", Integer(1, DAY_MS), Value("60000"), "ms", "In which time that many come back."),
 
     row(Operations, "LOG_LEVEL", Text(value::log_level, "off, error, warn, info, debug or trace (pino's and Python's names too), or a filter as info,fanfare=debug"), Value("info"), "", "What is logged.").alias(&["LOGGING_LEVEL"]),
     row(Operations, "LOG_FORMAT", Text(value::log_format, "json or pretty"), Computed("pretty on a terminal outside production, else json"), "", "How a log line looks."),
@@ -252,15 +265,11 @@ pub(super) const NOT_YET: &[NotYet] = &[
     refused("LISTEN", "is set, but this version has one listener only, HOST and PORT"),
     ignored("DATABASE_URL"),
     ignored("DATA_FILE"),
-    ignored("UPSTREAMS"),
     ignored("JWT_PUBLIC_KEY"),
     ignored("JWKS_URL"),
     ignored("CONNECT_URL"),
     ignored("SUBSCRIBE_URL"),
     ignored("PUBLISH_URL"),
-    ignored("TRUSTED_PROXIES"),
-    ignored("RATE_LIMIT_MAX"),
-    ignored("RATE_LIMIT_WINDOW_MS"),
     ignored("RATE_LIMIT_TIERS"),
     ignored("CACHE_ENABLED"),
     ignored("TRACING_ENABLED"),

@@ -19,6 +19,9 @@ const JOINED_BYTES_MAX: usize = 32 * 1024;
 /// A joined frame is at most this part of what may be pending: it must never be the frame itself that does not fit.
 const JOINED_PART: usize = 8;
 
+/// The most bytes of a frame's header (RFC 6455 section 5.2, without mask).
+const FRAME_HEADER_BYTES_MAX: usize = 10;
+
 /// What a delivery did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Delivered {
@@ -87,16 +90,31 @@ impl Hub {
         }
     }
 
-    /// Publications of a channel may be missing: pass over what comes until [`Hub::resume`]. Answers the position to
-    /// read from; `None` when the channel keeps no history, is being read already, or has nobody here.
+    /// Publications of a channel may be missing, up to `seen`, or up to nobody knows where when that is 0: pass over
+    /// what comes until [`Hub::resume`]. Answers the position to read from.
+    ///
+    /// `None` when the channel keeps no history or has nobody here; or when its stream is being read already, or its
+    /// position asked for: then [`Hub::resume`] or [`Hub::start`] will say that it must be read again, because that
+    /// answer may be older than what is missing.
     pub fn begin_repair(&mut self, channel: ChannelIndex, seen: u64) -> Option<Position> {
         let slot = self.channels.get_mut(channel as usize)?;
-        let position = slot.position?;
-        if slot.stage != Stage::Live {
-            return None;
+        let missing = if seen == 0 { u64::MAX } else { seen };
+        match slot.stage {
+            Stage::Live => {
+                let position = slot.position?;
+                slot.stage = Stage::Repairing { seen };
+                Some(position)
+            }
+            Stage::Starting => {
+                slot.seen_early = slot.seen_early.max(missing);
+                None
+            }
+            Stage::Repairing { seen } => {
+                let seen = seen.max(missing);
+                slot.stage = Stage::Repairing { seen };
+                None
+            }
         }
-        slot.stage = Stage::Repairing { seen };
-        Some(position)
     }
 
     /// The stream was read up to `position`. Answers whether more came meanwhile, so that it must be read again.
@@ -329,10 +347,14 @@ impl Hub {
         for (format, subscribers) in WireFormat::ALL.into_iter().zip(&live) {
             self.scratch.clear();
             encode.gap(format, &key, dropped, position, &mut self.scratch);
-            let frame = Frame::new(&self.scratch, Contents::default(), &self.ledger);
+            let contents = Contents {
+                last: position,
+                ..Contents::default()
+            };
+            let frame = Frame::new(&self.scratch, contents, &self.ledger);
             for subscriber in subscribers {
                 let frame = self.with_event_id(*subscriber, channel, position, &frame, encode);
-                self.send_frame(*subscriber, frame);
+                self.send_gap(*subscriber, frame, channel, dropped);
                 told += 1;
             }
         }
@@ -356,7 +378,7 @@ impl Hub {
         self.scratch.clear();
         encode.event_id(&cursor.positions, cursor.hash, &mut self.scratch);
         self.scratch.extend_from_slice(frame.bytes());
-        Frame::new(&self.scratch, Contents::default(), &self.ledger)
+        Frame::new(&self.scratch, frame.contents().clone(), &self.ledger)
     }
 
     /// Appends bytes for one connection: an answer, a push, a control frame. A queue that has no room for it
@@ -374,28 +396,47 @@ impl Hub {
 
     /// Appends a frame that is for several connections.
     pub fn send_frame(&mut self, connection: ConnectionIndex, frame: Frame) {
-        let Some(entry) = self.connections.get_mut(connection as usize) else {
-            return;
-        };
+        if let Some(queue) = self.room_for(connection, &frame) {
+            queue.push(frame);
+            self.mark(connection);
+        }
+    }
+
+    fn send_gap(
+        &mut self,
+        connection: ConnectionIndex,
+        frame: Frame,
+        channel: ChannelIndex,
+        dropped: Option<u64>,
+    ) {
+        if let Some(queue) = self.room_for(connection, &frame) {
+            queue.push_gap(frame, channel, dropped);
+            self.mark(connection);
+        }
+    }
+
+    /// The queue of a connection that has room for the frame. One that has none overflows.
+    fn room_for(&mut self, connection: ConnectionIndex, frame: &Frame) -> Option<&mut SendQueue> {
+        let entry = self.connections.get_mut(connection as usize)?;
         if entry.is_closing {
-            return;
+            return None;
         }
         // Small answers cost more than their bytes: the count is bounded for them too.
         let messages = frame.contents().publications.max(1) as usize;
-        if entry.queue.pending_bytes() + frame.len() > self.limits.pending_bytes_max
+        // The largest message that may be sent back fits an empty queue, its frame's header beside it.
+        let header = if entry.queue.is_empty() {
+            FRAME_HEADER_BYTES_MAX
+        } else {
+            0
+        };
+        if entry.queue.pending_bytes() + frame.len() > self.limits.pending_bytes_max + header
             || entry.queue.pending_messages() + messages > self.limits.pending_messages_max
         {
             entry.is_closing = true;
             self.overflowed.push(connection);
-            return;
+            return None;
         }
-        entry.queue.push(frame);
-        self.mark(connection);
-    }
-
-    /// A frame that several connections can be sent.
-    pub fn frame(&self, bytes: &[u8]) -> Frame {
-        Frame::new(bytes, Contents::default(), &self.ledger)
+        Some(&mut entry.queue)
     }
 
     /// The last bytes of a connection that is being closed. `at_once` drops whatever else is pending, but for the rest
@@ -531,13 +572,13 @@ impl Room<'_> {
             OverflowPolicy::DropOldest => entry.queue.drop_oldest(self.channel, bytes, messages),
             OverflowPolicy::Latest => entry.queue.keep_latest(self.channel, frame),
         };
-        if dropped.publications > 0 {
+        if dropped.is_some() {
             let position = dropped.position;
             scratch.clear();
             encode.gap(
                 entry.format,
                 self.key,
-                Some(u64::from(dropped.publications)),
+                (!dropped.is_uncounted).then_some(u64::from(dropped.publications)),
                 position,
                 scratch,
             );

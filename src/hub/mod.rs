@@ -281,6 +281,7 @@ impl Hub {
         let entry = self.connections.get_mut(connection as usize)?;
         let at = entry.find(channel).ok()?;
         let subscription = entry.subscriptions.remove(at);
+        entry.queue.release(channel);
         self.detach(connection, subscription);
         Some(self.remove_if_vacant(channel).is_some())
     }

@@ -19,9 +19,12 @@ pub(super) const NO_CHANNEL: Slot = Slot::MAX;
 struct Entry {
     frame: Frame,
     channel: Slot,
-    /// In a `gap`: how many publications it stands for. 0 in every other entry.
+    /// In a `gap`: how many publications it stands for, or [`UNCOUNTED`]. 0 in every other entry.
     dropped: u32,
 }
+
+/// What a `gap` stands for when nobody could count.
+const UNCOUNTED: u32 = u32::MAX;
 
 impl Entry {
     fn is_gap(&self) -> bool {
@@ -76,6 +79,8 @@ pub(super) struct Dropped {
     pub(super) fresh: u32,
     /// Whether an earlier `gap` was among what was taken.
     pub(super) had_gap: bool,
+    /// Whether one of those `gap`s could not say how many.
+    pub(super) is_uncounted: bool,
     /// Where the stream stands at the place of the `gap`: what follows it in the queue comes after this.
     pub(super) position: Option<Position>,
     /// Where in the queue the `gap` belongs: where the first of them stood. Not later, because what is kept between
@@ -86,10 +91,18 @@ pub(super) struct Dropped {
 }
 
 impl Dropped {
+    /// Whether there is something to be told.
+    pub(super) fn is_some(&self) -> bool {
+        self.publications > 0 || self.is_uncounted
+    }
+
     fn note(&mut self, entry: &Entry, at: usize) {
         if entry.is_gap() {
-            self.publications += entry.dropped;
             self.had_gap = true;
+            match entry.dropped {
+                UNCOUNTED => self.is_uncounted = true,
+                dropped => self.publications = self.publications.saturating_add(dropped),
+            }
         } else {
             let publications = entry.frame.contents().publications;
             self.publications += publications;
@@ -153,6 +166,32 @@ impl SendQueue {
                 Entries::Many(entries)
             }
         };
+    }
+
+    /// Appends a `gap` of a channel. A policy that takes publications behind it takes it with them, and everything of
+    /// the channel before it: what the client is told must not go back behind it.
+    pub(super) fn push_gap(&mut self, frame: Frame, channel: Slot, dropped: Option<u64>) {
+        let counted = dropped.and_then(|dropped| u32::try_from(dropped).ok());
+        self.push_entry(Entry {
+            frame,
+            channel,
+            dropped: counted.filter(|dropped| *dropped > 0).unwrap_or(UNCOUNTED),
+        });
+    }
+
+    /// What is pending of a channel stays, whatever happens in it from now on: its subscription is over, and what the
+    /// slot names next is another.
+    pub(super) fn release(&mut self, channel: Slot) {
+        let entries: &mut dyn Iterator<Item = &mut Entry> = match &mut self.entries {
+            Entries::Empty => return,
+            Entries::One(entry) => &mut std::iter::once(entry),
+            Entries::Many(entries) => &mut entries.iter_mut(),
+        };
+        for entry in entries.filter(|entry| entry.channel == channel) {
+            entry.channel = NO_CHANNEL;
+            entry.dropped = 0;
+        }
+        self.recount();
     }
 
     /// Fills `slices` with what to write next and says how many it filled.
@@ -236,6 +275,11 @@ impl SendQueue {
     pub(super) fn keep_latest(&mut self, channel: Slot, next: &Frame) -> Dropped {
         let replaced = self.replaced(channel, next);
         let start = self.first_droppable();
+        let last_gap = self.iter().enumerate().skip(start);
+        let last_gap = last_gap
+            .filter(|(_, entry)| entry.channel == channel && entry.dropped == UNCOUNTED)
+            .map(|(index, _)| index)
+            .last();
         let mut dropped = Dropped::default();
         let mut kept = VecDeque::new();
         let mut event_id = None;
@@ -244,7 +288,10 @@ impl SendQueue {
                 kept.push_back(entry);
             } else if entry.is_event_id() {
                 event_id = Some(entry);
-            } else if entry.is_gap() || replaced.binary_search_by(|at| index.cmp(at)).is_ok() {
+            } else if entry.is_gap()
+                || last_gap.is_some_and(|gap| index < gap)
+                || replaced.binary_search_by(|at| index.cmp(at)).is_ok()
+            {
                 // The `id:` line of the first stays, for the `gap`.
                 kept.extend(event_id.take().filter(|_| dropped.at.is_none()));
                 dropped.note(&entry, kept.len());
@@ -282,7 +329,10 @@ impl SendQueue {
         let entry = Entry {
             frame,
             channel,
-            dropped: dropped.publications.max(1),
+            dropped: match dropped.is_uncounted {
+                true => UNCOUNTED,
+                false => dropped.publications.max(1),
+            },
         };
         if self.is_empty() {
             return self.push_entry(entry);

@@ -94,12 +94,12 @@ pub enum Command {
         /// The token.
         token: Box<str>,
     },
-    /// Seed 003's message: store the user's key for an upstream API in the session.
+    /// A message of the session API: store the user's key for an upstream API in the session.
     UpdateApiKey {
         /// The key.
         key: Box<str>,
     },
-    /// A known type that nobody here may send (`chat_message` of seed 003), or one that nobody knows.
+    /// A known type that nobody here may send (`chat_message` of the session API), or one that nobody knows.
     Unknown {
         /// The type, cut at 64 bytes.
         kind: Box<str>,

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::answer::Refusal;
 use super::local::Local;
 use super::{Worker, connection, linger};
+use crate::telemetry::metrics;
 
 /// Sockets accepted in one go before others on this thread have their turn.
 const ACCEPTS_MAX: usize = 64;
@@ -59,10 +60,12 @@ fn admit<W: Worker>(local: &Rc<Local<W>>, socket: TcpStream, peer: SocketAddr) {
     counts.accepted.fetch_add(1, Relaxed);
     let Some(permit) = counts.connection(local.connections_max) else {
         counts.refused_connections.fetch_add(1, Relaxed);
+        metrics::refused(metrics::Refusal::OverCapacity);
         return refuse(local, socket, Refusal::TooManyConnections);
     };
     let Some(handshake) = counts.handshake(local.handshakes_max) else {
         counts.refused_handshakes.fetch_add(1, Relaxed);
+        metrics::refused(metrics::Refusal::Handshakes);
         return refuse(local, socket, Refusal::TooManyHandshakes);
     };
     let local = Rc::clone(local);
@@ -86,6 +89,7 @@ async fn recover<W: Worker>(local: &Local<W>, error: &io::Error, logged: &Cell<O
         return;
     }
     local.counts.accept_pauses.fetch_add(1, Relaxed);
+    metrics::refused(metrics::Refusal::FileLimit);
     let now = Instant::now();
     if logged
         .get()

@@ -19,6 +19,7 @@ use super::link::{Handover, Link, LinkIo};
 use super::local::{Local, Seat};
 use super::service::Front;
 use crate::model::{ConnectionPermit, HandshakePermit};
+use crate::telemetry::metrics;
 
 /// Serves `socket` until HTTP is done with it.
 pub(super) async fn serve<W: Worker>(
@@ -162,6 +163,7 @@ impl<W: Worker> Course<'_, W> {
                 Some(due) if due <= now => {
                     if self.link.is_mid_head() {
                         self.local.counts.header_timeouts.fetch_add(1, Relaxed);
+                        metrics::refused(metrics::Refusal::HeaderTimeout);
                     }
                     return Poll::Ready(());
                 }

@@ -43,6 +43,8 @@ label! {
         Health = "/health",
         /// `GET /metrics`.
         Metrics = "/metrics",
+        /// `GET /admin/stats`.
+        Statistics = "/admin/stats",
         /// The page and its files.
         Page = "/",
         /// No route.

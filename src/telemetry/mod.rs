@@ -10,6 +10,7 @@ mod config;
 pub mod http;
 pub mod metrics;
 pub mod process;
+pub mod proxy;
 pub mod setup;
 pub mod table;
 mod worker;

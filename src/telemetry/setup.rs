@@ -2,10 +2,9 @@
 //!
 //! Logging never blocks a worker: lines go through a bounded queue to a thread of their own, and are dropped and
 //! counted when that thread cannot keep up. Metrics are kept by the Prometheus recorder; somebody must call
-//! [`Exporter::upkeep`], or histograms grow until the next scrape.
+//! [`Exporter::keep_up`], or histograms grow until the next scrape.
 
 use std::io::IsTerminal as _;
-use std::time::Duration;
 
 use ::metrics::{counter, gauge};
 use metrics_exporter_prometheus::{
@@ -34,9 +33,6 @@ pub enum SetupError {
 
 /// Most log lines that wait for the writer: at 300 bytes a line about 5 MB.
 const LOG_LINES_MAX: usize = 16_384;
-
-/// How often histograms are folded into their buckets. Between two times each observation holds 16 bytes.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Writes the remaining log lines when it is dropped: hold it until the end of `main`.
 #[derive(Debug)]
@@ -102,14 +98,11 @@ impl Exporter {
         Some(with_aliases(prometheus.render()))
     }
 
-    /// Folds what was observed into buckets, every few seconds, for as long as it is polled. The caller owns the task.
-    pub async fn upkeep(self) {
-        let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
-        loop {
-            ticks.tick().await;
-            if let Some(prometheus) = &self.prometheus {
-                prometheus.run_upkeep();
-            }
+    /// Folds what was observed into buckets. To be called every few seconds: between two times each observation holds 16
+    /// bytes.
+    pub fn keep_up(&self) {
+        if let Some(prometheus) = &self.prometheus {
+            prometheus.run_upkeep();
         }
     }
 }

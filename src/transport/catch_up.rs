@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::{BrokerError, Page, ReadLimit, Recovery};
-use crate::hub::{ConnectionIndex, Contents, Stage};
+use crate::hub::{ChannelIndex, ConnectionIndex, Contents, Stage};
 use crate::model::{ChannelKey, Encode as _, Position, Publication, WireFormat};
 
 use super::questions::Done;
@@ -79,9 +79,12 @@ impl Shard {
         &mut self,
         connection: ConnectionRef,
         channel: &ChannelKey,
+        from: Position,
         recovery: Result<Recovery, BrokerError>,
     ) {
-        let Some(catch_up) = self.catch_up(connection, channel) else {
+        // A page that was asked for by an earlier subscription is not this one's.
+        let catch_up = self.catch_up(connection, channel);
+        let Some(catch_up) = catch_up.filter(|catch_up| catch_up.position == from) else {
             return;
         };
         catch_up.is_reading = false;
@@ -175,70 +178,98 @@ impl Shard {
         else {
             return;
         };
-        if page.top.epoch != top.epoch {
-            // The stream began anew meanwhile: the hub itself will learn of it, and tell all.
-            return self.end_catch_up(connection, channel);
-        }
-        let until = |publication: &&Arc<Publication>| publication.offset <= top.offset;
-        let publications: Vec<_> = page
-            .publications
-            .iter()
-            .take_while(until)
-            .cloned()
-            .collect();
-        if let Some(last) = publications.last() {
-            let offset = last.offset;
-            self.send_publications(connection.index, channel, &publications, top);
-            if let Some(catch_up) = self.catch_up(connection, channel) {
+        // A page of another epoch is left: what is to be told of it is told when it is read again.
+        if page.top.epoch == top.epoch {
+            let present = |publication: &&Arc<Publication>| publication.offset <= top.offset;
+            let publications: Vec<_> = page
+                .publications
+                .iter()
+                .take_while(present)
+                .cloned()
+                .collect();
+            let reached = self.send_publications(connection.index, channel, &publications, top);
+            if let Some((offset, catch_up)) = reached.zip(self.catch_up(connection, channel)) {
                 catch_up.position = Position::new(top.epoch, offset);
             }
         }
         self.waiting.catching_up.push((connection, channel.clone()));
     }
 
-    /// Sends publications to one client, as the others got them.
+    /// Sends publications to one client, as the others got them: as many as fit half of the room that is left now. Other
+    /// channels' pages may have come since this one was asked for, and a page is counted without its frames. Answers the
+    /// last offset that was sent.
     fn send_publications(
         &mut self,
         connection: ConnectionIndex,
         channel: &ChannelKey,
         publications: &[Arc<Publication>],
         top: Position,
-    ) {
-        let Some(format) = self.hub.format(connection) else {
-            return;
-        };
-        let Some(index) = self.hub.find_channel(channel) else {
-            return;
-        };
-        let (scratch, encoder) = (&mut self.tools.scratch, &mut self.encoder);
-        scratch.clear();
-        for publication in publications {
-            if format == WireFormat::SseMany {
-                let at = Position::new(top.epoch, publication.offset);
-                self.hub.move_cursor(connection, index, Some(at));
-                if let Some((positions, hash)) = self.hub.cursor(connection) {
-                    encoder.event_id(positions, hash, scratch);
-                }
+    ) -> Option<u64> {
+        let format = self.hub.format(connection)?;
+        let index = self.hub.find_channel(channel)?;
+        let config = &self.context.config;
+        let queue = self.hub.queue(connection)?;
+        let is_empty = queue.is_empty();
+        let room = config
+            .pending_bytes_max
+            .saturating_sub(queue.pending_bytes())
+            / 2;
+        let count = config
+            .pending_messages_max
+            .saturating_sub(queue.pending_messages())
+            / 2;
+        self.tools.scratch.clear();
+        let mut sent = 0_usize;
+        for publication in publications.iter().take(count.max(usize::from(is_empty))) {
+            let end = self.tools.scratch.len();
+            self.encode_missed(connection, index, format, publication, top);
+            // Alone in an empty queue any publication fits.
+            if self.tools.scratch.len() > room && !(is_empty && sent == 0) {
+                self.tools.scratch.truncate(end);
+                break;
             }
-            encoder.publication(
+            sent += 1;
+        }
+        let last = publications.get(sent.checked_sub(1)?)?.offset;
+        self.hub
+            .move_cursor(connection, index, Some(Position::new(top.epoch, last)));
+        let contents = Contents {
+            publications: u32::try_from(sent).unwrap_or(u32::MAX),
+            ..Contents::default()
+        };
+        self.hub
+            .send_contents(connection, &self.tools.scratch, contents);
+        self.counts.deliveries += sent as u64;
+        Some(last)
+    }
+
+    /// Appends one publication's frame to the scratch, with the `id:` line where that is the connection's own.
+    fn encode_missed(
+        &mut self,
+        connection: ConnectionIndex,
+        channel: ChannelIndex,
+        format: WireFormat,
+        publication: &Publication,
+        top: Position,
+    ) {
+        let scratch = &mut self.tools.scratch;
+        if format == WireFormat::SseMany {
+            let at = Position::new(top.epoch, publication.offset);
+            self.hub.move_cursor(connection, channel, Some(at));
+            if let Some((positions, hash)) = self.hub.cursor(connection) {
+                self.encoder.event_id(positions, hash, scratch);
+            }
+        }
+        if let Some(slot) = self.hub.channel(channel) {
+            self.encoder.publication(
                 format,
-                channel,
+                slot.key(),
                 publication,
                 Some(top.epoch),
                 false,
                 scratch,
             );
         }
-        let count = u32::try_from(publications.len()).unwrap_or(u32::MAX);
-        self.hub.send_contents(
-            connection,
-            scratch,
-            Contents {
-                publications: count,
-                ..Contents::default()
-            },
-        );
-        self.counts.deliveries += u64::from(count);
     }
 
     /// Goes on with some of those who catch up.
@@ -269,15 +300,13 @@ impl Shard {
             return;
         }
         let from = catch_up.position;
-        let Some(top) = position.filter(|top| top.epoch == from.epoch) else {
+        let Some(top) = position.filter(|top| *top != from) else {
             return self.end_catch_up(connection, channel);
         };
-        if from.offset == top.offset {
-            return self.end_catch_up(connection, channel);
-        }
         // The client is ahead of this hub, whose inbox holds the rest (it saw them on another node), or the hub itself
         // is reading again: wait for it.
-        if from.offset > top.offset || stage != Stage::Live {
+        let is_ahead = from.epoch == top.epoch && from.offset > top.offset;
+        if is_ahead || stage != Stage::Live {
             return self.ask_again_later(connection, channel, AHEAD_AFTER);
         }
         let has_room = self
@@ -311,7 +340,7 @@ impl Shard {
         let (relay, channel) = (self.context.relay.clone(), channel.clone());
         self.when_done(async move {
             let recovery = relay.broker().recover(&channel, from, limit).await;
-            Done::CaughtUp(connection, channel, recovery)
+            Done::CaughtUp(connection, channel, from, recovery)
         });
     }
 

@@ -1,5 +1,6 @@
 //! What the relay brings: publications into the hub, orders to connections.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -43,15 +44,18 @@ impl Batch {
 }
 
 impl Shard {
-    /// Takes in everything that was in the inbox: all publications of a channel go out as one frame.
-    pub(super) fn take_in(&mut self, messages: &mut Vec<Message>) {
+    /// Takes in what came out of the inbox, as far as is allowed: all publications of a channel go out as one frame.
+    pub(super) fn take_in(&mut self, messages: &mut VecDeque<Message>) {
         if messages.is_empty() {
             return;
         }
         let began = Instant::now();
         let mut batch = Batch::default();
         let mut after = Vec::new();
-        for message in messages.drain(..) {
+        while self.waiting.allowance.is_left() {
+            let Some(message) = messages.pop_front() else {
+                break;
+            };
             match message {
                 Message::Envelope(envelope) => self.take_envelope(envelope, &mut batch, &mut after),
                 other => after.push(other),
@@ -82,7 +86,10 @@ impl Shard {
                 .announce(channel, &envelope.event, &mut self.encoder);
         };
         match self.hub.judge(channel, envelope.epoch, publication.offset) {
-            Verdict::Next { first_of_epoch } => batch.add(channel, first_of_epoch, publication),
+            Verdict::Next { first_of_epoch } => {
+                self.waiting.allowance.spend(publication.data.len());
+                batch.add(channel, first_of_epoch, publication);
+            }
             Verdict::PassOver | Verdict::Unwanted => {}
             Verdict::Hole => {
                 // Passed over from now on; read again when what came before it has been delivered.
@@ -158,6 +165,7 @@ impl Shard {
         if !socket.is_websocket() || !matches!(socket.phase, Phase::Open) {
             return;
         }
+        socket.client.grant(channel.clone());
         let connection = ConnectionRef {
             index: connection,
             generation: socket.generation,

@@ -20,6 +20,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::auth::{Action, Identity, Verifier, client_token, may};
 use crate::model::{ChannelKey, CloseReason, ErrorCode, Namespaces, WireFormat, WorkerIndex};
 use crate::protocol::sse;
+use crate::telemetry::metrics;
 
 use super::Config;
 use super::intake::{EventStream, Intake, Place, Purpose, Resume, Slot, Ticket};
@@ -42,6 +43,25 @@ pub struct Doors {
     pub verifier: Arc<Verifier>,
     /// One for each worker.
     pub intakes: Arc<[Arc<Intake>]>,
+    /// Whether the node is too busy for another client.
+    pub pressure: Pressure,
+}
+
+/// Tells whether the node is too busy for another client. Asked at each handshake, so it has to be cheap.
+#[derive(Clone)]
+pub struct Pressure(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl Pressure {
+    /// As `is_high` says.
+    pub fn new(is_high: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(is_high))
+    }
+}
+
+impl std::fmt::Debug for Pressure {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Pressure")
+    }
 }
 
 /// The routes of the doors.
@@ -72,20 +92,30 @@ struct Refusal {
     message: String,
     /// Not a WebSocket handshake: says which version is spoken (RFC 6455 section 4.4).
     needs_upgrade: bool,
+    counts_as: metrics::Refusal,
 }
 
 impl Refusal {
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        let counts_as = match code {
+            ErrorCode::Unauthorized | ErrorCode::InvalidToken | ErrorCode::Forbidden => {
+                metrics::Refusal::Unauthorized
+            }
+            ErrorCode::Unavailable => metrics::Refusal::OverCapacity,
+            _ => metrics::Refusal::BadRequest,
+        };
         Self {
             code,
             message: message.into(),
             needs_upgrade: false,
+            counts_as,
         }
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
+        metrics::refused(self.counts_as);
         let status = if self.needs_upgrade {
             426
         } else {
@@ -206,10 +236,10 @@ impl Doors {
         {
             return Ok(());
         }
-        Err(Refusal::new(
-            ErrorCode::Forbidden,
-            "this origin is not allowed",
-        ))
+        Err(Refusal {
+            counts_as: metrics::Refusal::Origin,
+            ..Refusal::new(ErrorCode::Forbidden, "this origin is not allowed")
+        })
     }
 
     fn identify(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<Identity>, Refusal> {
@@ -232,6 +262,10 @@ impl Doors {
         worker: WorkerIndex,
         ticket: impl FnOnce(Place) -> Ticket,
     ) -> Result<Response, Refusal> {
+        if (self.pressure.0)() {
+            let text = "the node is under pressure";
+            return Err(Refusal::new(ErrorCode::Unavailable, text));
+        }
         let place = self.intakes.get(worker.0).and_then(Intake::reserve);
         let Some(place) = place else {
             return Err(Refusal::new(

@@ -6,11 +6,14 @@ use crate::broker::{BrokerError, Page, Recovery, Start};
 use crate::client::Ticket;
 use crate::hub::{ConnectionIndex, Stage, Subscribed};
 use crate::model::{ChannelKey, Position};
-use crate::protocol::{ClaimedPosition, Reply};
+use crate::protocol::{ClaimedPosition, Push, Reply};
 
 use super::questions::{Done, broker_error};
 use super::shard::Shard;
 use super::socket::{Cause, Joining, Opened};
+
+/// The code of an `unsubscribed` push when the token no longer permits the channel.
+const NOT_PERMITTED: u16 = 2501;
 
 /// Where a new subscriber begins.
 #[derive(Debug)]
@@ -73,8 +76,10 @@ impl Shard {
         let waiting = self.waiting.starting.remove(channel).unwrap_or_default();
         match start {
             Ok(position) => {
-                if let Some(index) = self.hub.find_channel(channel) {
-                    self.hub.start(index, position);
+                if let Some(index) = self.hub.find_channel(channel)
+                    && self.hub.start(index, position)
+                {
+                    self.missed(channel, 0);
                 }
                 for joining in waiting {
                     self.settle(joining);
@@ -86,6 +91,13 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// Whether the subscription that waited is still wanted.
+    fn is_joining(&mut self, joining: &Joining) -> bool {
+        let connection = joining.connection;
+        self.sockets.find(connection).is_some()
+            && self.hub.is_subscribed(connection.index, &joining.channel)
     }
 
     fn refuse_join(&mut self, joining: &Joining, error: BrokerError) {
@@ -103,7 +115,7 @@ impl Shard {
 
     /// The stream's position is known here: decides where the subscriber begins, or asks.
     fn settle(&mut self, joining: Joining) {
-        if self.sockets.find(joining.connection).is_none() {
+        if !self.is_joining(&joining) {
             return;
         }
         let Some(channel) = self.hub.find_channel(&joining.channel) else {
@@ -153,7 +165,7 @@ impl Shard {
 
     /// What a new subscriber missed, or that nobody can say.
     pub(super) fn recovered(&mut self, joining: Joining, recovery: Result<Recovery, BrokerError>) {
-        if self.sockets.find(joining.connection).is_none() {
+        if !self.is_joining(&joining) {
             return;
         }
         let Some(channel) = self.hub.find_channel(&joining.channel) else {
@@ -261,6 +273,29 @@ impl Shard {
         let member = Arc::new(socket.client.member());
         let (relay, channel) = (self.context.relay.clone(), channel.clone());
         run_aside(async move { relay.broker().join(&channel, member).await.is_ok() });
+    }
+
+    /// A refreshed token may permit less: ends the subscriptions that it does not, and says so.
+    pub(super) fn end_what_is_not_permitted(&mut self, connection: ConnectionIndex) {
+        let channels: Vec<ChannelKey> = self.hub.subscriptions(connection).cloned().collect();
+        let rules = self.context.rules.clone();
+        for channel in channels {
+            let Some(socket) = self.sockets.get_mut(connection) else {
+                return;
+            };
+            if !socket.client.may_keep(&channel, &rules) {
+                self.unsubscribe(connection, &channel);
+                let (code, reason) = (NOT_PERMITTED, "no longer permitted");
+                self.push(
+                    connection,
+                    &Push::Unsubscribed {
+                        channel,
+                        code,
+                        reason,
+                    },
+                );
+            }
+        }
     }
 
     /// Ends a subscription, begun or not.

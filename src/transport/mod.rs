@@ -6,6 +6,7 @@
 //! connection that has something pending, in slices, so that nobody waits for a large fan-out.
 
 mod adopt;
+mod allowance;
 mod catch_up;
 mod closing;
 mod config;
@@ -26,7 +27,7 @@ mod worker;
 mod writing;
 
 pub use config::Config;
-pub use handshake::{Doors, router};
+pub use handshake::{Doors, Pressure, router};
 pub use intake::{Intake, Slot};
 pub use levels::Levels;
 pub use worker::{Context, Worker};

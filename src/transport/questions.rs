@@ -28,9 +28,14 @@ pub(super) enum Done {
     /// What a new subscriber missed.
     Recovered(Box<Joining>, Result<Recovery, BrokerError>),
     /// A further page for a subscriber who catches up.
-    CaughtUp(ConnectionRef, ChannelKey, Result<Recovery, BrokerError>),
+    CaughtUp(
+        ConnectionRef,
+        ChannelKey,
+        Position,
+        Result<Recovery, BrokerError>,
+    ),
     /// What this worker missed.
-    Repaired(ChannelKey, Result<Recovery, BrokerError>),
+    Repaired(ChannelKey, Position, Result<Recovery, BrokerError>),
     /// A subscriber who catches up may try again.
     Retry(ConnectionRef, ChannelKey),
     /// A channel may be read again.
@@ -116,6 +121,7 @@ impl Shard {
         match refreshed {
             Some(reply) => {
                 self.answer(connection, id, reply);
+                self.end_what_is_not_permitted(connection);
                 self.schedule(connection);
             }
             None => self.close(connection, crate::model::CloseReason::NotAllowed),
@@ -133,7 +139,6 @@ impl Shard {
         let Some(socket) = self.sockets.get_mut(connection) else {
             return;
         };
-        self.counts.publications += 1;
         let publish = Publish {
             channel: channel.clone(),
             data,
@@ -265,10 +270,10 @@ impl Shard {
             Done::Replied(connection, ticket, reply) => self.complete(connection, ticket, reply),
             Done::Started(channel, start) => self.started(&channel, start),
             Done::Recovered(joining, recovery) => self.recovered(*joining, recovery),
-            Done::CaughtUp(connection, channel, recovery) => {
-                self.caught_up(connection, &channel, recovery);
+            Done::CaughtUp(connection, channel, from, recovery) => {
+                self.caught_up(connection, &channel, from, recovery);
             }
-            Done::Repaired(channel, recovery) => self.repaired(channel, recovery),
+            Done::Repaired(channel, from, recovery) => self.repaired(channel, from, recovery),
             Done::Retry(connection, channel) => self.retry(connection, channel),
             Done::RepairAgain(channel, from) => self.repair_again(channel, from),
         }
@@ -281,6 +286,7 @@ impl Shard {
         };
         let completion = socket.client.complete(ticket, reply);
         self.send_answers(connection.index, completion);
+        self.read_on(connection.index);
         self.go_on(connection.index);
     }
 
@@ -303,6 +309,7 @@ impl Shard {
             return;
         };
         for answer in completion.answers {
+            self.counts.publications += u64::from(matches!(answer.reply, Reply::Published { .. }));
             self.tools.scratch.clear();
             encode_reply(
                 format,

@@ -8,10 +8,11 @@ use crate::hub::ConnectionIndex;
 use crate::model::{CloseReason, WireFormat};
 use crate::protocol::websocket::{self, Event, Limits, Opcode};
 use crate::protocol::{DecodeError, Request, plain};
+use crate::telemetry::metrics::CommandKind;
 
 use super::poll::READ_BYTES;
 use super::shard::{Shard, unix_time};
-use super::socket::{Carrier, Deferred, Phase};
+use super::socket::{Carrier, Deferred, Phase, Socket};
 
 /// How many sockets of the ready list are read in one turn.
 const READS_A_TURN: usize = 64;
@@ -67,6 +68,13 @@ impl Shard {
     /// Whether the socket's next bytes can be taken in: not while a command waits, nor while half of what may be
     /// pending is. Both come back to reading when they are over.
     fn may_read(&mut self, connection: ConnectionIndex) -> bool {
+        let waits = |socket: &mut Socket| socket.deferred.is_some();
+        !self.sockets.get_mut(connection).is_none_or(waits) && !self.pauses(connection)
+    }
+
+    /// Whether a connection's input waits because half of what may be pending is (one answer takes at most the other
+    /// half), or because too many questions are open. [`Shard::read_on`] ends the pause.
+    fn pauses(&mut self, connection: ConnectionIndex) -> bool {
         let most = self.context.config.pending_bytes_max / 2;
         let pending = self
             .hub
@@ -75,11 +83,20 @@ impl Shard {
         let Some(socket) = self.sockets.get_mut(connection) else {
             return false;
         };
-        if socket.deferred.is_some() {
-            return false;
+        let waits = pending > most || !socket.client.may_read_on();
+        socket.is_paused = waits && !socket.is_closing();
+        socket.is_paused
+    }
+
+    /// What made a connection's input wait may be over: reads, or waits on.
+    pub(super) fn read_on(&mut self, connection: ConnectionIndex) {
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
+        if std::mem::take(&mut socket.is_paused) {
+            self.go_on(connection);
+            self.poll.read_again(connection);
         }
-        socket.is_paused = pending > most && !socket.is_closing();
-        !socket.is_paused
     }
 
     /// The peer shut its side, or the connection broke.
@@ -154,6 +171,7 @@ impl Shard {
             Event::Text(text) => self.take_message(connection, WireFormat::Json, text.as_bytes()),
             Event::Binary(bytes) => self.take_message(connection, WireFormat::MessagePack, bytes),
         }
+        let pauses = self.pauses(connection);
         let Some(socket) = self
             .sockets
             .get_mut(connection)
@@ -161,6 +179,10 @@ impl Shard {
         else {
             return ControlFlow::Break(());
         };
+        if pauses {
+            // A burst in one read must not be answered beyond the bound: what is behind waits too.
+            socket.deferred.get_or_insert_default();
+        }
         // On the way out nothing is read but the peer's close.
         if socket.deferred.is_some() {
             ControlFlow::Break(())
@@ -186,6 +208,7 @@ impl Shard {
 
     fn echo(&mut self, connection: ConnectionIndex, opcode: Opcode, payload: &[u8]) {
         self.saw(connection);
+        self.counts.command(CommandKind::Echo);
         self.tools.scratch.clear();
         websocket::frame_header(opcode, payload.len(), &mut self.tools.scratch);
         self.tools.scratch.extend_from_slice(payload);
@@ -220,6 +243,7 @@ impl Shard {
     fn refuse(&mut self, connection: ConnectionIndex, mut error: DecodeError) {
         let id = error.id.take();
         let now = self.clock.now;
+        self.counts.command(CommandKind::Invalid);
         let Some(socket) = self.sockets.get_mut(connection) else {
             return;
         };
@@ -261,8 +285,7 @@ impl Shard {
                     self.ask(connection, id, question);
                 } else {
                     socket.deferred = Some(Box::new(Deferred {
-                        id,
-                        question,
+                        command: Some((id, question)),
                         input: Vec::new(),
                     }));
                 }
@@ -275,22 +298,33 @@ impl Shard {
         let Some(socket) = self.sockets.get_mut(connection) else {
             return;
         };
-        let is_open = matches!(socket.phase, Phase::Open);
-        let can_go_on =
-            |deferred: &Deferred| is_open && socket.client.can_take(deferred.question.is_barrier());
-        if !socket.deferred.as_deref().is_some_and(can_go_on) {
+        let can_go_on = matches!(socket.phase, Phase::Open) && !socket.is_paused;
+        let can_take = |deferred: &Deferred| match &deferred.command {
+            Some((_, question)) => socket.client.can_take(question.is_barrier()),
+            None => true,
+        };
+        if !can_go_on || !socket.deferred.as_deref().is_some_and(can_take) {
             return;
         }
         let Some(deferred) = socket.deferred.take() else {
             return;
         };
-        let Deferred {
-            id,
-            question,
-            mut input,
-        } = *deferred;
-        self.ask(connection, id, question);
+        let Deferred { command, mut input } = *deferred;
+        if let Some((id, question)) = command {
+            self.ask(connection, id, question);
+        }
+        if self.pauses(connection) {
+            return self.defer(connection, input);
+        }
         self.take_input(connection, &mut input);
         self.poll.read_again(connection);
+    }
+
+    /// Keeps input until there is room.
+    fn defer(&mut self, connection: ConnectionIndex, input: Vec<u8>) {
+        if let Some(socket) = self.sockets.get_mut(connection) {
+            let command = None;
+            socket.deferred = Some(Box::new(Deferred { command, input }));
+        }
     }
 }

@@ -21,7 +21,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// One read of a stream.
 const READ_LIMIT: ReadLimit = ReadLimit {
     publications: 512,
-    bytes: 512 * 1024,
+    bytes: 128 * 1024,
 };
 
 /// The channels that are to be read again.
@@ -47,21 +47,14 @@ impl Shard {
         let Some(slot) = self.hub.channel(index) else {
             return;
         };
-        match (slot.stage(), slot.position()) {
-            (Stage::Live, None) => {
-                metrics::hole();
-                self.counts.gaps += self.hub.tell_gap(index, None, None, &mut self.encoder);
-            }
-            (Stage::Live, Some(_)) => {
-                metrics::hole();
-                if let Some(position) = self.hub.begin_repair(index, seen) {
-                    self.waiting
-                        .repairs
-                        .waiting
-                        .push_back((channel.clone(), position));
-                }
-            }
-            (Stage::Starting | Stage::Repairing { .. }, _) => {}
+        metrics::hole();
+        if slot.stage() == Stage::Live && slot.position().is_none() {
+            self.counts.gaps += self.hub.tell_gap(index, None, None, &mut self.encoder);
+        } else if let Some(position) = self.hub.begin_repair(index, seen) {
+            self.waiting
+                .repairs
+                .waiting
+                .push_back((channel.clone(), position));
         }
     }
 
@@ -80,7 +73,7 @@ impl Shard {
     /// Begins as many reads as may be under way.
     pub(super) fn go_on_with_repairs(&mut self) {
         for _ in 0..READS_MAX {
-            if !self.waiting.repairs.can_go_on() {
+            if !self.waiting.repairs.can_go_on() || !self.waiting.allowance.is_left() {
                 return;
             }
             let Some((channel, position)) = self.waiting.repairs.waiting.pop_front() else {
@@ -90,7 +83,7 @@ impl Shard {
             let relay = self.context.relay.clone();
             self.when_done(async move {
                 let recovery = relay.broker().recover(&channel, position, READ_LIMIT).await;
-                Done::Repaired(channel, recovery)
+                Done::Repaired(channel, position, recovery)
             });
         }
     }
@@ -99,19 +92,23 @@ impl Shard {
     pub(super) fn repaired(
         &mut self,
         channel: ChannelKey,
+        asked: Position,
         recovery: Result<Recovery, BrokerError>,
     ) {
         self.waiting.repairs.reading = self.waiting.repairs.reading.saturating_sub(1);
         let Some(index) = self.hub.find_channel(&channel) else {
             return;
         };
-        let Some(from) = self
-            .hub
-            .channel(index)
-            .and_then(|channel| channel.position())
-        else {
+        let Some(slot) = self.hub.channel(index) else {
             return;
         };
+        // A read that was begun for an earlier life of the channel says nothing about this one.
+        let (Stage::Repairing { .. }, Some(from)) = (slot.stage(), slot.position()) else {
+            return;
+        };
+        if from != asked {
+            return;
+        }
         match recovery {
             Ok(Recovery::Recovered(page)) => {
                 let is_new = page.top.epoch != from.epoch;
@@ -120,6 +117,9 @@ impl Shard {
                     .last()
                     .map_or(from.offset, |last| last.offset);
                 let position = Position::new(page.top.epoch, reached);
+                for publication in &page.publications {
+                    self.waiting.allowance.spend(publication.data.len());
+                }
                 let again = self.hub.resume(index, position, !page.more);
                 let delivered =
                     self.hub

@@ -1,5 +1,6 @@
 //! A worker's state, and one turn of its loop.
 
+use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -8,14 +9,16 @@ use hashbrown::HashMap;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::hub::{ConnectionIndex, Frame, Hub, Limits};
+use crate::hub::{ConnectionIndex, Contents, Frame, Hub, Ledger, Limits};
 use crate::model::{ChannelKey, DrainSignal, Moment, WireFormat};
 use crate::protocol::encoder::Encoder;
 use crate::protocol::{Push, plain, websocket};
 use crate::relay::{Inbox, Message};
 use crate::telemetry::WorkerCounts;
 
+use super::allowance::Allowance;
 use super::poll::Poll;
+use super::repair::Repairs;
 use super::socket::{ConnectionRef, Joining, Sockets};
 use super::timer_wheel::TimerWheel;
 use super::worker::{Context, Front};
@@ -42,14 +45,16 @@ pub(super) struct Shard {
 }
 
 /// What waits for the broker, or for room.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Waiting {
     /// Subscriptions of channels whose position the broker has yet to tell.
     pub(super) starting: HashMap<ChannelKey, Vec<Joining>>,
+    /// How much may be taken in before what was taken in is written.
+    pub(super) allowance: Allowance,
     /// Subscriptions that may be able to go on catching up.
     pub(super) catching_up: Vec<(ConnectionRef, ChannelKey)>,
     /// Channels that must be read again, and how many reads are under way.
-    pub(super) repairs: super::repair::Repairs,
+    pub(super) repairs: Repairs,
 }
 
 /// Time, as this worker reads it: once a turn.
@@ -93,7 +98,8 @@ pub(super) struct Tools {
     pub(super) json_ping: Option<Frame>,
     /// A comment, shared by all event streams.
     pub(super) comment: Frame,
-    messages: Vec<Message>,
+    /// What came out of the inbox and is not yet taken in.
+    messages: VecDeque<Message>,
     slice: Vec<ConnectionIndex>,
 }
 
@@ -121,11 +127,16 @@ impl Shard {
         Ok(Self {
             poll: Poll::new()?,
             wheel: TimerWheel::new(clock.now),
-            tools: Tools::new(&hub, &context),
+            tools: Tools::new(&context),
             sockets: Sockets::default(),
             encoder: Encoder::default(),
             counts: WorkerCounts::new(),
-            waiting: Waiting::default(),
+            waiting: Waiting {
+                starting: HashMap::new(),
+                allowance: Allowance::new(config.pending_bytes_max, config.pending_messages_max),
+                catching_up: Vec::new(),
+                repairs: Repairs::default(),
+            },
             drain: Drain {
                 signal,
                 has_begun: false,
@@ -159,6 +170,7 @@ impl Shard {
             || self.poll.has_ready()
             || !self.waiting.catching_up.is_empty()
             || self.waiting.repairs.can_go_on()
+            || !self.tools.messages.is_empty()
             || self.front.has_news()
     }
 
@@ -183,14 +195,19 @@ impl Shard {
     }
 
     fn drain_inbox(&mut self, inbox: &Inbox) {
-        let mut messages = std::mem::take(&mut self.tools.messages);
-        let overflowed = inbox.drain(&mut messages);
-        self.take_in(&mut messages);
-        messages.clear();
-        self.tools.messages = messages;
-        if overflowed {
-            self.missed_everywhere();
+        if !self.hub.has_pending() {
+            self.waiting.allowance.renew();
         }
+        let mut messages = std::mem::take(&mut self.tools.messages);
+        if messages.is_empty() {
+            let mut drained = Vec::from(messages);
+            if inbox.drain(&mut drained) {
+                self.missed_everywhere();
+            }
+            messages = VecDeque::from(drained);
+        }
+        self.take_in(&mut messages);
+        self.tools.messages = messages;
     }
 
     fn write_slice(&mut self) {
@@ -239,7 +256,10 @@ impl Shard {
 }
 
 impl Tools {
-    fn new(hub: &Hub, context: &Context) -> Self {
+    fn new(context: &Context) -> Self {
+        // These frames are always there: they are no part of what is pending.
+        let apart = Ledger::default();
+        let frame = |bytes: &[u8]| Frame::new(bytes, Contents::default(), &apart);
         let mut ping = Vec::new();
         websocket::ping(b"", &mut ping);
         let mut json_ping = Vec::new();
@@ -247,14 +267,10 @@ impl Tools {
         Self {
             scratch: Vec::new(),
             random: SmallRng::from_rng(&mut rand::rng()),
-            ping: hub.frame(&ping),
-            json_ping: context
-                .rules
-                .config
-                .json_ping
-                .then(|| hub.frame(&json_ping)),
-            comment: hub.frame(b":\n\n"),
-            messages: Vec::new(),
+            ping: frame(&ping),
+            json_ping: context.rules.config.json_ping.then(|| frame(&json_ping)),
+            comment: frame(b":\n\n"),
+            messages: VecDeque::new(),
             slice: Vec::new(),
         }
     }

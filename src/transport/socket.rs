@@ -68,11 +68,11 @@ pub(super) struct Closing {
     pub(super) is_shut: bool,
 }
 
-/// Input that waits until an earlier command is answered.
-#[derive(Debug)]
+/// Input that waits: for earlier commands to be answered, or for what is pending to be written.
+#[derive(Debug, Default)]
 pub(super) struct Deferred {
-    pub(super) id: Option<CommandId>,
-    pub(super) question: Question,
+    /// The command that waits for earlier ones; `None` when all of it waits for room.
+    pub(super) command: Option<(Option<CommandId>, Question)>,
     /// Bytes that were read and not yet decoded.
     pub(super) input: Vec<u8>,
 }

@@ -57,9 +57,7 @@ impl Shard {
         if socket.is_closing() {
             return self.finish_close(connection);
         }
-        if std::mem::take(&mut socket.is_paused) {
-            self.poll.read_again(connection);
-        }
+        self.read_on(connection);
         self.has_room(connection);
     }
 

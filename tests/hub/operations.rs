@@ -1,1 +1,221 @@
-//! To come.
+//! What operators see: counts that are right, labels that are few, logs that hold no secret.
+
+use serde_json::json;
+
+use crate::support::hub::SECRET;
+use crate::support::sse::EventStream;
+use crate::support::token::{in_seconds, token};
+use crate::support::ws::{Socket, handshake};
+use crate::support::{Hub, eventually, hub};
+
+/// The value of a metric with its labels as they are written; 0 when it is not there.
+async fn metric(hub: &Hub, name: &str) -> f64 {
+    let text = hub.get("/metrics").await.text;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().expect("a number"))
+}
+
+#[tokio::test]
+async fn metrics_count_what_happened_and_name_nobody() {
+    let hub = hub(&[("JWT_SECRET", SECRET)]).await;
+    let token = token(json!({"sub": "a-user-of-note"}));
+    let mut sockets = Vec::new();
+    for _ in 0..3 {
+        let mut socket = Socket::open_as(&hub, &token).await;
+        socket.subscribe("a-channel-of-note").await;
+        sockets.push(socket);
+    }
+    let mut stream = EventStream::open(&hub, "channel=a-channel-of-note", &[]).await;
+    for n in 0..10 {
+        hub.publish("a-channel-of-note", &json!(n)).await;
+    }
+    sockets[0]
+        .send(&json!({"type": "publish", "channel": "a-channel-of-note", "data": 10}))
+        .await;
+    for socket in &mut sockets {
+        while socket.next_of("publication").await["data"] != 10 {}
+    }
+    while stream.event().await.json()["data"] != 10 {}
+    for (name, expected) in [
+        ("fanfare_connections{transport=\"ws\"}", 3.0),
+        ("fanfare_connections{transport=\"sse\"}", 1.0),
+        ("fanfare_subscriptions", 4.0),
+        ("fanfare_channels", 1.0),
+        ("fanfare_deliveries_total", 44.0),
+        ("fanfare_publications_total{door=\"http\"}", 10.0),
+        ("fanfare_publications_total{door=\"ws\"}", 1.0),
+        ("fanfare_broker_ready", 1.0),
+        ("fanfare_draining", 0.0),
+    ] {
+        eventually(name, async || {
+            (metric(&hub, name).await == expected).then_some(())
+        })
+        .await;
+    }
+    assert!(metric(&hub, "fanfare_delivered_bytes_total").await > 44.0 * 40.0);
+    assert!(metric(&hub, "fanfare_process_resident_bytes").await > 1e6);
+    assert!(metric(&hub, "fanfare_process_open_fds").await > 10.0);
+    let text = hub.get("/metrics").await.text;
+    assert!(!text.contains("of-note"), "a name in a label");
+    assert!(!text.contains("/hub/publish?"), "a path in a label");
+    for (command, kind) in [
+        (json!({"type": "fly"}), "unknown"),
+        (json!({"type": 7}), "invalid"),
+        (json!({"type": "ping"}), "ping"),
+    ] {
+        sockets[0].send(&command).await;
+        let name = format!("fanfare_commands_total{{type=\"{kind}\"}}");
+        eventually(&name, async || {
+            (metric(&hub, &name).await == 1.0).then_some(())
+        })
+        .await;
+    }
+    let gone = sockets.len();
+    for socket in sockets {
+        socket.close().await;
+    }
+    eventually("closes are counted", async || {
+        let closed = metric(&hub, "fanfare_closes_total{reason=\"client_closed\"}").await;
+        let open = metric(&hub, "fanfare_connections{transport=\"ws\"}").await;
+        (closed == gone as f64 && open == 0.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn refused_handshakes_are_counted() {
+    let hub = hub(&[
+        ("JWT_SECRET", SECRET),
+        ("AUTH_REQUIRED", "true"),
+        ("ALLOW_ORIGINS", "https://app.example"),
+    ])
+    .await;
+    for _ in 0..3 {
+        assert!(handshake(&hub, "/ws/connect", &[]).await.is_err());
+    }
+    assert!(
+        handshake(&hub, "/ws/connect", &[("origin", "https://evil.example")])
+            .await
+            .is_err()
+    );
+    eventually("four are counted", async || {
+        let text = hub.get("/metrics").await.text;
+        let refusals = text
+            .lines()
+            .filter(|line| line.starts_with("fanfare_handshake_refusals_total{"))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        (refusals.sum::<f64>() == 4.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_log_holds_a_secret() {
+    let hub = hub(&[
+        ("JWT_SECRET", SECRET),
+        ("AUTH_REQUIRED", "true"),
+        ("HUB_API_KEY", "the-key-of-back-ends"),
+        ("LOG_LEVEL", "trace"),
+    ])
+    .await;
+    let good = token(json!({"sub": "ann"}));
+    let expired = token(json!({"sub": "ann", "exp": in_seconds(-5)}));
+    let mut socket = Socket::open_at(&hub, &format!("/ws/connect?token={good}"), &[]).await;
+    for bad in [&expired, "not-a-token-at-all"] {
+        let path = format!("/ws/connect?token={bad}");
+        assert!(handshake(&hub, &path, &[]).await.is_err());
+        let offered = format!("fanfare.json, bearer.{bad}");
+        assert!(
+            handshake(&hub, "/ws/connect", &[("sec-websocket-protocol", &offered)])
+                .await
+                .is_err()
+        );
+        hub.get(&format!("/sse/connect?channel=a&token={bad}"))
+            .await;
+        hub.get(&format!("/nowhere?token={bad}")).await;
+    }
+    EventStream::open(&hub, &format!("channel=a&token={good}"), &[]).await;
+    let wrong = [("authorization", "Bearer a-wrong-key-of-back-ends")];
+    hub.request("GET", "/hub/nodes", &wrong, "").await;
+    let right = [("authorization", "Bearer the-key-of-back-ends")];
+    assert_eq!(
+        hub.request("GET", "/hub/nodes", &right, "").await.status,
+        200
+    );
+    socket
+        .ask(&json!({"type": "update_api_key", "key": "sk-private-of-ann"}))
+        .await;
+    socket.ask(&json!({"type": "refresh", "token": good})).await;
+    socket
+        .send(&json!({"type": "refresh", "token": expired}))
+        .await;
+    socket.closed().await;
+    let log = hub.log();
+    assert!(log.contains("listening"), "no log: {log}");
+    let (_, signature) = good.rsplit_once('.').expect("three parts");
+    let (_, expired_signature) = expired.rsplit_once('.').expect("three parts");
+    for secret in [
+        SECRET,
+        signature,
+        expired_signature,
+        good.as_str(),
+        "not-a-token-at-all",
+        "the-key-of-back-ends",
+        "a-wrong-key-of-back-ends",
+        "sk-private-of-ann",
+    ] {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "{secret} in the log");
+    }
+}
+
+#[tokio::test]
+async fn most_connections_is_a_limit_that_gives_places_back() {
+    let hub = hub(&[("MAX_CONNECTIONS", "5"), ("MAX_HANDSHAKES", "5")]).await;
+    let mut sockets = Vec::new();
+    eventually("five are in", async || {
+        let refused = match handshake(&hub, "/ws/connect", &[]).await {
+            Ok((socket, _)) => {
+                sockets.push(socket);
+                return None;
+            }
+            Err(refused) => refused,
+        };
+        assert_eq!(
+            (refused.status, &refused.body["error"]),
+            (503, &json!("unavailable"))
+        );
+        (sockets.len() == 5).then_some(())
+    })
+    .await;
+    drop(sockets);
+    eventually("a place is free again", async || {
+        handshake(&hub, "/ws/connect", &[]).await.ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_under_pressure_takes_no_new_clients() {
+    let hub = hub(&[("UNDER_PRESSURE_MAX_RSS_BYTES", "1000")]).await;
+    eventually("it says so", async || {
+        (hub.get("/_pressure").await.status == 503).then_some(())
+    })
+    .await;
+    eventually("a WebSocket is refused", async || {
+        let refused = handshake(&hub, "/ws/connect", &[]).await.err()?;
+        assert_eq!(
+            (refused.status, &refused.body["error"]),
+            (503, &json!("unavailable"))
+        );
+        Some(())
+    })
+    .await;
+    let stream = hub.get("/sse/connect?channel=a").await;
+    stream.expect_error(503, "unavailable");
+    assert!(stream.header("retry-after").is_some(), "{stream:?}");
+    // Back ends are served all the same.
+    hub.publish("a", &json!(1)).await;
+}

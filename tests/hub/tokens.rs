@@ -179,6 +179,34 @@ async fn a_refused_refresh_closes() {
 }
 
 #[tokio::test]
+async fn a_refreshed_token_that_permits_less_ends_subscriptions() {
+    let hub = closed_hub().await;
+    let granting = |channels: &[&str]| {
+        token(json!({"sub": "ann", "exp": in_seconds(60), "grants": {"subscribe": channels}}))
+    };
+    let mut socket = Socket::open_as(&hub, &granting(&["news", "chat:*"])).await;
+    for channel in ["news", "chat:1"] {
+        socket
+            .send(&json!({"type": "subscribe", "channel": channel}))
+            .await;
+        assert_eq!(socket.next().await["type"], "subscribed");
+    }
+    socket
+        .send(&json!({"type": "refresh", "token": granting(&["news"])}))
+        .await;
+    assert_eq!(socket.next().await["type"], "refreshed");
+    let ended = socket.next().await;
+    assert_eq!(
+        (&ended["type"], &ended["channel"], &ended["code"]),
+        (&json!("unsubscribed"), &json!("chat:1"), &json!(2501))
+    );
+    socket
+        .send(&json!({"type": "unsubscribe", "channel": "news"}))
+        .await;
+    assert_eq!(socket.next().await["type"], "unsubscribed");
+}
+
+#[tokio::test]
 async fn grants_decide_alone() {
     let hub = closed_hub().await;
     let claims = json!({"sub": "ann", "role": "user", "grants": {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::hub::SECRET;
 use crate::support::sse::EventStream;
 use crate::support::token::token;
 use crate::support::ws::{Socket, position};
@@ -80,6 +81,22 @@ async fn every_command_is_answered_with_its_id() {
             json!({"type": "presence", "id": 4, "channel": channel, "count": 1, "users": 1,
                    "clients": {client.as_str(): {"user": "", "info": null}}})
         );
+        let unsubscribed = socket
+            .ask(&json!({"type": "unsubscribe", "id": 7, "channel": channel}))
+            .await;
+        assert_eq!(
+            unsubscribed,
+            json!({"type": "unsubscribed", "id": 7, "channel": channel})
+        );
+        hub.publish(&channel, &json!("after")).await;
+        socket.expect_quiet().await;
+    }
+}
+
+#[tokio::test]
+async fn commands_without_a_channel_are_answered_too() {
+    let hub = hub(&[]).await;
+    for mut socket in both(&hub).await {
         let pong = socket.ask(&json!({"type": "ping", "id": i64::MAX})).await;
         assert_eq!(pong["id"], i64::MAX);
         assert!(
@@ -108,14 +125,6 @@ async fn every_command_is_answered_with_its_id() {
         );
         // Answers to a ping of the server get none.
         socket.send(&json!({"type": "pong"})).await;
-        let unsubscribed = socket
-            .ask(&json!({"type": "unsubscribe", "id": 7, "channel": channel}))
-            .await;
-        assert_eq!(
-            unsubscribed,
-            json!({"type": "unsubscribed", "id": 7, "channel": channel})
-        );
-        hub.publish(&channel, &json!("after")).await;
         socket.expect_quiet().await;
     }
 }
@@ -376,7 +385,7 @@ async fn a_json_ping_is_sent_where_it_is_wanted() {
 
 #[tokio::test]
 async fn who_published_is_told() {
-    let hub = hub(&[("JWT_SECRET", hub::SECRET)]).await;
+    let hub = hub(&[("JWT_SECRET", SECRET)]).await;
     let mut ann = Socket::open_as(&hub, &token(json!({"user_id": "ann"}))).await;
     assert_eq!(ann.connected["user_id"], "ann");
     assert!(ann.connected["expires_in"].as_u64() > Some(3500));

@@ -127,9 +127,9 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 /// A port below those that the system gives to outgoing connections.
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = u16::try_from(std::process::id() % 500).unwrap_or_default() * 10;
+    let start = u16::try_from(std::process::id() % 100).unwrap_or_default() * 10;
     loop {
-        let port = 6400 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 5000;
+        let port = 21_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 1000;
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
         }

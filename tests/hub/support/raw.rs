@@ -62,11 +62,12 @@ impl Raw {
         .await
     }
 
-    /// The code of the close frame that comes next but for other frames, after which the socket ends.
+    /// The code of the close frame that comes next but for other frames. It is answered, and the socket ends.
     pub(crate) async fn close_code(&mut self) -> u16 {
         loop {
             let (head, payload) = self.next().await.expect("a close frame");
             if head == FIN | CLOSE {
+                self.send(&frame(FIN | CLOSE, &payload)).await;
                 assert_eq!(self.next().await, None, "something after the close");
                 return payload
                     .first_chunk()

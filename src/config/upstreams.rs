@@ -1,0 +1,152 @@
+//! `UPSTREAMS` and `TRUSTED_PROXIES`: texts with a shape of their own. Every fault in them is told.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use super::reader::Reader;
+use super::value;
+use crate::proxy::Address;
+
+/// Names under which other things are served at `/ws` and `/sse`.
+const RESERVED: [&str; 3] = ["connect", "health", "echo"];
+/// The most bytes of a service's name.
+const NAME_BYTES_MAX: usize = 64;
+
+/// The services and their upstreams; what is wrong goes to the reader.
+pub(super) fn services(reader: &mut Reader) -> Vec<(String, Vec<Address>)> {
+    let (services, faults) = parse(reader.text("UPSTREAMS").unwrap_or("{}"));
+    for fault in faults {
+        reader.fault("UPSTREAMS", fault);
+    }
+    services
+}
+
+fn parse(text: &str) -> (Vec<(String, Vec<Address>)>, Vec<String>) {
+    let mut faults = Vec::new();
+    let mut services = Vec::new();
+    match serde_json::from_str(text) {
+        Err(error) => faults.push(format!("must be valid JSON: {error}")),
+        Ok(Value::Object(names)) => {
+            for (name, urls) in names {
+                check_name(&name, &mut faults);
+                let addresses = addresses(&name, &urls, &mut faults);
+                services.push((name, addresses));
+            }
+        }
+        Ok(_) => faults.push("must be a JSON object of names and lists of URLs".to_owned()),
+    }
+    (services, faults)
+}
+
+fn check_name(name: &str, faults: &mut Vec<String>) {
+    let is_plain = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));
+    if !is_plain || name.is_empty() || name.len() > NAME_BYTES_MAX || matches!(name, "." | "..") {
+        faults.push(format!(
+            "must name services with at most {NAME_BYTES_MAX} letters, digits and -._~, and {name:?} is none"
+        ));
+    }
+    if RESERVED.contains(&name) {
+        faults.push(format!(
+            "must not name a service {name:?}: that name is taken"
+        ));
+    }
+}
+
+fn addresses(name: &str, urls: &Value, faults: &mut Vec<String>) -> Vec<Address> {
+    let urls = urls.as_array().map_or(&[][..], Vec::as_slice);
+    if urls.is_empty() {
+        faults.push(format!("must have a list of at least one URL for {name:?}"));
+    }
+    urls.iter()
+        .filter_map(|url| {
+            let address = url.as_str().and_then(Address::parse);
+            if address.is_none() {
+                faults.push(format!(
+                    "must have http URLs (http://host[:port][/base]) for {name:?}, and {url} is none"
+                ));
+            }
+            address
+        })
+        .collect()
+}
+
+/// Networks, normalised to `address/bits`; for the table of variables.
+pub(super) fn networks(text: &str) -> Option<String> {
+    let networks: Option<Vec<String>> = value::list(text)
+        .map(|text| network(text).map(|(ip, bits)| format!("{ip}/{bits}")))
+        .collect();
+    networks.map(|networks| networks.join(","))
+}
+
+/// One network: an address, or an address and how many of its bits count.
+pub(super) fn network(text: &str) -> Option<(IpAddr, u8)> {
+    let (ip, bits) = match text.split_once('/') {
+        Some((ip, bits)) => (ip, Some(bits.parse().ok()?)),
+        None => (text, None),
+    };
+    let ip: IpAddr = ip.parse().ok()?;
+    let most = if ip.is_ipv4() { 32 } else { 128 };
+    let bits: u8 = bits.unwrap_or(most);
+    (bits <= most).then_some((ip, bits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: &[&str]) {
+        let (_, faults) = parse(text);
+        assert_eq!(faults.len(), expected.len(), "{text}: {faults:?}");
+        for (fault, expected) in faults.iter().zip(expected) {
+            assert!(fault.contains(expected), "{text}: {fault}");
+        }
+    }
+
+    #[test]
+    fn services_are_read() {
+        let (services, faults) = parse(r#"{"a":["http://x:1/","http://y/b/"],"b-2":["http://z"]}"#);
+        assert_eq!(faults, [""; 0]);
+        let urls: Vec<(&str, Vec<&str>)> = services
+            .iter()
+            .map(|(name, all)| (name.as_str(), all.iter().map(|one| &*one.url).collect()))
+            .collect();
+        assert_eq!(
+            urls,
+            [
+                ("a", vec!["http://x:1", "http://y/b"]),
+                ("b-2", vec!["http://z"])
+            ]
+        );
+    }
+
+    #[test]
+    fn every_fault_is_told() {
+        check("{}", &[]);
+        check("nonsense", &["valid JSON"]);
+        check("[]", &["JSON object"]);
+        check(r#"{"a":[]}"#, &["at least one URL"]);
+        check(r#"{"a":"http://x"}"#, &["at least one URL"]);
+        check(
+            r#"{"a":["https://x",3],"connect":["http://x"],"x/y":["http://x"]}"#,
+            &[
+                "\"https://x\" is none",
+                "3 is none",
+                "is taken",
+                "\"x/y\" is none",
+            ],
+        );
+    }
+
+    #[test]
+    fn networks_in_their_spellings() {
+        let check = |text, expected| assert_eq!(networks(text).as_deref(), expected, "{text}");
+        check("10.0.0.0/8, ::1", Some("10.0.0.0/8,::1/128"));
+        check("1.2.3.4", Some("1.2.3.4/32"));
+        for bad in ["10.0.0.0/33", "a", "10.0.0.0/-1", "::/129", "1.2.3.4/"] {
+            check(bad, None);
+        }
+    }
+}

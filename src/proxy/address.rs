@@ -1,0 +1,120 @@
+//! Who a client is behind the proxies that are trusted.
+
+use std::net::IpAddr;
+
+use http::HeaderMap;
+
+/// Where a request came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Client {
+    /// The other end of the socket.
+    pub(super) peer: IpAddr,
+    /// The client itself, as far as it is known: the last hop that no trusted proxy is.
+    pub(super) ip: IpAddr,
+    /// Whether the peer is a trusted proxy, so that what it says of the client is believed.
+    pub(super) is_behind_trusted: bool,
+}
+
+/// The client of a request that came from `peer`.
+pub(super) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[(IpAddr, u8)]) -> Client {
+    let peer = peer.to_canonical();
+    let is_trusted = |ip: IpAddr| trusted.iter().any(|network| contains(*network, ip));
+    if !is_trusted(peer) {
+        return Client {
+            peer,
+            ip: peer,
+            is_behind_trusted: false,
+        };
+    }
+    let mut ip = peer;
+    let values = headers.get_all("x-forwarded-for").iter().rev();
+    let hops = values.flat_map(|value| value.to_str().unwrap_or("?").rsplit(','));
+    for hop in hops {
+        // What cannot be read is no hop that anybody vouches for; the last one that could be read stands.
+        let Some(hop) = parse(hop.trim()) else { break };
+        ip = hop;
+        if !is_trusted(hop) {
+            break;
+        }
+    }
+    Client {
+        peer,
+        ip,
+        is_behind_trusted: true,
+    }
+}
+
+/// An address, perhaps with a port or in brackets, as some proxies write it.
+fn parse(hop: &str) -> Option<IpAddr> {
+    let bare = hop.trim_start_matches('[');
+    let ip = bare
+        .parse()
+        .or_else(|_| bare.split(']').next().unwrap_or("").parse())
+        .or_else(|_| bare.split(':').next().unwrap_or("").parse::<IpAddr>());
+    ip.ok().map(|ip| ip.to_canonical())
+}
+
+fn contains((network, bits): (IpAddr, u8), ip: IpAddr) -> bool {
+    let bits = u32::from(bits);
+    match (network, ip) {
+        (IpAddr::V4(network), IpAddr::V4(ip)) => {
+            (network.to_bits() ^ ip.to_bits()).leading_zeros() >= bits.min(32)
+        }
+        (IpAddr::V6(network), IpAddr::V6(ip)) => {
+            (network.to_bits() ^ ip.to_bits()).leading_zeros() >= bits.min(128)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn check(peer: &str, forwarded: &[&'static str], expected: &str) {
+        let trusted = [(ip("10.0.0.0"), 8), (ip("fd00::"), 8)];
+        let mut headers = HeaderMap::new();
+        for value in forwarded {
+            let value = http::HeaderValue::from_static(value);
+            headers.append("x-forwarded-for", value);
+        }
+        let client = client(ip(peer), &headers, &trusted);
+        assert_eq!(client.ip, ip(expected), "{peer} {forwarded:?}");
+    }
+
+    #[test]
+    fn the_client_is_the_last_hop_that_is_not_trusted() {
+        check("1.2.3.4", &["5.6.7.8"], "1.2.3.4");
+        check("10.0.0.1", &[], "10.0.0.1");
+        check("10.0.0.1", &["5.6.7.8"], "5.6.7.8");
+        check("10.0.0.1", &["6.6.6.6, 5.6.7.8, 10.9.9.9"], "5.6.7.8");
+        check("10.0.0.1", &["6.6.6.6", "5.6.7.8"], "5.6.7.8");
+        check("10.0.0.1", &["10.1.1.1, 10.2.2.2"], "10.1.1.1");
+        check("10.0.0.1", &["6.6.6.6, unknown"], "10.0.0.1");
+        check("::ffff:10.0.0.1", &["5.6.7.8:1234"], "5.6.7.8");
+        check("fd00::1", &["[2001:db8::1]:80"], "2001:db8::1");
+        check("fe00::1", &["5.6.7.8"], "fe00::1");
+    }
+
+    #[test]
+    fn networks_contain_by_their_first_bits() {
+        for (network, bits, inside, expected) in [
+            ("10.1.0.0", 16, "10.1.2.3", true),
+            ("10.1.0.0", 16, "10.2.0.0", false),
+            ("0.0.0.0", 0, "8.8.8.8", true),
+            ("1.1.1.1", 32, "1.1.1.1", true),
+            ("1.1.1.1", 32, "1.1.1.0", false),
+            ("::", 0, "8.8.8.8", false),
+        ] {
+            assert_eq!(
+                contains((ip(network), bits), ip(inside)),
+                expected,
+                "{network}/{bits}"
+            );
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What the proxy room can be told.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Services, whom to believe, and for how long to wait. `config` fills it; defaults and units stand there.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// Each service's name and its upstreams, checked (`UPSTREAMS`).
+    pub services: Vec<(String, Vec<Address>)>,
+    /// How an upstream is chosen (`LOAD_BALANCING`).
+    pub balance: Balance,
+    /// Networks whose `X-Forwarded-*` are believed: an address and the bits of it that count (`TRUSTED_PROXIES`).
+    pub trusted: Vec<(IpAddr, u8)>,
+    /// How long an upstream may take for the head of its answer, and pause in its body (`HTTP_PROXY_TIMEOUT_MS`).
+    pub timeout: Duration,
+    /// Requests of one address in `rate_window` (`RATE_LIMIT_MAX`); 0 is no limit.
+    pub rate_max: u32,
+    /// `RATE_LIMIT_WINDOW_MS`.
+    pub rate_window: Duration,
+}
+
+/// Where one upstream is: an `http` URL taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The URL, without a trailing slash.
+    pub url: String,
+    /// The host, an IPv6 address without its brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// What stands before every path: empty, or beginning with a slash and not ending in one.
+    pub base: String,
+}
+
+impl Address {
+    /// Takes a URL apart: `http`, a host, perhaps a port and a path, and nothing else.
+    pub fn parse(url: &str) -> Option<Self> {
+        let url = url.trim().trim_end_matches('/');
+        let uri: http::Uri = url.parse().ok()?;
+        let authority = uri.authority()?;
+        let host = authority.host();
+        let is_plain = uri.scheme_str() == Some("http")
+            && uri.query().is_none()
+            && !url.contains(['#', '@', '\\'])
+            && !host.is_empty();
+        // A port that is no number reads as none.
+        let port = match authority.as_str()[host.len()..].strip_prefix(':') {
+            Some(port) => port.parse().ok().filter(|port| *port > 0)?,
+            None => 80,
+        };
+        is_plain.then(|| Self {
+            url: url.to_owned(),
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port,
+            base: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+}
+
+/// How an upstream is chosen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// Of two at random, the one with the lower product of latency (peak EWMA) and requests in flight.
+    #[default]
+    LeastLoad,
+    /// One after the other.
+    RoundRobin,
+    /// Any.
+    Random,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_taken_apart() {
+        for (url, host, port, base) in [
+            ("http://a", "a", 80, ""),
+            ("http://a:3001/", "a", 3001, ""),
+            ("http://a.b:1/base/path//", "a.b", 1, "/base/path"),
+            ("http://[::1]:8080/x", "::1", 8080, "/x"),
+        ] {
+            let address = Address::parse(url).expect(url);
+            let found = (&*address.host, address.port, &*address.base);
+            assert_eq!(found, (host, port, base), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_plain_http_url_is_refused() {
+        for url in [
+            "",
+            "a",
+            "a:80",
+            "/a",
+            "https://a",
+            "ftp://a",
+            "http://",
+            "http://:80",
+            "http://a:0",
+            "http://a:99999",
+            "http://a:x",
+            "http://u@a",
+            "http://a?x",
+            "http://a/#x",
+            "http://a b",
+        ] {
+            assert_eq!(Address::parse(url), None, "{url}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! What the proxy answers itself, byte for byte as seed 001: one table from causes to the wire.
+
+use axum::body::Body;
+use axum::response::Response;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, StatusCode};
+use serde::Serialize;
+
+use crate::limits::Decision;
+use crate::model::BodyError;
+
+/// Why a request gets no upstream's answer, by who is at fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ProxyError {
+    /// The client asked for what is no route.
+    #[error("no such route")]
+    NotFound(Method, String),
+    /// The client's path cannot be forwarded safely.
+    #[error("the path is not valid")]
+    BadPath,
+    /// The client showed no valid token.
+    #[error("no valid token")]
+    Unauthorized,
+    /// The client's address asks too often.
+    #[error("too many requests")]
+    TooMany(Decision),
+    /// The client's body failed on its way.
+    #[error("the request's body failed: {0}")]
+    Body(BodyError),
+    /// Nobody configured such a service.
+    #[error("unknown service")]
+    UnknownService(String),
+    /// The upstream cannot be reached, or broke off.
+    #[error("the upstream failed")]
+    Unavailable,
+    /// The upstream took too long.
+    #[error("the upstream timed out")]
+    TimedOut,
+}
+
+/// The form of errors about upstreams.
+#[derive(Serialize)]
+struct Short<'a> {
+    error: &'static str,
+    message: &'a str,
+}
+
+/// The form of the framework of seed 001.
+#[derive(Serialize)]
+struct Framework<'a> {
+    #[serde(rename = "statusCode")]
+    status_code: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    error: &'static str,
+    message: &'a str,
+}
+
+/// The form of its 404, whose fields stand in another order.
+#[derive(Serialize)]
+struct NotFound<'a> {
+    message: &'a str,
+    error: &'static str,
+    #[serde(rename = "statusCode")]
+    status_code: u16,
+}
+
+/// Most bytes of a path or a name that are repeated to whoever sent them.
+const REPEATED_BYTES_MAX: usize = 256;
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(REPEATED_BYTES_MAX)]
+}
+
+impl ProxyError {
+    /// The answer. What was sent of a body and not read ends the connection; `server` sees to that.
+    pub(super) fn response(&self) -> Response {
+        match self {
+            Self::NotFound(method, path) => {
+                let message = &format!("Route {method}:{} not found", cut(path));
+                let error = "Not Found";
+                let status_code = 404;
+                json(
+                    404,
+                    &NotFound {
+                        message,
+                        error,
+                        status_code,
+                    },
+                )
+            }
+            Self::UnknownService(name) => {
+                let name = cut(name);
+                let message = format!("No upstream configured for service: {name}");
+                short(404, "unknown_service", &message)
+            }
+            Self::Unavailable => short(502, "upstream_unavailable", "Failed to reach upstream"),
+            Self::TimedOut => short(504, "upstream_timeout", "Upstream request timed out"),
+            Self::TooMany(decision) => {
+                let wait = wait_in_words(decision.retry_after.as_secs_f64().ceil());
+                let message = format!("Rate limit exceeded, retry in {wait}");
+                framework(429, None, "Too Many Requests", &message)
+            }
+            Self::Unauthorized => framework(401, None, "Unauthorized", "Invalid or missing token"),
+            Self::BadPath => {
+                let message = "The path is not a valid url component";
+                framework(400, Some("FST_ERR_BAD_URL"), "Bad Request", message)
+            }
+            Self::Body(BodyError::TooLarge) => {
+                let code = Some("FST_ERR_CTP_BODY_TOO_LARGE");
+                framework(413, code, "Payload Too Large", "Request body is too large")
+            }
+            Self::Body(BodyError::TimedOut) => {
+                let message = "Request body did not arrive in time";
+                framework(408, None, "Request Timeout", message)
+            }
+            Self::Body(BodyError::Broken) => {
+                framework(400, None, "Bad Request", "Request body is broken")
+            }
+        }
+    }
+}
+
+fn short(status: u16, error: &'static str, message: &str) -> Response {
+    json(status, &Short { error, message })
+}
+
+fn framework(
+    status_code: u16,
+    code: Option<&'static str>,
+    error: &'static str,
+    message: &str,
+) -> Response {
+    let body = Framework {
+        status_code,
+        code,
+        error,
+        message,
+    };
+    json(status_code, &body)
+}
+
+fn json(status: u16, body: &impl Serialize) -> Response {
+    // Plain structs cannot fail to serialise.
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
+    let media_type = HeaderValue::from_static("application/json; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, media_type);
+    response
+}
+
+/// As seed 001 says how long to wait: the largest unit that fits, rounded.
+fn wait_in_words(seconds: f64) -> String {
+    let (unit, name) = match seconds {
+        seconds if seconds >= 86_400.0 => (86_400.0, "day"),
+        seconds if seconds >= 3600.0 => (3600.0, "hour"),
+        seconds if seconds >= 60.0 => (60.0, "minute"),
+        _ => (1.0, "second"),
+    };
+    let plural = if seconds >= unit * 1.5 { "s" } else { "" };
+    format!("{:.0} {name}{plural}", (seconds / unit).round())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+    use std::time::Duration;
+
+    async fn check(error: ProxyError, status: u16, body: &str) {
+        let response = error.response();
+        assert_eq!(response.status(), status, "{error:?}");
+        let bytes = response.into_body().collect().await.expect("a body");
+        assert_eq!(bytes.to_bytes(), body.as_bytes(), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn the_bodies_are_those_of_the_seed() {
+        let unknown =
+            r#"{"error":"unknown_service","message":"No upstream configured for service: x"}"#;
+        check(ProxyError::UnknownService("x".to_owned()), 404, unknown).await;
+        let unavailable =
+            r#"{"error":"upstream_unavailable","message":"Failed to reach upstream"}"#;
+        check(ProxyError::Unavailable, 502, unavailable).await;
+        let timed_out = r#"{"error":"upstream_timeout","message":"Upstream request timed out"}"#;
+        check(ProxyError::TimedOut, 504, timed_out).await;
+        let unauthorized =
+            r#"{"statusCode":401,"error":"Unauthorized","message":"Invalid or missing token"}"#;
+        check(ProxyError::Unauthorized, 401, unauthorized).await;
+        let not_found =
+            r#"{"message":"Route GET:/api/x not found","error":"Not Found","statusCode":404}"#;
+        let error = ProxyError::NotFound(Method::GET, "/api/x".to_owned());
+        check(error, 404, not_found).await;
+        let too_many = r#"{"statusCode":429,"error":"Too Many Requests","message":"Rate limit exceeded, retry in 1 minute"}"#;
+        let decision = Decision {
+            is_allowed: false,
+            remaining: 0,
+            reset_after: Duration::ZERO,
+            retry_after: Duration::from_millis(59_500),
+        };
+        check(ProxyError::TooMany(decision), 429, too_many).await;
+        let too_large = r#"{"statusCode":413,"code":"FST_ERR_CTP_BODY_TOO_LARGE","error":"Payload Too Large","message":"Request body is too large"}"#;
+        check(ProxyError::Body(BodyError::TooLarge), 413, too_large).await;
+    }
+
+    #[test]
+    fn waits_in_words() {
+        for (seconds, words) in [
+            (1.0, "1 second"),
+            (30.0, "30 seconds"),
+            (60.0, "1 minute"),
+            (150.0, "3 minutes"),
+            (7200.0, "2 hours"),
+        ] {
+            assert_eq!(wait_in_words(seconds), words);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Counts what goes to upstreams.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use ::metrics::{Counter, Histogram, counter, histogram};
+
+use super::metrics::label;
+use super::table::name;
+
+label! {
+    /// What is carried to an upstream; its word is the route that clients ask for.
+    Carried {
+        /// A request and its answer.
+        Http = "/api/:service/*",
+        /// A stream of events.
+        Sse = "/sse/:service/*",
+    }
+}
+
+label! {
+    /// The method of a request: anybody can invent one, so all others are one.
+    Method {
+        /// `GET`.
+        Get = "GET",
+        /// `HEAD`.
+        Head = "HEAD",
+        /// `POST`.
+        Post = "POST",
+        /// `PUT`.
+        Put = "PUT",
+        /// `PATCH`.
+        Patch = "PATCH",
+        /// `DELETE`.
+        Delete = "DELETE",
+        /// `OPTIONS`.
+        Options = "OPTIONS",
+        /// Any other.
+        Other = "other",
+    }
+}
+
+impl Method {
+    /// The one of this name.
+    pub fn of(name: &str) -> Self {
+        let known = Self::ALL.iter().find(|method| method.label() == name);
+        known.copied().unwrap_or(Self::Other)
+    }
+}
+
+static DIALS: LazyLock<Counter> = LazyLock::new(|| counter!(name::UPSTREAM_CONNECTIONS));
+static OPENED: LazyLock<Counter> = LazyLock::new(|| counter!(name::BREAKER_OPENED));
+static FAILED_OPEN: LazyLock<Counter> = LazyLock::new(|| counter!(name::FAILED_OPEN));
+static RETRIES: LazyLock<[Counter; 2]> = LazyLock::new(|| {
+    ["spent", "made"].map(|outcome| counter!(name::UPSTREAM_RETRIES, "outcome" => outcome))
+});
+
+/// A connection to an upstream was begun.
+pub fn dialled() {
+    DIALS.increment(1);
+}
+
+/// A circuit breaker opened.
+pub fn opened() {
+    OPENED.increment(1);
+}
+
+/// All breakers of a service were open, so that none was heeded.
+pub fn failed_open() {
+    FAILED_OPEN.increment(1);
+}
+
+/// A retry was wanted: made, or not because the budget was spent.
+pub fn retried(made: bool) {
+    RETRIES[usize::from(made)].increment(1);
+}
+
+thread_local! {
+    /// The handles of what this thread has answered. Status codes of upstreams are at most 1000, so it is bounded; a
+    /// thread of its own for each worker, so it needs no lock.
+    static ANSWERED: RefCell<HashMap<(usize, usize, u16), Histogram>> = RefCell::default();
+}
+
+/// A request was answered with this status after this time.
+pub fn answered(carried: Carried, method: Method, status: u16, elapsed: Duration) {
+    ANSWERED.with_borrow_mut(|handles| {
+        handles
+            .entry((carried.index(), method.index(), status))
+            .or_insert_with(|| {
+                histogram!(
+                    name::GATEWAY_DURATION,
+                    "tenant_id" => "",
+                    "method" => method.label(),
+                    "route" => carried.label(),
+                    "status_code" => status.to_string()
+                )
+            })
+            .record(elapsed);
+    });
+}

@@ -1,0 +1,111 @@
+//! Upstreams that fail, each in its own way.
+
+use crate::node;
+use crate::support::eventually;
+use crate::upstream::Upstream;
+
+const UNAVAILABLE: &str =
+    r#"{"error":"upstream_unavailable","message":"Failed to reach upstream"}"#;
+const TIMED_OUT: &str = r#"{"error":"upstream_timeout","message":"Upstream request timed out"}"#;
+
+#[tokio::test]
+async fn one_that_refuses_or_talks_nonsense_is_502() {
+    let upstream = Upstream::start().await;
+    let node_of_one = node(&[&upstream], &[]).await;
+    for path in ["cut-head", "two-lengths", "no-http", "unasked", "big-head"] {
+        let answer = node_of_one.get(&format!("/api/example/{path}")).await;
+        assert_eq!((answer.status, &*answer.text), (502, UNAVAILABLE), "{path}");
+        assert!(answer.header("x-request-id").is_some());
+    }
+    let refusing = Upstream::refusing().await;
+    let answer = node(&[&refusing], &[]).await.get("/api/example/").await;
+    assert_eq!((answer.status, &*answer.text), (502, UNAVAILABLE));
+}
+
+#[tokio::test]
+async fn one_that_is_silent_is_504_and_let_go() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[("HTTP_PROXY_TIMEOUT_MS", "200")]).await;
+    let answer = node.get("/api/example/never").await;
+    assert_eq!((answer.status, &*answer.text), (504, TIMED_OUT));
+    eventually("the upstream is let go", async || {
+        (upstream.gone() == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_that_breaks_off_or_pauses_in_its_body_cuts_the_answer() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[("HTTP_PROXY_TIMEOUT_MS", "200")]).await;
+    for path in ["cut-body", "pause"] {
+        let answer = node.get(&format!("/api/example/{path}")).await;
+        assert_eq!((answer.status, &*answer.text), (200, "abc"), "{path}");
+        assert_eq!(answer.header("content-length"), Some("100"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn one_that_closes_idle_connections_is_no_failure() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[("WORKERS", "1")]).await;
+    for _ in 0..50 {
+        assert_eq!(node.get("/api/example/close-after").await.text, "ok");
+        let post = node.request("POST", "/api/example/", &[], "x").await;
+        assert_eq!(post.status, 200, "{post:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_takes_its_upstream_along() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[]).await;
+    for (gone, path) in [
+        (1, "/api/example/never"),
+        (2, "/sse/example/events"),
+        (3, "/api/example/endless"),
+    ] {
+        let mut client = tokio::net::TcpStream::connect(node.address())
+            .await
+            .expect("the node");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+        client.write_all(request.as_bytes()).await.expect("sent");
+        eventually("the request arrives", async || {
+            (upstream.requests() >= gone).then_some(())
+        })
+        .await;
+        if gone > 1 {
+            client.read_u8().await.expect("an answer");
+        }
+        drop(client);
+        eventually(path, async || (upstream.gone() >= gone).then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn a_slow_client_before_a_fast_upstream_costs_little() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[]).await;
+    let before = node.resident_bytes();
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        let mut client = tokio::net::TcpStream::connect(node.address())
+            .await
+            .expect("the node");
+        let request = "GET /api/example/endless HTTP/1.1\r\nhost: x\r\n\r\n";
+        client.write_all(request.as_bytes()).await.expect("sent");
+        client.read_u8().await.expect("an answer");
+        clients.push(client);
+    }
+    // The upstream writes as fast as it can; whatever is taken from it and not passed on would show here.
+    let mut read = vec![0; 1 << 16];
+    for _ in 0..50 {
+        for client in &mut clients {
+            client.read_exact(&mut read).await.expect("more");
+        }
+    }
+    let grown = node.resident_bytes().saturating_sub(before);
+    assert!(grown < 16 << 20, "{grown} bytes for ten slow clients");
+}

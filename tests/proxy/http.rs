@@ -1,0 +1,196 @@
+//! Requests and answers that go well: everything passes as it came.
+
+use crate::node;
+use crate::support::hub;
+use crate::upstream::Upstream;
+
+#[tokio::test]
+async fn a_request_passes_with_its_method_path_query_and_body() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[]).await;
+    for method in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PURGE"] {
+        let answer = node
+            .request(
+                method,
+                "/api/example/a//b?x=1&y=%2f",
+                &[],
+                "{ \"n\" : 1.0 }",
+            )
+            .await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let first = format!("{method} /a//b?x=1&y=%2f HTTP/1.1\r\n");
+        assert!(answer.text.starts_with(&first), "{answer:?}");
+        assert!(
+            answer.text.ends_with("\r\n\r\n{ \"n\" : 1.0 }"),
+            "{answer:?}"
+        );
+    }
+    let answer = node.get("/api/example/").await;
+    assert!(answer.text.starts_with("GET / HTTP/1.1\r\n"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn the_base_path_of_an_upstream_is_kept() {
+    let upstream = Upstream::start().await;
+    let services = serde_json::json!({"example": [format!("{}/base/", upstream.url())]});
+    let node = hub(&[("UPSTREAMS", &services.to_string())]).await;
+    let answer = node.get("/api/example/a?b").await;
+    assert!(answer.text.starts_with("GET /base/a?b HTTP"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn header_fields_are_added_and_removed() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[]).await;
+    let brought = [
+        ("x-request-id", "abc"),
+        ("x-forwarded-for", "6.6.6.6"),
+        ("x_forwarded_for", "6.6.6.6"),
+        ("x-user-id", "admin"),
+        ("x-foo", "hop"),
+        ("connection", "x-foo"),
+        ("accept-encoding", "br"),
+    ];
+    let answer = node.request("GET", "/api/example/", &brought, "").await;
+    let host = node.host();
+    let port = host.rsplit(':').next().unwrap_or_default();
+    for line in [
+        format!("host: {}", upstream.host()),
+        "x-request-id: abc".to_owned(),
+        "x-correlation-id: abc".to_owned(),
+        "x-forwarded-for: 127.0.0.1".to_owned(),
+        "x-real-ip: 127.0.0.1".to_owned(),
+        "x-forwarded-proto: http".to_owned(),
+        format!("x-forwarded-host: {host}"),
+        format!("x-forwarded-port: {port}"),
+        "via: 1.1 fanfare".to_owned(),
+        "accept-encoding: br".to_owned(),
+    ] {
+        assert!(
+            answer.text.contains(&format!("{line}\r\n")),
+            "{line} in {answer:?}"
+        );
+    }
+    for gone in ["6.6.6.6", "admin", "x-foo", "connection"] {
+        assert!(!answer.text.contains(gone), "{gone} in {answer:?}");
+    }
+    assert_eq!(answer.header("x-request-id"), Some("abc"));
+    assert_eq!(
+        node.get("/api/example/")
+            .await
+            .header("x-request-id")
+            .map(str::len),
+        Some(36)
+    );
+}
+
+#[tokio::test]
+async fn answers_pass_untouched_but_for_what_is_internal() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[]).await;
+    let redirect = node.get("/api/example/redirect").await;
+    assert_eq!(
+        (redirect.status, redirect.header("location")),
+        (302, Some("/elsewhere"))
+    );
+    let range = node.get("/api/example/range").await;
+    assert_eq!((range.status, &*range.text), (206, "ab"));
+    assert_eq!(range.header("content-range"), Some("bytes 0-1/9"));
+    let internal = node.get("/api/example/internal").await;
+    assert_eq!(internal.header("content-encoding"), Some("gzip"));
+    for name in ["x-internal-service-name", "x-db-query-count", "x-hop"] {
+        assert_eq!(internal.header(name), None, "{name}");
+    }
+    let head = node.request("HEAD", "/api/example/head", &[], "").await;
+    assert_eq!(
+        (head.status, head.header("content-length"), &*head.text),
+        (200, Some("12"), "")
+    );
+}
+
+#[tokio::test]
+async fn trailers_pass_both_ways() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[]).await;
+    let answer = node
+        .request("GET", "/api/example/trailers", &[("te", "trailers")], "")
+        .await;
+    assert!(answer.text.ends_with("0\r\nx-sum: 7\r\n\r\n"), "{answer:?}");
+    let request = format!(
+        "POST /api/example/ HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n\
+         3\r\nabc\r\n0\r\nx-sum: 9\r\n\r\n",
+        node.host()
+    );
+    let answer = node.exchange(request.as_bytes()).await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(
+        answer.ends_with("3\r\nabc\r\n0\r\nx-sum: 9\r\n\r\n"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn connections_to_upstreams_are_used_again() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[("WORKERS", "1")]).await;
+    for _ in 0..10 {
+        assert_eq!(node.get("/api/example/").await.status, 200);
+    }
+    assert_eq!((upstream.connections(), upstream.requests()), (1, 10));
+}
+
+#[tokio::test]
+async fn paths_are_routed_as_they_are_forwarded() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[]).await;
+    let answer = node.get("/api/example/a/%2e%2e/%7Eb").await;
+    assert!(answer.text.starts_with("GET /~b HTTP"), "{answer:?}");
+    for bad in [
+        "/..",
+        "/a/../../hub",
+        "/%2e%2e/x",
+        "/a%2fb",
+        "/a%5cb",
+        "/%00",
+        "/%zz",
+    ] {
+        let answer = node.get(&format!("/api/example{bad}")).await;
+        assert_eq!(answer.status, 400, "{bad} {answer:?}");
+        assert_eq!(answer.json()["code"], "FST_ERR_BAD_URL", "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_route_is_told_as_the_seed_tells_it() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[]).await;
+    let check = async |method, path, body: &str| {
+        let answer = node.request(method, path, &[], "").await;
+        assert_eq!((answer.status, &*answer.text), (404, body), "{path}");
+    };
+    let unknown =
+        r#"{"error":"unknown_service","message":"No upstream configured for service: nobody"}"#;
+    check("GET", "/api/nobody/x", unknown).await;
+    let no_route =
+        r#"{"message":"Route GET:/api/example not found","error":"Not Found","statusCode":404}"#;
+    check("GET", "/api/example", no_route).await;
+    let no_post =
+        r#"{"message":"Route POST:/sse/example/x not found","error":"Not Found","statusCode":404}"#;
+    check("POST", "/sse/example/x", no_post).await;
+    assert_eq!(node.get("/readyz").await.json()["upstreamServices"], 1);
+}
+
+#[tokio::test]
+async fn bodies_over_the_limit_are_413() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[("MAX_BODY_BYTES", "10")]).await;
+    let request = format!(
+        "POST /api/example/ HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n\
+         b\r\n01234567890\r\n0\r\n\r\n",
+        node.host()
+    );
+    let answer = node.exchange(request.as_bytes()).await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert!(answer.contains("FST_ERR_CTP_BODY_TOO_LARGE"), "{answer}");
+}
