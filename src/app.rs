@@ -57,7 +57,9 @@ pub fn serve(
     let context = node.context.clone();
     let make_worker =
         move |index| TransportWorker(Rc::new(transport::Worker::new(context.clone(), index)));
-    server::run(&node.settings.server, router, make_worker, hooks)
+    let outcome = server::run(&node.settings.server, router, make_worker, hooks);
+    node.withdraw();
+    outcome
 }
 
 /// The parts of a node, joined.
@@ -212,11 +214,9 @@ impl Node {
         }
     }
 
+    /// Says that this node lives, again and again.
     fn announce_for_ever(&self) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build();
-        let runtime = match runtime {
+        let runtime = match waiting_runtime() {
             Ok(runtime) => runtime,
             Err(error) => {
                 tracing::error!(%error, "no runtime for upkeep: the fleet does not see this node");
@@ -224,13 +224,18 @@ impl Node {
             }
         };
         loop {
-            let announced = runtime.block_on(self.broker.announce(self.info()));
-            if announced.is_err() {
-                // Soon again: the lease is short, and the members come back with it.
-                std::thread::sleep(SWEEP_INTERVAL);
-            } else {
-                std::thread::sleep(ANNOUNCE_INTERVAL);
-            }
+            let channels = self.context.relay.all_channels();
+            let announced = runtime.block_on(self.broker.announce(self.info(), channels));
+            // After a failure soon again: the lease is short, and the members come back with it.
+            std::thread::sleep(announced.map_or(SWEEP_INTERVAL, |()| ANNOUNCE_INTERVAL));
+        }
+    }
+
+    /// Takes this node out of the fleet, so that nobody waits for its lease to end. Takes two seconds at most.
+    fn withdraw(&self) {
+        let withdrawn = waiting_runtime().map(|runtime| runtime.block_on(self.broker.withdraw()));
+        if !matches!(withdrawn, Ok(Ok(()))) {
+            tracing::warn!("the fleet could not be told that this node ends; it finds out in ten seconds");
         }
     }
 
@@ -264,6 +269,13 @@ fn make_broker(
     };
     let broker = Arc::new(MemoryBroker::new(&settings.broker, namespaces, clock));
     Ok((broker.clone(), Some(broker)))
+}
+
+/// A runtime for a thread that waits for the broker.
+fn waiting_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
 }
 
 /// Runs something beside everything else, for as long as the process lives.

@@ -11,28 +11,30 @@
 //! Not here: what the keys mean (the broker).
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use fred::clients::Client;
 use fred::error::ErrorKind;
 use fred::interfaces::{ClientLike as _, PubsubInterface as _};
-use fred::types::{ClientState, ClusterHash, CustomCommand};
+use fred::types::ClientState;
 use tokio::runtime::{Handle, Runtime};
 
 mod config;
+mod round;
 mod script;
 mod session;
 
 pub use config::{Address, Config};
 pub use fred::types::Value;
+use round::Round;
 pub use script::Script;
 
-/// How long one command may take. With a second attempt for a script that the server does not know, an answer is
-/// still there within two seconds.
+/// How long one command may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(900);
 
-/// How long a call may take with everything that it needs.
+/// How long a call may take, with a second attempt for scripts that the server does not know.
 const CALL_TIMEOUT: Duration = Duration::from_millis(1900);
 
 /// Why a command was not answered.
@@ -81,6 +83,15 @@ impl Command {
             script: Some(script),
             words,
         }
+    }
+
+    /// The words of a script's command, which begin with its name or its text.
+    fn words_with(&self, script: &'static str) -> Vec<Bytes> {
+        let mut words = self.words.clone();
+        if let Some(first) = words.first_mut() {
+            *first = Bytes::from_static(script.as_bytes());
+        }
+        words
     }
 
     /// Adds a word.
@@ -137,6 +148,7 @@ struct Shared {
     commands: Link,
     messages: Link,
     marks: String,
+    scripts: &'static [&'static Script],
 }
 
 /// The connections to one Redis server. They are made anew, with growing pauses, for as long as the value lives.
@@ -159,11 +171,16 @@ impl std::fmt::Debug for Redis {
 }
 
 impl Redis {
-    /// Makes the runtime; nothing is connected before [`Redis::listen`]. `marks` is a channel that no other node uses.
+    /// Makes the runtime; nothing is connected before [`Redis::listen`]. `marks` is a channel that no other node uses;
+    /// `scripts` are those that will be called, which each server is told before anything else.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn new(config: &Config, marks: String) -> std::io::Result<Self> {
+    pub fn new(
+        config: &Config,
+        marks: String,
+        scripts: &'static [&'static Script],
+    ) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("fanfare-redis")
@@ -174,6 +191,7 @@ impl Redis {
             commands: Link::default(),
             messages: Link::default(),
             marks,
+            scripts,
         });
         Ok(Self {
             shared,
@@ -217,27 +235,18 @@ impl Redis {
         // Timers of the client library are those of this runtime, wherever the caller is.
         let runtime = self.runtime();
         let guard = runtime.enter();
-        let mut asked: Vec<_> = commands
-            .into_iter()
-            .map(|command| Some(Box::pin(ask(client.clone(), command))))
-            .collect();
-        let mut answers: Vec<Option<Result<Value, CallError>>> = vec![None; count];
-        // The first poll hands the command over; what waits afterwards is polled again by the task.
-        let _ = poll_all(
-            &mut std::task::Context::from_waker(std::task::Waker::noop()),
-            &mut asked,
-            &mut answers,
-        );
+        let mut round = Round::new(&client, &commands);
+        // The first poll hands the commands over; what waits afterwards is polled again by the task.
+        let _ = round.poll(&mut Context::from_waker(Waker::noop()));
         drop(guard);
         let rest = async move {
-            let all = std::future::poll_fn(|context| poll_all(context, &mut asked, &mut answers));
-            let is_done = tokio::time::timeout(CALL_TIMEOUT, all).await.is_ok();
-            debug_assert!(is_done || answers.iter().any(Option::is_none));
-            let unanswered = || Err(CallError::Unanswered("timed out".to_owned()));
-            answers
-                .into_iter()
-                .map(|answer| answer.unwrap_or_else(unanswered))
-                .collect::<Vec<_>>()
+            let deadline = tokio::time::Instant::now() + CALL_TIMEOUT;
+            round.finish(deadline).await;
+            if round.is_script_unknown() {
+                round.again_with_text(&client, &commands);
+                round.finish(deadline).await;
+            }
+            round.into_answers()
         };
         let task = runtime.spawn(rest);
         Box::pin(async move {
@@ -293,56 +302,16 @@ impl Drop for Redis {
     }
 }
 
-fn poll_all<F: Future<Output = Result<Value, CallError>>>(
-    context: &mut std::task::Context<'_>,
-    asked: &mut [Option<std::pin::Pin<Box<F>>>],
-    answers: &mut [Option<Result<Value, CallError>>],
-) -> std::task::Poll<()> {
-    let mut is_done = true;
-    for (asked, answer) in asked.iter_mut().zip(answers) {
-        let Some(future) = asked else { continue };
-        match future.as_mut().poll(context) {
-            std::task::Poll::Ready(ready) => {
-                *answer = Some(ready);
-                *asked = None;
-            }
-            std::task::Poll::Pending => is_done = false,
-        }
-    }
-    match is_done {
-        true => std::task::Poll::Ready(()),
-        false => std::task::Poll::Pending,
-    }
-}
-
-/// Sends a command once. A script that the server does not know was not run, so it is sent again with its text.
-async fn ask(client: Client, command: Command) -> Result<Value, CallError> {
-    let Some(script) = command.script else {
-        return send(&client, command.name, command.words).await;
-    };
-    let mut words = command.words;
-    words[0] = Bytes::from_static(script.sha().as_bytes());
-    match send(&client, "EVALSHA", words.clone()).await {
-        Err(CallError::Refused(why)) if why.starts_with("NOSCRIPT") => {
-            words[0] = Bytes::from_static(script.text().as_bytes());
-            send(&client, "EVAL", words).await
-        }
-        answer => answer,
-    }
-}
-
-async fn send(client: &Client, name: &'static str, words: Vec<Bytes>) -> Result<Value, CallError> {
-    let command = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
-    let words: Vec<Value> = words.into_iter().map(Value::Bytes).collect();
-    client.custom(command, words).await.map_err(fault)
-}
-
 /// Whose fault it is: the server said no, or nobody knows.
 #[expect(clippy::needless_pass_by_value, reason = "it is used in map_err")]
 fn fault(error: fred::error::Error) -> CallError {
     let details = error.details();
     let word = details.split(' ').next().unwrap_or_default();
     if word == "OOM" {
+        return CallError::OutOfMemory;
+    }
+    // Before 7.0 the error of a script wraps the one of the command.
+    if details.contains("OOM command not allowed") {
         return CallError::OutOfMemory;
     }
     // An error reply begins with a word in capitals. What the client library says of itself does not.

@@ -13,7 +13,7 @@ use fred::types::config::{
 use fred::types::{ClusterHash, CustomCommand, RespVersion, Value};
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{COMMAND_TIMEOUT, Link, Listener, Shared};
+use super::{COMMAND_TIMEOUT, Link, Listener, Script, Shared};
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,6 +31,9 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a mark may be on its way before the connection that brings messages counts as dead.
 const MARK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a server may leave questions unanswered before its connections are made anew.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
 /// Pauses between attempts: from … to …, with jitter.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -44,9 +47,12 @@ pub(super) async fn command_sessions(shared: Arc<Shared>) {
         if let Some((client, ended)) = connect(&shared, 32).await {
             pause = Pause::default();
             let watched = async {
-                let Some(replication) = replication(&client).await else {
+                let Role::Master(replication) = replication(&client).await else {
                     return;
                 };
+                if !tell_scripts(&client, shared.scripts).await {
+                    return;
+                }
                 shared.commands.set(Some(client.clone()));
                 tracing::info!(redis = %shared.config.address, "connected to redis");
                 watch_commands(&client, replication).await;
@@ -57,6 +63,21 @@ pub(super) async fn command_sessions(shared: Arc<Shared>) {
         }
         pause.wait().await;
     }
+}
+
+/// Tells the server the scripts, so that they can be called by name. Answers whether it took them.
+async fn tell_scripts(client: &Client, scripts: &[&Script]) -> bool {
+    for script in scripts {
+        let command = CustomCommand::new_static("SCRIPT", ClusterHash::Random, false);
+        let told = client
+            .custom::<Value, _>(command, vec!["LOAD", script.text()])
+            .await;
+        if let Err(error) = told {
+            tracing::warn!(%error, "redis does not take a script");
+            return false;
+        }
+    }
+    true
 }
 
 /// Makes connections that bring messages for as long as the runtime lives.
@@ -137,24 +158,59 @@ async fn connect(shared: &Shared, capacity: usize) -> Option<(Client, fred::type
     }
 }
 
-/// Looks at the connection until it is silent or leads to a server that is not a master.
-async fn watch_commands(client: &Client, mut known: String) {
-    loop {
-        tokio::time::sleep(WATCH_INTERVAL).await;
-        match replication(client).await {
-            Some(replication) => {
-                if replication != known {
-                    tracing::warn!("the replication id of redis changed");
-                    known = replication;
-                }
+/// What a server says of its data.
+#[derive(Debug, PartialEq, Eq)]
+enum Role {
+    /// It is a master; its replication id.
+    Master(String),
+    /// It is none: what it takes would be lost.
+    Other,
+    /// It did not answer, or may not.
+    Silent,
+}
+
+/// How long a server may be silent: a slow script of somebody else's is no reason to leave.
+#[derive(Debug)]
+struct Patience {
+    heard_at: Instant,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self {
+            heard_at: Instant::now(),
+        }
+    }
+
+    /// The id, when there is one; `Err` when the connection is to be given up.
+    fn judge(&mut self, role: Role) -> Result<Option<String>, ()> {
+        match role {
+            Role::Master(id) => {
+                self.heard_at = Instant::now();
+                Ok(Some(id))
             }
-            None => return,
+            Role::Silent if self.heard_at.elapsed() < SILENCE_MAX => Ok(None),
+            Role::Silent | Role::Other => Err(()),
         }
     }
 }
 
-/// The replication id of the master at the other end; `None` when there is no answer, or it is no master.
-async fn replication(client: &Client) -> Option<String> {
+/// Looks at the connection until it is silent or leads to a server that is not a master.
+async fn watch_commands(client: &Client, mut known: String) {
+    let mut patience = Patience::new();
+    loop {
+        tokio::time::sleep(WATCH_INTERVAL).await;
+        let Ok(id) = patience.judge(replication(client).await) else {
+            return;
+        };
+        if id.as_ref().is_some_and(|id| *id != known) {
+            tracing::warn!("the replication id of redis changed");
+            known = id.unwrap_or_default();
+        }
+    }
+}
+
+async fn replication(client: &Client) -> Role {
     let command = CustomCommand::new_static("INFO", ClusterHash::Random, false);
     let answer = client
         .custom::<Value, _>(command, vec!["replication"])
@@ -163,18 +219,24 @@ async fn replication(client: &Client) -> Option<String> {
         Ok(info) => info.into_string().unwrap_or_default(),
         Err(error) => {
             tracing::warn!(%error, "redis does not answer INFO replication, which the hub must be allowed to ask");
-            return None;
+            return Role::Silent;
         }
     };
     let field = |name: &str| {
         let mut lines = info.lines();
         lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
     };
-    if field("role") != Some("master") {
-        tracing::warn!("the redis server at the other end is not a master");
-        return None;
+    match (field("role"), field("master_replid")) {
+        (Some("master"), Some(id)) => Role::Master(id.to_owned()),
+        (Some("master"), None) => {
+            tracing::warn!("the redis server tells no master_replid: it could be rolled back unnoticed");
+            Role::Other
+        }
+        _ => {
+            tracing::warn!("the redis server at the other end is not a master");
+            Role::Other
+        }
     }
-    field("master_replid").map(str::to_owned)
 }
 
 struct MessageSession<'a> {
@@ -188,7 +250,7 @@ struct MessageSession<'a> {
 impl MessageSession<'_> {
     async fn run(&self, known: &mut Option<String>) {
         let messages = self.client.message_rx();
-        let Some(id) = replication(&self.client).await else {
+        let Role::Master(id) = replication(&self.client).await else {
             return;
         };
         if self
@@ -249,24 +311,26 @@ impl MessageSession<'_> {
     /// Sends a mark round through the server now and then: only what comes back shows that publications do.
     async fn watch(&self, known: &mut Option<String>) {
         let mut mark = OWN_MARKS;
-        let mut passed_at = Instant::now();
+        let mut marked_at = Instant::now();
+        let mut patience = Patience::new();
         loop {
             tokio::time::sleep(WATCH_INTERVAL).await;
             if self.passed.load(Ordering::Relaxed) == mark {
-                passed_at = Instant::now();
                 mark += 1;
-                let marked = self
+                marked_at = Instant::now();
+                // Its answer is the mark itself; INFO tells whether the connection still answers.
+                let _ = self
                     .client
-                    .publish::<Value, _, _>(self.shared.marks.as_str(), mark.to_string());
-                if marked.await.is_err() {
-                    return;
-                }
-            } else if passed_at.elapsed() > MARK_TIMEOUT {
+                    .publish::<Value, _, _>(self.shared.marks.as_str(), mark.to_string())
+                    .await;
+            } else if marked_at.elapsed() > MARK_TIMEOUT {
                 tracing::warn!("redis takes publications but does not bring them");
                 return;
             }
-            let Some(own) = replication(&self.client).await else {
-                return;
+            let own = match patience.judge(replication(&self.client).await) {
+                Ok(Some(own)) => own,
+                Ok(None) => continue,
+                Err(()) => return,
             };
             if !self.agrees(&own).await {
                 return;
@@ -286,13 +350,14 @@ impl MessageSession<'_> {
         for _ in 0..2 {
             match replication(&commands).await {
                 // That connection has a watch of its own.
-                None => return true,
-                Some(other) if other == own => return true,
-                Some(_) => {}
+                Role::Silent | Role::Other => return true,
+                Role::Master(other) if other == own => return true,
+                Role::Master(_) => {}
             }
             match replication(&self.client).await {
-                Some(again) => own = again,
-                None => return false,
+                Role::Master(again) => own = again,
+                Role::Silent => return true,
+                Role::Other => return false,
             }
         }
         tracing::warn!("the two connections lead to different redis servers");

@@ -229,6 +229,24 @@ impl Interest {
         }
     }
 
+    /// Live channels whose position could not be read are asked for again: without one they cannot be checked.
+    pub(super) fn ask_unknown(&self) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        if !state.is_connected {
+            return;
+        }
+        for (name, entry) in &mut state.channels {
+            let is_unknown = entry.is_wanted && entry.keeps_history && entry.last.is_none();
+            if is_unknown && matches!(entry.phase, Phase::Live) {
+                entry.phase = Phase::Asked;
+                entry.has_hole = true;
+                state.starting.push(name.clone());
+                self.changed.notify_one();
+            }
+        }
+    }
+
     /// Channels that are live and keep history, with what was seen of them.
     pub(super) fn seen(&self) -> Vec<(String, ChannelKey, Option<Position>)> {
         let state = self.lock();
@@ -307,7 +325,8 @@ impl Interest {
             if !matches!(entry.phase, Phase::Asked) {
                 continue;
             }
-            if entry.keeps_history && !entry.starts.is_empty() {
+            if entry.keeps_history {
+                // Somebody waits for the position; and after a hole the checks need one to begin from.
                 entry.phase = Phase::Reading(Vec::new());
                 to_read.push((name, entry.channel.clone()));
             } else {
@@ -347,7 +366,6 @@ impl Interest {
             }
         }
         if std::mem::take(&mut entry.has_hole) {
-            entry.last = None;
             self.hole(&entry.channel);
         }
         if !entry.is_wanted {

@@ -78,6 +78,11 @@ impl Keys {
         self.fleet("reaper")
     }
 
+    /// How many subscribers a node has in each channel, and the channels in the order of their tags.
+    pub(super) fn counts_of(&self, node: &str) -> [Bytes; 2] {
+        ["counts", "names"].map(|what| self.fleet(&format!("{what}:{node}")))
+    }
+
     /// In which channels a node has members.
     pub(super) fn channels_of(&self, node: &str) -> Bytes {
         self.fleet(&format!("channels:{node}"))
@@ -98,7 +103,12 @@ impl ChannelKeys {
 
 /// Scope and name in one word.
 pub(super) fn tag(channel: &ChannelKey) -> String {
-    format!("{}|{}", channel.scope().as_str(), channel.name())
+    tag_of(channel.scope(), channel.name())
+}
+
+/// The same of a scope and the beginning of a name.
+pub(super) fn tag_of(scope: &Scope, name: &str) -> String {
+    format!("{}|{name}", scope.as_str())
 }
 
 /// The channel of a tag.

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{
-    Answer, Broker, BrokerError, Control, NodeInfo, Page, Presence, Publish, Published, ReadLimit,
+    ActiveChannel, Answer, Broker, BrokerError, Control, NodeInfo, Page, Presence, Publish, Published, ReadLimit,
     Recovery, Results, Sink, Start,
 };
 use crate::model::{
@@ -33,6 +33,7 @@ use crate::model::{
 use crate::redis::{CallError, Command, Config, Listener, Redis, Value};
 
 mod envelope;
+mod fleet;
 mod interest;
 mod keys;
 mod read;
@@ -73,6 +74,7 @@ struct Inner {
     members: Mutex<Members>,
     /// Leaves that could not be told; they are told when Redis is back.
     unsaid: Mutex<Vec<(ChannelKey, ClientId)>>,
+    told: Mutex<fleet::Told>,
     ready_grace: Duration,
     /// When it was last ready.
     ready_at: Mutex<Option<Instant>>,
@@ -95,13 +97,14 @@ impl RedisBroker {
         let keys = Keys::new(&config.prefix);
         let node = format!("{:032x}", rand::random::<u128>());
         let inner = Arc::new(Inner {
-            redis: Redis::new(config, keys.marks(&node))?,
+            redis: Redis::new(config, keys.marks(&node), scripts::ALL)?,
             interest: Interest::new(keys.control()),
             keys,
             namespaces,
             node,
             members: Mutex::default(),
             unsaid: Mutex::default(),
+            told: Mutex::default(),
             ready_grace: config.ready_grace,
             ready_at: Mutex::new(None),
         });
@@ -505,22 +508,25 @@ impl Broker for RedisBroker {
         Box::pin(async move { answer.await.map(drop).map_err(broker_error) })
     }
 
-    fn announce(&self, node: NodeInfo) -> Answer<'_, ()> {
-        let inner = self.inner.clone();
-        let keys = &inner.keys;
-        let command = Command::script(&scripts::ANNOUNCE, &[&keys.leases(), &keys.infos()])
-            .word(inner.node.clone())
-            .number(millis(LEASE))
-            .word(envelope::pack_node(&node));
-        let answer = inner.redis.call_one(command);
-        Box::pin(async move {
-            let had_lease = answer.await.map_err(broker_error)?;
-            if had_lease == Value::Integer(0) {
-                // The fleet, or Redis itself, has forgotten this node and its members.
-                self.inner.redis.call(self.inner.rejoin()).await;
-            }
-            Ok(())
-        })
+    fn announce(&self, node: NodeInfo, channels: Vec<ActiveChannel>) -> Answer<'_, ()> {
+        Box::pin(async move { self.inner.announce(&node, channels).await })
+    }
+
+    fn withdraw(&self) -> Answer<'_, ()> {
+        Box::pin(self.inner.withdraw())
+    }
+
+    fn channels_elsewhere<'a>(
+        &'a self,
+        prefix: &'a str,
+        cursor: Option<&'a str>,
+        limit: usize,
+    ) -> Answer<'a, Vec<ActiveChannel>> {
+        Box::pin(self.inner.channels_elsewhere(prefix, cursor, limit))
+    }
+
+    fn subscribers_elsewhere<'a>(&'a self, channel: &'a ChannelKey) -> Answer<'a, u64> {
+        Box::pin(self.inner.subscribers_elsewhere(channel))
     }
 
     fn nodes(&self) -> Answer<'_, Vec<NodeInfo>> {

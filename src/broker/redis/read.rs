@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    BrokerError, CallError, NodeInfo, Page, Position, Presence, Publication, Published, Start,
-    Value, broker_error, envelope, garbled,
+    ActiveChannel, BrokerError, CallError, NodeInfo, Page, Position, Presence, Publication, Published, Start,
+    Value, broker_error, envelope, garbled, keys,
 };
 use crate::model::Epoch;
 
@@ -15,7 +15,8 @@ pub(super) struct Read {
     pub(super) stands: bool,
 }
 
-fn number(value: &Value) -> Option<u64> {
+/// A count or an offset.
+pub(super) fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 
@@ -130,4 +131,17 @@ pub(super) fn nodes(answer: Value) -> Vec<NodeInfo> {
         .iter()
         .filter_map(|info| envelope::unpack_node(info.as_bytes()?));
     nodes.collect()
+}
+
+/// Channels and their subscribers: a tag and its count, and so on.
+pub(super) fn active_channels(answer: Value, into: &mut Vec<ActiveChannel>) {
+    for pair in answer.into_array().chunks_exact(2) {
+        let channel = pair[0].as_string().and_then(|tag| keys::channel_of(&tag));
+        if let Some((channel, subscribers)) = channel.zip(number(&pair[1])) {
+            into.push(ActiveChannel {
+                channel,
+                subscribers,
+            });
+        }
+    }
 }

@@ -7,6 +7,24 @@
 
 use crate::redis::Script;
 
+/// All of them.
+pub(super) static ALL: &[&Script] = &[
+    &PUBLISH,
+    &PUBLISH_ONCE,
+    &ENSURE,
+    &READ,
+    &JOIN,
+    &LEAVE,
+    &PRESENCE,
+    &ANNOUNCE,
+    &NODES,
+    &EXPIRED,
+    &FORGET,
+    &COUNT,
+    &CHANNELS,
+    &ALIVE,
+];
+
 /// Publishes in a channel with history.
 ///
 /// KEYS: meta, stream, position, idempotency. ARGV: a fresh epoch, size, ttl, ttl of the meta, the pub/sub channel, the
@@ -72,10 +90,8 @@ local life = tonumber(ARGV[4])
 if now >= tonumber(meta[6] or 0) then
   redis.call('HSET', KEYS[1], 'x', string.format('%.0f', now + life / 10))
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
-  redis.call('SET', KEYS[3], position, 'PX', ARGV[4])
-else
-  redis.call('SET', KEYS[3], position, 'KEEPTTL')
 end
+redis.call('SET', KEYS[3], position, 'PX', ARGV[4])
 if idem > 0 then
   redis.call('HSET', KEYS[4], 'e', epoch, 't', offset)
   redis.call('PEXPIRE', KEYS[4], idem)
@@ -247,14 +263,52 @@ if not redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return {} e
 return dead",
 );
 
-/// Forgets a node whose lease ended and that left nobody behind. KEYS: leases, infos, its channels. ARGV: the node.
+/// Forgets a node that left nobody behind: one whose lease ended, or one that says so itself.
+///
+/// KEYS: leases, infos, the channels where it has members, its counts, their names. ARGV: the node, `1` when it says so.
 pub(super) static FORGET: Script = Script::new(
     r"local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local lease = redis.call('ZSCORE', KEYS[1], ARGV[1])
-if lease and tonumber(lease) >= now then return 0 end
+if ARGV[2] ~= '1' and lease and tonumber(lease) >= now then return 0 end
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1])
-redis.call('DEL', KEYS[3])
+redis.call('DEL', KEYS[3], KEYS[4], KEYS[5])
 return 1",
+);
+
+/// How many subscribers a node has in channels. KEYS: its counts, their names. ARGV: a channel's tag and its count, and so
+/// on; a count of 0 is none.
+pub(super) static COUNT: Script = Script::new(
+    r"for at = 1, #ARGV, 2 do
+  if ARGV[at + 1] == '0' then
+    redis.call('HDEL', KEYS[1], ARGV[at])
+    redis.call('ZREM', KEYS[2], ARGV[at])
+  else
+    redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1])
+    redis.call('ZADD', KEYS[2], 0, ARGV[at])
+  end
+end
+return #ARGV / 2",
+);
+
+/// Channels of a node in the order of their tags. KEYS: its counts, their names. ARGV: from, to (as of ZRANGEBYLEX), how
+/// many. Answers a tag and its count, and so on.
+pub(super) static CHANNELS: Script = Script::new(
+    r"local found = {}
+for _, tag in ipairs(redis.call('ZRANGEBYLEX', KEYS[2], ARGV[1], ARGV[2], 'LIMIT', 0, ARGV[3])) do
+  local count = redis.call('HGET', KEYS[1], tag)
+  if count then
+    found[#found + 1] = tag
+    found[#found + 1] = count
+  end
+end
+return found",
+);
+
+/// The nodes whose leases hold. KEYS: leases.
+pub(super) static ALIVE: Script = Script::new(
+    r"local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+return redis.call('ZRANGEBYSCORE', KEYS[1], string.format('%.0f', now), '+inf')",
 );

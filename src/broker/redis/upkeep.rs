@@ -50,6 +50,7 @@ pub(super) async fn check_positions(inner: Arc<Inner>) {
     loop {
         tokio::time::sleep(CHECK_INTERVAL).await;
         checks += 1;
+        inner.interest.ask_unknown();
         let seen = inner.interest.seen();
         for some in seen.chunks(POSITIONS_MAX) {
             let keys: Vec<_> = some
@@ -131,7 +132,7 @@ async fn tell_unsaid(inner: &Inner) {
 }
 
 async fn reap_once(inner: &Inner) {
-    let (leases, infos) = (inner.keys.leases(), inner.keys.infos());
+    let leases = inner.keys.leases();
     let expired = Command::script(&scripts::EXPIRED, &[&leases, &inner.keys.reaper()])
         .word(inner.node.clone())
         .number(millis(REAP_INTERVAL));
@@ -140,7 +141,7 @@ async fn reap_once(inner: &Inner) {
     };
     for node in dead.into_array().iter().filter_map(Value::as_string) {
         let channels = inner.keys.channels_of(&node);
-        let members = Command::new("SMEMBERS").word(channels.clone());
+        let members = Command::new("SMEMBERS").word(channels);
         let Ok(tags) = inner.redis.call_one(members).await else {
             return;
         };
@@ -159,7 +160,6 @@ async fn reap_once(inner: &Inner) {
         if answers.iter().any(Result::is_err) {
             return;
         }
-        let forget = Command::script(&scripts::FORGET, &[&leases, &infos, &channels]);
-        let _ = inner.redis.call_one(forget.word(node)).await;
+        let _ = inner.redis.call_one(inner.forget(&node).number(0)).await;
     }
 }
