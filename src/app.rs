@@ -235,7 +235,9 @@ impl Node {
     fn withdraw(&self) {
         let withdrawn = waiting_runtime().map(|runtime| runtime.block_on(self.broker.withdraw()));
         if !matches!(withdrawn, Ok(Ok(()))) {
-            tracing::warn!("the fleet could not be told that this node ends; it finds out in ten seconds");
+            tracing::warn!(
+                "the fleet could not be told that this node ends; it finds out in ten seconds"
+            );
         }
     }
 

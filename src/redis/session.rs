@@ -229,7 +229,9 @@ async fn replication(client: &Client) -> Role {
     match (field("role"), field("master_replid")) {
         (Some("master"), Some(id)) => Role::Master(id.to_owned()),
         (Some("master"), None) => {
-            tracing::warn!("the redis server tells no master_replid: it could be rolled back unnoticed");
+            tracing::warn!(
+                "the redis server tells no master_replid: it could be rolled back unnoticed"
+            );
             Role::Other
         }
         _ => {

@@ -19,8 +19,8 @@ use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::{
-    ActiveChannel, Answer, Broker, BrokerError, Config, Control, NodeInfo, Page, Presence, Publish, Published,
-    ReadLimit, Recovery, Results, Sink, Start,
+    ActiveChannel, Answer, Broker, BrokerError, Config, Control, NodeInfo, Page, Presence, Publish,
+    Published, ReadLimit, Recovery, Results, Sink, Start,
 };
 use crate::model::{
     ChannelKey, ClientId, Envelope, Event, HistoryPolicy, Member, Moment, Namespaces, Position,

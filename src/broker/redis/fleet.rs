@@ -13,6 +13,9 @@ use crate::model::Scope;
 /// The most counts of one command: a script must not hold up the server.
 const COUNTS_MAX: usize = 250;
 
+/// The most commands that are sent before the answers to earlier ones are there.
+const PART_MAX: usize = 1024;
+
 /// What this node told the fleet of its subscribers.
 pub(super) type Told = HashMap<ChannelKey, u64>;
 
@@ -23,16 +26,41 @@ impl Inner {
         node: &NodeInfo,
         channels: Vec<ActiveChannel>,
     ) -> Result<(), BrokerError> {
-        let lease = Command::script(&scripts::ANNOUNCE, &[&self.keys.leases(), &self.keys.infos()])
-            .word(self.node.clone())
-            .number(millis(LEASE))
-            .word(envelope::pack_node(node));
-        let had_lease = self.redis.call_one(lease).await.map_err(broker_error)?;
-        if had_lease == Value::Integer(0) {
+        let (name, is_announced) = self.presence.name();
+        if !self.renew_lease(&name, is_announced, node).await? {
+            tracing::warn!("the fleet gave this node up; it joins again with its members");
             lock(&self.told).clear();
-            self.redis.call(self.rejoin()).await;
+            let (old, commands) = self.begin_anew();
+            let (name, _) = self.presence.name();
+            self.renew_lease(&name, false, node).await?;
+            if let Err(error) = self.call_in_parts(commands).await {
+                self.note_all_unsaid();
+                return Err(error);
+            }
+            let forget = self.forget(&old).number(1);
+            self.redis.call_one(forget).await.map_err(broker_error)?;
         }
         self.tell_counts(channels).await
+    }
+
+    /// Answers whether the node is still one of the fleet.
+    async fn renew_lease(
+        &self,
+        name: &str,
+        is_announced: bool,
+        node: &NodeInfo,
+    ) -> Result<bool, BrokerError> {
+        let keys = [&self.keys.leases(), &self.keys.infos()];
+        let lease = Command::script(&scripts::ANNOUNCE, &keys)
+            .word(name.to_owned())
+            .number(millis(LEASE))
+            .word(envelope::pack_node(node))
+            .number(u64::from(is_announced));
+        let is_alive = self.redis.call_one(lease).await.map_err(broker_error)? == Value::Integer(1);
+        if is_alive {
+            self.presence.announced(name);
+        }
+        Ok(is_alive)
     }
 
     async fn tell_counts(&self, channels: Vec<ActiveChannel>) -> Result<(), BrokerError> {
@@ -44,7 +72,8 @@ impl Inner {
         if changes.is_empty() {
             return Ok(());
         }
-        let [counts_of, names] = self.keys.counts_of(&self.node);
+        let (name, _) = self.presence.name();
+        let [counts_of, names] = self.keys.counts_of(&name);
         let commands = changes.chunks(COUNTS_MAX).map(|some| {
             some.iter().fold(
                 Command::script(&scripts::COUNT, &[&counts_of, &names]),
@@ -61,31 +90,43 @@ impl Inner {
 
     /// Takes this node and its members out of the fleet.
     pub(super) async fn withdraw(&self) -> Result<(), BrokerError> {
-        let channels: Vec<_> = lock(&self.members).drain().map(|(channel, _)| channel).collect();
-        let mut commands: Vec<_> = channels
-            .iter()
-            .map(|channel| self.leave(channel, &self.node, None))
-            .collect();
-        commands.push(self.forget(&self.node).number(1));
-        let answers: Result<Vec<_>, _> = self.redis.call(commands).await.into_iter().collect();
-        answers.map(drop).map_err(broker_error)
+        let (name, mut commands) = self.leave_all();
+        commands.push(self.forget(&name).number(1));
+        self.call_in_parts(commands).await
+    }
+
+    /// Sends commands whose answers say nothing, some at a time: all of them could be more than may wait.
+    async fn call_in_parts(&self, mut commands: Vec<Command>) -> Result<(), BrokerError> {
+        while !commands.is_empty() {
+            let part = commands.drain(..commands.len().min(PART_MAX)).collect();
+            let answers: Result<Vec<_>, _> = self.redis.call(part).await.into_iter().collect();
+            answers.map_err(broker_error)?;
+        }
+        Ok(())
     }
 
     /// Forgets a node; whether it says so itself is to be added.
     pub(super) fn forget(&self, node: &str) -> Command {
         let [counts, names] = self.keys.counts_of(node);
         let channels = self.keys.channels_of(node);
-        let keys = [&self.keys.leases(), &self.keys.infos(), &channels, &counts, &names];
+        let keys = [
+            &self.keys.leases(),
+            &self.keys.infos(),
+            &channels,
+            &counts,
+            &names,
+        ];
         Command::script(&scripts::FORGET, &keys).word(node.to_owned())
     }
 
     async fn others(&self) -> Result<Vec<String>, BrokerError> {
         let alive = Command::script(&scripts::ALIVE, &[&self.keys.leases()]);
         let alive = self.redis.call_one(alive).await.map_err(broker_error)?;
+        let (name, _) = self.presence.name();
         let nodes = alive.into_array().into_iter();
         Ok(nodes
             .filter_map(|node| node.as_string())
-            .filter(|node| *node != self.node)
+            .filter(|node| *node != name)
             .collect())
     }
 
@@ -160,7 +201,10 @@ mod tests {
 
     #[test]
     fn only_what_changed_is_told() {
-        let (before, after) = (told(&[("a", 1), ("b", 2), ("c", 3)]), told(&[("b", 2), ("c", 4), ("d", 1)]));
+        let (before, after) = (
+            told(&[("a", 1), ("b", 2), ("c", 3)]),
+            told(&[("b", 2), ("c", 4), ("d", 1)]),
+        );
         let mut changes = changes(&before, &after);
         changes.sort();
         let expected: Vec<_> = [("a", 0), ("c", 4), ("d", 1)]

@@ -7,8 +7,7 @@
 //!
 //! *Interest.* The node is subscribed to the channels that it wants, and to no others (`interest`).
 //!
-//! *Presence.* One write for a join or a leave; a node renews one lease for all its members. When it ends, the other
-//! nodes take the members away, and each leave is told once. Only Redis's clock counts.
+//! *Presence.* One write for a join or a leave; a node renews one lease for all its members (`presence`, `fleet`).
 //!
 //! *Outages.* What cannot be sent is [`BrokerError::Unavailable`] at once; what was sent and is not answered within two
 //! seconds is [`BrokerError::OutcomeUnknown`]; nothing is ever sent twice. When a connection is back, every channel has
@@ -16,7 +15,6 @@
 //!
 //! Not here: the connections themselves (`redis`).
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,8 +22,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{
-    ActiveChannel, Answer, Broker, BrokerError, Control, NodeInfo, Page, Presence, Publish, Published, ReadLimit,
-    Recovery, Results, Sink, Start,
+    ActiveChannel, Answer, Broker, BrokerError, Control, NodeInfo, Page, Presence, Publish,
+    Published, ReadLimit, Recovery, Results, Sink, Start,
 };
 use crate::model::{
     ChannelKey, ClientId, Epoch, HistoryPolicy, Member, Namespaces, Position, Publication,
@@ -36,27 +34,25 @@ mod envelope;
 mod fleet;
 mod interest;
 mod keys;
+mod presence;
 mod read;
 mod scripts;
 mod upkeep;
 
 use interest::Interest;
-use keys::{ChannelKeys, Keys};
+use keys::Keys;
 
 /// How long an idempotency key is remembered.
 const REMEMBERED: Duration = Duration::from_secs(300);
 
 /// How long a node counts as alive after it said so.
-const LEASE: Duration = Duration::from_secs(10);
+const LEASE: Duration = Duration::from_secs(9);
 
 /// The least life of a meta: positions outlive the publications that they count.
 const META_TTL_MIN: Duration = Duration::from_secs(24 * 3600);
 
 /// How long a change of interest may take.
 const INTEREST_TIMEOUT: Duration = Duration::from_millis(1900);
-
-/// The members of this node, by channel.
-type Members = HashMap<ChannelKey, HashMap<ClientId, Arc<Member>>>;
 
 /// The broker over Redis. See the module for what it guarantees.
 pub struct RedisBroker {
@@ -69,11 +65,7 @@ struct Inner {
     keys: Keys,
     namespaces: Arc<Namespaces>,
     interest: Interest,
-    /// This life of the node: 32 hexadecimal digits.
-    node: String,
-    members: Mutex<Members>,
-    /// Leaves that could not be told; they are told when Redis is back.
-    unsaid: Mutex<Vec<(ChannelKey, ClientId)>>,
+    presence: presence::Local,
     told: Mutex<fleet::Told>,
     ready_grace: Duration,
     /// When it was last ready.
@@ -95,15 +87,13 @@ impl RedisBroker {
     /// When the system gives no thread.
     pub fn start(config: &Config, namespaces: Arc<Namespaces>) -> std::io::Result<Self> {
         let keys = Keys::new(&config.prefix);
-        let node = format!("{:032x}", rand::random::<u128>());
+        let marks = keys.marks(&format!("{:032x}", rand::random::<u128>()));
         let inner = Arc::new(Inner {
-            redis: Redis::new(config, keys.marks(&node), scripts::ALL)?,
+            redis: Redis::new(config, marks, scripts::ALL)?,
             interest: Interest::new(keys.control()),
             keys,
             namespaces,
-            node,
-            members: Mutex::default(),
-            unsaid: Mutex::default(),
+            presence: presence::Local::default(),
             told: Mutex::default(),
             ready_grace: config.ready_grace,
             ready_at: Mutex::new(None),
@@ -171,10 +161,6 @@ fn millis(duration: Duration) -> u64 {
 
 fn fresh_epoch() -> String {
     Epoch::from_bits(rand::random()).to_string()
-}
-
-fn client_field(client: ClientId) -> String {
-    format!("{:032x}", client.bits())
 }
 
 /// What a failed call means to who asked.
@@ -246,59 +232,6 @@ impl Inner {
             .word(envelope::pack_rest(origin, key))
             .word(Bytes::copy_from_slice(publish.data.as_bytes()))
             .number(remembered)
-    }
-
-    fn presence_keys(&self, channel: &ChannelKey) -> ([Bytes; 3], ChannelKeys) {
-        let keys = self.keys.channel(channel);
-        (keys.presence(), keys)
-    }
-
-    /// Where joins and leaves are told; nothing where the namespace does not want it.
-    fn told_at(&self, channel: &ChannelKey) -> String {
-        match self.namespaces.of(channel).join_leave {
-            true => self.keys.envelopes(channel),
-            false => String::new(),
-        }
-    }
-
-    fn join(&self, channel: &ChannelKey, member: &Member) -> Command {
-        let ([members, clients, users], keys) = self.presence_keys(channel);
-        Command::script(&scripts::JOIN, &[&members, &clients, &users, &keys.meta])
-            .word(client_field(member.client))
-            .word(self.node.clone())
-            .word(envelope::pack_member(member))
-            .word(member.user.to_string())
-            .word(self.told_at(channel))
-    }
-
-    /// Takes a client away, or, of this node, all.
-    fn leave(&self, channel: &ChannelKey, node: &str, client: Option<ClientId>) -> Command {
-        let ([members, clients, users], keys) = self.presence_keys(channel);
-        let leave = Command::script(&scripts::LEAVE, &[&members, &clients, &users, &keys.meta])
-            .word(self.told_at(channel))
-            .word(node.to_owned());
-        match client {
-            Some(client) => leave.word(client_field(client)),
-            None => leave,
-        }
-    }
-
-    /// Says of a channel that this node has members there, so that whoever cleans up after it knows.
-    fn note_channel(&self, channel: &ChannelKey) -> Command {
-        Command::new("SADD")
-            .word(self.keys.channels_of(&self.node))
-            .word(keys::tag(channel))
-    }
-
-    /// Everything that makes the members of this node present again.
-    fn rejoin(&self) -> Vec<Command> {
-        let members = lock(&self.members);
-        let mut commands = Vec::new();
-        for (channel, members) in &*members {
-            commands.push(self.note_channel(channel));
-            commands.extend(members.values().map(|member| self.join(channel, member)));
-        }
-        commands
     }
 
     async fn read(
@@ -438,58 +371,11 @@ impl Broker for RedisBroker {
     }
 
     fn join<'a>(&'a self, channel: &'a ChannelKey, member: Arc<Member>) -> Answer<'a, ()> {
-        let inner = &*self.inner;
-        if !inner.namespaces.of(channel).presence {
-            return Box::pin(std::future::ready(Ok(())));
-        }
-        // Under the lock, so that joins and leaves of one channel leave in the order in which they are noted.
-        let mut members = lock(&inner.members);
-        let of_channel = members.entry(channel.clone()).or_default();
-        let mut commands = Vec::with_capacity(2);
-        if of_channel.is_empty() {
-            commands.push(inner.note_channel(channel));
-        }
-        commands.push(inner.join(channel, &member));
-        of_channel.insert(member.client, member);
-        let answers = inner.redis.call(commands);
-        drop(members);
-        Box::pin(async move {
-            let last = answers.await.pop().unwrap_or(Err(CallError::NotSent));
-            last.map(drop).map_err(broker_error)
-        })
+        self.inner.enter(channel, member)
     }
 
     fn leave<'a>(&'a self, channel: &'a ChannelKey, client: ClientId) -> Answer<'a, ()> {
-        let inner = &*self.inner;
-        if !inner.namespaces.of(channel).presence {
-            return Box::pin(std::future::ready(Ok(())));
-        }
-        let mut members = lock(&inner.members);
-        let mut commands = vec![inner.leave(channel, "", Some(client))];
-        if let Some(of_channel) = members.get_mut(channel) {
-            of_channel.remove(&client);
-            if of_channel.is_empty() {
-                members.remove(channel);
-                let forget = Command::new("SREM").word(inner.keys.channels_of(&inner.node));
-                commands.push(forget.word(keys::tag(channel)));
-            }
-        }
-        let answers = inner.redis.call(commands);
-        drop(members);
-        let (this, channel) = (self.inner.clone(), channel.clone());
-        // On the room's own runtime: a leave must not be forgotten because nobody waits for its answer.
-        let task = inner.redis.runtime().spawn(async move {
-            let first = answers
-                .await
-                .into_iter()
-                .next()
-                .unwrap_or(Err(CallError::NotSent));
-            first.map(drop).map_err(|error| {
-                lock(&this.unsaid).push((channel, client));
-                broker_error(error)
-            })
-        });
-        Box::pin(async move { task.await.unwrap_or(Err(BrokerError::Unavailable)) })
+        self.inner.exit(channel, client)
     }
 
     fn presence<'a>(&'a self, channel: &'a ChannelKey, limit: usize) -> Answer<'a, Presence> {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    ActiveChannel, BrokerError, CallError, NodeInfo, Page, Position, Presence, Publication, Published, Start,
-    Value, broker_error, envelope, garbled, keys,
+    ActiveChannel, BrokerError, CallError, NodeInfo, Page, Position, Presence, Publication,
+    Published, Start, Value, broker_error, envelope, garbled, keys,
 };
 use crate::model::Epoch;
 

@@ -17,6 +17,7 @@ pub(super) static ALL: &[&Script] = &[
     &LEAVE,
     &PRESENCE,
     &ANNOUNCE,
+    &NOTE,
     &NODES,
     &EXPIRED,
     &FORGET,
@@ -231,14 +232,25 @@ end
 return {redis.call('HLEN', KEYS[1]), redis.call('HLEN', KEYS[3]), members}",
 );
 
-/// Renews a node's lease. KEYS: leases, infos. ARGV: the node, for how long, its info. Answers whether it had a lease.
+/// Renews a node's lease. KEYS: leases, infos. ARGV: the node, for how long, its info, whether it was announced before.
+/// Answers 0, and does nothing, when it was and has been given up since.
 pub(super) static ANNOUNCE: Script = Script::new(
-    r"local time = redis.call('TIME')
+    r"if ARGV[4] == '1' and redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return 0 end
+local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local had = redis.call('ZSCORE', KEYS[1], ARGV[1])
 redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
-return had and 1 or 0",
+return 1",
+);
+
+/// Says that a node has members in a channel, and gives it a lease when it has none yet.
+///
+/// KEYS: leases, the channels where the node has members. ARGV: the node, for how long, the channel's tag.
+pub(super) static NOTE: Script = Script::new(
+    r"local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+redis.call('ZADD', KEYS[1], 'NX', now + tonumber(ARGV[2]), ARGV[1])
+return redis.call('SADD', KEYS[2], ARGV[3])",
 );
 
 /// The infos of the nodes whose leases hold. KEYS: leases, infos.
@@ -253,13 +265,17 @@ end
 return infos",
 );
 
-/// The nodes whose leases ended, for one reaper at a time. KEYS: leases, lock. ARGV: who reaps, for how long.
+/// The nodes whose leases ended, for one reaper at a time. From now on they are given up: when they come back they
+/// begin anew.
+///
+/// KEYS: leases, lock, infos. ARGV: who reaps, for how long.
 pub(super) static EXPIRED: Script = Script::new(
     r"local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. string.format('%.0f', now), 'LIMIT', 0, 16)
 if #dead == 0 then return dead end
 if not redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return {} end
+for _, node in ipairs(dead) do redis.call('HDEL', KEYS[3], node) end
 return dead",
 );
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::interest::Check;
-use super::{Command, Inner, LEASE, Value, keys, lock, millis, read, scripts};
+use super::{Command, Inner, LEASE, Value, keys, millis, read, scripts};
 
 /// How often interest is looked at without having changed, to leave channels that nobody wants any more.
 const INTEREST_TICK: Duration = Duration::from_millis(250);
@@ -22,7 +22,7 @@ const POSITIONS_MAX: usize = 500;
 const REAP_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Redis must have been there for so long before a lease that ended counts: while it was away nobody could renew.
-const REAP_AFTER: Duration = Duration::from_secs(LEASE.as_secs() + 2);
+const REAP_AFTER: Duration = LEASE;
 
 /// Sends changes of interest, one batch after the other.
 pub(super) async fn change_interest(inner: Arc<Inner>) {
@@ -102,46 +102,37 @@ async fn renew(
 pub(super) async fn reap(inner: Arc<Inner>) {
     let mut connected_since: Option<Instant> = None;
     loop {
-        tokio::time::sleep(REAP_INTERVAL).await;
+        let is_first = connected_since.is_none();
+        tokio::time::sleep(if is_first {
+            INTEREST_TICK
+        } else {
+            REAP_INTERVAL
+        })
+        .await;
         if !inner.redis.is_connected() {
             connected_since = None;
             continue;
         }
         let since = *connected_since.get_or_insert_with(Instant::now);
-        tell_unsaid(&inner).await;
+        inner.say_unsaid().await;
         if since.elapsed() >= REAP_AFTER {
             reap_once(&inner).await;
         }
     }
 }
 
-async fn tell_unsaid(inner: &Inner) {
-    let unsaid = std::mem::take(&mut *lock(&inner.unsaid));
-    if unsaid.is_empty() {
-        return;
-    }
-    let commands = unsaid
-        .iter()
-        .map(|(channel, client)| inner.leave(channel, &inner.node, Some(*client)));
-    let answers = inner.redis.call(commands.collect()).await;
-    let failed = unsaid
-        .into_iter()
-        .zip(answers)
-        .filter(|(_, answer)| answer.is_err());
-    lock(&inner.unsaid).extend(failed.map(|(leave, _)| leave));
-}
-
 async fn reap_once(inner: &Inner) {
-    let leases = inner.keys.leases();
-    let expired = Command::script(&scripts::EXPIRED, &[&leases, &inner.keys.reaper()])
-        .word(inner.node.clone())
+    let keys = &inner.keys;
+    let keys = [&keys.leases(), &keys.reaper(), &keys.infos()];
+    let (name, _) = inner.presence.name();
+    let expired = Command::script(&scripts::EXPIRED, &keys)
+        .word(name)
         .number(millis(REAP_INTERVAL));
     let Ok(dead) = inner.redis.call_one(expired).await else {
         return;
     };
     for node in dead.into_array().iter().filter_map(Value::as_string) {
-        let channels = inner.keys.channels_of(&node);
-        let members = Command::new("SMEMBERS").word(channels);
+        let members = Command::new("SMEMBERS").word(inner.keys.channels_of(&node));
         let Ok(tags) = inner.redis.call_one(members).await else {
             return;
         };
@@ -149,7 +140,7 @@ async fn reap_once(inner: &Inner) {
         let left = tags.iter().filter_map(Value::as_string);
         let left = left.filter_map(|tag| keys::channel_of(&tag));
         let commands: Vec<_> = left
-            .map(|channel| inner.leave(&channel, &node, None))
+            .map(|channel| inner.leave_command(&channel, &node, None))
             .collect();
         tracing::warn!(
             node,
