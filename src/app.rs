@@ -254,12 +254,15 @@ impl Node {
     }
 }
 
-/// The broker that the settings name, and the same again when it is the embedded one.
+/// A broker, and the same again when it is the embedded one.
+type Chosen = (Arc<dyn Broker>, Option<Arc<MemoryBroker>>);
+
+/// The broker that the settings name.
 fn make_broker(
     settings: &Settings,
     namespaces: Arc<Namespaces>,
     started: Instant,
-) -> Result<(Arc<dyn Broker>, Option<Arc<MemoryBroker>>), ServerError> {
+) -> Result<Chosen, ServerError> {
     if let Some(redis) = &settings.redis {
         tracing::info!(redis = %redis.address, prefix = redis.prefix, "a node of a fleet over redis");
         let broker = RedisBroker::start(redis, namespaces).map_err(ServerError::Start)?;

@@ -20,9 +20,9 @@ async fn publishers_are_told_and_connections_stay() {
     let began = Instant::now();
     let answer = fleet.nodes[0].post("/hub/publish", &publish).await;
     answer.expect_error(503, "broker_unavailable");
-    // The promise of the interface, not a measure of speed.
+    // The promise of the interface, with a second for a busy machine.
     assert!(began.elapsed() < Duration::from_secs(2) + Duration::from_secs(1));
-    assert_eq!(answer.header("retry-after").is_some(), true);
+    assert!(answer.header("retry-after").is_some());
     for hub in &fleet.nodes {
         eventually("not ready", async || {
             (hub.get("/readyz").await.status == 503).then_some(())
