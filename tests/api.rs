@@ -431,8 +431,8 @@ async fn malformed_publishes_are_told_what_and_where() {
     refuses(
         "/hub/publish",
         r#"{"channel":"~x","data":1}"#,
-        403,
-        "forbidden",
+        400,
+        "bad_request",
         "reserved",
     )
     .await;

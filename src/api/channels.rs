@@ -224,9 +224,11 @@ fn write_member(out: &mut Vec<u8>, member: &Member) {
     json::value(out, &member.client);
     out.extend_from_slice(b":{\"user\":");
     json::value(out, &*member.user);
-    if let Some(info) = &member.info {
-        out.extend_from_slice(b",\"info\":");
-        out.extend_from_slice(info.as_bytes());
-    }
+    out.extend_from_slice(b",\"info\":");
+    let info = member
+        .info
+        .as_ref()
+        .map_or(&b"null"[..], |info| info.as_bytes());
+    out.extend_from_slice(info);
     out.push(b'}');
 }

@@ -522,8 +522,8 @@ fn the_operations_chapter_names_no_variable_that_is_not_there() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATIONS.md");
     let text = std::fs::read_to_string(path).expect("the chapter");
     let is_name = |word: &&str| {
-        word.contains('_')
-            && word.len() > 1
+        word.len() > 1
+            && word.contains('_')
             && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
     };
     let known = |word: &str| {
