@@ -14,10 +14,11 @@ use super::DEADLINE;
 /// The secret that hubs with tokens have here.
 pub(crate) const SECRET: &str = "black-box-secret-of-at-least-32-bytes";
 
-/// A running hub; ends with the value.
+/// A running hub; ends with the value, when it was started here.
 #[derive(Debug)]
 pub(crate) struct Hub {
-    child: Child,
+    /// `None` for what somebody else runs, such as a proxy before hubs.
+    child: Option<Child>,
     port: u16,
     directory: PathBuf,
 }
@@ -66,10 +67,23 @@ impl Hub {
         command.envs(variables.iter().copied());
         let child = command.spawn().expect("the binary starts");
         Self {
-            child,
+            child: Some(child),
             port,
             directory,
         }
+    }
+
+    /// What answers at this port as a hub does; only asked, never ended.
+    pub(crate) fn elsewhere(port: u16) -> Self {
+        Self {
+            child: None,
+            port,
+            directory: PathBuf::new(),
+        }
+    }
+
+    fn child(&self) -> &Child {
+        self.child.as_ref().expect("it was started here")
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -88,7 +102,9 @@ impl Hub {
 
     /// Asks it to end, as an operator or an orchestrator does.
     pub(crate) fn terminate(&self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let pid = i32::try_from(self.child().id())
+            .ok()
+            .and_then(Pid::from_raw);
         kill_process(pid.expect("a process id"), Signal::TERM).expect("it lives");
     }
 
@@ -96,7 +112,8 @@ impl Hub {
     pub(crate) async fn exit_code(&mut self) -> Option<i32> {
         let began = Instant::now();
         loop {
-            if let Some(status) = self.child.try_wait().expect("a child") {
+            let child = self.child.as_mut().expect("it was started here");
+            if let Some(status) = child.try_wait().expect("a child") {
                 return status.code();
             }
             assert!(began.elapsed() < DEADLINE, "the hub does not end");
@@ -106,7 +123,7 @@ impl Hub {
 
     /// The memory that it holds, in bytes, as the kernel counts it.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.child.id());
+        let path = format!("/proc/{}/status", self.child().id());
         let status = std::fs::read_to_string(path).expect("its status");
         let line = status.lines().find(|line| line.starts_with("VmRSS:"));
         let kilobytes = line.and_then(|line| line.split_whitespace().nth(1));
@@ -119,9 +136,12 @@ impl Hub {
 
 impl Drop for Hub {
     fn drop(&mut self) {
+        let Some(child) = &mut self.child else {
+            return;
+        };
         // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = child.kill();
+        let _ = child.wait();
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
