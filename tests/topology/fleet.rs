@@ -40,7 +40,11 @@ impl Fleet {
             .args(["--commands", &gateways.to_string()])
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("FANFARE_BIN", std::env::var("FANFARE_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_fanfare").to_owned()))
+            .env(
+                "FANFARE_BIN",
+                std::env::var("FANFARE_BIN")
+                    .unwrap_or_else(|_| env!("CARGO_BIN_EXE_fanfare").to_owned()),
+            )
             .env("FIRST_PORT", first_port.to_string())
             .env("LOGS", &directory)
             .env("NODE_ENV", "test")
@@ -82,6 +86,11 @@ impl Fleet {
     /// The same at the port where /health is nginx's own.
     pub(crate) fn nginx_8000(&self) -> Hub {
         self.hub("nginx-8000")
+    }
+
+    /// The same encrypted, where the examples of nginx say so.
+    pub(crate) fn nginx_tls(&self) -> Hub {
+        self.hub("nginx-tls")
     }
 
     /// A gateway, from 1.

@@ -2,13 +2,13 @@
 //! again under the same idempotency key, so that each number is in the channel once. Its last word is [`END`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::support::{DEADLINE, Hub};
+use crate::support::{DEADLINE, Hub, eventually};
 
 /// Between two publications: some hundred a second, so that many fall into each moment of a change.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -19,6 +19,7 @@ pub(crate) const END: &str = "end";
 /// A publisher at work.
 pub(crate) struct Publisher {
     stop: Arc<AtomicBool>,
+    count: Arc<AtomicU64>,
     task: JoinHandle<Published>,
 }
 
@@ -36,6 +37,8 @@ impl Publisher {
     pub(crate) fn start(door: Hub, channel: &'static str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
+        let count = Arc::<AtomicU64>::default();
+        let counted = count.clone();
         let task = tokio::spawn(async move {
             let mut published = Published {
                 count: 0,
@@ -45,12 +48,22 @@ impl Publisher {
                 let data = json!(published.count);
                 published.repeated += publish(&door, channel, published.count, &data).await;
                 published.count += 1;
+                counted.store(published.count, Ordering::Relaxed);
                 tokio::time::sleep(PAUSE).await;
             }
             published.repeated += publish(&door, channel, published.count, &json!(END)).await;
             published
         });
-        Self { stop, task }
+        Self { stop, count, task }
+    }
+
+    /// Waits until it has published so many more.
+    pub(crate) async fn publishes(&self, more: u64) {
+        let wanted = self.count.load(Ordering::Relaxed) + more;
+        eventually("more publications", async || {
+            (self.count.load(Ordering::Relaxed) >= wanted).then_some(())
+        })
+        .await;
     }
 
     /// Stops after the publication that is under way, and says so to the channel.
