@@ -35,17 +35,19 @@ pub(super) enum Group {
     Connections,
     Streams,
     Publications,
+    Fleet,
     Upstreams,
     Operations,
 }
 
 impl Group {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Server,
         Self::Authentication,
         Self::Connections,
         Self::Streams,
         Self::Publications,
+        Self::Fleet,
         Self::Upstreams,
         Self::Operations,
     ];
@@ -57,6 +59,7 @@ impl Group {
             Self::Connections => "Connections",
             Self::Streams => "Server-sent events",
             Self::Publications => "Channels and publications",
+            Self::Fleet => "Several nodes",
             Self::Upstreams => "Upstreams",
             Self::Operations => "Operations",
         }
@@ -146,7 +149,9 @@ pub(super) fn variable(name: &str) -> Option<&'static Variable> {
 }
 
 use DefaultValue::{Computed, Unset, Value};
-use Group::{Authentication, Connections, Operations, Publications, Server, Streams, Upstreams};
+use Group::{
+    Authentication, Connections, Fleet, Operations, Publications, Server, Streams, Upstreams,
+};
 use Kind::{Boolean, Integer, Text};
 
 const ANY: Kind = Text(value::any, "a text");
@@ -212,6 +217,10 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Publications, "MAX_IDEMPOTENCY_KEYS", Integer(1, MANY), Value("200000"), "keys", "The most idempotency keys that are remembered, five minutes each.").memory("about 500 bytes each"),
     row(Publications, "MAX_BATCH", Integer(1, 1_000_000), Value("1000"), "publications", "The most publications of one `/hub/batch`, and channels of one `/hub/broadcast`."),
 
+    row(Fleet, "REDIS_URL", ANY, Unset, "", "The Redis server that the nodes of a fleet share, redis://[user:password@]host[:port][/database]. Unset, the node is alone and keeps everything in its memory.").secret(),
+    row(Fleet, "REDIS_KEY_PREFIX", Text(value::node_id, "at most 128 printable characters without blanks"), Value("fanfare"), "", "What every key and channel in Redis begins with; nodes with the same one are one fleet."),
+    row(Fleet, "READY_REDIS_GRACE_MS", Integer(0, DAY_MS), Value("5000"), "ms", "How long Redis may be away before `/readyz` answers 503."),
+
     row(Upstreams, "UPSTREAMS", ANY, Value("{}"), "", "JSON that maps names of services to lists of http URLs, as `{\"users\":[\"http://localhost:3001\"]}`; `/api/<name>/*` and `/sse/<name>/*` are forwarded to them."),
     row(Upstreams, "LOAD_BALANCING", Text(value::balance, "least-load, round-robin or random"), Value("least-load"), "", "How an upstream of a service is chosen."),
     row(Upstreams, "HTTP_PROXY_TIMEOUT_MS", Integer(1, DAY_MS), Value("30000"), "ms", "How long an upstream may take for the head of its answer, and pause in the body; streams of events may pause for ever."),
@@ -251,7 +260,6 @@ const fn refused(name: &'static str, why: &'static str) -> NotYet {
 /// refuses to start.
 #[rustfmt::skip]
 pub(super) const NOT_YET: &[NotYet] = &[
-    refused("REDIS_URL", "is set, but this version has the embedded broker only: nodes would not share anything. Unset it to run a single node"),
     refused("TLS_CERT", "is set, but this version does not speak TLS. Unset it and let a proxy in front do that"),
     refused("TLS_KEY", "is set, but this version does not speak TLS. Unset it and let a proxy in front do that"),
     refused("LISTEN", "is set, but this version has one listener only, HOST and PORT"),

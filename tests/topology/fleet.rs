@@ -40,11 +40,7 @@ impl Fleet {
             .args(["--commands", &gateways.to_string()])
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env(
-                "FANFARE_BIN",
-                std::env::var("FANFARE_BIN")
-                    .unwrap_or_else(|_| env!("CARGO_BIN_EXE_fanfare").to_owned()),
-            )
+            .env("FANFARE_BIN", env!("CARGO_BIN_EXE_fanfare"))
             .env("FIRST_PORT", first_port.to_string())
             .env("LOGS", &directory)
             .env("NODE_ENV", "test")
