@@ -93,6 +93,12 @@ impl RedisServer {
         }
     }
 
+    /// Its port on this machine.
+    #[allow(dead_code, reason = "not every test asks")]
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where it is.
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
