@@ -4,7 +4,6 @@ use crate::run::Run;
 
 /// Nothing was lost, nobody noticed.
 fn expect_nothing_lost(outcome: &crate::run::Outcome) {
-    println!("{outcome:?}");
     assert_eq!(outcome.lost_by_redis, 0, "{outcome:?}");
     assert_eq!(outcome.told, 0, "{outcome:?}");
 }

@@ -11,7 +11,6 @@ async fn expect_harmless(mode: Mode, lasts: Duration) {
     tokio::time::sleep(lasts).await;
     run.link.set(Mode::Whole);
     let outcome = run.reckon().await;
-    println!("{mode:?}: {outcome:?}");
     assert_eq!((outcome.lost_by_redis, outcome.told), (0, 0), "{outcome:?}");
 }
 

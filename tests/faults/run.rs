@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::link::Link;
 use crate::publisher::{Publisher, Said, get};
 use crate::redis_server::RedisServer;
-use crate::subscriber::{Addresses, CHANNEL, Door, Event, Subscriber};
+use crate::subscriber::{Addresses, CHANNEL, Diary, Door, Event, Subscriber};
 use crate::support::{Hub, eventually, hub_with};
 
 /// Long enough that no run fills it.
@@ -101,6 +101,19 @@ impl Run {
         hub
     }
 
+    /// Some clients go away for a while; they come back with [`Run::bring_back`].
+    pub(crate) fn send_away(&mut self, count: usize) -> Vec<(Door, Arc<Mutex<Diary>>)> {
+        let away = self.subscribers.drain(..count);
+        away.map(|one| (one.door, one.diary.clone())).collect()
+    }
+
+    pub(crate) fn bring_back(&mut self, away: Vec<(Door, Arc<Mutex<Diary>>)>) {
+        for (index, (door, diary)) in away.into_iter().enumerate() {
+            let back = Subscriber::go_on(index, door, &self.addresses, diary);
+            self.subscribers.push(back);
+        }
+    }
+
     /// How many publications have been acknowledged.
     pub(crate) fn acknowledged(&self) -> usize {
         let said = self.publishers.iter();
@@ -139,7 +152,11 @@ impl Run {
             "normal after {:?}",
             began.elapsed()
         );
-        reckon(&said, &stream, &self.subscribers)
+        let outcome = reckon(&said, &stream, &self.subscribers);
+        // Shown by `--nocapture`.
+        eprintln!("{outcome:?}");
+        assert!(outcome.acknowledged >= 20, "{outcome:?}");
+        outcome
     }
 
     /// What Redis has in the end: offset to number.
@@ -148,8 +165,12 @@ impl Run {
         let mut stream = BTreeMap::new();
         let mut path = format!("/hub/channels/{CHANNEL}/history?limit=1000");
         loop {
-            let (status, page) = get(address, &path).await.expect("a node");
-            assert_eq!(status, 200, "{page}");
+            // The fault may have ended a moment ago.
+            let page = eventually("a page of history", async || {
+                let (status, page) = get(address, &path).await?;
+                (status == 200).then_some(page)
+            })
+            .await;
             for publication in page["publications"].as_array().expect("publications") {
                 let offset = publication["offset"].as_u64().expect("an offset");
                 stream.insert(offset, publication["data"].as_u64().expect("a number"));

@@ -74,6 +74,7 @@ fn position(message: &Value) -> Option<(String, u64)> {
 /// A running client.
 pub(crate) struct Subscriber {
     pub(crate) name: String,
+    pub(crate) door: Door,
     pub(crate) diary: Arc<Mutex<Diary>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -93,7 +94,16 @@ pub(crate) enum Door {
 
 impl Subscriber {
     pub(crate) fn start(index: usize, door: Door, addresses: &Addresses) -> Self {
-        let diary = Arc::new(Mutex::new(Diary::default()));
+        Self::go_on(index, door, addresses, Arc::default())
+    }
+
+    /// Goes on with what an earlier life has been through.
+    pub(crate) fn go_on(
+        index: usize,
+        door: Door,
+        addresses: &Addresses,
+        diary: Arc<Mutex<Diary>>,
+    ) -> Self {
         let (mine, addresses) = (diary.clone(), addresses.clone());
         let task = tokio::spawn(async move {
             for attempt in index.. {
@@ -112,6 +122,7 @@ impl Subscriber {
         });
         Self {
             name: format!("{door:?} {index}"),
+            door,
             diary,
             task,
         }
