@@ -16,6 +16,7 @@ mod support;
 #[path = "../redis_server/mod.rs"]
 mod redis_server;
 
+mod failover;
 mod link;
 mod nodes;
 mod paths;

@@ -20,7 +20,7 @@ const NORMAL_WITHIN: Duration = Duration::from_secs(10);
 pub(crate) struct Run {
     pub(crate) redis: RedisServer,
     pub(crate) nodes: Vec<Hub>,
-    /// Between the first node and Redis.
+    /// Between the first node, or the replica, and Redis.
     pub(crate) link: Link,
     pub(crate) addresses: Addresses,
     publishers: Vec<Publisher>,
@@ -46,12 +46,24 @@ impl Run {
     pub(crate) async fn start(clients: usize, variables: &[(&str, &str)]) -> Self {
         let redis = RedisServer::start();
         let link = Link::start(redis.port()).await;
+        let urls = [
+            format!("redis://{}", link.address),
+            redis.url(),
+            redis.url(),
+        ];
+        Self::start_at(redis, link, urls, clients, variables).await
+    }
+
+    /// The same with nodes that find Redis at these addresses.
+    pub(crate) async fn start_at(
+        redis: RedisServer,
+        link: Link,
+        urls: [String; 3],
+        clients: usize,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let mut nodes = Vec::new();
-        for index in 0..3 {
-            let url = match index {
-                0 => format!("redis://{}", link.address),
-                _ => redis.url(),
-            };
+        for (index, url) in urls.into_iter().enumerate() {
             let id = format!("node-{index}");
             let mut all = vec![
                 ("REDIS_URL", url.as_str()),
