@@ -1,7 +1,5 @@
 //! A master that dies, and a replica that takes its place without having heard of everything.
 
-use std::time::Duration;
-
 use crate::link::{Link, Mode};
 use crate::redis_server::RedisServer;
 use crate::run::Run;
@@ -10,7 +8,7 @@ use crate::support::eventually;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_is_behind_deceives_nobody() {
     let master = RedisServer::start();
-    let link = Link::start(master.port()).await;
+    let link = Link::start_for_replica(master.port()).await;
     let (host, port) = (
         link.address.ip().to_string(),
         link.address.port().to_string(),
@@ -35,7 +33,18 @@ async fn a_replica_that_is_behind_deceives_nobody() {
     let mut run = Run::start_at(master, link, urls, 120, &[]).await;
     run.publish_more(30).await;
     let below = run.send_away(10);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // What those who left have seen is with the replica.
+    let offset = |server: &RedisServer, name: &str| {
+        let info = server.ask(&["INFO", "replication"]);
+        let mut lines = info.lines();
+        let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|line| line.trim().parse::<u64>().ok())
+    };
+    let sent = offset(&run.redis, "master_repl_offset").expect("a number");
+    eventually("the replica follows", async || {
+        (offset(&replica, "slave_repl_offset")? >= sent).then_some(())
+    })
+    .await;
     // From here on the replica hears nothing.
     run.link.set(Mode::BlackHole);
     run.publish_more(60).await;

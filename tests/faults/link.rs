@@ -40,13 +40,22 @@ impl Drop for Link {
 impl Link {
     /// A link to a server on this port of the machine.
     pub(crate) async fn start(port: u16) -> Self {
+        Self::start_as(port, true).await
+    }
+
+    /// The same for a replica, to which the server does not speak in answers.
+    pub(crate) async fn start_for_replica(port: u16) -> Self {
+        Self::start_as(port, false).await
+    }
+
+    async fn start_as(port: u16, has_answers: bool) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .expect("a port");
         let address = listener.local_addr().expect("an address");
         let (mode, modes) = watch::channel(Mode::Whole);
         let lost = Arc::new(AtomicU64::new(0));
-        let counter = lost.clone();
+        let counter = has_answers.then(|| lost.clone());
         let task = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 tokio::spawn(carry(near, port, modes.clone(), counter.clone()));
@@ -70,7 +79,12 @@ impl Link {
     }
 }
 
-async fn carry(near: TcpStream, port: u16, modes: watch::Receiver<Mode>, lost: Arc<AtomicU64>) {
+async fn carry(
+    near: TcpStream,
+    port: u16,
+    modes: watch::Receiver<Mode>,
+    lost: Option<Arc<AtomicU64>>,
+) {
     if *modes.borrow() == Mode::Cut {
         return;
     }
@@ -83,7 +97,12 @@ async fn carry(near: TcpStream, port: u16, modes: watch::Receiver<Mode>, lost: A
     tokio::select! {
         _ = cut.wait_for(|mode| *mode == Mode::Cut) => {}
         _ = forth(near_in, far_out, modes.clone()) => {}
-        _ = back(far_in, near_out, modes.clone(), lost) => {}
+        _ = async {
+            match lost {
+                Some(lost) => back(far_in, near_out, modes.clone(), lost).await,
+                None => forth(far_in, near_out, modes.clone()).await,
+            }
+        } => {}
     }
 }
 
