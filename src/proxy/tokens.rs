@@ -21,8 +21,11 @@ pub(super) struct Tokens {
     id: usize,
 }
 
+/// By verifier and token.
+type Known = HashMap<(usize, Box<str>), Arc<Identity>>;
+
 thread_local! {
-    static KNOWN: RefCell<HashMap<(usize, Box<str>), Arc<Identity>>> = RefCell::default();
+    static KNOWN: RefCell<Known> = RefCell::default();
 }
 
 impl Tokens {
