@@ -34,6 +34,7 @@ pub(super) struct Local<W> {
     pub(super) buffer: RefCell<Vec<u8>>,
     /// Sockets that are being closed gently, see [`linger`](super::linger).
     pub(super) lingering: Cell<usize>,
+    turning_away: Cell<bool>,
     closing: Cell<bool>,
     seats: RefCell<Slab<Option<Waker>>>,
     emptied: Notify,
@@ -65,10 +66,22 @@ impl<W: Worker> Local<W> {
             http: http(),
             buffer: RefCell::default(),
             lingering: Cell::new(0),
+            turning_away: Cell::new(false),
             closing: Cell::new(false),
             seats: RefCell::default(),
             emptied: Notify::new(),
         }
+    }
+
+    /// Whether answers are to say that their connection ends with them.
+    pub(super) fn is_turning_away(&self) -> bool {
+        self.turning_away.get()
+    }
+
+    /// Lets HTTP connections end one by one, each with its next answer: a balancer's idle ones are then few when
+    /// [`close`](Self::close) ends them, and few requests meet that in the middle.
+    pub(super) fn turn_away(&self) {
+        self.turning_away.set(true);
     }
 
     /// Whether HTTP connections are to end after their current answer.
