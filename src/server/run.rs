@@ -191,7 +191,7 @@ async fn work<W: Worker>(
             (result, _) => return Err(fault(local, result.err().as_ref())),
         },
         never = accept::accept(local, &listener) => match never {},
-        never = turn_away(local, drain.clone()) => match never {},
+        never = turn_away(local, seen.clone()) => match never {},
     };
     if let Err(error) = accept::accept_last(local, listener) {
         tracing::warn!(%error, "connections that waited to be accepted are lost");
