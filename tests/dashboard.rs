@@ -40,7 +40,6 @@ const ROWS: [(&str, &[&str]); 5] = [
             "fanfare_http_requests_total",
             "fanfare_http_request_duration_seconds",
             "gateway_http_request_duration_seconds",
-            "gateway_websocket_connections",
             "fanfare_upstream_connections_total",
             "fanfare_upstream_retries_total",
             "fanfare_upstream_breaker_opened_total",

@@ -36,8 +36,12 @@ pub(super) struct Local<W> {
     pub(super) read_buffer: RefCell<Vec<u8>>,
     /// Sockets that are being closed gently, see [`linger`](super::linger).
     pub(super) lingering: Cell<usize>,
-    turning_away: Cell<bool>,
+<<<<<<< HEAD
     closing: Cell<Option<Duration>>,
+=======
+    turning_away: Cell<bool>,
+    closing: Cell<bool>,
+>>>>>>> deploy
     seats: RefCell<Slab<Option<Waker>>>,
     emptied: Notify,
 }
@@ -69,13 +73,21 @@ impl<W: Worker> Local<W> {
             buffer: RefCell::default(),
             read_buffer: RefCell::default(),
             lingering: Cell::new(0),
-            turning_away: Cell::new(false),
+<<<<<<< HEAD
             closing: Cell::new(None),
+=======
+            turning_away: Cell::new(false),
+            closing: Cell::new(false),
+>>>>>>> deploy
             seats: RefCell::default(),
             emptied: Notify::new(),
         }
     }
 
+<<<<<<< HEAD
+    /// Once HTTP connections are to end: over how long those whose answers have no end of their own.
+    pub(super) fn closing(&self) -> Option<Duration> {
+=======
     /// Whether answers are to say that their connection ends with them.
     pub(super) fn is_turning_away(&self) -> bool {
         self.turning_away.get()
@@ -87,8 +99,9 @@ impl<W: Worker> Local<W> {
         self.turning_away.set(true);
     }
 
-    /// Once HTTP connections are to end: over how long those whose answers have no end of their own.
-    pub(super) fn closing(&self) -> Option<Duration> {
+    /// Whether HTTP connections are to end after their current answer.
+    pub(super) fn is_closing(&self) -> bool {
+>>>>>>> deploy
         self.closing.get()
     }
 
