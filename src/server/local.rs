@@ -36,12 +36,8 @@ pub(super) struct Local<W> {
     pub(super) read_buffer: RefCell<Vec<u8>>,
     /// Sockets that are being closed gently, see [`linger`](super::linger).
     pub(super) lingering: Cell<usize>,
-<<<<<<< HEAD
-    closing: Cell<Option<Duration>>,
-=======
     turning_away: Cell<bool>,
-    closing: Cell<bool>,
->>>>>>> deploy
+    closing: Cell<Option<Duration>>,
     seats: RefCell<Slab<Option<Waker>>>,
     emptied: Notify,
 }
@@ -73,21 +69,13 @@ impl<W: Worker> Local<W> {
             buffer: RefCell::default(),
             read_buffer: RefCell::default(),
             lingering: Cell::new(0),
-<<<<<<< HEAD
-            closing: Cell::new(None),
-=======
             turning_away: Cell::new(false),
-            closing: Cell::new(false),
->>>>>>> deploy
+            closing: Cell::new(None),
             seats: RefCell::default(),
             emptied: Notify::new(),
         }
     }
 
-<<<<<<< HEAD
-    /// Once HTTP connections are to end: over how long those whose answers have no end of their own.
-    pub(super) fn closing(&self) -> Option<Duration> {
-=======
     /// Whether answers are to say that their connection ends with them.
     pub(super) fn is_turning_away(&self) -> bool {
         self.turning_away.get()
@@ -99,9 +87,8 @@ impl<W: Worker> Local<W> {
         self.turning_away.set(true);
     }
 
-    /// Whether HTTP connections are to end after their current answer.
-    pub(super) fn is_closing(&self) -> bool {
->>>>>>> deploy
+    /// Once HTTP connections are to end: over how long those whose answers have no end of their own.
+    pub(super) fn closing(&self) -> Option<Duration> {
         self.closing.get()
     }
 

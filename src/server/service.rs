@@ -100,12 +100,7 @@ impl<W: Worker> Future for Answer<W> {
     type Output = Result<Response<AnswerBody<W::Slot>>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-<<<<<<< HEAD
-        let response = match &mut self.stage {
-=======
         let mut response = match &mut self.stage {
-            Stage::Refused(refusal) => refusal.response(),
->>>>>>> deploy
             Stage::Panicked => self.panicked(),
             Stage::Routed(future) => {
                 // A handler that panicked is not polled again, so what it left half done is never looked at.
