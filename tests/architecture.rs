@@ -20,7 +20,7 @@ const RULES: Rules = Rules {
         &["transport", "api", "proxy", "admin"],
         &["client", "relay"],
         &["auth"],
-        &["hub", "protocol", "broker", "limits"],
+        &["hub", "protocol", "broker", "limits", "http1"],
         &["redis"],
         &["telemetry"],
         &["model"],
@@ -53,7 +53,11 @@ const RULES: Rules = Rules {
         ),
         ("config", &["redis"], &["Address", "Config"]),
         ("config", &["auth"], &["Config", "Algorithm"]),
-        ("config", &["proxy"], &["Config", "Address", "Balance"]),
+        (
+            "config",
+            &["proxy"],
+            &["Config", "Address", "Balance", "RESERVED_NAMES"],
+        ),
         ("config", &["telemetry"], &["Config", "LogFormat"]),
         // What is pure of it; key sets are I/O.
         ("client", &["auth"], &["Action", "Identity", "may"]),
@@ -82,10 +86,7 @@ const RULES: Rules = Rules {
     homes: &[
         ("anyhow", &["main"]),
         ("arc_swap", &["proxy"]),
-        (
-            "axum",
-            &["app", "server", "transport", "api", "proxy", "admin"],
-        ),
+        ("axum", &["app", "server", "transport", "api", "admin"]),
         ("base64", &["*"]),
         ("bytes", &["*"]),
         ("clap", &["cli"]),
@@ -96,9 +97,11 @@ const RULES: Rules = Rules {
         ("hashbrown", &["transport", "hub", "broker"]),
         ("http", &["*"]),
         ("http_body_util", &["cli", "api"]),
-        ("hyper", &["server", "proxy"]),
-        ("hyper_util", &["cli", "server", "proxy"]),
+        ("httparse", &["http1"]),
+        ("hyper", &["server"]),
+        ("hyper_util", &["cli"]),
         ("jsonwebtoken", &["auth"]),
+        ("memchr", &["http1"]),
         ("metrics", &["telemetry"]),
         ("metrics_exporter_prometheus", &["telemetry"]),
         ("mio", &["transport"]),
@@ -127,10 +130,14 @@ const RULES: Rules = Rules {
                 "server",
                 "transport",
                 "proxy",
+                "http1",
                 "model",
             ],
         ),
-        ("tokio_tungstenite", &["cli", "transport/handshake"]),
+        (
+            "tokio_tungstenite",
+            &["cli", "transport/handshake", "proxy/websocket/handshake"],
+        ),
         ("toml", &["config"]),
         ("tower", &["server", "admin"]),
         ("tracing", &["*"]),
@@ -365,7 +372,7 @@ fn a_crate_stays_at_home() {
     refused(
         "relay",
         "use axum::Router;",
-        "axum lives in app, server, transport, api, proxy, admin",
+        "axum lives in app, server, transport, api, admin",
     );
     refused(
         "broker",
