@@ -93,7 +93,7 @@ const RULES: Rules = Rules {
         ("dashmap", &["relay"]),
         ("form_urlencoded", &["transport"]),
         ("fred", &["redis"]),
-        ("futures_util", &["cli", "admin", "redis"]),
+        ("futures_util", &["cli", "admin"]),
         ("hashbrown", &["transport", "hub", "broker"]),
         ("http", &["*"]),
         ("http_body_util", &["cli", "api"]),
