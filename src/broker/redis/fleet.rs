@@ -30,15 +30,9 @@ impl Inner {
         if !self.renew_lease(&name, is_announced, node).await? {
             tracing::warn!("the fleet gave this node up; it joins again with its members");
             lock(&self.told).clear();
-            let (old, commands) = self.begin_anew();
+            self.begin_anew();
             let (name, _) = self.presence.name();
             self.renew_lease(&name, false, node).await?;
-            if let Err(error) = self.call_in_parts(commands).await {
-                self.note_all_unsaid();
-                return Err(error);
-            }
-            let forget = self.forget(&old).number(1);
-            self.redis.call_one(forget).await.map_err(broker_error)?;
         }
         self.tell_counts(channels).await
     }

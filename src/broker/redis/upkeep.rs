@@ -98,7 +98,7 @@ async fn renew(
     inner.redis.call(commands.collect()).await;
 }
 
-/// Takes the members of dead nodes away, and tells leaves that could not be told.
+/// Takes the members of dead nodes away.
 pub(super) async fn reap(inner: Arc<Inner>) {
     let mut connected_since: Option<Instant> = None;
     loop {
@@ -114,7 +114,6 @@ pub(super) async fn reap(inner: Arc<Inner>) {
             continue;
         }
         let since = *connected_since.get_or_insert_with(Instant::now);
-        inner.say_unsaid().await;
         if since.elapsed() >= REAP_AFTER {
             reap_once(&inner).await;
         }
@@ -140,7 +139,7 @@ async fn reap_once(inner: &Inner) {
         let left = tags.iter().filter_map(Value::as_string);
         let left = left.filter_map(|tag| keys::channel_of(&tag));
         let commands: Vec<_> = left
-            .map(|channel| inner.leave_command(&channel, &node, None))
+            .map(|channel| inner.leave_command(&channel, &node, &[]))
             .collect();
         tracing::warn!(
             node,
