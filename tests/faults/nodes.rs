@@ -1,0 +1,74 @@
+//! Nodes that end, and nodes that have more to do than they can.
+
+use std::sync::atomic::Ordering;
+
+use crate::harness::{Fleet, Loss, Setup};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_node_loses_nothing() {
+    let mut fleet = Fleet::start("1: a node is killed").await;
+    let before = fleet.sessions();
+    fleet.kill(0);
+    fleet.back_to_normal().await;
+    assert!(fleet.sessions() > before, "nobody had to come back");
+    fleet.compare(Loss::None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_node_loses_nothing() {
+    let setup = Setup {
+        variables: &[("DRAIN_SECONDS", "2")],
+        ..Setup::default()
+    };
+    let mut fleet = Fleet::with("2: a node is drained", setup).await;
+    let mut drained = fleet.nodes[0].take().expect("a node");
+    drained.terminate();
+    assert_eq!(drained.exit_code().await, Some(0));
+    fleet.back_to_normal().await;
+    let codes: Vec<u16> = fleet
+        .clients
+        .iter()
+        .flat_map(|client| client.codes())
+        .collect();
+    assert!(!codes.is_empty(), "nobody was told to come back");
+    assert!(codes.iter().all(|code| *code == 1012), "{codes:?}");
+    fleet.compare(Loss::None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_inbox_loses_nothing() {
+    let setup = Setup {
+        first: &[("INBOX_MAX_MESSAGES", "4")],
+        ..Setup::default()
+    };
+    let mut fleet = Fleet::with("7: an inbox is full", setup).await;
+    let before = fleet.counter("fanfare_holes_total").await;
+    let in_bursts_of = |count: u64| {
+        for publisher in &fleet.publishers {
+            publisher.batch.store(count, Ordering::Relaxed);
+        }
+    };
+    in_bursts_of(50);
+    fleet.advance(300).await;
+    in_bursts_of(1);
+    fleet.back_to_normal().await;
+    let holes = fleet.counter("fanfare_holes_total").await;
+    assert!(holes > before, "no inbox was full: {holes}");
+    fleet.compare(Loss::Unkept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_clients_come_back_at_once() {
+    let setup = Setup {
+        clients: 3000,
+        ..Setup::default()
+    };
+    let mut fleet = Fleet::with("11: two thousand clients come back at once", setup).await;
+    let before = fleet.sessions();
+    let [one, other] = [0, 1];
+    fleet.kill(one);
+    fleet.kill(other);
+    fleet.back_to_normal().await;
+    fleet.compare(Loss::None).await;
+    assert!(fleet.sessions() - before >= 2000, "{}", fleet.sessions());
+}

@@ -1,0 +1,150 @@
+//! Redis itself: away, slow, full, and back with other data than before.
+
+use std::time::Duration;
+
+use crate::harness::{Fleet, Loss, address};
+use crate::redis_server::{RedisServer, copy};
+
+/// Kills Redis under load and waits until publishers know.
+async fn kill(fleet: &mut Fleet) {
+    fleet.redis.kill();
+    fleet
+        .until("publishers are told", |fleet| {
+            fleet.told(|told| &told.refused) > 10
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_with_its_data_loses_nothing() {
+    let mut fleet = Fleet::start("3a: Redis is killed and comes back with its data").await;
+    kill(&mut fleet).await;
+    let connected = fleet.connected();
+    assert_eq!(connected, fleet.clients.len(), "clients stay connected");
+    fleet.redis.start_again();
+    fleet.back_to_normal().await;
+    fleet.compare(Loss::None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_with_older_data_is_told() {
+    let mut fleet = Fleet::start("3b: Redis is killed and comes back with older data").await;
+    let older = fleet.redis.data().with_extension("older");
+    copy(&fleet.redis.data(), &older);
+    fleet.advance(5).await;
+    kill(&mut fleet).await;
+    copy(&older, &fleet.redis.data());
+    fleet.redis.start_again();
+    fleet.back_to_normal().await;
+    fleet.compare(Loss::InRedis).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_restart_is_told() {
+    let mut fleet = Fleet::start("3c: Redis is killed and comes back empty").await;
+    kill(&mut fleet).await;
+    std::fs::remove_dir_all(fleet.redis.data()).expect("its data");
+    fleet.redis.start_again();
+    fleet.back_to_normal().await;
+    fleet.compare(Loss::InRedis).await;
+}
+
+/// A replica that was cut off from its master a while ago.
+async fn replica_left_behind(fleet: &Fleet) -> RedisServer {
+    let replica = RedisServer::start();
+    let master = address(&fleet.redis);
+    let (host, port) = (master.ip().to_string(), master.port().to_string());
+    replica.ask(&["REPLICAOF", &host, &port]);
+    fleet
+        .until("the replica follows", |_| {
+            replica
+                .ask(&["INFO", "replication"])
+                .contains("master_link_status:up")
+        })
+        .await;
+    fleet.advance(3).await;
+    // It looks for its master where nobody is.
+    replica.ask(&["CONFIG", "SET", "repl-timeout", "3600"]);
+    replica.ask(&["REPLICAOF", "127.0.0.1", "1"]);
+    fleet.advance(5).await;
+    replica
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_to_a_replica_left_behind_is_told() {
+    let mut fleet = Fleet::start("4: a replica that was left behind is promoted").await;
+    let replica = replica_left_behind(&fleet).await;
+    kill(&mut fleet).await;
+    replica.ask(&["REPLICAOF", "NO", "ONE"]);
+    for proxy in &fleet.proxies {
+        proxy.lead_to(address(&replica));
+    }
+    fleet.redis = replica;
+    fleet.back_to_normal().await;
+    fleet.compare(Loss::InRedis).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_follow_a_failover_one_by_one_are_told() {
+    let mut fleet = Fleet::start("4: nodes go over to the new master one by one").await;
+    let replica = replica_left_behind(&fleet).await;
+    replica.ask(&["REPLICAOF", "NO", "ONE"]);
+    // The old master still lives, and takes what nobody will have.
+    for proxy in &fleet.proxies {
+        proxy.lead_to(address(&replica));
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    fleet.redis = replica;
+    fleet.back_to_normal().await;
+    fleet.compare(Loss::InRedis).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_script_loses_nothing() {
+    let mut fleet = Fleet::start("8: a script of somebody else's takes three seconds").await;
+    let busy = "local began = os.clock() while os.clock() - began < 3 do end";
+    let redis = address(&fleet.redis);
+    let port = redis.port().to_string();
+    let mut script = std::process::Command::new("redis-cli")
+        .args(["-p", &port, "EVAL", busy, "0"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("redis-cli is installed");
+    fleet
+        .until("publishers are told", |fleet| {
+            fleet.told(|told| &told.unknown) > 10
+        })
+        .await;
+    while script.try_wait().expect("a child").is_none() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    fleet.back_to_normal().await;
+    fleet.compare(Loss::None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_redis_pretends_nothing() {
+    let mut fleet = Fleet::start("9: Redis is out of memory").await;
+    fleet
+        .redis
+        .ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    fleet.redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+    fleet
+        .until("publishers are told", |fleet| {
+            fleet.told(|told| &told.full) > 50
+        })
+        .await;
+    let acknowledged = fleet.acknowledged();
+    // Who comes back meanwhile still gets what is there.
+    let before = fleet.sessions();
+    fleet.kill(0);
+    fleet
+        .until("clients come back", |fleet| {
+            fleet.sessions() > before && fleet.connected() == fleet.clients.len()
+        })
+        .await;
+    assert_eq!(fleet.acknowledged(), acknowledged, "nothing is pretended");
+    fleet.redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    fleet.back_to_normal().await;
+    fleet.compare(Loss::None).await;
+}
