@@ -95,7 +95,10 @@ impl Broker for Recorder {
     }
 
     fn recover<'a>(&'a self, _: &'a ChannelKey, _: Position, _: ReadLimit) -> Answer<'a, Recovery> {
-        self.answer(Recovery::Lost { top: Self::top() })
+        self.answer(Recovery::Lost {
+            top: Self::top(),
+            fork: None,
+        })
     }
 
     fn position<'a>(&'a self, _: &'a ChannelKey) -> Answer<'a, Start> {

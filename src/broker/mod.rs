@@ -69,7 +69,7 @@ pub struct Published {
 }
 
 /// How much of a stream to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ReadLimit {
     /// The most publications.
     pub publications: usize,
@@ -98,6 +98,9 @@ pub enum Recovery {
     Lost {
         /// Where the stream stands now.
         top: Position,
+        /// The last place, in the present epoch, up to which the reader's stream and this one are the same, when
+        /// everything after it still stands: from there on it can be read. The server was rolled back to it.
+        fork: Option<Position>,
     },
 }
 

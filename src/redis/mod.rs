@@ -10,6 +10,7 @@
 //!
 //! Not here: what the keys mean (the broker).
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -149,6 +150,8 @@ struct Shared {
     messages: Link,
     marks: String,
     scripts: &'static [&'static Script],
+    /// How many connections have ended.
+    generation: AtomicU64,
 }
 
 /// The connections to one Redis server. They are made anew, with growing pauses, for as long as the value lives.
@@ -192,6 +195,7 @@ impl Redis {
             messages: Link::default(),
             marks,
             scripts,
+            generation: AtomicU64::new(0),
         });
         Ok(Self {
             shared,
@@ -219,6 +223,11 @@ impl Redis {
         if let Some(runtime) = runtime.take() {
             runtime.shutdown_background();
         }
+    }
+
+    /// Changes whenever a connection ends.
+    pub fn generation(&self) -> u64 {
+        self.shared.generation.load(Ordering::Acquire)
     }
 
     /// Whether both connections stand.

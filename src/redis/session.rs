@@ -58,7 +58,7 @@ pub(super) async fn command_sessions(shared: Arc<Shared>) {
                 watch_commands(&client, replication).await;
             };
             end_with(watched, ended).await;
-            retire(&shared.commands, client);
+            retire(&shared, &shared.commands, client);
             tracing::warn!(redis = %shared.config.address, "the connection to redis ended");
         }
         pause.wait().await;
@@ -94,7 +94,7 @@ pub(super) async fn message_sessions(shared: Arc<Shared>, listener: Arc<dyn List
                 passed: AtomicU64::new(OWN_MARKS),
             };
             end_with(session.run(&mut known), ended).await;
-            retire(&shared.messages, client);
+            retire(&shared, &shared.messages, client);
             listener.lost();
             if began.elapsed() > MARK_TIMEOUT {
                 pause = Pause::default();
@@ -113,8 +113,9 @@ async fn end_with(session: impl Future<Output = ()>, ended: fred::types::Connect
 }
 
 /// Whoever still holds the client finds it closed; what was in flight fails.
-fn retire(link: &Link, client: Client) {
+fn retire(shared: &Shared, link: &Link, client: Client) {
     link.set(None);
+    shared.generation.fetch_add(1, Ordering::Release);
     tokio::spawn(async move {
         let _ = tokio::time::timeout(COMMAND_TIMEOUT, client.quit()).await;
     });

@@ -10,6 +10,7 @@ mod drain;
 mod echo;
 mod event_stream;
 mod operations;
+mod overload;
 mod presence;
 mod recovery;
 mod slow;

@@ -13,11 +13,26 @@ pub(crate) struct RedisServer {
     child: Option<Child>,
     port: u16,
     directory: PathBuf,
+    options: Vec<String>,
 }
 
 impl RedisServer {
+    #[allow(dead_code, reason = "not every test wants the same")]
     /// Starts one that keeps what it is told in an append-only file.
     pub(crate) fn start() -> Self {
+        let options = [
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+        ];
+        Self::start_with(&options)
+    }
+
+    /// Starts one with these options.
+    pub(crate) fn start_with(options: &[&str]) -> Self {
         let port = free_port();
         let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("redis-{}-{port}", std::process::id()));
@@ -27,6 +42,7 @@ impl RedisServer {
             child: None,
             port,
             directory,
+            options: options.iter().map(|&word| word.to_owned()).collect(),
         };
         server.start_again();
         server
@@ -37,14 +53,8 @@ impl RedisServer {
         let log = File::create(self.directory.join("log")).expect("a file");
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
-            .args([
-                "--save",
-                "",
-                "--appendonly",
-                "yes",
-                "--appendfsync",
-                "always",
-            ])
+            .args(["--enable-debug-command", "local"])
+            .args(&self.options)
             .arg("--dir")
             .arg(&self.directory)
             .stdin(Stdio::null())
@@ -81,6 +91,12 @@ impl RedisServer {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Its port on this machine.
+    #[allow(dead_code, reason = "not every test asks")]
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// Where it is.

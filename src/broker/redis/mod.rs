@@ -32,6 +32,7 @@ use crate::redis::{CallError, Command, Config, Listener, Redis, Value};
 
 mod envelope;
 mod fleet;
+mod flight;
 mod interest;
 mod keys;
 mod presence;
@@ -66,6 +67,7 @@ struct Inner {
     namespaces: Arc<Namespaces>,
     interest: Interest,
     presence: presence::Local,
+    flights: flight::Flights,
     told: Mutex<fleet::Told>,
     ready_grace: Duration,
     /// When it was last ready.
@@ -94,6 +96,7 @@ impl RedisBroker {
             keys,
             namespaces,
             presence: presence::Local::default(),
+            flights: flight::Flights::default(),
             told: Mutex::default(),
             ready_grace: config.ready_grace,
             ready_at: Mutex::new(None),
@@ -234,7 +237,23 @@ impl Inner {
             .number(remembered)
     }
 
+    /// Reads a part of a stream. An answer that was asked for before a connection ended is discarded: the server behind it
+    /// may have lost what it told.
     async fn read(
+        &self,
+        channel: &ChannelKey,
+        since: Option<Position>,
+        limit: ReadLimit,
+    ) -> Result<read::Read, BrokerError> {
+        let began = self.redis.generation();
+        let read = self.read_once(channel, since, limit).await?;
+        match self.redis.generation() == began {
+            true => Ok(read),
+            false => Err(BrokerError::Unavailable),
+        }
+    }
+
+    async fn read_once(
         &self,
         channel: &ChannelKey,
         since: Option<Position>,
@@ -305,13 +324,7 @@ impl Broker for RedisBroker {
         since: Position,
         limit: ReadLimit,
     ) -> Answer<'a, Recovery> {
-        Box::pin(async move {
-            let read = self.inner.read(channel, Some(since), limit).await?;
-            Ok(match read.stands {
-                true => Recovery::Recovered(read.page),
-                false => Recovery::Lost { top: read.page.top },
-            })
-        })
+        self.inner.recover_together(channel, since, limit)
     }
 
     fn position<'a>(&'a self, channel: &'a ChannelKey) -> Answer<'a, Start> {

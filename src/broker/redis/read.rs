@@ -13,6 +13,8 @@ use crate::model::Epoch;
 pub(super) struct Read {
     pub(super) page: Page,
     pub(super) stands: bool,
+    /// Where the reader's stream and this one parted, when it is above that and what followed is kept.
+    pub(super) fork: Option<Position>,
 }
 
 /// A count or an offset.
@@ -77,7 +79,7 @@ pub(super) fn page(answer: Value) -> Option<Read> {
     let Value::Array(parts) = answer else {
         return None;
     };
-    let [epoch, offset, stands, Value::Array(entries)] = parts.as_slice() else {
+    let [epoch, offset, stands, Value::Array(entries), fork] = parts.as_slice() else {
         return None;
     };
     let top = position(epoch, offset)?;
@@ -93,6 +95,7 @@ pub(super) fn page(answer: Value) -> Option<Read> {
             more,
         },
         stands: number(stands) == Some(1),
+        fork: number(fork).map(|offset| Position::new(top.epoch, offset)),
     })
 }
 

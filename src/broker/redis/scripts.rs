@@ -127,24 +127,32 @@ return {ARGV[1], '0'}",
 /// Reads; writes nothing.
 ///
 /// KEYS: meta, stream. ARGV: the offset to read after, how many at most, how many bytes at most, how many the namespace
-/// keeps, the epoch of the offset (empty: from the oldest when it is no longer kept), ttl.
-/// Answers nil without a meta, else `{epoch, top, whether everything after the offset stands here, entries}`.
+/// keeps, the epoch of the offset (empty: from the oldest when it is no longer kept).
+/// Answers nil without a meta, else `{epoch, top, whether everything after the offset stands here, entries, fork}`: the
+/// fork is the last offset that the reader's stream and this one have in common, when the reader is above it and
+/// everything after it stands here, else -1.
 pub(super) static READ: Script = Script::new(
     r"local meta = redis.call('HMGET', KEYS[1], 'e', 't', 'f')
 if not meta[1] then return false end
 local epoch, top = meta[1], tonumber(meta[2])
 local since = tonumber(ARGV[1])
-local is_known = epoch == ARGV[5] and since <= top
-if not is_known then
+local common = nil
+if epoch == ARGV[5] then
+  common = top
+else
   for fork in string.gmatch(meta[3] or '', '[^,]+') do
     local e, at = string.match(fork, '^(.-):(%d+)$')
-    if e == ARGV[5] and since <= tonumber(at) then is_known = true break end
+    if e == ARGV[5] then common = tonumber(at) break end
   end
 end
+local is_known = common ~= nil and since <= common
 local floor = top - tonumber(ARGV[4])
 local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
 local first = oldest and tonumber(string.match(oldest[1], '^%d+')) or top + 1
 if first <= floor then first = floor + 1 end
+local fork = -1
+if common and since > common and (common == top or first <= common + 1) then fork = common end
+fork = string.format('%.0f', fork)
 local stands = is_known and (since == top or first <= since + 1)
 if not is_known and not (epoch == ARGV[5]) then since = 0 end
 if since + 1 < first then since = first - 1 end
@@ -155,12 +163,12 @@ while since < top and #entries < most do
   if #some == 0 then break end
   for _, entry in ipairs(some) do
     bytes = bytes - #entry[2][2]
-    if bytes < 0 and #entries > 0 then return {epoch, meta[2], stands and 1 or 0, entries} end
+    if bytes < 0 and #entries > 0 then return {epoch, meta[2], stands and 1 or 0, entries, fork} end
     since = tonumber(string.match(entry[1], '^%d+'))
     entries[#entries + 1] = {string.format('%.0f', since), entry[2][2], entry[2][4]}
   end
 end
-return {epoch, meta[2], stands and 1 or 0, entries}",
+return {epoch, meta[2], stands and 1 or 0, entries, fork}",
 );
 
 /// A connection is present.
