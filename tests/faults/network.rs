@@ -3,7 +3,15 @@
 use std::time::Duration;
 
 use crate::harness::proxy::Traffic;
-use crate::harness::{Fleet, Loss};
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+
+use crate::harness::proxy::Proxy;
+use crate::harness::{Fleet, Loss, address};
+use crate::redis_server::RedisServer;
+use crate::support::ws::Socket;
+use crate::support::{hub, within};
 
 /// Lets a fault last. What ends it is not something that one could wait for.
 async fn for_seconds(seconds: f64) {
@@ -136,7 +144,7 @@ async fn a_connection_that_brings_nothing_is_found_out() {
     let before = fleet.proxies[0].dropped();
     fleet.proxies[0].set(Traffic::Deaf);
     let now = fleet.numbers();
-    // The proxy stays as it is: what the node does not hear it must find out by itself and read.
+    // The proxy stays as it is: that its connection brings nothing the node must find out by itself.
     fleet
         .until("the node reads what it does not hear", |fleet| {
             fleet.have(&now, 5)
@@ -146,4 +154,45 @@ async fn a_connection_that_brings_nothing_is_found_out() {
     fleet.proxies[0].set(Traffic::Passing);
     fleet.back_to_normal().await;
     fleet.compare(Loss::Unkept).await;
+}
+
+/// Of the channels of one event stream, one is known to the node and the other is not, so that the stream begins only when
+/// Redis has answered. What comes in the first one meanwhile was lost: its position had been taken already.
+#[tokio::test]
+async fn what_comes_while_another_channel_is_opened_is_not_lost() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::start(address(&redis)).await;
+    let (slow, fast) = (proxy.url(), redis.url());
+    let node = hub(&[("REDIS_URL", &slow), ("WORKERS", "1"), ("NODE_ID", "slow")]).await;
+    let other = hub(&[("REDIS_URL", &fast), ("NODE_ID", "fast")]).await;
+    let mut known = Socket::open(&node).await;
+    known.subscribe("known").await;
+    other.publish("known", &json!(1)).await;
+    known.numbers(0, 1).await;
+
+    proxy.set(Traffic::Slow(Duration::from_millis(100)));
+    let stream = TcpStream::connect(node.address()).await.expect("the node");
+    let mut stream = BufReader::new(stream);
+    let request = "GET /sse/connect?channel=known&channel=new HTTP/1.1\r\nhost: node\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut lines = stream.lines();
+    let mut until = async |end: &str| {
+        let mut read = Vec::new();
+        within(end, async {
+            while read.last().is_none_or(|line: &String| !line.contains(end)) {
+                read.push(lines.next_line().await.expect("a line").expect("no end"));
+            }
+        })
+        .await;
+        read
+    };
+    until("text/event-stream").await;
+    // The first channel's position is taken. This reaches the node before the second one is opened.
+    other.publish("known", &json!(2)).await;
+    assert_eq!(known.numbers(1, 1).await, [2]);
+    until("\"type\":\"connected\"").await;
+    other.publish("known", &json!(3)).await;
+    let events = until("\"offset\":3}").await;
+    let data = events.iter().filter(|line| line.starts_with("data:"));
+    assert_eq!(data.count(), 2, "{events:#?}");
 }

@@ -1,5 +1,6 @@
 //! A TCP proxy between one node and Redis, that does to their connection what networks do.
 
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::resp::Frame;
 
@@ -23,11 +25,11 @@ pub(crate) enum Traffic {
     Swallowed,
     /// What the node says passes; what Redis answers does not.
     Mute,
-    /// Each piece takes so long, either way.
+    /// Everything takes so much longer, either way.
     Slow(Duration),
     /// So many of a hundred publications do not reach the node; everything else does.
     Lossy(u64),
-    /// Nothing that is pushed reaches the node; answers do.
+    /// On the connections that there are, nothing that is pushed reaches the node; answers do. New ones are well.
     Deaf,
 }
 
@@ -87,7 +89,7 @@ impl Proxy {
 
 /// Carries one connection until either side ends it, or the proxy does.
 async fn carry(node: TcpStream, mut control: watch::Receiver<Control>, dropped: Arc<AtomicU64>) {
-    let target = loop {
+    let now = loop {
         let now = *control.borrow_and_update();
         match now.traffic {
             Traffic::Cut => return,
@@ -96,10 +98,10 @@ async fn carry(node: TcpStream, mut control: watch::Receiver<Control>, dropped: 
                     return;
                 }
             }
-            _ => break now.target,
+            _ => break now,
         }
     };
-    let Ok(redis) = TcpStream::connect(target).await else {
+    let Ok(redis) = TcpStream::connect(now.target).await else {
         return;
     };
     let _ = (node.set_nodelay(true), redis.set_nodelay(true));
@@ -109,16 +111,18 @@ async fn carry(node: TcpStream, mut control: watch::Receiver<Control>, dropped: 
         from: from_node,
         to: to_redis,
         control: control.clone(),
-        target,
+        target: now.target,
         is_down: false,
+        is_well: true,
         dropped: dropped.clone(),
     };
     let down = Pump {
         from: from_redis,
         to: to_node,
         control,
-        target,
+        target: now.target,
         is_down: true,
+        is_well: now.traffic == Traffic::Deaf,
         dropped,
     };
     tokio::select! {
@@ -134,12 +138,15 @@ struct Pump {
     control: watch::Receiver<Control>,
     target: SocketAddr,
     is_down: bool,
+    /// It was made while older ones brought nothing.
+    is_well: bool,
     dropped: Arc<AtomicU64>,
 }
 
 impl Pump {
     async fn run(mut self) {
         let mut buffer = Vec::with_capacity(64 * 1024);
+        let mut under_way: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
         loop {
             let Control { target, traffic } = *self.control.borrow_and_update();
             if traffic == Traffic::Cut || target != self.target {
@@ -153,6 +160,12 @@ impl Pump {
                 }
                 continue;
             }
+            let pause = match traffic {
+                Traffic::Slow(pause) => pause,
+                _ => Duration::ZERO,
+            };
+            let due = under_way.front().map(|(read_at, _)| *read_at + pause);
+            let has_any = due.is_some();
             tokio::select! {
                 biased;
                 changed = self.control.changed() => {
@@ -160,17 +173,18 @@ impl Pump {
                         return;
                     }
                 }
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if has_any => {
+                    let (_, out) = under_way.pop_front().unwrap_or((Instant::now(), Vec::new()));
+                    if self.to.write_all(&out).await.is_err() {
+                        return;
+                    }
+                }
                 read = self.from.read_buf(&mut buffer) => {
                     if !matches!(read, Ok(1..)) {
                         return;
                     }
-                    if let Traffic::Slow(pause) = traffic {
-                        tokio::time::sleep(pause).await;
-                    }
                     let out = self.take(&mut buffer, traffic);
-                    if self.to.write_all(&out).await.is_err() {
-                        return;
-                    }
+                    under_way.push_back((Instant::now(), out));
                 }
             }
         }
@@ -183,7 +197,7 @@ impl Pump {
         }
         let (mut out, mut at) = (Vec::with_capacity(buffer.len()), 0);
         while let Some((frame, length)) = Frame::read(&buffer[at..]) {
-            if is_lost(&frame, traffic) {
+            if !(self.is_well && traffic == Traffic::Deaf) && is_lost(&frame, traffic) {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
             } else {
                 out.extend_from_slice(&buffer[at..at + length]);
