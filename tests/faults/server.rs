@@ -29,13 +29,32 @@ async fn a_restart_with_its_data_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_with_older_data_is_told() {
     let mut fleet = Fleet::start("3b: Redis is killed and comes back with older data").await;
+    let (below, above, elsewhere) = (0..30, 30..60, 60..90);
+    fleet.send_away(below.clone(), true);
+    fleet.advance(2).await;
     let older = fleet.redis.data().with_extension("older");
     copy(&fleet.redis.data(), &older);
+    // Members of whom the older data knows nothing, in the place of some that are no more.
+    fleet.send_away(elsewhere.clone(), true);
     fleet.advance(5).await;
+    fleet.send_away(above.clone(), true);
+    fleet.send_away(elsewhere, false);
+    fleet.advance(3).await;
     kill(&mut fleet).await;
     copy(&older, &fleet.redis.data());
     fleet.redis.start_again();
+    // The numbering passes where those who are away were: of that only another epoch tells.
+    fleet.advance(20).await;
+    fleet.send_away(below.clone(), false);
+    fleet.send_away(above.clone(), false);
     fleet.back_to_normal().await;
+    let (recovered, told) = fleet.told_to(below);
+    assert!(recovered > 0 && told == 0, "below: {recovered}, {told}");
+    let (recovered, told) = fleet.told_to(above.clone());
+    assert!(
+        recovered == 0 && told >= above.len(),
+        "above: {recovered}, {told}"
+    );
     fleet.compare(Loss::InRedis).await;
 }
 

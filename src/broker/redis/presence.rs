@@ -2,9 +2,11 @@
 //!
 //! When a lease ends, another node takes the members away, and each leave is told once. Only Redis's clock counts. A node
 //! that finds out that it was given up goes on under a new name with all its members, so that nobody who still cleans up
-//! after the old name takes them away again.
+//! after the old name takes them away again. It does the same when Redis came back with other data: that may lack members
+//! who are here, and have others who left.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{
@@ -24,6 +26,8 @@ pub(super) struct Local {
     state: Mutex<State>,
     /// Joins and leaves that Redis did not confirm; they are told when it is back.
     unsaid: Mutex<Vec<(ChannelKey, ClientId)>>,
+    /// Whether Redis may hold other members of this node than those that it was told of.
+    is_doubtful: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -45,6 +49,15 @@ impl Default for State {
     }
 }
 
+/// What a node that begins anew has to say.
+pub(super) struct NewLife {
+    /// The name that it had.
+    pub(super) old: String,
+    pub(super) commands: Vec<Command>,
+    /// Who joins by these commands.
+    pub(super) joined: Vec<(ChannelKey, ClientId)>,
+}
+
 fn fresh_name() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
@@ -58,6 +71,16 @@ impl Local {
     pub(super) fn name(&self) -> (String, bool) {
         let state = lock(&self.state);
         (state.name.clone(), state.is_announced)
+    }
+
+    /// The data may be another than what this node wrote.
+    pub(super) fn doubt(&self) {
+        self.is_doubtful.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was said since this was asked last.
+    pub(super) fn take_doubt(&self) -> bool {
+        self.is_doubtful.swap(false, Ordering::Relaxed)
     }
 
     /// The name has a lease now.
@@ -115,18 +138,34 @@ impl Inner {
             .word(keys::tag(channel))
     }
 
-    /// Everything that makes the members of this node present again, under a new name. Answers the old one.
-    pub(super) fn begin_anew(&self) -> (String, Vec<Command>) {
+    /// Everything that makes the members of this node present again, under a new name.
+    pub(super) fn begin_anew(&self) -> NewLife {
         let mut state = lock(&self.presence.state);
         let old = std::mem::replace(&mut state.name, fresh_name());
         state.is_announced = false;
-        let mut commands = Vec::new();
+        let (mut commands, mut joined) = (Vec::new(), Vec::new());
         for (channel, members) in &state.members {
             commands.push(self.note_channel(&state.name, channel));
-            let members = members.values();
-            commands.extend(members.map(|member| self.join_command(&state.name, channel, member)));
+            for member in members.values() {
+                commands.push(self.join_command(&state.name, channel, member));
+                joined.push((channel.clone(), member.client));
+            }
         }
-        (old, commands)
+        NewLife {
+            old,
+            commands,
+            joined,
+        }
+    }
+
+    /// Of those who joined again some may have left before it was said: they leave once more.
+    pub(super) fn note_who_left(&self, mut joined: Vec<(ChannelKey, ClientId)>) {
+        let state = lock(&self.presence.state);
+        joined.retain(|(channel, client)| {
+            let members = state.members.get(channel);
+            !members.is_some_and(|members| members.contains_key(client))
+        });
+        lock(&self.presence.unsaid).extend(joined);
     }
 
     /// Nobody knows which members of this node are present: each is said again.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use super::ledger::{Ledger, Position};
 use super::{event_stream, websocket};
@@ -59,9 +60,12 @@ pub(crate) struct Client {
     pub(super) watches: bool,
     /// Clients whose leave this one was told of on the present connection.
     left: Mutex<HashSet<String>>,
+    /// Those whose leave it was told of again.
+    pub(crate) left_twice: Mutex<Vec<String>>,
     pub(crate) is_connected: AtomicBool,
     pub(crate) sessions: AtomicU64,
     codes: Mutex<Vec<u16>>,
+    away: watch::Sender<bool>,
     /// Of an event stream: the last id that came.
     last_id: Mutex<Option<String>>,
 }
@@ -75,9 +79,11 @@ impl Client {
             ledgers,
             watches,
             left: Mutex::default(),
+            left_twice: Mutex::default(),
             is_connected: AtomicBool::new(false),
             sessions: AtomicU64::new(0),
             codes: Mutex::default(),
+            away: watch::Sender::new(false),
             last_id: Mutex::default(),
         }
     }
@@ -103,24 +109,41 @@ impl Client {
         self.ledger(channel).cursor.clone()
     }
 
+    /// Ends its connection and does not come back before it is told so.
+    pub(crate) fn go_away(&self, is_away: bool) {
+        self.away.send_replace(is_away);
+    }
+
+    pub(crate) fn is_away(&self) -> bool {
+        *self.away.borrow()
+    }
+
     /// Lives for as long as its task. The first connection is to the node of this number.
     pub(crate) async fn live(self: Arc<Self>, gateways: Arc<Gateways>, first: usize) {
-        let mut address = gateways.nth(first);
+        let (mut address, mut away) = (gateways.nth(first), self.away.subscribe());
         loop {
-            self.left.lock().expect("no panic").clear();
-            if let Ok(Ok(stream)) =
-                tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await
-            {
-                let code = match self.door {
-                    Door::WebSocket => websocket::session(&self, stream).await,
-                    Door::EventStream => event_stream::session(&self, stream).await,
-                };
-                self.codes.lock().expect("no panic").extend(code);
+            tokio::select! {
+                code = self.session(address) => {
+                    self.codes.lock().expect("no panic").extend(code);
+                }
+                gone = away.wait_for(|is_away| *is_away) => drop(gone),
             }
             self.is_connected.store(false, Ordering::Relaxed);
+            let back = away.wait_for(|is_away| !is_away).await;
+            drop(back);
             let pause = rand::random_range(20..PAUSE_MAX_MS);
             tokio::time::sleep(Duration::from_millis(pause)).await;
             address = gateways.any();
+        }
+    }
+
+    async fn session(&self, address: SocketAddr) -> Ended {
+        self.left.lock().expect("no panic").clear();
+        let stream = tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await;
+        let stream = stream.ok()?.ok()?;
+        match self.door {
+            Door::WebSocket => websocket::session(self, stream).await,
+            Door::EventStream => event_stream::session(self, stream).await,
         }
     }
 
@@ -150,7 +173,7 @@ impl Client {
     pub(super) fn leave(&self, message: &Value) {
         let who = format!("{} {}", message["channel"], message["client"]);
         if !self.left.lock().expect("no panic").insert(who.clone()) {
-            self.ledger(0).faults.push(format!("left twice: {who}"));
+            self.left_twice.lock().expect("no panic").push(who);
         }
     }
 }

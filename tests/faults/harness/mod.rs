@@ -15,6 +15,7 @@ mod verdict;
 mod websocket;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -192,6 +193,23 @@ impl Fleet {
         self.clients.iter().filter(connected).count()
     }
 
+    /// Sends these clients away, or brings them back.
+    pub(crate) fn send_away(&self, clients: Range<usize>, is_away: bool) {
+        for client in &self.clients[clients] {
+            client.go_away(is_away);
+        }
+    }
+
+    /// How often these clients came back and were told that nothing is missing, and how often that something is.
+    pub(crate) fn told_to(&self, clients: Range<usize>) -> (u64, usize) {
+        let ledgers = self.clients[clients]
+            .iter()
+            .flat_map(|client| (0..client.channels.len()).map(|channel| client.ledger(channel)));
+        ledgers.fold((0, 0), |(recovered, told), ledger| {
+            (recovered + ledger.recovered, told + ledger.told())
+        })
+    }
+
     /// How many connections were begun in all.
     pub(crate) fn sessions(&self) -> u64 {
         let sessions = self.clients.iter().map(|client| &client.sessions);
@@ -228,7 +246,7 @@ impl Fleet {
             .collect()
     }
 
-    /// Whether every client has a number that its publisher began after these, and `count - 1` more.
+    /// Whether every client that is not away has a number that its publisher began after these, and `count - 1` more.
     pub(crate) fn have(&self, numbers: &[u64], count: u64) -> bool {
         self.publishers
             .iter()
@@ -237,6 +255,7 @@ impl Fleet {
                 let wanted = publisher.first_after(number + count - 1);
                 wanted.is_some_and(|wanted| {
                     self.subscribers(&publisher.channel)
+                        .filter(|(client, _)| !client.is_away())
                         .all(|(client, channel)| client.ledger(channel).number >= wanted)
                 })
             })

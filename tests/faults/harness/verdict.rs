@@ -272,6 +272,13 @@ impl Fleet {
         );
     }
 
+    fn left_twice(&self) -> u64 {
+        let clients = self.clients.iter();
+        clients
+            .map(|client| client.left_twice.lock().expect("no panic").len() as u64)
+            .sum()
+    }
+
     fn judge(&self, verdict: &Verdict, loss: Loss) {
         let mut wrong: Vec<String> = verdict.faults.iter().take(20).cloned().collect();
         let mut must_be = |what: &str, found: u64, is_fine: bool| {
@@ -307,6 +314,9 @@ impl Fleet {
             must_be("told of a loss (somebody should be)", told, told > 0);
         } else {
             must_be("lost by Redis", lost_by_redis, lost_by_redis == 0);
+            // Of what Redis forgot it is told again.
+            let left_twice = self.left_twice();
+            must_be("leaves told twice", left_twice, left_twice == 0);
         }
         if loss == Loss::None {
             let silent = verdict.silent;
