@@ -14,6 +14,7 @@ mod support;
 #[path = "../redis_server/mod.rs"]
 mod redis_server;
 
+#[allow(dead_code, reason = "`tests/chaos` uses the rest")]
 mod harness;
 
 mod network;

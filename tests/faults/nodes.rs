@@ -1,8 +1,13 @@
 //! Nodes that end, and nodes that have more to do than they can.
 
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
+use serde_json::json;
+
 use crate::harness::{Fleet, Loss, Setup};
+use crate::support::Hub;
+use crate::support::ws::Socket;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_node_loses_nothing() {
@@ -71,4 +76,46 @@ async fn two_thousand_clients_come_back_at_once() {
     fleet.back_to_normal().await;
     fleet.compare(Loss::None).await;
     assert!(fleet.sessions() - before >= 2000, "{}", fleet.sessions());
+}
+
+/// Where Debian has the library that gives a process another clock.
+fn libfaketime() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").expect("a directory");
+    let mut libraries = folders
+        .flatten()
+        .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
+        .filter(|library| library.exists());
+    libraries
+        .next()
+        .expect("libfaketime is installed: tests/run does that")
+}
+
+/// What a node takes for the time, in seconds.
+async fn clock(node: &Hub) -> f64 {
+    let mut socket = Socket::open(node).await;
+    let pong = socket.ask(&json!({"type": "ping"})).await;
+    pong["timestamp"].as_f64().expect("a time")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clocks_that_differ_by_an_hour_lose_nothing() {
+    let library: &str = libfaketime().display().to_string().leak();
+    let setup = Setup {
+        first: Box::leak(Box::new([
+            ("LD_PRELOAD", library),
+            ("FAKETIME", "+1h"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ])),
+        ..Setup::default()
+    };
+    let mut fleet = Fleet::with("10: two nodes' clocks differ by an hour", setup).await;
+    let [one, other] = [clock(fleet.node_at(0)).await, clock(fleet.node_at(1)).await];
+    assert!((one - other - 3600.0).abs() < 60.0, "{one} {other}");
+    // Leases, retention and idempotency go by Redis's clock: nobody counts as dead who is not, and who is dead leaves.
+    fleet.kill(1);
+    fleet.back_to_normal().await;
+    fleet.compare(Loss::None).await;
+    let answer = fleet.node_at(2).get("/hub/nodes").await.json();
+    let nodes = answer["nodes"].as_array().map(Vec::len);
+    assert_eq!(nodes, Some(2), "{answer}");
 }

@@ -182,6 +182,11 @@ impl Fleet {
         self.gateways.set(self.alive().map(Hub::address).collect());
     }
 
+    /// A node that was not ended.
+    pub(crate) fn node_at(&self, index: usize) -> &Hub {
+        self.nodes[index].as_ref().expect("it lives")
+    }
+
     /// The nodes that were not ended.
     pub(crate) fn alive(&self) -> impl Iterator<Item = &Hub> {
         self.nodes.iter().flatten()
