@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use serde_json::json;
 
 use crate::harness::{Fleet, Loss, Setup};
-use crate::support::Hub;
 use crate::support::ws::Socket;
+use crate::support::{Hub, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_node_loses_nothing() {
@@ -115,7 +115,9 @@ async fn clocks_that_differ_by_an_hour_lose_nothing() {
     fleet.kill(1);
     fleet.back_to_normal().await;
     fleet.compare(Loss::None).await;
-    let answer = fleet.node_at(2).get("/hub/nodes").await.json();
-    let nodes = answer["nodes"].as_array().map(Vec::len);
-    assert_eq!(nodes, Some(2), "{answer}");
+    eventually("two nodes are known", async || {
+        let answer = fleet.node_at(2).get("/hub/nodes").await.json();
+        (answer["nodes"].as_array().map(Vec::len) == Some(2)).then_some(())
+    })
+    .await;
 }

@@ -170,7 +170,7 @@ async fn publish(gateway: SocketAddr, body: &Value) -> (Vec<Outcome>, bool) {
     }
 }
 
-/// The same with several at once.
+/// The same with several at once: an outcome for each, or one for all when none was begun or nobody knows.
 async fn publish_batch(gateway: SocketAddr, all: Vec<Value>) -> (Vec<Outcome>, bool) {
     let body = json!({"publications": all});
     match tokio::time::timeout(PATIENCE, post(gateway, "/hub/batch", &body)).await {
@@ -178,6 +178,7 @@ async fn publish_batch(gateway: SocketAddr, all: Vec<Value>) -> (Vec<Outcome>, b
         Ok(None) => (vec![Outcome::Broken], false),
         Ok(Some((status, answer))) => match answer["results"].as_array() {
             Some(results) => (results.iter().map(Outcome::of).collect(), true),
+            None if status == 503 => (vec![Outcome::of(&answer)], true),
             None => (vec![Outcome::Odd(format!("{status} {answer}"))], true),
         },
     }
