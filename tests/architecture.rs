@@ -92,7 +92,7 @@ const RULES: Rules = Rules {
         ("dashmap", &["relay"]),
         ("form_urlencoded", &["transport"]),
         ("fred", &["redis"]),
-        ("futures_util", &["cli", "admin"]),
+        ("futures_util", &["cli", "admin", "redis"]),
         ("hashbrown", &["transport", "hub", "broker"]),
         ("http", &["*"]),
         ("http_body_util", &["cli", "api"]),

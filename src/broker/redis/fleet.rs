@@ -27,46 +27,16 @@ impl Inner {
         channels: Vec<ActiveChannel>,
     ) -> Result<(), BrokerError> {
         let (name, is_announced) = self.presence.name();
-        let is_doubtful = self.presence.take_doubt();
-        if is_doubtful || !self.renew_lease(&name, is_announced, node).await? {
+        if self.presence.take_doubt() || !self.renew_lease(&name, is_announced, node).await? {
             tracing::warn!(
-                "the fleet gave this node up, or redis may have; it joins again with its members"
+                "the fleet or redis may have forgotten members of this node; they join again"
             );
-            if let Err(error) = self.join_again(node).await {
-                self.presence.doubt();
-                return Err(error);
-            }
+            lock(&self.told).clear();
+            self.begin_anew();
+            let (name, _) = self.presence.name();
+            self.renew_lease(&name, false, node).await?;
         }
         self.tell_counts(channels).await
-    }
-
-    /// Goes on under a new name with all members, and takes away what is still under the old one: members that Redis,
-    /// with data from before they left, takes for present.
-    async fn join_again(&self, node: &NodeInfo) -> Result<(), BrokerError> {
-        lock(&self.told).clear();
-        let life = self.begin_anew();
-        let (name, _) = self.presence.name();
-        self.renew_lease(&name, false, node).await?;
-        if let Err(error) = self.call_in_parts(life.commands).await {
-            self.note_all_unsaid();
-            return Err(error);
-        }
-        self.note_who_left(life.joined);
-        self.take_away(&life.old, true).await
-    }
-
-    /// Takes away all members of a node, then forgets it, when it says so itself or its lease ended.
-    pub(super) async fn take_away(&self, node: &str, is_own: bool) -> Result<(), BrokerError> {
-        let members = Command::new("SMEMBERS").word(self.keys.channels_of(node));
-        let tags = self.redis.call_one(members).await.map_err(broker_error)?;
-        let tags = tags.into_array();
-        let channels = tags.iter().filter_map(Value::as_string);
-        let channels = channels.filter_map(|tag| keys::channel_of(&tag));
-        let commands = channels.map(|channel| self.leave_command(&channel, node, None));
-        self.call_in_parts(commands.collect()).await?;
-        let forget = self.forget(node).number(u64::from(is_own));
-        self.redis.call_one(forget).await.map_err(broker_error)?;
-        Ok(())
     }
 
     /// Answers whether the node is still one of the fleet.
