@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Fleet, Loss, address};
+use crate::harness::{Fleet, Loss, Setup, address, follow};
 use crate::redis_server::{RedisServer, copy};
 
 /// Kills Redis under load and waits until publishers know.
@@ -71,16 +71,7 @@ async fn an_empty_restart_is_told() {
 /// A replica that was cut off from its master a while ago.
 async fn replica_left_behind(fleet: &Fleet) -> RedisServer {
     let replica = RedisServer::start();
-    let master = address(&fleet.redis);
-    let (host, port) = (master.ip().to_string(), master.port().to_string());
-    replica.ask(&["REPLICAOF", &host, &port]);
-    fleet
-        .until("the replica follows", |_| {
-            replica
-                .ask(&["INFO", "replication"])
-                .contains("master_link_status:up")
-        })
-        .await;
+    follow(&replica, &fleet.redis).await;
     fleet.advance(3).await;
     // It looks for its master where nobody is.
     replica.ask(&["CONFIG", "SET", "repl-timeout", "3600"]);
@@ -100,6 +91,55 @@ async fn a_failover_to_a_replica_left_behind_is_told() {
     }
     fleet.redis = replica;
     fleet.back_to_normal().await;
+    fleet.compare(Loss::InRedis).await;
+}
+
+/// How far a server has come with what is replicated.
+fn replicated(server: &RedisServer, field: &str) -> Option<u64> {
+    let info = server.ask(&["INFO", "replication"]);
+    let mut lines = info.lines();
+    let line = lines.find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line?.trim().parse().ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_by_a_sentinel_is_told() {
+    let setup = Setup {
+        has_sentinel: true,
+        ..Setup::default()
+    };
+    let mut fleet = Fleet::with("4: a Sentinel promotes a replica left behind", setup).await;
+    let (below, above) = (0..30, 30..60);
+    fleet.send_away(below.clone(), true);
+    fleet.advance(2).await;
+    // What those who left have seen is with the replica.
+    let sent = replicated(&fleet.redis, "master_repl_offset").expect("a number");
+    let has_all = |fleet: &Fleet| {
+        let replica = fleet.standby.as_ref().map(|standby| &standby.replica);
+        replica.and_then(|replica| replicated(replica, "slave_repl_offset")) >= Some(sent)
+    };
+    fleet.until("the replica has that", has_all).await;
+    // The master no longer lets the replica follow, which is what a broken network between the two looks like.
+    fleet
+        .redis
+        .ask(&["ACL", "SETUSER", "default", "-psync", "-sync"]);
+    fleet.redis.ask(&["CLIENT", "KILL", "TYPE", "replica"]);
+    fleet.advance(5).await;
+    fleet.send_away(above.clone(), true);
+    fleet.advance(3).await;
+    kill(&mut fleet).await;
+    fleet.advance(20).await;
+    fleet.send_away(below.clone(), false);
+    fleet.send_away(above.clone(), false);
+    fleet.redis = fleet.standby.take().expect("a replica").replica;
+    fleet.back_to_normal().await;
+    let (recovered, told) = fleet.told_to(below);
+    assert!(recovered > 0 && told == 0, "below: {recovered}, {told}");
+    let (recovered, told) = fleet.told_to(above.clone());
+    assert!(
+        recovered == 0 && told >= above.len(),
+        "above: {recovered}, {told}"
+    );
     fleet.compare(Loss::InRedis).await;
 }
 

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::redis_server::RedisServer;
-use crate::support::{Hub, hub_with};
+use crate::support::{Hub, eventually, hub_with};
 use client::{Client, Door, Gateways};
 use proxy::Proxy;
 use publisher::{Publisher, Told};
@@ -70,6 +70,8 @@ pub(crate) struct Setup {
     pub(crate) variables: &'static [(&'static str, &'static str)],
     /// Variables of the first node alone.
     pub(crate) first: &'static [(&'static str, &'static str)],
+    /// Whether there is a replica, and a Sentinel that nodes ask for the master; then there are no proxies between.
+    pub(crate) has_sentinel: bool,
 }
 
 impl Default for Setup {
@@ -78,8 +80,47 @@ impl Default for Setup {
             clients: 240,
             variables: &[],
             first: &[],
+            has_sentinel: false,
         }
     }
+}
+
+/// Who takes over when the master dies.
+pub(crate) struct Standby {
+    pub(crate) replica: RedisServer,
+    sentinel: RedisServer,
+}
+
+impl Standby {
+    async fn start(master: &RedisServer) -> Self {
+        let replica = RedisServer::start();
+        follow(&replica, master).await;
+        let sentinel = RedisServer::start_sentinel(master);
+        let port = address(&replica).port().to_string();
+        eventually("the Sentinel knows the replica", async || {
+            let known = sentinel.ask(&["SENTINEL", "REPLICAS", "hub"]);
+            known.contains(&port).then_some(())
+        })
+        .await;
+        Self { replica, sentinel }
+    }
+
+    fn url(&self) -> String {
+        let sentinel = address(&self.sentinel);
+        format!("redis-sentinel://{sentinel}?sentinelServiceName=hub")
+    }
+}
+
+/// Makes a server the replica of another, and waits until it has everything.
+pub(crate) async fn follow(replica: &RedisServer, master: &RedisServer) {
+    let address = address(master);
+    let (host, port) = (address.ip().to_string(), address.port().to_string());
+    replica.ask(&["REPLICAOF", &host, &port]);
+    eventually("the replica follows", async || {
+        let info = replica.ask(&["INFO", "replication"]);
+        info.contains("master_link_status:up").then_some(())
+    })
+    .await;
 }
 
 /// A running fleet with its load.
@@ -87,6 +128,7 @@ pub(crate) struct Fleet {
     name: &'static str,
     setup: Setup,
     pub(crate) redis: RedisServer,
+    pub(crate) standby: Option<Standby>,
     pub(crate) proxies: Vec<Proxy>,
     pub(crate) nodes: Vec<Option<Hub>>,
     gateways: Arc<Gateways>,
@@ -110,6 +152,10 @@ impl Fleet {
         let mut fleet = Self {
             name,
             setup,
+            standby: match setup.has_sentinel {
+                true => Some(Standby::start(&redis).await),
+                false => None,
+            },
             redis,
             proxies: Vec::new(),
             nodes: Vec::new(),
@@ -151,7 +197,11 @@ impl Fleet {
 
     /// The node of this number, begun now.
     async fn node(&self, index: usize) -> Hub {
-        let (url, id) = (self.proxies[index].url(), format!("node-{index}"));
+        let url = match &self.standby {
+            Some(standby) => standby.url(),
+            None => self.proxies[index].url(),
+        };
+        let id = format!("node-{index}");
         let mut variables = vec![
             ("REDIS_URL", url.as_str()),
             ("NODE_ID", id.as_str()),
