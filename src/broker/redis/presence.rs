@@ -41,7 +41,7 @@ pub(super) struct Local {
 struct State {
     /// This life of the node, or the part of it since its lease was lost: 32 hexadecimal digits.
     name: String,
-    /// Whether that name was announced, so that its lease must be there.
+    /// Whether that name was announced, or somebody is present under it, so that its lease must be there.
     is_announced: bool,
     members: Members,
 }
@@ -129,12 +129,14 @@ impl Inner {
 
     /// Says of a channel that a node has members there, so that whoever cleans up after it knows, and that the node has a
     /// lease, so that somebody will.
-    fn note_channel(&self, name: &str, channel: &ChannelKey) -> Command {
-        let channels = self.keys.channels_of(name);
-        Command::script(&scripts::NOTE, &[&self.keys.leases(), &channels])
-            .word(name.to_owned())
+    fn note_channel(&self, state: &State, channel: &ChannelKey) -> Command {
+        let (leases, infos) = (self.keys.leases(), self.keys.infos());
+        let channels = self.keys.channels_of(&state.name);
+        Command::script(&scripts::NOTE, &[&leases, &channels, &infos])
+            .word(state.name.clone())
             .number(millis(LEASE))
             .word(keys::tag(channel))
+            .number(u64::from(state.is_announced))
     }
 
     /// Takes a new name, under which all members of this node are said again. Whoever cleans up after the old one takes
@@ -150,13 +152,11 @@ impl Inner {
         self.presence.outbox.add_all(members);
     }
 
-    /// Takes all members of this node away; its name is to be forgotten with them.
-    pub(super) fn leave_all(&self) -> (String, Vec<Command>) {
+    /// Nobody is present here any more. Answers the name under which Redis is to take them away.
+    pub(super) fn leave_all(&self) -> String {
         let mut state = lock(&self.presence.state);
-        let members = std::mem::take(&mut state.members);
-        let channels = members.keys();
-        let commands = channels.map(|channel| self.leave_command(channel, &state.name, &[]));
-        (state.name.clone(), commands.collect())
+        state.members.clear();
+        state.name.clone()
     }
 
     /// A connection of this node is present.
@@ -191,7 +191,7 @@ impl Inner {
     pub(super) async fn say_presence(self: Arc<Self>) {
         loop {
             let mut batch = self.presence.outbox.next().await;
-            let (commands, said) = self.presence_commands(&batch);
+            let (name, commands, said) = self.presence_commands(&batch);
             let answers = self.redis.call(commands).await;
             let mut failed = Vec::new();
             for (answer, clients) in answers.into_iter().zip(said) {
@@ -203,7 +203,12 @@ impl Inner {
                     }
                 }
             }
-            if !failed.is_empty() {
+            if failed.is_empty() {
+                // From now on there is something to lose with the lease.
+                if let Some(name) = name {
+                    self.presence.announced(&name);
+                }
+            } else {
                 self.presence.outbox.add_all(failed.into_iter());
                 tokio::time::sleep(AGAIN_AFTER).await;
             }
@@ -211,7 +216,11 @@ impl Inner {
     }
 
     /// What makes true in Redis what is true here, of each client of a batch; and of each command, whom it is about.
-    fn presence_commands(&self, batch: &[Entry]) -> (Vec<Command>, Vec<Vec<usize>>) {
+    /// Before them the name under which some are present then, if any are.
+    fn presence_commands(
+        &self,
+        batch: &[Entry],
+    ) -> (Option<String>, Vec<Command>, Vec<Vec<usize>>) {
         let state = lock(&self.presence.state);
         let mut by_channel: HashMap<&ChannelKey, (Vec<usize>, Vec<usize>)> = HashMap::new();
         for (at, ((channel, client), _)) in batch.iter().enumerate() {
@@ -223,10 +232,11 @@ impl Inner {
             }
         }
         let (mut commands, mut said) = (Vec::new(), Vec::new());
+        let is_anyone_joining = by_channel.values().any(|(joining, _)| !joining.is_empty());
         for (channel, (joining, leaving)) in by_channel {
             let members = state.members.get(channel);
             if !joining.is_empty() {
-                commands.push(self.note_channel(&state.name, channel));
+                commands.push(self.note_channel(&state, channel));
                 // Without it nobody would clean up after them.
                 said.push(joining.clone());
             }
@@ -249,6 +259,7 @@ impl Inner {
                 said.push(Vec::new());
             }
         }
-        (commands, said)
+        let name = is_anyone_joining.then(|| state.name.clone());
+        (name, commands, said)
     }
 }
