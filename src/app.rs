@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::DefaultBodyLimit;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -22,6 +22,7 @@ use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, NodeInfo};
 use crate::client::Rules;
 use crate::config::Settings;
+use crate::http1::{Exchange, RequestHead};
 use crate::model::{ConnectionPermit, DrainSignal, Moment, Namespaces};
 use crate::proxy::{self, Proxy};
 use crate::relay::{Inbox, InboxLimits, Relay};
@@ -54,9 +55,11 @@ pub fn serve(
     };
     let router = node.router(exporter.clone(), drain);
     node.clone().begin_upkeep(exporter);
-    let context = node.context.clone();
-    let make_worker =
-        move |index| TransportWorker(Rc::new(transport::Worker::new(context.clone(), index)));
+    let (context, proxy) = (node.context.clone(), node.proxy.clone());
+    let make_worker = move |index| NodeWorker {
+        hub: Rc::new(transport::Worker::new(context.clone(), index)),
+        proxy: proxy.clone(),
+    };
     let outcome = server::run(&node.settings.server, router, make_worker, hooks);
     node.withdraw();
     outcome
@@ -103,7 +106,13 @@ impl Node {
         let intakes = (0..workers)
             .map(|_| Arc::new(Intake::new(capacity)))
             .collect();
-        let proxy = Proxy::new(&settings.proxy, context.verifier.clone());
+        let is_too_large: Arc<AtomicBool> = Arc::default();
+        let pressure = pressure(
+            &context,
+            settings.admin.loop_delay_max,
+            is_too_large.clone(),
+        );
+        let proxy = Proxy::new(&settings.proxy, context.verifier.clone(), pressure);
         Ok(Self {
             settings,
             started,
@@ -112,7 +121,7 @@ impl Node {
             context,
             intakes,
             proxy: Arc::new(proxy),
-            is_too_large: Arc::default(),
+            is_too_large,
         })
     }
 
@@ -124,7 +133,11 @@ impl Node {
             namespaces: context.rules.namespaces.clone(),
             verifier: context.verifier.clone(),
             intakes: self.intakes.clone(),
-            pressure: self.pressure(),
+            pressure: Pressure::new(pressure(
+                context,
+                self.settings.admin.loop_delay_max,
+                self.is_too_large.clone(),
+            )),
         };
         let verifier = context.verifier.clone();
         let guard = move |headers: &HeaderMap| {
@@ -159,34 +172,13 @@ impl Node {
             config: self.settings.admin.clone(),
             guard: Arc::new(admin_guard),
         };
-        let proxy = self.proxy.clone();
-        // As the fallback: a route with a wildcard would cost each request two allocations for what it caught.
-        let fallback = move |request: Request| {
-            let proxy = proxy.clone();
-            async move {
-                match Proxy::takes(request.uri().path()) {
-                    true => proxy.serve(request).await,
-                    false => crate::admin::not_found(request).await,
-                }
-            }
-        };
         Router::new()
             .merge(transport::router(doors))
             .merge(crate::api::router(api))
             .merge(crate::admin::router(admin))
-            .fallback(fallback)
+            .fallback(crate::admin::not_found)
             // The server bounds bodies itself, with an error of its own.
             .layer(DefaultBodyLimit::disable())
-    }
-
-    /// What keeps new clients out: a worker that is late, or too much memory.
-    fn pressure(&self) -> Pressure {
-        let levels = self.context.levels.clone();
-        let delay_max = self.settings.admin.loop_delay_max;
-        let is_too_large = self.is_too_large.clone();
-        Pressure::new(move || {
-            is_too_large.load(Relaxed) || levels.iter().any(|level| level.loop_delay() > delay_max)
-        })
     }
 
     /// Gives memory back, looks at what is held and folds histograms, once a second, for as long as the process lives.
@@ -252,6 +244,16 @@ impl Node {
             uptime_seconds: self.started.elapsed().as_secs(),
         }
     }
+}
+
+/// What keeps new clients out: a worker that is late, or too much memory.
+fn pressure(
+    context: &Context,
+    delay_max: Duration,
+    is_too_large: Arc<AtomicBool>,
+) -> impl Fn() -> bool + Send + Sync + 'static {
+    let levels = context.levels.clone();
+    move || is_too_large.load(Relaxed) || levels.iter().any(|level| level.loop_delay() > delay_max)
 }
 
 /// A broker, and the same again when it is the embedded one.
@@ -347,14 +349,14 @@ impl Source for NodeSource {
 
 /// An upstream as the admin room shows it.
 fn shown(service: &str, upstream: proxy::UpstreamStats) -> Upstream {
-    let [http, sse] = upstream.inflight.map(|count| count as u64);
+    let [http, sse, ws] = upstream.inflight.map(|count| count as u64);
     Upstream {
         service: service.to_owned(),
         url: upstream.url,
         open_for: upstream.open_for_millis.map(Duration::from_millis),
         http,
         sse,
-        ws: 0,
+        ws,
         requests: upstream.requests,
         errors: upstream.errors,
         rate: upstream.rate,
@@ -364,11 +366,18 @@ fn shown(service: &str, upstream: proxy::UpstreamStats) -> Upstream {
     }
 }
 
-/// Joins the server, which knows no sockets' use, to the transport, which knows no server.
-struct TransportWorker(Rc<transport::Worker>);
+/// Joins the server, which knows no sockets' use, to transport and proxy, which know no server.
+struct NodeWorker {
+    hub: Rc<transport::Worker>,
+    proxy: Arc<Proxy>,
+}
 
-impl Worker for TransportWorker {
+impl Worker for NodeWorker {
     type Slot = Slot;
+
+    fn take(&self, head: &RequestHead<'_>, peer: SocketAddr) -> Option<Box<dyn Exchange>> {
+        self.proxy.take(head, peer)
+    }
 
     fn adopt(
         &self,
@@ -377,11 +386,11 @@ impl Worker for TransportWorker {
         slot: Slot,
         permit: ConnectionPermit,
     ) {
-        self.0.adopt(socket, read, &slot, permit);
+        self.hub.adopt(socket, read, &slot, permit);
     }
 
     fn run(self: Rc<Self>, drain: DrainSignal) -> impl Future<Output = ()> + 'static {
-        self.0.clone().run(drain)
+        self.hub.clone().run(drain)
     }
 }
 

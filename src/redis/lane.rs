@@ -4,14 +4,15 @@
 //! server needs for a publication. So calls put their commands into a queue, and one task takes all that is there, in
 //! the order of the calls. While it works the next ones gather: the busier, the larger the pipelines.
 
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use fred::clients::Client;
 use fred::interfaces::ClientLike as _;
 use fred::types::{ClusterHash, CustomCommand, Value};
-use futures_util::poll;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -102,12 +103,12 @@ async fn send(client: &Client, calls: Vec<Call>) {
         .map(Command::words);
     let mut answers = Box::pin(pipeline(client.clone(), first.collect()));
     // The first poll hands the commands over: the order of the polls is that of the wire.
-    let ready = poll!(&mut answers);
+    let ready = poll_fn(|context| Poll::Ready(answers.as_mut().poll(context))).await;
     let client = client.clone();
     tokio::spawn(async move {
         let answers = match ready {
-            std::task::Poll::Ready(answers) => answers,
-            std::task::Poll::Pending => answers.await,
+            Poll::Ready(answers) => answers,
+            Poll::Pending => answers.await,
         };
         tell(&client, calls, answers, deadline).await;
     });
