@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::harness::{Fleet, Loss, Setup, address, follow};
+use crate::harness::standby::follow;
+use crate::harness::{Fleet, Loss, Setup, address};
 use crate::redis_server::{RedisServer, copy};
 
 /// Kills Redis under load and waits until publishers know.

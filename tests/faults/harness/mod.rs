@@ -8,9 +8,11 @@
 pub(crate) mod client;
 mod event_stream;
 pub(crate) mod ledger;
+mod load;
 pub(crate) mod proxy;
 pub(crate) mod publisher;
 mod resp;
+pub(crate) mod standby;
 mod verdict;
 mod websocket;
 
@@ -23,10 +25,12 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::redis_server::RedisServer;
-use crate::support::{Hub, eventually, hub_with};
+use crate::support::{Hub, hub_with};
 use client::{Client, Door, Gateways};
+use load::{NAMESPACES, channels, clients};
 use proxy::Proxy;
 use publisher::{Publisher, Told};
+use standby::Standby;
 pub(crate) use verdict::Loss;
 
 /// How many nodes a fleet has.
@@ -41,26 +45,6 @@ const PRESENT_WITHIN: Duration = Duration::from_secs(25);
 
 /// Longer than anything else here should take.
 const DEADLINE: Duration = Duration::from_secs(30);
-
-/// Nothing that is published in a run goes out of retention.
-const NAMESPACES: &str = r#"
-[namespaces.kept]
-history = { size = 100000, ttl = "1h" }
-presence = false
-
-[namespaces.room]
-history = { size = 100000, ttl = "1h" }
-presence = true
-join_leave = true
-
-[namespaces.live]
-history = { size = 0 }
-presence = false
-"#;
-
-const KEPT: usize = 8;
-const ROOMS: usize = 4;
-const LIVE: usize = 2;
 
 /// What a fleet is made of.
 #[derive(Debug, Clone, Copy)]
@@ -83,44 +67,6 @@ impl Default for Setup {
             has_sentinel: false,
         }
     }
-}
-
-/// Who takes over when the master dies.
-pub(crate) struct Standby {
-    pub(crate) replica: RedisServer,
-    sentinel: RedisServer,
-}
-
-impl Standby {
-    async fn start(master: &RedisServer) -> Self {
-        let replica = RedisServer::start();
-        follow(&replica, master).await;
-        let sentinel = RedisServer::start_sentinel(master);
-        let port = address(&replica).port().to_string();
-        eventually("the Sentinel knows the replica", async || {
-            let known = sentinel.ask(&["SENTINEL", "REPLICAS", "hub"]);
-            known.contains(&port).then_some(())
-        })
-        .await;
-        Self { replica, sentinel }
-    }
-
-    fn url(&self) -> String {
-        let sentinel = address(&self.sentinel);
-        format!("redis-sentinel://{sentinel}?sentinelServiceName=hub")
-    }
-}
-
-/// Makes a server the replica of another, and waits until it has everything.
-pub(crate) async fn follow(replica: &RedisServer, master: &RedisServer) {
-    let address = address(master);
-    let (host, port) = (address.ip().to_string(), address.port().to_string());
-    replica.ask(&["REPLICAOF", &host, &port]);
-    eventually("the replica follows", async || {
-        let info = replica.ask(&["INFO", "replication"]);
-        info.contains("master_link_status:up").then_some(())
-    })
-    .await;
 }
 
 /// A running fleet with its load.
@@ -397,35 +343,6 @@ pub(crate) fn address(redis: &RedisServer) -> SocketAddr {
     let url = redis.url();
     let (_, port) = url.rsplit_once(':').expect("a port");
     (Ipv4Addr::LOCALHOST, port.parse().expect("a port")).into()
-}
-
-fn channels() -> impl Iterator<Item = String> {
-    let names =
-        |name: &'static str, count| (0..count).map(move |number| format!("{name}:{number}"));
-    names("kept", KEPT)
-        .chain(names("room", ROOMS))
-        .chain(names("live", LIVE))
-}
-
-/// Half of them over each door; half of each with several channels.
-fn clients(count: usize) -> Vec<Arc<Client>> {
-    let client = |index: usize| {
-        let door = match index % 2 {
-            0 => Door::WebSocket,
-            _ => Door::EventStream,
-        };
-        let number = index / 2;
-        let mut channels = vec![format!("kept:{}", number % KEPT)];
-        if number % 2 == 0 {
-            channels.push(format!("room:{}", number / 2 % ROOMS));
-        }
-        if number % 10 == 0 {
-            channels.push(format!("live:{}", number / 10 % LIVE));
-        }
-        let watches = door == Door::WebSocket && number % 30 == 0;
-        Arc::new(Client::new(door, channels, watches))
-    };
-    (0..count).map(client).collect()
 }
 
 /// Two thousand clients are more than a shell often allows.

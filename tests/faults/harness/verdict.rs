@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::ledger::{Position, Segment};
+use super::load::ROOMS;
 use super::resp::Frame;
-use super::{DEADLINE, Fleet, PRESENT_WITHIN, ROOMS, address};
+use super::{DEADLINE, Fleet, PRESENT_WITHIN, address};
 
 /// What a fault may take away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
