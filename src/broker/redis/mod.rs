@@ -151,6 +151,7 @@ impl Listener for Ears {
     }
 
     fn changed(&self) {
+        self.0.presence.doubt();
         self.0.interest.hole_everywhere();
     }
 }

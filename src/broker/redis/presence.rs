@@ -2,12 +2,14 @@
 //!
 //! When a lease ends, another node takes the members away, and each leave is told once. Only Redis's clock counts. A node
 //! that finds out that it was given up goes on under a new name with all its members, so that nobody who still cleans up
-//! after the old name takes them away again.
+//! after the old name takes them away again. It does the same when Redis came back with other data: that may lack members
+//! who are here, and have others who left, whom the end of the old name's lease takes away.
 //!
 //! What is to be said goes through one outbox. It says of each client what is true when its turn comes, so a join and a
 //! leave that follow each other at once may not be told at all.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,13 +33,15 @@ type Members = HashMap<ChannelKey, HashMap<ClientId, Arc<Member>>>;
 pub(super) struct Local {
     state: Mutex<State>,
     outbox: Outbox,
+    /// Whether Redis may hold other members of this node than those that it was told of.
+    is_doubtful: AtomicBool,
 }
 
 #[derive(Debug)]
 struct State {
     /// This life of the node, or the part of it since its lease was lost: 32 hexadecimal digits.
     name: String,
-    /// Whether that name was announced, so that its lease must be there.
+    /// Whether that name was announced, or somebody is present under it, so that its lease must be there.
     is_announced: bool,
     members: Members,
 }
@@ -65,6 +69,16 @@ impl Local {
     pub(super) fn name(&self) -> (String, bool) {
         let state = lock(&self.state);
         (state.name.clone(), state.is_announced)
+    }
+
+    /// The data may be another than what this node wrote.
+    pub(super) fn doubt(&self) {
+        self.is_doubtful.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was said since this was asked last.
+    pub(super) fn take_doubt(&self) -> bool {
+        self.is_doubtful.swap(false, Ordering::Relaxed)
     }
 
     /// The name has a lease now.
@@ -115,12 +129,14 @@ impl Inner {
 
     /// Says of a channel that a node has members there, so that whoever cleans up after it knows, and that the node has a
     /// lease, so that somebody will.
-    fn note_channel(&self, name: &str, channel: &ChannelKey) -> Command {
-        let channels = self.keys.channels_of(name);
-        Command::script(&scripts::NOTE, &[&self.keys.leases(), &channels])
-            .word(name.to_owned())
+    fn note_channel(&self, state: &State, channel: &ChannelKey) -> Command {
+        let (leases, infos) = (self.keys.leases(), self.keys.infos());
+        let channels = self.keys.channels_of(&state.name);
+        Command::script(&scripts::NOTE, &[&leases, &channels, &infos])
+            .word(state.name.clone())
             .number(millis(LEASE))
             .word(keys::tag(channel))
+            .number(u64::from(state.is_announced))
     }
 
     /// Takes a new name, under which all members of this node are said again. Whoever cleans up after the old one takes
@@ -136,13 +152,11 @@ impl Inner {
         self.presence.outbox.add_all(members);
     }
 
-    /// Takes all members of this node away; its name is to be forgotten with them.
-    pub(super) fn leave_all(&self) -> (String, Vec<Command>) {
+    /// Nobody is present here any more. Answers the name under which Redis is to take them away.
+    pub(super) fn leave_all(&self) -> String {
         let mut state = lock(&self.presence.state);
-        let members = std::mem::take(&mut state.members);
-        let channels = members.keys();
-        let commands = channels.map(|channel| self.leave_command(channel, &state.name, &[]));
-        (state.name.clone(), commands.collect())
+        state.members.clear();
+        state.name.clone()
     }
 
     /// A connection of this node is present.
@@ -177,7 +191,7 @@ impl Inner {
     pub(super) async fn say_presence(self: Arc<Self>) {
         loop {
             let mut batch = self.presence.outbox.next().await;
-            let (commands, said) = self.presence_commands(&batch);
+            let (name, commands, said) = self.presence_commands(&batch);
             let answers = self.redis.call(commands).await;
             let mut failed = Vec::new();
             for (answer, clients) in answers.into_iter().zip(said) {
@@ -189,7 +203,12 @@ impl Inner {
                     }
                 }
             }
-            if !failed.is_empty() {
+            if failed.is_empty() {
+                // From now on there is something to lose with the lease.
+                if let Some(name) = name {
+                    self.presence.announced(&name);
+                }
+            } else {
                 self.presence.outbox.add_all(failed.into_iter());
                 tokio::time::sleep(AGAIN_AFTER).await;
             }
@@ -197,7 +216,11 @@ impl Inner {
     }
 
     /// What makes true in Redis what is true here, of each client of a batch; and of each command, whom it is about.
-    fn presence_commands(&self, batch: &[Entry]) -> (Vec<Command>, Vec<Vec<usize>>) {
+    /// Before them the name under which some are present then, if any are.
+    fn presence_commands(
+        &self,
+        batch: &[Entry],
+    ) -> (Option<String>, Vec<Command>, Vec<Vec<usize>>) {
         let state = lock(&self.presence.state);
         let mut by_channel: HashMap<&ChannelKey, (Vec<usize>, Vec<usize>)> = HashMap::new();
         for (at, ((channel, client), _)) in batch.iter().enumerate() {
@@ -209,10 +232,11 @@ impl Inner {
             }
         }
         let (mut commands, mut said) = (Vec::new(), Vec::new());
+        let is_anyone_joining = by_channel.values().any(|(joining, _)| !joining.is_empty());
         for (channel, (joining, leaving)) in by_channel {
             let members = state.members.get(channel);
             if !joining.is_empty() {
-                commands.push(self.note_channel(&state.name, channel));
+                commands.push(self.note_channel(&state, channel));
                 // Without it nobody would clean up after them.
                 said.push(joining.clone());
             }
@@ -235,6 +259,7 @@ impl Inner {
                 said.push(Vec::new());
             }
         }
-        (commands, said)
+        let name = is_anyone_joining.then(|| state.name.clone());
+        (name, commands, said)
     }
 }

@@ -259,13 +259,16 @@ redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 return 1",
 );
 
-/// Says that a node has members in a channel, and gives it a lease when it has none yet.
+/// Says that a node has members in a channel, and gives it a lease when it has none yet. One that was not announced has an
+/// empty info from then on: without it, it was given up.
 ///
-/// KEYS: leases, the channels where the node has members. ARGV: the node, for how long, the channel's tag.
+/// KEYS: leases, the channels where the node has members, infos. ARGV: the node, for how long, the channel's tag, whether it
+/// was announced before.
 pub(super) static NOTE: Script = Script::new(
     r"local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 redis.call('ZADD', KEYS[1], 'NX', now + tonumber(ARGV[2]), ARGV[1])
+if ARGV[4] == '0' then redis.call('HSETNX', KEYS[3], ARGV[1], '') end
 return redis.call('SADD', KEYS[2], ARGV[3])",
 );
 
