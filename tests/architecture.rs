@@ -56,7 +56,20 @@ const RULES: Rules = Rules {
         (
             "config",
             &["proxy"],
-            &["Config", "Address", "Balance", "RESERVED_NAMES"],
+            &[
+                "Config",
+                "Address",
+                "Balance",
+                "BreakerPolicy",
+                "HashKey",
+                "HealthPolicy",
+                "IdentityRule",
+                "Policy",
+                "RESERVED_NAMES",
+                "RetryPolicy",
+                "ServiceConfig",
+                "UpstreamConfig",
+            ],
         ),
         ("config", &["telemetry"], &["Config", "LogFormat"]),
         // What is pure of it; key sets are I/O.
