@@ -74,9 +74,9 @@ impl Proxy {
         for route in table.services() {
             let Some(policy) = &route.policy.health else {
                 // Who looked before may have left it ill.
-                let now = self.at(now);
-                let members = route.members.iter();
-                members.for_each(|member| drop(member.endpoint.found(true, now)));
+                for member in &route.members {
+                    member.endpoint.found(true, self.at(now));
+                }
                 continue;
             };
             for member in &route.members {
