@@ -171,7 +171,7 @@ impl Upload {
     fn keep(&mut self, bytes: &[u8]) {
         match &mut self.kept {
             Some(kept) if kept.len() + bytes.len() <= KEPT_BYTES_MAX => {
-                kept.extend_from_slice(bytes)
+                kept.extend_from_slice(bytes);
             }
             kept => *kept = None,
         }
