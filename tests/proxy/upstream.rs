@@ -157,31 +157,9 @@ async fn serve(mut socket: TcpStream, seen: Arc<Seen>) {
     }
 }
 
-/// `None` when the connection is to be closed.
-async fn answer(socket: &mut TcpStream, request: &Request, seen: &Seen) -> Option<()> {
-    let path = request.path();
-    let path = path.split_once('?').map_or(path, |(path, _)| path);
-    match seen.status.load(SeqCst) {
-        0 => {}
-        SILENT => {
-            let _ = socket.read_u8().await;
-            return None;
-        }
-        status => {
-            let rest = if status == 503 {
-                "retry-after: 60\r\n"
-            } else {
-                ""
-            };
-            let text = format!("HTTP/1.1 {status} Ill\r\n{rest}content-length: 3\r\n\r\nill");
-            return socket.write_all(text.as_bytes()).await.ok();
-        }
-    }
-    let keeps = !matches!(
-        path,
-        "/cut-head" | "/cut-body" | "/close-after" | "/until-close"
-    );
-    let fixed = match path {
+/// What is answered to some paths, or the beginning of it; to others nothing fixed.
+fn fixed(path: &str) -> &'static str {
+    match path {
         "/cut-head" => "HTTP/1.1 200 O",
         "/cut-body" => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc",
         "/close-after" => "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
@@ -209,7 +187,34 @@ async fn answer(socket: &mut TcpStream, request: &Request, seen: &Seen) -> Optio
         "/pause" => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc",
         "/events" => "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n\n",
         _ => "",
-    };
+    }
+}
+
+/// `None` when the connection is to be closed.
+async fn answer(socket: &mut TcpStream, request: &Request, seen: &Seen) -> Option<()> {
+    let path = request.path();
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    match seen.status.load(SeqCst) {
+        0 => {}
+        SILENT => {
+            let _ = socket.read_u8().await;
+            return None;
+        }
+        status => {
+            let rest = if status == 503 {
+                "retry-after: 60\r\n"
+            } else {
+                ""
+            };
+            let text = format!("HTTP/1.1 {status} Ill\r\n{rest}content-length: 3\r\n\r\nill");
+            return socket.write_all(text.as_bytes()).await.ok();
+        }
+    }
+    let keeps = !matches!(
+        path,
+        "/cut-head" | "/cut-body" | "/close-after" | "/until-close"
+    );
+    let fixed = fixed(path);
     socket.write_all(fixed.as_bytes()).await.ok()?;
     match path {
         "/never" | "/pause" | "/events" => {
