@@ -7,7 +7,7 @@ mod reload;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -26,11 +26,11 @@ use crate::client::Rules;
 use crate::config::Settings;
 use crate::http1::{Exchange, RequestHead};
 use crate::model::{ConnectionPermit, DrainSignal, Moment, Namespaces};
-use crate::proxy::{self, Changes, Proxy};
+use crate::proxy::{self, Changes, FleetLimits, Proxy};
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
 use crate::telemetry::process::ProcessStats;
-use crate::telemetry::proxy::{Reload, reloaded};
+use crate::telemetry::proxy::{Reload, fleet_nodes, reloaded};
 use crate::telemetry::setup::Exporter;
 use crate::transport::{self, Context, Doors, Intake, Levels, Pressure, Slot};
 
@@ -78,6 +78,8 @@ struct Node {
     context: Context,
     intakes: Arc<[Arc<Intake>]>,
     proxy: Arc<Proxy>,
+    /// The nodes of the fleet, as far as it is known.
+    nodes: Arc<AtomicUsize>,
     /// Whether the process holds more memory than it may.
     is_too_large: Arc<AtomicBool>,
 }
@@ -115,7 +117,11 @@ impl Node {
             settings.admin.loop_delay_max,
             is_too_large.clone(),
         );
-        let proxy = Proxy::new(&settings.proxy, context.verifier.clone(), pressure);
+        let nodes = Arc::new(AtomicUsize::new(1));
+        let fleet = settings.redis.as_ref();
+        let fleet = fleet.map(|redis| FleetLimits::start(redis, nodes.clone()));
+        let fleet = fleet.transpose().map_err(ServerError::Start)?;
+        let proxy = Proxy::new(&settings.proxy, context.verifier.clone(), fleet, pressure);
         Ok(Self {
             settings,
             started,
@@ -124,6 +130,7 @@ impl Node {
             context,
             intakes,
             proxy: Arc::new(proxy),
+            nodes,
             is_too_large,
         })
     }
@@ -262,6 +269,11 @@ impl Node {
         loop {
             let channels = self.context.relay.all_channels();
             let announced = runtime.block_on(self.broker.announce(self.info(), channels));
+            // What was known last holds while Redis is away.
+            if let Ok(nodes) = runtime.block_on(self.broker.nodes()) {
+                self.nodes.store(nodes.len().max(1), Relaxed);
+                fleet_nodes(nodes.len());
+            }
             // After a failure soon again: the lease is short, and the members come back with it.
             std::thread::sleep(announced.map_or(SWEEP_INTERVAL, |()| ANNOUNCE_INTERVAL));
         }

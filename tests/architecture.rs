@@ -66,6 +66,8 @@ const RULES: Rules = Rules {
                 "IdentityRule",
                 "Policy",
                 "RESERVED_NAMES",
+                "RateKey",
+                "RatePolicy",
                 "RetryPolicy",
                 "ServiceConfig",
                 "UpstreamConfig",

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use toml::de::DeValue;
+
 use super::place::{Place, Value};
 use crate::proxy::{Balance, BreakerPolicy, HealthPolicy, IdentityRule, Policy, RetryPolicy};
 
@@ -32,9 +34,12 @@ pub(super) fn defaults() -> Policy {
         identity: IdentityRule::default(),
         connections_max: usize::MAX,
         slow_start: Duration::ZERO,
+        rate: None,
         health: None,
     }
 }
+
+const RATE_KEYS: [(&str, RateKey); 2] = [("address", RateKey::Address), ("user", RateKey::User)];
 
 impl Place<'_> {
     /// When an upstream is left alone.
@@ -129,6 +134,33 @@ impl Place<'_> {
             }
         }
         policy.health = Some(health);
+    }
+
+    /// How often somebody may ask.
+    pub(super) fn rate(&mut self, path: &str, value: &Value<'_>) -> Option<RatePolicy> {
+        let mut rate = RatePolicy {
+            max: 0,
+            window: Duration::from_secs(60),
+            by: RateKey::Address,
+        };
+        let rule = "must be a table as { max = 100, window = \"1m\", by = \"address\" }";
+        let mut has_max = false;
+        for (key, value) in self.table(path, value, rule) {
+            let path = format!("{path}.{}", key.get_ref());
+            match key.get_ref().as_ref() {
+                "max" => {
+                    has_max = true;
+                    self.small(&path, value, 0, 1_000_000_000, &mut rate.max);
+                }
+                "window" => self.duration(&path, value, &mut rate.window),
+                "by" => self.choice(&path, value, &RATE_KEYS, &mut rate.by),
+                _ => self.unknown(key, &path, "max, window, by"),
+            }
+        }
+        if !has_max && matches!(value.get_ref(), DeValue::Table(_)) {
+            self.wrong(value, path, "must have a max; 0 is no limit");
+        }
+        Some(rate)
     }
 
     /// Who may ask.

@@ -204,8 +204,11 @@ pub(super) fn proxy(reader: &Reader, services: Vec<proxy::ServiceConfig>) -> pro
         origins: origins(reader),
         ping_interval: millis(reader, "WS_PING_INTERVAL_MS"),
         pong_timeout: seconds(reader, "WEBSOCKETS_PONG_TIMEOUT"),
-        rate_max: u32::try_from(reader.integer("RATE_LIMIT_MAX")).unwrap_or(u32::MAX),
-        rate_window: millis(reader, "RATE_LIMIT_WINDOW_MS"),
+        rate: proxy::RatePolicy {
+            max: u32::try_from(reader.integer("RATE_LIMIT_MAX")).unwrap_or(u32::MAX),
+            window: millis(reader, "RATE_LIMIT_WINDOW_MS"),
+            by: proxy::RateKey::Address,
+        },
     }
 }
 

@@ -11,12 +11,12 @@ use super::policies::defaults;
 use super::reader::Reader;
 use super::upstreams::{self, NAME_RULE, is_service_name};
 use crate::proxy::{
-    Address, Balance, HashKey, Policy, RESERVED_NAMES, ServiceConfig, UpstreamConfig,
+    Address, Balance, HashKey, Policy, RESERVED_NAMES, RateKey, ServiceConfig, UpstreamConfig,
 };
 
 /// The keys of a service.
 const KEYS: &str = "upstreams, balance, hash_on, timeout, connect_timeout, connections_max, slow_start, breaker, retries, \
-                    health, identity";
+                    rate_limit, health, identity";
 const URL_RULE: &str = "must be an http URL (http://host[:port][/base]), or a table as { url = \"http://host\", weight = 2 }";
 const WEIGHT_MAX: u64 = 1000;
 
@@ -206,6 +206,7 @@ impl Place<'_> {
             "slow_start" => self.duration(path, value, &mut policy.slow_start),
             "breaker" => self.breaker(path, value, &mut policy.breaker),
             "retries" => self.retries(path, value, &mut policy.retries),
+            "rate_limit" => policy.rate = self.rate(path, value),
             "health" => self.health(path, value, policy),
             "identity" => self.identity(path, value, &mut policy.identity),
             _ => self.unknown(key, path, KEYS),
@@ -248,6 +249,10 @@ impl Place<'_> {
                     .try_timeout
                     .is_some_and(|most| most > policy.timeout),
                 "must have a retries.try_timeout that is at most timeout",
+            ),
+            (
+                policy.rate.is_some_and(|rate| rate.by == RateKey::User) && !has_secret,
+                "must have no rate_limit by user without JWT_SECRET: nobody would be known",
             ),
             (
                 policy.identity.required && !has_secret,

@@ -1,6 +1,6 @@
 //! One request to an upstream and its answer, as a state machine that the client's connection polls.
 //!
-//! `Dialling` → `Asking` (the request goes out, the answer's head is awaited) → `Answering` (its body passes) or
+//! (`Counting`, where a fleet limits rates →) `Dialling` → `Asking` (the request goes out, the answer's head is awaited) → `Answering` (its body passes) or
 //! `Tunnel` (a WebSocket). A try that fails before a byte went to the client goes back to the beginning with another
 //! upstream, within the service's budget; otherwise `Telling`: an answer of our own.
 
@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Proxy;
+use super::counting::Counting;
 use super::course::{Asked, Course};
 use super::download::{Download, DownloadFault};
 use super::endpoint::Attempt;
@@ -52,6 +53,8 @@ type Dial = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 
 /// How far it is.
 pub(super) enum State {
+    /// The fleet counts the request.
+    Counting(Box<Counting>),
     Dialling(Dial),
     Asking,
     Answering {
@@ -72,6 +75,18 @@ pub(super) enum State {
 impl Call {
     /// Asks an upstream.
     pub(super) fn new(proxy: Arc<Proxy>, asked: Asked, course: Course, body: Framing) -> Self {
+        let mut call = Self::with_course(proxy, asked, course, body);
+        call.try_next();
+        call
+    }
+
+    /// A request that is let in, before anybody is asked.
+    pub(super) fn with_course(
+        proxy: Arc<Proxy>,
+        asked: Asked,
+        course: Course,
+        body: Framing,
+    ) -> Self {
         let route = &course.route;
         route.budget.requested(proxy.at(asked.started));
         let most = u32::try_from(route.members.len()).unwrap_or(u32::MAX);
@@ -79,7 +94,6 @@ impl Call {
         let mut call = Self::idle(proxy, asked, body, keeps_body);
         call.tries_left = route.policy.retries.tries.min(most);
         call.course = Some(course);
-        call.try_next();
         call
     }
 
@@ -292,7 +306,7 @@ impl Call {
 }
 
 /// Ready when the client has gone. What it sends meanwhile stays read ahead, one read of it.
-fn poll_gone(cx: &mut Context<'_>, peer: &mut Peer<'_>) -> Poll<()> {
+pub(super) fn poll_gone(cx: &mut Context<'_>, peer: &mut Peer<'_>) -> Poll<()> {
     if !peer.read.is_empty() {
         return Poll::Pending;
     }
@@ -306,6 +320,7 @@ impl Exchange for Call {
     fn poll(&mut self, cx: &mut Context<'_>, mut peer: Peer<'_>) -> Poll<After> {
         loop {
             let after = match &mut self.state {
+                State::Counting(_) => ready!(self.poll_count(cx, &mut peer)),
                 State::Dialling(_) => ready!(self.poll_dial(cx, &mut peer)),
                 State::Asking => ready!(self.poll_ask(cx, &mut peer)),
                 State::Answering { .. } => return self.poll_answer(cx, &mut peer),
@@ -322,8 +337,8 @@ impl Exchange for Call {
     fn due(&self) -> Option<Instant> {
         let (waits, upstream_may) = match &self.state {
             State::Tunnel(tunnel) => return Some(tunnel.due()),
-            // The dial has a time-out of its own.
-            State::Dialling(_) | State::Leaving => return None,
+            // Counting and dialling have time-outs of their own.
+            State::Counting(_) | State::Dialling(_) | State::Leaving => return None,
             State::Telling { .. } => (Waits::ForClient, None),
             State::Asking if self.upload.is_done() => (Waits::ForUpstream, self.try_timeout()),
             State::Asking => (self.upload.waits, self.try_timeout()),

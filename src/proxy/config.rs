@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ServiceConfig;
+use super::{RatePolicy, ServiceConfig};
 
 /// Names under which other things are served at `/ws` and `/sse`.
 pub const RESERVED_NAMES: [&str; 3] = ["connect", "health", "echo"];
 
 /// Services, whom to believe, and for how long to wait. `config` fills it; defaults and units stand there.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// The services, checked (`UPSTREAMS` and `CONFIG_FILE`).
     pub services: Vec<ServiceConfig>,
@@ -26,10 +26,9 @@ pub struct Config {
     pub ping_interval: Duration,
     /// How long a sign of life may take after one (`WEBSOCKETS_PONG_TIMEOUT`).
     pub pong_timeout: Duration,
-    /// Requests of one address in `rate_window` (`RATE_LIMIT_MAX`); 0 is no limit.
-    pub rate_max: u32,
-    /// `RATE_LIMIT_WINDOW_MS`.
-    pub rate_window: Duration,
+    /// Requests of one address to all services that have no limit of their own (`RATE_LIMIT_MAX`,
+    /// `RATE_LIMIT_WINDOW_MS`); 0 is no limit.
+    pub rate: RatePolicy,
 }
 
 /// Where one upstream is: an `http` URL taken apart.

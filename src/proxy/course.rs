@@ -7,12 +7,13 @@ use tokio::time::Instant;
 
 use super::address::Client;
 use super::endpoint::Endpoint;
-use super::rate::AddressLimits;
+use super::rate::Limits;
 use super::table::Route;
 use super::websocket::Handshake;
 use super::{Balance, HashKey, hash};
 use crate::auth::Identity;
 use crate::http1::{RequestHead, has_entry};
+use crate::model::UserId;
 use crate::telemetry::proxy::{self as counts, Carried};
 
 /// What the cookie of a sticky service is called, before the service's name.
@@ -47,6 +48,8 @@ pub(super) struct Course {
     pub(super) route: Arc<Route>,
     /// What the choice of an upstream depends on, as the route's balance has it.
     pub(super) key: u64,
+    /// Who asks, when that is known.
+    pub(super) user: Option<UserId>,
     /// Path and query, behind the upstream's base.
     pub(super) target: String,
     /// The fields, with the empty line, without `Host`.
@@ -145,7 +148,7 @@ pub(super) fn is_replaced(asked: &Asked, has_limits: bool, lower: &[u8]) -> bool
     match lower {
         b"x-request-id" | b"x-correlation-id" => true,
         b"cache-control" | b"x-accel-buffering" => asked.carried == Carried::Sse,
-        lower => has_limits && AddressLimits::is_told(lower),
+        lower => has_limits && Limits::is_told(lower),
     }
 }
 

@@ -12,7 +12,8 @@ use super::course::{Asked, Course, expects, key};
 use super::error::ProxyError;
 use super::fields::{Introduction, ids, is_looping, write_request};
 use super::path::normalise;
-use super::table::{Target, target};
+use super::rate::Whose;
+use super::table::{Route, Target, target};
 use super::websocket::{Handshake, upstream_target};
 use super::{IdentityRule, Proxy};
 use crate::auth::{Identity, bearer, client_token};
@@ -51,16 +52,13 @@ impl Proxy {
         let started = Instant::now();
         let client = client(peer.ip(), head.fields, &self.trusted);
         let ids = ids(head);
-        let id_bytes = ids.len();
-        let mut lines = ids;
-        let decision = self.limits.as_ref().map(|limits| {
-            let decision = limits.check(client.ip, self.at(started));
-            limits.tell(&mut lines, &decision);
-            decision
-        });
         let target = target(path);
-        let ids = lines[..id_bytes].to_vec();
-        let asked = Asked {
+        let route = target.as_ref().and_then(|target| {
+            let table = self.table.load();
+            table.service(target.service).cloned()
+        });
+        let mut limiter = self.limiter(route.as_ref(), Whose::address(client.ip));
+        let mut asked = Asked {
             carried: target
                 .as_ref()
                 .map_or(Carried::Http, |target| target.carried),
@@ -70,24 +68,47 @@ impl Proxy {
             is_old: head.is_old,
             keeps_alive: head.keeps_alive,
             expects: expects(head),
-            has_limits: decision.is_some(),
-            lines,
+            has_limits: limiter.is_some(),
+            lines: ids.clone(),
             started,
         };
+        let now = self.at(started);
+        // By address before anything else: a token costs more to verify than a request to refuse.
+        let early = limiter
+            .as_ref()
+            .filter(|limiter| !limiter.limits.is_by_user());
+        let mut decision = early.map(|limiter| self.count_here(limiter, now));
         let course = match decision {
             Some(decision) if !decision.is_allowed => Err(ProxyError::TooMany(decision)),
-            _ => self.course(head, target, query, &client, &ids),
+            _ => self.course(head, (target, route), query, &client, &ids),
         };
-        Some(Box::new(match course {
-            Ok(course) => Call::new(self.clone(), asked, course, head.body),
-            Err(error) => Call::refuse(self.clone(), asked, head.body, &error),
+        if let (Some(limiter), None) = (&mut limiter, decision) {
+            if let Some(user) = course.as_ref().ok().and_then(|course| course.user.clone()) {
+                limiter.whose = Whose::User(user);
+            }
+            decision = Some(self.count_here(limiter, now));
+        }
+        let course = match decision {
+            Some(decision) if !decision.is_allowed => Err(ProxyError::TooMany(decision)),
+            _ => course,
+        };
+        let (proxy, counted) = (self.clone(), limiter.zip(decision));
+        Some(Box::new(match (course, counted) {
+            (Ok(course), Some(counted)) => Call::counted(proxy, asked, course, head.body, counted),
+            (Ok(course), None) => Call::new(proxy, asked, course, head.body),
+            (Err(error), counted) => {
+                if let Some((limiter, decision)) = counted {
+                    limiter.limits.tell(&mut asked.lines, &decision);
+                }
+                Call::refuse(proxy, asked, head.body, &error)
+            }
         }))
     }
 
     fn course(
         &self,
         head: &RequestHead<'_>,
-        target: Option<Target<'_>>,
+        (target, route): (Option<Target<'_>>, Option<Arc<Route>>),
         query: Option<&str>,
         client: &Client,
         ids: &[u8],
@@ -111,14 +132,14 @@ impl Proxy {
             true => Some(self.handshake(head)?),
             false => None,
         };
-        let route = self.table.load().service(target.service).cloned();
         let rule = route
             .as_ref()
             .map_or(&self.identity, |route| &route.policy.identity);
         // Who may not ask does not get to know which services there are.
         let admitted = self.authenticate(head, target.carried, query, rule)?;
-        let unknown = || ProxyError::UnknownService(target.service.to_owned());
-        let route = route.as_ref().ok_or_else(unknown)?;
+        let Some(route) = &route else {
+            return Err(ProxyError::UnknownService(target.service.to_owned()));
+        };
         if (is_web_socket || target.carried == Carried::Sse) && (self.is_pressed)() {
             return Err(ProxyError::UnderPressure);
         }
@@ -144,6 +165,10 @@ impl Proxy {
         Ok(Course {
             route: route.clone(),
             key,
+            user: admitted
+                .identity
+                .as_ref()
+                .map(|identity| identity.user.clone()),
             target: forwarded,
             fields,
             is_secure: is_secure(head, client),

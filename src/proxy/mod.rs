@@ -15,11 +15,13 @@ mod call;
 mod choosing;
 mod config;
 mod counter;
+mod counting;
 mod course;
 mod download;
 mod endpoint;
 mod error;
 mod fields;
+mod fleet;
 mod forward;
 mod hash;
 mod health;
@@ -45,16 +47,17 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 pub use config::{Address, Config, RESERVED_NAMES};
+pub use fleet::FleetLimits;
 pub use policy::{
-    Balance, BreakerPolicy, HashKey, HealthPolicy, IdentityRule, Policy, RetryPolicy,
-    ServiceConfig, UpstreamConfig,
+    Balance, BreakerPolicy, HashKey, HealthPolicy, IdentityRule, Policy, RateKey, RatePolicy,
+    RetryPolicy, ServiceConfig, UpstreamConfig,
 };
 pub use stats::{ServiceStats, UpstreamStats};
 pub use table::Changes;
 
 use crate::auth::Verifier;
 use crate::model::Moment;
-use rate::AddressLimits;
+use rate::Limits;
 use table::Table;
 use tokens::Tokens;
 use websocket::TunnelConfig;
@@ -69,7 +72,10 @@ pub struct Proxy {
     body_bytes_max: u64,
     trusted: Vec<(IpAddr, u8)>,
     origins: Option<Arc<[String]>>,
-    limits: Option<AddressLimits>,
+    /// Of services that have no limit of their own.
+    limits: Option<Arc<Limits>>,
+    /// Who counts for all nodes; none for a node that is alone.
+    fleet: Option<FleetLimits>,
     tunnel: TunnelConfig,
     is_pressed: Box<dyn Fn() -> bool + Send + Sync>,
     started: Instant,
@@ -85,11 +91,12 @@ impl std::fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// The proxy that this says. `is_pressed` tells whether the node has too much to do for another stream; it is asked
+    /// The proxy that this says. `fleet` counts requests for all nodes, where there are several. `is_pressed` tells whether the node has too much to do for another stream; it is asked
     /// for each, so it has to be cheap.
     pub fn new(
         config: &Config,
         verifier: Arc<Verifier>,
+        fleet: Option<FleetLimits>,
         is_pressed: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -108,8 +115,8 @@ impl Proxy {
             },
             is_pressed: Box::new(is_pressed),
             trusted: config.trusted.clone(),
-            limits: (config.rate_max > 0)
-                .then(|| AddressLimits::new(config.rate_max, config.rate_window)),
+            limits: Limits::of(config.rate),
+            fleet,
             started: Instant::now(),
         }
     }

@@ -93,6 +93,8 @@ pub(super) mod name {
     pub(in crate::telemetry) const FAILED_OPEN: &str = "fanfare_upstream_failed_open_total";
     pub(in crate::telemetry) const UPSTREAM_HEALTH_CHANGES: &str =
         "fanfare_upstream_health_changes_total";
+    pub(in crate::telemetry) const FLEET_NODES: &str = "fanfare_fleet_nodes";
+    pub(in crate::telemetry) const LIMITED_ALONE: &str = "fanfare_requests_limited_alone_total";
     pub(in crate::telemetry) const RELOADS: &str = "fanfare_reloads_total";
 }
 
@@ -121,7 +123,7 @@ const fn metric(
 }
 
 /// Every metric of this process, in the order of `docs/METRICS.md`.
-pub const METRICS: [Metric; 35] = [
+pub const METRICS: [Metric; 37] = [
     metric(
         name::CONNECTIONS,
         Kind::Gauge,
@@ -359,6 +361,20 @@ pub const METRICS: [Metric; 35] = [
         &["to"],
         "Times that health checks found an upstream ill, or well again.",
         "The log says which one. Both rising together: it is overloaded, or the time-out too short.",
+    ),
+    metric(
+        name::FLEET_NODES,
+        Kind::Gauge,
+        &[],
+        "Nodes of the fleet that were alive when it was last known; nothing on a node that is alone.",
+        "Less than you run: some do not reach Redis. Limits of rate are divided by it while Redis is away.",
+    ),
+    metric(
+        name::LIMITED_ALONE,
+        Kind::Counter,
+        &[],
+        "Requests to upstreams that a node of a fleet counted by itself, against its part of the limit.",
+        "Rising: Redis is away, or takes longer than a quarter of a second.",
     ),
     metric(
         name::RELOADS,
