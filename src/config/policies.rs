@@ -34,6 +34,7 @@ pub(super) fn defaults() -> Policy {
         identity: IdentityRule::default(),
         connections_max: usize::MAX,
         slow_start: Duration::ZERO,
+        heartbeat: None,
         rate: None,
         health: None,
     }
@@ -80,11 +81,7 @@ impl Place<'_> {
                 "statuses" => to.statuses = self.statuses(&path, value),
                 "non_idempotent" => self.boolean(&path, value, &mut to.non_idempotent),
                 "budget_percent" => self.small(&path, value, 0, 100, &mut to.budget_percent),
-                "try_timeout" => {
-                    let mut most = Duration::MAX;
-                    self.duration(&path, value, &mut most);
-                    to.try_timeout = Some(most).filter(|most| *most != Duration::MAX);
-                }
+                "try_timeout" => to.try_timeout = self.optional_duration(&path, value),
                 _ => self.unknown(
                     key,
                     &path,
@@ -192,6 +189,13 @@ impl Place<'_> {
             }
             to.required = true;
         }
+    }
+
+    /// A duration of something that there is not otherwise.
+    pub(super) fn optional_duration(&mut self, path: &str, value: &Value<'_>) -> Option<Duration> {
+        let mut duration = Duration::ZERO;
+        self.duration(path, value, &mut duration);
+        (!duration.is_zero()).then_some(duration)
     }
 
     /// A whole number into a small one.

@@ -16,7 +16,7 @@ use crate::proxy::{
 
 /// The keys of a service.
 const KEYS: &str = "upstreams, balance, hash_on, timeout, connect_timeout, connections_max, slow_start, breaker, retries, \
-                    rate_limit, health, identity";
+                    rate_limit, heartbeat, health, identity";
 const URL_RULE: &str = "must be an http URL (http://host[:port][/base]), or a table as { url = \"http://host\", weight = 2 }";
 const WEIGHT_MAX: u64 = 1000;
 
@@ -207,6 +207,7 @@ impl Place<'_> {
             "breaker" => self.breaker(path, value, &mut policy.breaker),
             "retries" => self.retries(path, value, &mut policy.retries),
             "rate_limit" => policy.rate = self.rate(path, value),
+            "heartbeat" => policy.heartbeat = self.optional_duration(path, value),
             "health" => self.health(path, value, policy),
             "identity" => self.identity(path, value, &mut policy.identity),
             _ => self.unknown(key, path, KEYS),

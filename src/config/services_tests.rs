@@ -41,6 +41,7 @@ fn reads_every_key() {
         breaker = { failures = 3, window = "5s", percent = 50, open = "2m", probes = 2 }
         retries = { tries = 2, statuses = [500], non_idempotent = true, budget_percent = 5, try_timeout = "1s" }
         health = { path = "/up?x", interval = "1s", timeout = "2s", healthy = 1, unhealthy = 2 }
+        heartbeat = "15s"
         rate_limit = { max = 7, window = "1s", by = "user" }
         identity = { roles = ["admin"] }
     "#,
@@ -80,6 +81,7 @@ fn reads_every_key() {
         },
         connections_max: 100,
         slow_start: Duration::ZERO,
+        heartbeat: Some(Duration::from_secs(15)),
         rate: Some(RatePolicy {
             max: 7,
             window: Duration::from_secs(1),

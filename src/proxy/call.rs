@@ -230,7 +230,11 @@ impl Call {
             return Poll::Ready(After::Cut);
         };
         if std::mem::take(&mut self.has_timed_out) {
-            return Poll::Ready(After::Cut);
+            if download.waits != Waits::ForUpstream || !download.may_beat() {
+                return Poll::Ready(After::Cut);
+            }
+            download.beat();
+            self.moved = Instant::now();
         }
         let mut client_is_gone = false;
         if !self.upload.is_done() {
@@ -343,12 +347,15 @@ impl Exchange for Call {
             State::Asking if self.upload.is_done() => (Waits::ForUpstream, self.try_timeout()),
             State::Asking => (self.upload.waits, self.try_timeout()),
             State::Answering { download, .. } => {
-                let is_stream = self.asked.carried == Carried::Sse;
-                let course = self.course.as_ref().filter(|_| !is_stream);
-                (
-                    download.waits,
-                    course.map(|course| course.route.policy.timeout),
-                )
+                let policy = self.course.as_ref().map(|course| &course.route.policy);
+                let pause = match self.asked.carried {
+                    Carried::Sse if download.may_beat() => {
+                        policy.and_then(|policy| policy.heartbeat)
+                    }
+                    Carried::Sse => None,
+                    _ => policy.map(|policy| policy.timeout),
+                };
+                (download.waits, pause)
             }
         };
         match waits {

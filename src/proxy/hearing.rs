@@ -13,7 +13,10 @@ use super::reply;
 use super::upload::Upload;
 use super::websocket::Tunnel;
 use crate::http1::{After, Framing, HeadScan, ResponseHead, slots};
-use crate::telemetry::proxy as counts;
+use crate::telemetry::proxy::{self as counts, Carried};
+
+/// What a stream of events says that it is.
+const EVENTS: &[u8] = b"text/event-stream";
 
 /// What an upstream said.
 enum Heard {
@@ -27,6 +30,7 @@ enum Heard {
     Final {
         body: Framing,
         form: Form,
+        has_heartbeats: bool,
         keeps_wire: bool,
     },
     /// A WebSocket from here on.
@@ -72,11 +76,15 @@ impl Call {
             Heard::Final {
                 body,
                 form,
+                has_heartbeats,
                 keeps_wire,
             } => {
                 self.wire = Some(wire);
                 self.upload.forget();
-                let download = Download::new(out, body, form);
+                let mut download = Download::new(out, body, form);
+                if has_heartbeats {
+                    download = download.with_heartbeats();
+                }
                 self.state = State::Answering {
                     download,
                     keeps_wire,
@@ -130,9 +138,12 @@ impl Call {
             reply::switched(head, &self.asked, out);
             return Heard::Switched;
         }
+        let has_heartbeats = self.has_heartbeats(head);
         let form = match head.body {
             Framing::Chunked(_) if self.asked.is_old => Form::Bare,
+            Framing::UntilClose if self.asked.is_old && has_heartbeats => Form::Bare,
             Framing::UntilClose if !self.asked.is_old => Form::Chunks,
+            Framing::Chunked(_) if has_heartbeats => Form::Chunks,
             _ => Form::Same,
         };
         self.asked.keeps_alive = self.may_keep_client() && !self.asked.is_old;
@@ -140,8 +151,28 @@ impl Call {
         Heard::Final {
             body: head.body,
             form,
+            has_heartbeats,
             keeps_wire: head.keeps_alive,
         }
+    }
+
+    /// Whether comments of ours stand between the events of this answer: its service wants them, and it is a stream of
+    /// events, as plain text and without an end that was told.
+    fn has_heartbeats(&self, head: &ResponseHead<'_>) -> bool {
+        let course = self.course.as_ref();
+        let is_wanted = self.asked.carried == Carried::Sse
+            && course.is_some_and(|course| course.route.policy.heartbeat.is_some());
+        let field = |name: &str| {
+            let mut fields = head.fields.iter();
+            let found = fields.find(|field| field.name.eq_ignore_ascii_case(name));
+            found.map(|field| field.value)
+        };
+        let is_events = || {
+            let kind = field("content-type").unwrap_or_default();
+            let kind = kind.get(..EVENTS.len()).unwrap_or_default();
+            kind.eq_ignore_ascii_case(EVENTS) && field("content-encoding").is_none()
+        };
+        is_wanted && !matches!(head.body, Framing::Length(_)) && is_events()
     }
 
     /// Tells a client that sticks to its upstream which one that is, when it is another than it thinks.

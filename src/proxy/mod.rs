@@ -20,6 +20,7 @@ mod course;
 mod download;
 mod endpoint;
 mod error;
+mod events;
 mod fields;
 mod fleet;
 mod forward;

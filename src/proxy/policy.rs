@@ -42,6 +42,8 @@ pub struct Policy {
     pub connections_max: usize,
     /// In which time an upstream that is new or well again comes to its whole part; zero: at once.
     pub slow_start: Duration,
+    /// After which silence a stream of events at `/sse` gets a comment; `None`: never.
+    pub heartbeat: Option<Duration>,
     /// How often it may be asked; `None`: as the node says for all services.
     pub rate: Option<RatePolicy>,
     /// How it is found out beforehand whether an upstream is well; `None`: not at all.
@@ -188,6 +190,7 @@ pub(super) mod tests {
             identity: IdentityRule::default(),
             connections_max: usize::MAX,
             slow_start: Duration::ZERO,
+            heartbeat: None,
             rate: None,
             health: None,
         }

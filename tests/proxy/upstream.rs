@@ -186,6 +186,14 @@ fn fixed(path: &str) -> &'static str {
         "/head" => "HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n",
         "/pause" => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc",
         "/events" => "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n\n",
+        "/chunked-events" => {
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n\
+             4\r\ndata\r\n5\r\n: 1\n\n\r\n"
+        }
+        "/half-event" => "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n",
+        "/packed-events" => {
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: br\r\n\r\ndata: 1\n\n"
+        }
         _ => "",
     }
 }
@@ -217,7 +225,7 @@ async fn answer(socket: &mut TcpStream, request: &Request, seen: &Seen) -> Optio
     let fixed = fixed(path);
     socket.write_all(fixed.as_bytes()).await.ok()?;
     match path {
-        "/never" | "/pause" | "/events" => {
+        "/never" | "/pause" | "/events" | "/chunked-events" | "/half-event" | "/packed-events" => {
             // Until the other end closes.
             let _ = socket.read_u8().await;
             seen.gone.fetch_add(1, SeqCst);
