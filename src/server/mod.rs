@@ -14,6 +14,7 @@ mod linger;
 mod link;
 mod listen;
 mod local;
+mod request_id;
 mod run;
 mod service;
 mod strict;

@@ -13,6 +13,7 @@ use axum::body::{Body, HttpBody};
 use axum::routing::future::RouteFuture;
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Frame, Incoming, SizeHint};
 use tower::Service as _;
@@ -20,6 +21,7 @@ use tower::Service as _;
 use super::answer::Refusal;
 use super::link::{Handover, Link};
 use super::local::Local;
+use super::request_id::Ids;
 use super::{Slot, Worker, body};
 use crate::model::PeerAddr;
 
@@ -42,10 +44,13 @@ impl<W: Worker> hyper::service::Service<Request<Incoming>> for Front<W> {
             (_, true) => Err(Refusal::Broken),
             (_, false) => Err(Refusal::UpgradeWithBody),
         };
-        let request = self.equip(request);
+        let (mut head, body) = request.into_parts();
+        let ids = Ids::of(&mut head.headers, head.uri.path()).map(Box::new);
+        let request = self.equip(head, body);
         let stage = self.route(request);
         Answer {
             stage,
+            ids,
             upgrade,
             local: Rc::clone(&self.local),
             link: Rc::clone(&self.link),
@@ -55,9 +60,8 @@ impl<W: Worker> hyper::service::Service<Request<Incoming>> for Front<W> {
 
 impl<W: Worker> Front<W> {
     /// What handlers find beside the request.
-    fn equip(&self, request: Request<Incoming>) -> Request<Body> {
+    fn equip(&self, mut head: Parts, body: Incoming) -> Request<Body> {
         let limits = self.local.body;
-        let (mut head, body) = request.into_parts();
         head.extensions.insert(self.local.index);
         head.extensions.insert(PeerAddr(self.peer));
         // Nothing else can be upgraded; HEAD is here because it reaches the handlers of GET.
@@ -90,6 +94,8 @@ enum Stage {
 /// The answer to one request.
 pub(super) struct Answer<W: Worker> {
     stage: Stage,
+    /// What the answer is found again by.
+    ids: Option<Box<Ids>>,
     /// Whether this request can be upgraded, or what to say when a handler tries.
     upgrade: Result<(), Refusal>,
     local: Rc<Local<W>>,
@@ -117,6 +123,9 @@ impl<W: Worker> Future for Answer<W> {
         if self.local.is_turning_away() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
+        }
+        if let Some(ids) = self.ids.take() {
+            ids.tell(response.headers_mut());
         }
         let link = Rc::clone(&self.link);
         Poll::Ready(Ok(response.map(|body| AnswerBody { body, link })))
