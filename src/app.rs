@@ -2,12 +2,13 @@
 //!
 //! It reads as the order of start-up: broker, relay, doors, routes, server.
 
+mod pressure;
 mod reload;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -26,13 +27,14 @@ use crate::client::Rules;
 use crate::config::Settings;
 use crate::http1::{Exchange, RequestHead};
 use crate::model::{ConnectionPermit, DrainSignal, Moment, Namespaces};
-use crate::proxy::{self, Changes, FleetLimits, Proxy};
+use crate::proxy::{self, Changes, FleetLimits, Proxy, Strain};
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
-use crate::telemetry::process::ProcessStats;
 use crate::telemetry::proxy::{Reload, fleet_nodes, reloaded};
 use crate::telemetry::setup::Exporter;
-use crate::transport::{self, Context, Doors, Intake, Levels, Pressure, Slot};
+use crate::transport::{self, Context, Doors, Intake, Levels, Slot};
+
+use pressure::Pressure;
 
 /// How often the embedded broker gives memory back.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -80,8 +82,7 @@ struct Node {
     proxy: Arc<Proxy>,
     /// The nodes of the fleet, as far as it is known.
     nodes: Arc<AtomicUsize>,
-    /// Whether the process holds more memory than it may.
-    is_too_large: Arc<AtomicBool>,
+    pressure: Arc<Pressure>,
 }
 
 impl Node {
@@ -111,17 +112,15 @@ impl Node {
         let intakes = (0..workers)
             .map(|_| Arc::new(Intake::new(capacity)))
             .collect();
-        let is_too_large: Arc<AtomicBool> = Arc::default();
-        let pressure = pressure(
-            &context,
-            settings.admin.loop_delay_max,
-            is_too_large.clone(),
-        );
+        let pressure = Pressure::new(context.levels.clone(), settings.admin.clone());
+        let pressure = Arc::new(pressure);
         let nodes = Arc::new(AtomicUsize::new(1));
         let fleet = settings.redis.as_ref();
         let fleet = fleet.map(|redis| FleetLimits::start(redis, nodes.clone()));
         let fleet = fleet.transpose().map_err(ServerError::Start)?;
-        let proxy = Proxy::new(&settings.proxy, context.verifier.clone(), fleet, pressure);
+        let asked = pressure.clone();
+        let strain = move || asked.strain();
+        let proxy = Proxy::new(&settings.proxy, context.verifier.clone(), fleet, strain);
         Ok(Self {
             settings,
             started,
@@ -131,23 +130,20 @@ impl Node {
             intakes,
             proxy: Arc::new(proxy),
             nodes,
-            is_too_large,
+            pressure,
         })
     }
 
     /// Everything that is answered over HTTP.
     fn router(self: &Arc<Self>, exporter: Exporter, drain: Drain) -> Router {
         let context = &self.context;
+        let pressure = self.pressure.clone();
         let doors = Doors {
             config: context.config.clone(),
             namespaces: context.rules.namespaces.clone(),
             verifier: context.verifier.clone(),
             intakes: self.intakes.clone(),
-            pressure: Pressure::new(pressure(
-                context,
-                self.settings.admin.loop_delay_max,
-                self.is_too_large.clone(),
-            )),
+            pressure: transport::Pressure::new(move || pressure.strain() > Strain::None),
         };
         let verifier = context.verifier.clone();
         let guard = move |headers: &HeaderMap| {
@@ -195,15 +191,9 @@ impl Node {
     /// A node of a fleet says that it lives, too.
     fn begin_upkeep(self: Arc<Self>, exporter: Exporter) {
         let memory = self.memory.clone();
-        let (is_too_large, bytes_max) = (
-            self.is_too_large.clone(),
-            self.settings.admin.resident_bytes_max,
-        );
+        let pressure = self.pressure.clone();
         let sweep = move || loop {
-            if let Some(bytes_max) = bytes_max {
-                let resident = ProcessStats::read().resident_bytes;
-                is_too_large.store(resident > Some(bytes_max), Relaxed);
-            }
+            pressure.look();
             std::thread::sleep(SWEEP_INTERVAL);
             if let Some(memory) = &memory {
                 memory.sweep();
@@ -302,16 +292,6 @@ impl Node {
     }
 }
 
-/// What keeps new clients out: a worker that is late, or too much memory.
-fn pressure(
-    context: &Context,
-    delay_max: Duration,
-    is_too_large: Arc<AtomicBool>,
-) -> impl Fn() -> bool + Send + Sync + 'static {
-    let levels = context.levels.clone();
-    move || is_too_large.load(Relaxed) || levels.iter().any(|level| level.loop_delay() > delay_max)
-}
-
 /// A broker, and the same again when it is the embedded one.
 type Chosen = (Arc<dyn Broker>, Option<Arc<MemoryBroker>>);
 
@@ -395,6 +375,7 @@ impl Source for NodeSource {
             version: env!("CARGO_PKG_VERSION"),
             uptime: started.elapsed(),
             upstream_services: self.node.proxy.service_count(),
+            is_full: self.node.proxy.is_full(),
             loop_delay: context
                 .levels
                 .iter()

@@ -108,7 +108,7 @@ const RULES: Rules = Rules {
         ("dashmap", &["relay"]),
         ("form_urlencoded", &["transport"]),
         ("fred", &["redis"]),
-        ("futures_util", &["cli", "admin"]),
+        ("futures_util", &["cli"]),
         ("hashbrown", &["transport", "hub", "broker"]),
         ("http", &["*"]),
         ("http_body_util", &["cli", "api"]),
@@ -122,7 +122,15 @@ const RULES: Rules = Rules {
         ("mio", &["transport"]),
         (
             "rand",
-            &["cli", "transport", "proxy", "broker", "redis", "model/id"],
+            &[
+                "cli",
+                "server",
+                "transport",
+                "proxy",
+                "broker",
+                "redis",
+                "model/id",
+            ],
         ),
         ("rmp", &["protocol"]),
         ("rmp_serde", &["broker"]),
@@ -158,7 +166,7 @@ const RULES: Rules = Rules {
         ("tracing", &["*"]),
         ("tracing_appender", &["telemetry"]),
         ("tracing_subscriber", &["telemetry"]),
-        ("uuid", &["model", "proxy", "admin"]),
+        ("uuid", &["model", "proxy", "server"]),
     ],
 };
 

@@ -49,6 +49,7 @@ fn node() -> Snapshot {
         version: "9.9.9",
         uptime: Duration::from_secs(60),
         upstream_services: 4,
+        is_full: false,
         loop_delay: Duration::from_millis(3),
         liveness: Liveness {
             ping_interval: Duration::from_secs(30),

@@ -153,9 +153,8 @@ pub(super) fn admin(reader: &Reader, stage: Stage) -> admin::Config {
         },
         page: stage == Stage::Development,
         loop_delay_max: millis(reader, "UNDER_PRESSURE_MAX_EVENT_LOOP_DELAY_MS"),
-        resident_bytes_max: reader
-            .is_set("UNDER_PRESSURE_MAX_RSS_BYTES")
-            .then(|| reader.integer("UNDER_PRESSURE_MAX_RSS_BYTES")),
+        resident_bytes_max: if_set(reader, "UNDER_PRESSURE_MAX_RSS_BYTES"),
+        heap_bytes_max: if_set(reader, "UNDER_PRESSURE_MAX_HEAP_USED_BYTES"),
     }
 }
 
@@ -196,6 +195,15 @@ pub(super) fn proxy(reader: &Reader, services: Vec<proxy::ServiceConfig>) -> pro
         trusted: value::list(trusted)
             .filter_map(upstreams::network)
             .collect(),
+        inflight_max: if_set(reader, "UNDER_PRESSURE_MAX_IN_FLIGHT").map_or(usize::MAX, |most| {
+            usize::try_from(most).unwrap_or(usize::MAX)
+        }),
+        tells_forwarded: reader.boolean("FORWARDED"),
+        removed: value::list(reader.text("REMOVE_RESPONSE_HEADERS").unwrap_or_default())
+            .filter(|pattern| *pattern != "-")
+            .map(str::to_owned)
+            .collect(),
+        access_percent: u32::try_from(reader.integer("ACCESS_LOG_PERCENT")).unwrap_or(100),
         body_timeout: millis(reader, "BODY_TIMEOUT_MS"),
         body_bytes_max: match reader.integer("MAX_BODY_BYTES") {
             0 => u64::MAX,
@@ -210,6 +218,10 @@ pub(super) fn proxy(reader: &Reader, services: Vec<proxy::ServiceConfig>) -> pro
             by: proxy::RateKey::Address,
         },
     }
+}
+
+fn if_set(reader: &Reader, name: &str) -> Option<u64> {
+    reader.is_set(name).then(|| reader.integer(name))
 }
 
 fn millis(reader: &Reader, name: &str) -> Duration {

@@ -78,6 +78,38 @@ fn addresses(name: &str, urls: &Value, faults: &mut Vec<String>) -> Vec<Address>
         .collect()
 }
 
+/// Names of fields with commas between, perhaps with a `*` at the end, in lower case; for the table of variables. `-` is
+/// none at all.
+pub(super) fn patterns(text: &str) -> Option<String> {
+    /// Names are looked at up to here.
+    const BYTES_MAX: usize = 32;
+    const FRAMING: [&str; 6] = [
+        "connection",
+        "content-length",
+        "content-type",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    let pattern = |text: &str| {
+        let name = text.to_ascii_lowercase();
+        let bare = name.trim_end_matches('*');
+        let is_name =
+            http::HeaderName::from_bytes(bare.as_bytes()).is_ok() && name.len() - bare.len() < 2;
+        let frames = |one: &&str| match name.ends_with('*') {
+            true => one.starts_with(bare),
+            false => *one == bare,
+        };
+        let is_good = is_name && bare.len() <= BYTES_MAX && !FRAMING.iter().any(|one| frames(one));
+        is_good.then_some(name)
+    };
+    if text.trim() == "-" {
+        return Some("-".to_owned());
+    }
+    let patterns: Option<Vec<String>> = value::list(text).map(pattern).collect();
+    patterns.map(|patterns| patterns.join(","))
+}
+
 /// Networks, normalised to `address/bits`; for the table of variables.
 pub(super) fn networks(text: &str) -> Option<String> {
     let networks: Option<Vec<String>> = value::list(text)
@@ -143,6 +175,24 @@ mod tests {
                 "\"x/y\" is none",
             ],
         );
+    }
+
+    #[test]
+    fn patterns_of_fields() {
+        let check = |text, expected| assert_eq!(patterns(text).as_deref(), expected, "{text}");
+        check("X-Internal-*, Server", Some("x-internal-*,server"));
+        check("-", Some("-"));
+        for bad in [
+            "*",
+            "x**",
+            "a b",
+            "Content-Length",
+            "content-*",
+            "transfer-encoding",
+            "x-a-name-that-is-longer-than-thirty-two",
+        ] {
+            check(bad, None);
+        }
     }
 
     #[test]

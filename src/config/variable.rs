@@ -226,13 +226,18 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Upstreams, "HTTP_PROXY_TIMEOUT_MS", Integer(1, DAY_MS), Value("30000"), "ms", "How long an upstream may take for the head of its answer, and pause in the body, unless the service says otherwise; streams of events may pause for ever."),
     row(Upstreams, "RETRY_BUDGET_PERCENT", Integer(0, 100), Value("20"), "%", "Which part of a service's requests may be asked of another upstream, beside three a second; unless the service says otherwise."),
     row(Upstreams, "TRUSTED_PROXIES", Text(upstreams::networks, "addresses or networks (10.0.0.0/8) with commas between"), Unset, "", "Whose `X-Forwarded-*` are believed; those of others are replaced."),
+    row(Upstreams, "FORWARDED", Boolean, Value("false"), "", "Whether upstreams get `Forwarded` (RFC 7239) beside `X-Forwarded-*`."),
+    row(Upstreams, "REMOVE_RESPONSE_HEADERS", Text(upstreams::patterns, "names of header fields of at most 32 letters with commas between, perhaps with a * at the end, and none that frames the answer"), Value("x-internal-*,x-db-query-count"), "", "Fields of upstreams' answers that go no further."),
+    row(Upstreams, "ACCESS_LOG_PERCENT", Integer(0, 100), Value("0"), "%", "Which part of the requests to upstreams is logged, beside all that fail (499 and 5xx); 0: none at all."),
     row(Upstreams, "RATE_LIMIT_MAX", Integer(0, 1_000_000_000), Value("200"), "requests", "The most requests of one address to upstreams in RATE_LIMIT_WINDOW_MS, all of which may come at once, over all nodes; 0 is no limit.").memory("4 MB in all"),
     row(Upstreams, "RATE_LIMIT_WINDOW_MS", Integer(1, DAY_MS), Value("60000"), "ms", "In which time that many come back."),
 
     row(Operations, "LOG_LEVEL", Text(value::log_level, "off, error, warn, info, debug or trace (pino's and Python's names too), or a filter as info,fanfare=debug"), Value("info"), "", "What is logged.").alias(&["LOGGING_LEVEL"]),
     row(Operations, "LOG_FORMAT", Text(value::log_format, "json or pretty"), Computed("pretty on a terminal outside production, else json"), "", "How a log line looks."),
-    row(Operations, "UNDER_PRESSURE_MAX_EVENT_LOOP_DELAY_MS", Integer(1, 3_600_000), Value("1000"), "milliseconds", "How late a worker's loop may be before `/_pressure` says so and new clients are answered 503."),
-    row(Operations, "UNDER_PRESSURE_MAX_RSS_BYTES", Integer(1, i64::MAX as u64), Unset, "bytes", "How much memory the process may hold before `/_pressure` says so and new clients are answered 503."),
+    row(Operations, "UNDER_PRESSURE_MAX_EVENT_LOOP_DELAY_MS", Integer(1, 3_600_000), Value("1000"), "milliseconds", "How late a worker's loop may be before `/_pressure` says so and new streams and WebSockets are answered 503; twice as late, requests to upstreams too."),
+    row(Operations, "UNDER_PRESSURE_MAX_RSS_BYTES", Integer(1, i64::MAX as u64), Unset, "bytes", "How much memory the process may hold before `/_pressure` says so and new streams and WebSockets are answered 503; an eighth more, requests to upstreams too."),
+    row(Operations, "UNDER_PRESSURE_MAX_HEAP_USED_BYTES", Integer(1, i64::MAX as u64), Unset, "bytes", "The same for memory that no file holds: heap and stacks."),
+    row(Operations, "UNDER_PRESSURE_MAX_IN_FLIGHT", Integer(1, MANY), Unset, "requests", "How many requests may be under way at `/api` before `/_pressure` says so and further ones are answered 503."),
     row(Operations, "METRICS_ENABLED", Boolean, Value("true"), "", "Whether `/metrics` is served."),
 ];
 

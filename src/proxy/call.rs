@@ -7,6 +7,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -45,8 +46,26 @@ pub(super) struct Call {
     /// Whether the client has got something, be it an interim answer.
     pub(super) has_begun: bool,
     has_timed_out: bool,
+    /// It counts among those under way, where these are bounded.
+    inflight: Option<Inflight>,
     pub(super) is_draining: bool,
     pub(super) state: State,
+}
+
+/// One request that is under way; it counts as long as it lives.
+struct Inflight(Arc<AtomicUsize>);
+
+impl Inflight {
+    fn begin(proxy: &Proxy) -> Self {
+        proxy.inflight.fetch_add(1, Relaxed);
+        Self(proxy.inflight.clone())
+    }
+}
+
+impl Drop for Inflight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 type Dial = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
@@ -92,6 +111,10 @@ impl Call {
         let most = u32::try_from(route.members.len()).unwrap_or(u32::MAX);
         let keeps_body = course.may_repeat(&asked);
         let mut call = Self::idle(proxy, asked, body, keeps_body);
+        let is_bounded = call.proxy.inflight_max != usize::MAX;
+        if is_bounded && call.asked.carried == Carried::Http {
+            call.inflight = Some(Inflight::begin(&call.proxy));
+        }
         call.tries_left = route.policy.retries.tries.min(most);
         call.course = Some(course);
         call
@@ -126,6 +149,7 @@ impl Call {
             moved: started,
             has_begun: false,
             has_timed_out: false,
+            inflight: None,
             is_draining: false,
             state: State::Leaving,
         }

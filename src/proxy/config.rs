@@ -16,6 +16,15 @@ pub struct Config {
     pub services: Vec<ServiceConfig>,
     /// Networks whose `X-Forwarded-*` are believed: an address and the bits of it that count (`TRUSTED_PROXIES`).
     pub trusted: Vec<(IpAddr, u8)>,
+    /// Requests under way at `/api` over which the others are turned away (`UNDER_PRESSURE_MAX_IN_FLIGHT`).
+    pub inflight_max: usize,
+    /// Whether upstreams get `Forwarded` (RFC 7239) beside `X-Forwarded-*` (`FORWARDED`).
+    pub tells_forwarded: bool,
+    /// Names of fields of answers, in lower case, that go no further; one that ends in `*` is a beginning
+    /// (`REMOVE_RESPONSE_HEADERS`).
+    pub removed: Vec<String>,
+    /// Which part of the requests is logged, in percent, beside all failures; 0: none at all (`ACCESS_LOG_PERCENT`).
+    pub access_percent: u32,
     /// How long a client may pause in its body, or take nothing of an answer (`BODY_TIMEOUT_MS`).
     pub body_timeout: Duration,
     /// The most bytes of a request's body (`MAX_BODY_BYTES`); `u64::MAX` is no limit.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::access::Entry;
 use super::address::Client;
 use super::endpoint::Endpoint;
 use super::rate::Limits;
@@ -40,6 +41,8 @@ pub(super) struct Asked {
     pub(super) lines: Vec<u8>,
     /// When its head was read.
     pub(super) started: Instant,
+    /// Its line in the access log, where there is one.
+    pub(super) entry: Option<Box<Entry>>,
 }
 
 /// Where a request goes.
@@ -143,12 +146,22 @@ fn sticky_token(route: &Route, head: &RequestHead<'_>) -> Option<u64> {
     u64::from_str_radix(token, 16).ok()
 }
 
-/// Whether an answer's field of this name, in lower case, is said by us and nobody else.
-pub(super) fn is_replaced(asked: &Asked, has_limits: bool, lower: &[u8]) -> bool {
-    match lower {
-        b"x-request-id" | b"x-correlation-id" => true,
-        b"cache-control" | b"x-accel-buffering" => asked.carried == Carried::Sse,
-        lower => has_limits && Limits::is_told(lower),
+impl Asked {
+    /// Whether an answer's field of this name, in lower case, is said by us and nobody else.
+    pub(super) fn replaces(&self, lower: &[u8]) -> bool {
+        match lower {
+            b"x-request-id" | b"x-correlation-id" => true,
+            b"cache-control" | b"x-accel-buffering" => self.carried == Carried::Sse,
+            lower => self.has_limits && Limits::is_told(lower),
+        }
+    }
+
+    /// The client is answered so.
+    pub(super) fn is_answered(&mut self, status: u16, now: Instant) {
+        counts::answered(self.carried, self.method, status, now - self.started);
+        if let Some(entry) = &mut self.entry {
+            entry.status = Some(status);
+        }
     }
 }
 

@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::access::Entry;
 use super::address::{Client, client};
 use super::call::Call;
 use super::course::{Asked, Course, expects, key};
 use super::error::ProxyError;
-use super::fields::{Introduction, ids, is_looping, write_request};
+use super::fields::{Introduction, ids, is_looping, request_id, write_request};
 use super::path::normalise;
 use super::rate::Whose;
 use super::table::{Route, Target, target};
 use super::websocket::{Handshake, upstream_target};
-use super::{IdentityRule, Proxy};
+use super::{IdentityRule, Proxy, Strain};
 use crate::auth::{Identity, bearer, client_token};
 use crate::http1::{Exchange, RequestHead};
 use crate::telemetry::proxy::{self as counts, Carried};
@@ -71,6 +72,7 @@ impl Proxy {
             has_limits: limiter.is_some(),
             lines: ids.clone(),
             started,
+            entry: self.entry(head, &ids, &client, started),
         };
         let now = self.at(started);
         // By address before anything else: a token costs more to verify than a request to refuse.
@@ -140,7 +142,13 @@ impl Proxy {
         let Some(route) = &route else {
             return Err(ProxyError::UnknownService(target.service.to_owned()));
         };
-        if (is_web_socket || target.carried == Carried::Sse) && (self.is_pressed)() {
+        let is_stream = target.carried != Carried::Http;
+        let bearable = if is_stream {
+            Strain::None
+        } else {
+            Strain::Streams
+        };
+        if self.strain() > bearable {
             return Err(ProxyError::UnderPressure);
         }
         let forwarded = match is_web_socket {
@@ -160,6 +168,7 @@ impl Proxy {
             identity,
             hides_bearer: admitted.is_in_protocol,
             upgrades: is_web_socket,
+            tells_forwarded: self.tells_forwarded,
         };
         write_request(head, &introduction, &mut fields);
         Ok(Course {
@@ -173,6 +182,38 @@ impl Proxy {
             fields,
             is_secure: is_secure(head, client),
             handshake,
+        })
+    }
+
+    /// How much there is to do, requests under way counted.
+    fn strain(&self) -> Strain {
+        match self.is_full() {
+            true => Strain::Requests,
+            false => (self.strain)(),
+        }
+    }
+
+    /// The line of a request in the access log, where there is one.
+    fn entry(
+        &self,
+        head: &RequestHead<'_>,
+        ids: &[u8],
+        client: &Client,
+        began: Instant,
+    ) -> Option<Box<Entry>> {
+        let percent = self.access_percent;
+        (percent > 0).then(|| {
+            let path = head.target.split('?').next().unwrap_or_default();
+            Box::new(Entry {
+                is_chosen: rand::random_range(0..100) < percent,
+                method: head.method.into(),
+                path: path.into(),
+                client: client.ip,
+                request_id: request_id(ids).into(),
+                began,
+                upstream: None,
+                status: None,
+            })
         })
     }
 

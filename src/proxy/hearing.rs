@@ -108,7 +108,7 @@ impl Call {
         if head.is_interim() {
             let passes = head.status != 100 || self.asked.expects;
             if passes && !self.asked.is_old {
-                reply::interim(head, out);
+                reply::interim(head, &self.proxy.removed, out);
             }
             return Heard::Interim;
         }
@@ -131,11 +131,10 @@ impl Call {
             self.attempt = None;
             return Heard::TryAgain;
         }
-        let elapsed = now - self.asked.started;
-        counts::answered(self.asked.carried, self.asked.method, head.status, elapsed);
+        self.asked.is_answered(head.status, now);
         self.note_stickiness();
         if switched {
-            reply::switched(head, &self.asked, out);
+            reply::switched(head, (&self.asked, &self.proxy.removed), out);
             return Heard::Switched;
         }
         let has_heartbeats = self.has_heartbeats(head);
@@ -147,7 +146,7 @@ impl Call {
             _ => Form::Same,
         };
         self.asked.keeps_alive = self.may_keep_client() && !self.asked.is_old;
-        reply::head(head, &self.asked, form, out);
+        reply::head(head, (&self.asked, &self.proxy.removed), form, out);
         Heard::Final {
             body: head.body,
             form,

@@ -8,6 +8,7 @@
 //!
 //! Not here: TLS and HTTP/2, a cache.
 
+mod access;
 mod address;
 mod breaker;
 mod budget;
@@ -30,6 +31,7 @@ mod hearing;
 mod path;
 mod policy;
 mod rate;
+mod removed;
 mod reply;
 mod resolve;
 mod stats;
@@ -42,6 +44,7 @@ mod wire;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -59,9 +62,22 @@ pub use table::Changes;
 use crate::auth::Verifier;
 use crate::model::Moment;
 use rate::Limits;
+use removed::Removed;
 use table::Table;
 use tokens::Tokens;
 use websocket::TunnelConfig;
+
+/// How much a node has to do: what is turned away then.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Strain {
+    /// Nothing.
+    #[default]
+    None,
+    /// New streams and WebSockets: they would stay.
+    Streams,
+    /// Every request.
+    Requests,
+}
 
 /// The proxy of a node, shared by its workers.
 pub struct Proxy {
@@ -72,13 +88,23 @@ pub struct Proxy {
     body_timeout: Duration,
     body_bytes_max: u64,
     trusted: Vec<(IpAddr, u8)>,
+    /// Whether upstreams get `Forwarded` beside `X-Forwarded-*`.
+    tells_forwarded: bool,
+    /// Fields of answers that go no further.
+    removed: Removed,
+    /// Which part of the requests is logged, in percent; 0: none, not even failures.
+    access_percent: u32,
     origins: Option<Arc<[String]>>,
     /// Of services that have no limit of their own.
     limits: Option<Arc<Limits>>,
     /// Who counts for all nodes; none for a node that is alone.
     fleet: Option<FleetLimits>,
     tunnel: TunnelConfig,
-    is_pressed: Box<dyn Fn() -> bool + Send + Sync>,
+    strain: Box<dyn Fn() -> Strain + Send + Sync>,
+    /// Requests that are under way.
+    inflight: Arc<AtomicUsize>,
+    /// More than so many are too many.
+    inflight_max: usize,
     started: Instant,
 }
 
@@ -92,13 +118,13 @@ impl std::fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// The proxy that this says. `fleet` counts requests for all nodes, where there are several. `is_pressed` tells whether the node has too much to do for another stream; it is asked
-    /// for each, so it has to be cheap.
+    /// The proxy that this says. `fleet` counts requests for all nodes, where there are several. `strain` tells how much the
+    /// node has to do; it is asked for each request, so it has to be cheap.
     pub fn new(
         config: &Config,
         verifier: Arc<Verifier>,
         fleet: Option<FleetLimits>,
-        is_pressed: impl Fn() -> bool + Send + Sync + 'static,
+        strain: impl Fn() -> Strain + Send + Sync + 'static,
     ) -> Self {
         Self {
             table: ArcSwap::from_pointee(Table::new(&config.services)),
@@ -114,8 +140,13 @@ impl Proxy {
                 ping_interval: config.ping_interval,
                 pong_timeout: config.pong_timeout,
             },
-            is_pressed: Box::new(is_pressed),
+            strain: Box::new(strain),
+            inflight: Arc::default(),
+            inflight_max: config.inflight_max,
             trusted: config.trusted.clone(),
+            tells_forwarded: config.tells_forwarded,
+            removed: Removed::new(&config.removed),
+            access_percent: config.access_percent,
             limits: Limits::of(config.rate),
             fleet,
             started: Instant::now(),
@@ -128,6 +159,11 @@ impl Proxy {
         let (table, changes) = self.table.load().changed(services, self.now());
         self.table.store(Arc::new(table));
         changes
+    }
+
+    /// Whether more requests are under way than may be.
+    pub fn is_full(&self) -> bool {
+        self.inflight.load(Relaxed) >= self.inflight_max
     }
 
     /// Whether a path is the proxy's to answer.

@@ -13,7 +13,7 @@ use super::error::ProxyError;
 use super::reply;
 use super::wire::{self, Wire};
 use crate::http1::{After, HeadScan};
-use crate::telemetry::proxy::{self as counts, Carried};
+use crate::telemetry::proxy::Carried;
 
 impl Call {
     /// Asks an upstream that was not asked yet, where there is one.
@@ -30,6 +30,9 @@ impl Call {
             return self.tell(&ProxyError::Overloaded);
         };
         self.tried.push(endpoint.id);
+        if let Some(entry) = &mut self.asked.entry {
+            entry.upstream = Some(endpoint.clone());
+        }
         self.upload
             .begin(course.head_for(&endpoint, &self.asked.verb));
         // A WebSocket keeps its connection to itself, so it brings a new one.
@@ -129,7 +132,7 @@ impl Call {
     pub(super) fn tell(&mut self, error: &ProxyError) {
         let keeps_alive = self.may_keep_client();
         let (status, bytes) = reply::error(error, &self.asked, keeps_alive);
-        self.count(status);
+        self.asked.is_answered(status, Instant::now());
         self.attempt = None;
         self.wire = None;
         let after = if keeps_alive {
@@ -148,10 +151,5 @@ impl Call {
     /// one's body would be read as one.
     pub(super) fn may_keep_client(&self) -> bool {
         self.asked.keeps_alive && !self.is_draining && self.upload.is_body_read()
-    }
-
-    fn count(&self, status: u16) {
-        let elapsed = self.asked.started.elapsed();
-        counts::answered(self.asked.carried, self.asked.method, status, elapsed);
     }
 }
