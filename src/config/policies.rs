@@ -5,7 +5,9 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::place::{Place, Value};
-use crate::proxy::{Balance, BreakerPolicy, HealthPolicy, IdentityRule, Policy, RetryPolicy};
+use crate::proxy::{
+    Balance, BreakerPolicy, HealthPolicy, IdentityRule, Policy, RateKey, RatePolicy, RetryPolicy,
+};
 
 const STATUS_RULE: &str = "must be statuses from 400 to 599, as [502, 503, 504]";
 

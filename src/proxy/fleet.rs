@@ -40,6 +40,8 @@ redis.call('SET', KEYS[1], string.format('%.0f', arrival + interval), 'PX', math
 return {1, ahead, 0}",
 );
 
+static SCRIPTS: &[&Script] = &[&COUNT];
+
 /// What Redis decided; `None` when it did not.
 pub(super) type Pending = Pin<Box<dyn Future<Output = Option<Decision>> + Send>>;
 
@@ -60,7 +62,7 @@ impl FleetLimits {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(config: &Config, nodes: Arc<AtomicUsize>) -> std::io::Result<Self> {
-        let redis = Redis::new(config, String::new(), &[&COUNT])?;
+        let redis = Redis::new(config, String::new(), SCRIPTS)?;
         redis.connect();
         Ok(Self {
             redis,

@@ -13,6 +13,7 @@ mod bad_upstreams;
 mod choosing;
 mod http;
 mod identity;
+mod phases;
 mod pressure;
 mod reload;
 mod retries;
