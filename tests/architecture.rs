@@ -40,7 +40,6 @@ const RULES: Rules = Rules {
         (
             "config",
             &[
-                "server",
                 "transport",
                 "api",
                 "admin",
@@ -51,6 +50,7 @@ const RULES: Rules = Rules {
             ],
             &["Config"],
         ),
+        ("config", &["server"], &["Browsers", "Config", "Origins"]),
         ("config", &["redis"], &["Address", "Config"]),
         ("config", &["auth"], &["Config", "Algorithm"]),
         (

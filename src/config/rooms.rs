@@ -66,8 +66,28 @@ pub(super) fn server(reader: &Reader) -> server::Config {
         header_timeout: millis(reader, "HEADER_TIMEOUT_MS"),
         body_timeout: millis(reader, "BODY_TIMEOUT_MS"),
         body_bytes_max: reader.size("MAX_BODY_BYTES"),
+        browsers: browsers(reader),
         drain_delay: millis(reader, "DRAIN_DELAY_MS"),
         drain_window: seconds(reader, "DRAIN_SECONDS"),
+    }
+}
+
+fn browsers(reader: &Reader) -> server::Browsers {
+    let list = |name| {
+        let entries: Vec<&str> = value::list(reader.text(name).unwrap_or_default()).collect();
+        entries.join(", ")
+    };
+    server::Browsers {
+        origins: match (reader.text("ALLOW_ORIGINS"), origins(reader)) {
+            (None, _) => server::Origins::Own,
+            (Some(_), None) => server::Origins::Any,
+            (Some(_), Some(origins)) => server::Origins::These(origins),
+        },
+        credentials: reader.boolean("ALLOW_CREDENTIALS"),
+        methods: list("ALLOW_METHODS"),
+        headers: list("ALLOW_HEADERS"),
+        exposed: list("EXPOSE_HEADERS"),
+        hardens: reader.boolean("SECURITY_HEADERS"),
     }
 }
 

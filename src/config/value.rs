@@ -107,6 +107,18 @@ pub(super) fn algorithms(text: &str) -> Option<String> {
     (!names.is_empty() && names.iter().all(known)).then(|| names.join(","))
 }
 
+/// Names of methods or header fields (RFC 9110 section 5.6.2) with commas between; empty parts are skipped, as the
+/// FastAPI gateway's default begins with one.
+pub(super) fn tokens(text: &str) -> Option<String> {
+    let is_token =
+        |name: &str| http::HeaderName::from_bytes(name.as_bytes()).is_ok() || name == "*";
+    let names: Vec<&str> = list(text).collect();
+    names
+        .iter()
+        .all(|name| is_token(name))
+        .then(|| names.join(","))
+}
+
 /// `*`, or origins (`scheme://host[:port]`) with commas between, as browsers send them: in lower case, without a path
 /// and without the scheme's own port.
 pub(super) fn origins(text: &str) -> Option<String> {
@@ -226,6 +238,15 @@ mod tests {
         ] {
             check(origins, text, None);
         }
+    }
+
+    #[test]
+    fn names_with_commas_between() {
+        check(tokens, ",Authorization", Some("Authorization"));
+        check(tokens, "*", Some("*"));
+        check(tokens, "GET, POST", Some("GET,POST"));
+        check(tokens, "a b", None);
+        check(tokens, "a\nb", None);
     }
 
     #[test]

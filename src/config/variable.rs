@@ -189,8 +189,12 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Authentication, "ACCESS_TOKEN_EXPIRE_MINUTES", Integer(1, 5_256_000), Value("30"), "min", "How long the tokens last that are minted here."),
     row(Authentication, "HUB_API_KEY", ANY, Unset, "", "What back ends show at `/hub` as `Authorization: Bearer`. Unset, a token with the role publisher or admin is needed where AUTH_REQUIRED is true, and nothing where it is false.").secret(),
     row(Authentication, "ADMIN_API_KEY", ANY, Unset, "", "What operators show at `/admin` as `X-Admin-Key`. Unset, only tokens with the role admin open it.").secret(),
-    row(Authentication, "ALLOW_ORIGINS", Text(value::origins, "* or origins (scheme://host[:port]) with commas between"), Computed("any origin"), "", "The origins of pages that may connect; others are answered 403."),
+    row(Authentication, "ALLOW_ORIGINS", Text(value::origins, "* or origins (scheme://host[:port]) with commas between"), Computed("any origin"), "", "The origins of pages that may connect; others are answered 403. What is set here may also read the answers of the hub's own HTTP (CORS); unset, no page of elsewhere may."),
     row(Authentication, "ALLOW_CREDENTIALS", Boolean, Value("false"), "", "Whether browsers may send cookies along; refused together with ALLOW_ORIGINS=*."),
+    row(Authentication, "ALLOW_METHODS", Text(value::tokens, "names of methods with commas between"), Value("GET,POST,DELETE"), "", "The methods that pages of ALLOW_ORIGINS may use."),
+    row(Authentication, "ALLOW_HEADERS", Text(value::tokens, "names of header fields with commas between"), Value("authorization,content-type,x-request-id"), "", "The fields that pages of ALLOW_ORIGINS may send."),
+    row(Authentication, "EXPOSE_HEADERS", Text(value::tokens, "names of header fields with commas between"), Value("x-request-id"), "", "The fields of answers that pages of ALLOW_ORIGINS may read."),
+    row(Authentication, "SECURITY_HEADERS", Boolean, Value("true"), "", "Whether the hub's own answers tell browsers not to guess types, not to show them in frames of others, and the like; publishing and connecting are spared."),
 
     row(Connections, "WS_MAX_BUFFERED_BYTES", Integer(4096, BYTES), Value("2000000"), "bytes", "The most pending bytes of one connection; a frame that many share counts in full.").memory("this for each connection, within WS_TOTAL_BUFFERED_BYTES"),
     row(Connections, "WS_SOCKET_BUFFER_BYTES", Integer(4_096, 1_073_741_824), Value("131072"), "bytes", "The most bytes that the system itself keeps for one connection that does not read; beside WS_MAX_BUFFERED_BYTES, and outside the process.").memory("twice its value a connection, in the kernel"),

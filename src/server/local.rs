@@ -12,7 +12,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use super::body::BodyLimits;
-use super::{Config, Worker};
+use super::{Browsers, Config, Worker};
 use crate::model::{ServerCounts, WorkerIndex};
 
 /// The largest head, and hyper's read buffer, through which bodies stream. Both are told to hyper: its buffer may hold
@@ -30,6 +30,7 @@ pub(super) struct Local<W> {
     pub(super) header_timeout: Duration,
     pub(super) body: BodyLimits,
     pub(super) http: http1::Builder,
+    pub(super) browsers: Browsers,
     /// The one buffer in which the answers of a turn are collected, when no connection has borrowed it.
     pub(super) buffer: RefCell<Vec<u8>>,
     /// The same for what is read.
@@ -66,6 +67,7 @@ impl<W: Worker> Local<W> {
                 pause_max: config.body_timeout,
             },
             http: http(),
+            browsers: config.browsers.clone(),
             buffer: RefCell::default(),
             read_buffer: RefCell::default(),
             lingering: Cell::new(0),

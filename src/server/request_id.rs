@@ -22,6 +22,11 @@ const HOT_PATHS: [&str; 6] = [
     "/sse/connect",
 ];
 
+/// Whether every microsecond of a path's answers counts: nothing is said there that nobody asked for.
+pub(super) fn is_hot(path: &str) -> bool {
+    HOT_PATHS.contains(&path)
+}
+
 /// The ids of one request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ids {
@@ -34,7 +39,7 @@ impl Ids {
     pub(super) fn of(fields: &mut HeaderMap, path: &str) -> Option<Self> {
         let brought = |name| fields.get(name).filter(|id| is_kept(id)).cloned();
         let (request, correlation) = (brought(REQUEST), brought(CORRELATION));
-        if request.is_none() && correlation.is_none() && HOT_PATHS.contains(&path) {
+        if request.is_none() && correlation.is_none() && is_hot(path) {
             return None;
         }
         let request = request.unwrap_or_else(|| {
