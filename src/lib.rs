@@ -37,5 +37,6 @@ pub mod protocol;
 pub mod proxy;
 pub mod relay;
 pub mod server;
+pub mod session;
 pub mod telemetry;
 pub mod transport;
