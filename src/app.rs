@@ -15,7 +15,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
 use crate::admin::{AdminState, Liveness, Snapshot, Source, Upstream};
-use crate::api::{ApiError, ApiState};
+use crate::api::{ApiError, ApiState, Origin, SessionState};
 use crate::auth::{AdminAccess, Verifier, guard_admin, guard_hub};
 use crate::broker::memory::MemoryBroker;
 use crate::broker::{Broker, NodeInfo};
@@ -25,12 +25,16 @@ use crate::model::{ConnectionPermit, DrainSignal, Moment};
 use crate::proxy::{self, Proxy};
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
+use crate::session::Sessions;
 use crate::telemetry::process::ProcessStats;
 use crate::telemetry::setup::Exporter;
 use crate::transport::{self, Context, Doors, Intake, Levels, Pressure, Slot};
 
 /// How often the embedded broker gives memory back.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a session's update may say beside the data.
+const SESSION_BODY_REST: usize = 64 * 1024;
 
 /// Runs a node until it has drained. `on_bound` is told the address that it listens on.
 ///
@@ -41,7 +45,7 @@ pub fn serve(
     exporter: Exporter,
     on_bound: impl FnOnce(SocketAddr) + Send + 'static,
 ) -> Result<Outcome, ServerError> {
-    let node = Arc::new(Node::new(settings));
+    let node = Arc::new(Node::new(settings)?);
     let drain = Drain::new();
     let hooks = Hooks {
         drain: drain.clone(),
@@ -53,7 +57,9 @@ pub fn serve(
     let context = node.context.clone();
     let make_worker =
         move |index| TransportWorker(Rc::new(transport::Worker::new(context.clone(), index)));
-    server::run(&node.settings.server, router, make_worker, hooks)
+    let outcome = server::run(&node.settings.server, router, make_worker, hooks);
+    node.context.sessions.end();
+    outcome
 }
 
 /// The parts of a node, joined.
@@ -69,7 +75,7 @@ struct Node {
 }
 
 impl Node {
-    fn new(settings: Settings) -> Self {
+    fn new(settings: Settings) -> Result<Self, ServerError> {
         let started = Instant::now();
         let namespaces = Arc::new(settings.namespaces.clone());
         let clock = move || {
@@ -86,6 +92,16 @@ impl Node {
             bytes_max: settings.transport.inbox_bytes_max,
         };
         let inboxes = (0..workers).map(|_| Arc::new(Inbox::new(limits))).collect();
+        let (auth, is_own) = settings.auth.clone().or_own_secret();
+        if is_own {
+            tracing::info!("no JWT_SECRET: tokens that are minted here end with this process");
+        }
+        let sessions = Sessions::start(
+            &settings.session,
+            settings.transport.node.clone(),
+            broker.clone(),
+        )
+        .map_err(ServerError::Start)?;
         let rules = Rules {
             config: settings.client.clone(),
             namespaces,
@@ -95,7 +111,8 @@ impl Node {
             config: Arc::new(settings.transport.clone()),
             rules: Arc::new(rules),
             relay: Arc::new(Relay::new(broker.clone(), inboxes)),
-            verifier: Arc::new(Verifier::new(&settings.auth)),
+            sessions: Arc::new(sessions),
+            verifier: Arc::new(Verifier::new(&auth)),
             levels: (0..workers).map(|_| Levels::default()).collect(),
         };
         let capacity = settings.transport.intake_capacity;
@@ -103,7 +120,7 @@ impl Node {
             .map(|_| Arc::new(Intake::new(capacity)))
             .collect();
         let proxy = Proxy::new(&settings.proxy, context.verifier.clone());
-        Self {
+        Ok(Self {
             settings,
             started,
             broker,
@@ -111,7 +128,7 @@ impl Node {
             intakes,
             proxy: Arc::new(proxy),
             is_too_large: Arc::default(),
-        }
+        })
     }
 
     /// Everything that is answered over HTTP.
@@ -120,6 +137,7 @@ impl Node {
         let doors = Doors {
             config: context.config.clone(),
             namespaces: context.rules.namespaces.clone(),
+            sessions: context.sessions.clone(),
             verifier: context.verifier.clone(),
             intakes: self.intakes.clone(),
             pressure: self.pressure(),
@@ -168,8 +186,20 @@ impl Node {
                 }
             }
         };
+        let proxy = self.proxy.clone();
+        let sessions = SessionState {
+            sessions: context.sessions.clone(),
+            verifier: context.verifier.clone(),
+            token_seconds: self.settings.token_ttl.as_secs(),
+            origin_of: Arc::new(move |request: &Request| {
+                let (ip, is_secure) = proxy.origin(request);
+                Origin { ip, is_secure }
+            }),
+            body_bytes_max: self.settings.session.limits.data_bytes_max + SESSION_BODY_REST,
+        };
         Router::new()
             .merge(transport::router(doors))
+            .merge(crate::api::session_router(sessions))
             .merge(crate::api::router(api))
             .merge(crate::admin::router(admin))
             .fallback(fallback)

@@ -23,6 +23,20 @@ pub struct Config {
     pub required: bool,
 }
 
+impl Config {
+    /// The same with a secret of this process's own, when there is none: tokens that are minted here are valid here, and
+    /// end with the process. Answers whether there was none.
+    #[must_use]
+    pub fn or_own_secret(mut self) -> (Self, bool) {
+        let is_missing = self.secrets.is_empty();
+        if is_missing {
+            let secret: [u8; 32] = rand::random();
+            self.secrets.push(secret.into());
+        }
+        (self, is_missing)
+    }
+}
+
 impl Default for Config {
     /// Open: no secrets, no keys, nothing required. For tests and for development without a configuration.
     fn default() -> Self {

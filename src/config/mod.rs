@@ -24,7 +24,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::model::{Namespace, Namespaces};
-use crate::{admin, api, auth, broker, client, proxy, server, telemetry, transport};
+use crate::{admin, api, auth, broker, client, proxy, server, session, telemetry, transport};
 
 pub use document::{env_example, help, markdown};
 pub use fault::{ConfigError, Fault};
@@ -68,6 +68,8 @@ pub struct Settings {
     pub client: client::Config,
     /// The auth room's.
     pub auth: auth::Config,
+    /// The session room's.
+    pub session: session::Config,
     /// The telemetry room's.
     pub telemetry: telemetry::Config,
     /// The api room's.
@@ -135,6 +137,7 @@ impl Settings {
             transport: rooms::transport(&reader),
             client: rooms::client(&reader),
             auth: rooms::auth(&reader),
+            session: rooms::session(&reader),
             telemetry: rooms::telemetry(&reader),
             api: rooms::api(&reader),
             admin: rooms::admin(&reader, stage),

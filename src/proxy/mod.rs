@@ -21,17 +21,18 @@ mod stats;
 mod table;
 mod wire;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use axum::extract::Request;
 
 pub use config::{Address, Balance, Config};
 pub use stats::{ServiceStats, UpstreamStats};
 
 use crate::auth::Verifier;
-use crate::model::Moment;
+use crate::model::{Moment, PeerAddr};
 use rate::AddressLimits;
 use table::Table;
 
@@ -63,6 +64,17 @@ impl Proxy {
     /// Whether a path is the proxy's to answer.
     pub fn takes(path: &str) -> bool {
         path.starts_with("/api/") || path.starts_with("/sse/")
+    }
+
+    /// Whose request this is: the client's address behind the proxies that are trusted, and whether it came by TLS, as
+    /// they say.
+    pub fn origin(&self, request: &Request) -> (IpAddr, bool) {
+        let peer = request.extensions().get::<PeerAddr>();
+        let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
+        let client = address::client(peer, request.headers(), &self.trusted);
+        let scheme = request.headers().get("x-forwarded-proto");
+        let is_https = scheme.is_some_and(|scheme| scheme == "https");
+        (client.ip, client.is_behind_trusted && is_https)
     }
 
     /// How many services there are.

@@ -1,24 +1,29 @@
 //! Users, their login sessions, and which sockets they have.
 //!
-//! [`Store`] is what is kept: in an embedded SQLite file ([`SqliteStore`]) for a node that is alone. [`Passwords`] checks
-//! passwords without starving anybody.
+//! [`Sessions`] is what the rest of the process asks: the rules of accounts and sessions. It stands on a [`Store`], of
+//! which there is one in an embedded SQLite file ([`SqliteStore`]) for a node that is alone, and on [`Passwords`],
+//! which checks passwords without starving anybody.
 //!
 //! Not here: tokens (`auth`), HTTP (`api`) and sockets (`transport`).
 
+mod activity;
+mod attempts;
+mod config;
 mod connections;
 mod merge;
 mod name;
 mod password;
 mod records;
+mod sessions;
 mod sqlite;
 mod store;
 
+pub use config::Config;
 pub use name::{NAME_BYTES_MAX, NameError, UserName};
 pub use password::{
     HashParameters, PARAMETERS_RULE, ParametersError, PasswordError, Passwords, Verdict,
 };
-pub use records::{
-    Connection, EMPTY_DATA, Session, SessionHead, SessionId, SessionIdError, UnixTime, User,
-};
+pub use records::{Connection, EMPTY_DATA, Session, SessionHead, UnixTime, User};
+pub use sessions::{AccountError, Admission, LoggedIn, Opened, Sessions};
 pub use sqlite::{IN_MEMORY, OpenError, SqliteStore};
 pub use store::{Answer, Counts, SessionLimits, Store, StoreError, Swept, Update, Updated};

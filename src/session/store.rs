@@ -8,8 +8,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Connection, Session, SessionHead, SessionId, UnixTime, User, UserName};
-use crate::model::{ClientId, NodeId};
+use super::{Connection, Session, SessionHead, UnixTime, User, UserName};
+use crate::model::{ClientId, NodeId, SessionId};
 
 /// A future that a store answers with.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;

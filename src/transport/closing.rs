@@ -149,6 +149,9 @@ impl Shard {
             return;
         };
         self.count_connection(&socket.carrier, false);
+        if socket.client.session().is_some() {
+            self.context.sessions.closed(socket.client.id());
+        }
     }
 
     /// Ends all subscriptions of a connection.
@@ -242,6 +245,11 @@ impl Shard {
     }
 
     fn ping(&mut self, connection: ConnectionIndex) {
+        let socket = self.sockets.get_mut(connection);
+        // Who is connected uses the session: it lasts as long as the connection answers.
+        if let Some(session) = socket.and_then(|socket| socket.client.session()) {
+            self.context.sessions.saw(session);
+        }
         let ping = self.tools.ping.clone();
         let speaks_json = self.hub.format(connection) == Some(WireFormat::Json);
         let json_ping = self.tools.json_ping.clone().filter(|_| speaks_json);

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use fanfare::model::NodeId;
+use fanfare::model::{NodeId, SessionId};
 use fanfare::session::{
-    EMPTY_DATA, Session, SessionHead, SessionId, SessionLimits, Store, UnixTime, Update, User,
-    UserName,
+    EMPTY_DATA, Session, SessionHead, SessionLimits, Store, UnixTime, Update, User, UserName,
 };
 
 pub(crate) mod connections;

@@ -154,7 +154,7 @@ mod tests {
             });
             refused += u32::from(polled.await == std::task::Poll::Ready(Err(PasswordError::Busy)));
         }
-        // One is worked on, two wait; a fast machine has done a few more meanwhile.
-        assert!((10..=17).contains(&refused), "{refused}");
+        // Two wait, one may be worked on; a fast machine has done a few more meanwhile.
+        assert!((10..=18).contains(&refused), "{refused}");
     }
 }

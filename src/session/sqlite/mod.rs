@@ -16,8 +16,8 @@ use sqlx::{ConnectOptions as _, SqlSafeStr as _};
 
 use super::connections::Connections;
 use super::store::{Answer, Counts, SessionLimits, Swept, Update, Updated};
-use super::{Connection, Session, SessionHead, SessionId, Store, UnixTime, User, UserName};
-use crate::model::ClientId;
+use super::{Connection, Session, SessionHead, Store, UnixTime, User, UserName};
+use crate::model::{ClientId, SessionId};
 use writer::Writer;
 
 /// What stands for no file at all.

@@ -4,10 +4,10 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::{column, time};
-use crate::model::NodeId;
+use crate::model::{NodeId, SessionId};
 use crate::session::merge::merged;
 use crate::session::store::{SessionLimits, Update, Updated};
-use crate::session::{Session, SessionHead, SessionId, UnixTime};
+use crate::session::{Session, SessionHead, UnixTime};
 
 /// Adds a session; of the user's sessions the `most` that were used last stay. Answers those that went.
 pub(super) async fn add(

@@ -6,7 +6,8 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::{column, sessions, time};
-use crate::session::{SessionId, UnixTime, User, UserName};
+use crate::model::SessionId;
+use crate::session::{UnixTime, User, UserName};
 
 /// How many users one sweep removes: the others are not kept waiting for long.
 const SWEPT_MAX: i64 = 1000;

@@ -1,7 +1,7 @@
 //! Which sockets a user has.
 
-use fanfare::model::{ClientId, NodeId};
-use fanfare::session::{Connection, SessionId, UserName};
+use fanfare::model::{ClientId, NodeId, SessionId};
+use fanfare::session::{Connection, UserName};
 
 use super::{Harness, LIMITS, name, seconds, start};
 

@@ -1,0 +1,54 @@
+//! Which sessions were used, until it is written: the one thing that is written behind.
+//!
+//! A session is used with every request, and nobody waits to hear that it was. What a node that dies has not written
+//! are the last `BATCH_WRITE_INTERVAL_MS` of use, by which a session may end early.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Mutex, PoisonError};
+
+use super::{Store, UnixTime};
+use crate::model::SessionId;
+
+/// The most sessions that wait to be written: 4 MB. What finds no room is written when the session is used again.
+const SESSIONS_MAX: usize = 65_536;
+/// The most that are written at once, so that other work of the store is not kept waiting.
+const BATCH_MAX: usize = 1000;
+
+/// When each session was last used, of those that were since the last write.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    used: Mutex<HashMap<SessionId, UnixTime>>,
+}
+
+impl Activity {
+    /// A session was used.
+    pub(super) fn saw(&self, session: SessionId, now: UnixTime) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = used.len() >= SESSIONS_MAX;
+        match used.entry(session) {
+            Entry::Occupied(mut at) => {
+                let latest = now.max(*at.get());
+                at.insert(latest);
+            }
+            Entry::Vacant(at) if !is_full => {
+                at.insert(now);
+            }
+            Entry::Vacant(_) => {}
+        }
+    }
+
+    /// Writes what there is. What the store does not take waits for the next time.
+    pub(super) async fn flush(&self, store: &dyn Store) {
+        let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
+        let used: Vec<_> = used.into_iter().collect();
+        for batch in used.chunks(BATCH_MAX) {
+            if let Err(error) = store.touch(batch.to_vec()).await {
+                tracing::debug!(%error, sessions = batch.len(), "their use is written later");
+                batch
+                    .iter()
+                    .for_each(|(session, at)| self.saw(*session, *at));
+            }
+        }
+    }
+}

@@ -1,0 +1,518 @@
+//! What users do with their accounts and sessions: the rules that hold on every store.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::activity::Activity;
+use super::attempts::Attempts;
+use super::{
+    Config, Connection, EMPTY_DATA, PasswordError, Passwords, Session, SessionHead, SqliteStore,
+    Store, StoreError, UnixTime, Update, Updated, User, UserName, Verdict,
+};
+use crate::broker::{Broker, Control};
+use crate::model::{ClientId, NodeId, SessionId, UserId};
+
+/// Between two sweeps of expired sessions. Nobody sees one that has expired; a sweep gives back its room.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
+/// How long the end may take to write what waits.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
+/// What a conversation is called that nobody named.
+const DEFAULT_CHAT: &str = "default";
+/// The role of whoever registers.
+const DEFAULT_ROLE: &str = "user";
+
+/// Why an account could not be made or used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AccountError {
+    /// Somebody has the name.
+    #[error("the name is taken")]
+    Taken,
+    /// No such user, or another password. Which of the two is nobody's business.
+    #[error("the user name or the password is wrong")]
+    Refused,
+    /// Too many attempts; the next one after this time.
+    #[error("too many attempts")]
+    TooMany(Duration),
+    /// The password was neither hashed nor checked.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A login.
+#[derive(Debug, Clone)]
+pub struct LoggedIn {
+    /// Who.
+    pub user: UserId,
+    /// With which role.
+    pub role: Arc<str>,
+    /// The session that it began.
+    pub session: SessionId,
+}
+
+/// Whether a socket may open with the session that it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// It may; with the session that it has then.
+    Admitted(Option<SessionId>),
+    /// The session of its token has ended.
+    Ended,
+    /// The session that it names is not there, or not that user's.
+    Mismatch,
+}
+
+/// What came of asking for a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opened {
+    /// Here it is, new or as it was.
+    Session(Session),
+    /// It is somebody else's.
+    NotOwner,
+}
+
+/// Accounts and sessions. It has a small runtime of its own, on which the store lives, so that what was begun ends
+/// although the one who asked has gone away.
+pub struct Sessions {
+    store: Arc<dyn Store>,
+    broker: Arc<dyn Broker>,
+    passwords: Passwords,
+    attempts: Attempts,
+    activity: Arc<Activity>,
+    node: NodeId,
+    is_single: bool,
+    /// Taken at the end.
+    runtime: Mutex<Option<Runtime>>,
+}
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sessions")
+            .field("store", &self.store.kind())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sessions {
+    /// Opens the store and starts what writes behind and sweeps. Orders to close sockets go to `broker`.
+    ///
+    /// # Errors
+    /// When the store cannot be opened, or the system gives no thread.
+    pub fn start(
+        config: &Config,
+        node: NodeId,
+        broker: Arc<dyn Broker>,
+    ) -> Result<Self, std::io::Error> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("fanfare-session")
+            .enable_all()
+            .build()?;
+        let opened = runtime.block_on(SqliteStore::open(&config.data_file, config.limits));
+        let store: Arc<dyn Store> = Arc::new(opened.map_err(std::io::Error::other)?);
+        let activity = Arc::new(Activity::default());
+        runtime.spawn(write_behind(
+            store.clone(),
+            activity.clone(),
+            config.write_interval,
+        ));
+        runtime.spawn(sweep_expired(store.clone()));
+        runtime.spawn(sweep_inactive(
+            store.clone(),
+            config.inactive_max,
+            config.check_interval,
+        ));
+        let passwords = Passwords::start(
+            config.password_hash,
+            config.password_threads,
+            config.password_waiting_max,
+        )?;
+        Ok(Self {
+            store,
+            broker,
+            passwords,
+            attempts: Attempts::new(config),
+            activity,
+            node,
+            is_single: config.is_single,
+            runtime: Mutex::new(Some(runtime)),
+        })
+    }
+
+    /// Writes what waits to be written and ends the store's runtime. To be called outside of any runtime.
+    pub fn end(&self) {
+        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(runtime) = { runtime }.take() else {
+            return;
+        };
+        let flush = self.activity.flush(&*self.store);
+        if runtime
+            .block_on(async { timeout(END_TIMEOUT, flush).await })
+            .is_err()
+        {
+            tracing::warn!("the last use of sessions could not be written");
+        }
+        runtime.shutdown_timeout(END_TIMEOUT);
+    }
+
+    /// Where it is kept, for what needs no rules.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Makes an account.
+    ///
+    /// # Errors
+    /// When the name is taken, or it could not be made.
+    pub async fn register(
+        &self,
+        name: UserName,
+        email: &str,
+        password: &str,
+    ) -> Result<(), AccountError> {
+        // A look first: a hash costs a thousand looks.
+        if self.store.user(&name).await?.is_some() {
+            return Err(AccountError::Taken);
+        }
+        let password = self.passwords.hash(password).await?.into();
+        let now = UnixTime::now();
+        let user = User {
+            name,
+            email: email.into(),
+            password,
+            role: DEFAULT_ROLE.into(),
+            created_at: now,
+            last_login: now,
+        };
+        if self.store.add_user(user).await? {
+            Ok(())
+        } else {
+            Err(AccountError::Taken)
+        }
+    }
+
+    /// Logs a user in from an address, and ends the user's other sessions where there may be only one.
+    ///
+    /// # Errors
+    /// When it is not that user, or nobody can say.
+    pub async fn log_in(
+        &self,
+        name: UserName,
+        password: &str,
+        ip: IpAddr,
+    ) -> Result<LoggedIn, AccountError> {
+        self.attempts
+            .check(&name, ip)
+            .map_err(AccountError::TooMany)?;
+        let user = self.store.user(&name).await?;
+        let kept = user.as_ref().map(|user| &*user.password);
+        let verdict = self.passwords.verify(password, kept).await?;
+        let (Some(user), Verdict::Right | Verdict::RightButOld) = (user, verdict) else {
+            return Err(AccountError::Refused);
+        };
+        if verdict == Verdict::RightButOld {
+            self.renew_hash(&user, password).await;
+        }
+        let session = self.new_session(user.name.text(), DEFAULT_CHAT);
+        let id = session.head.id;
+        let begun = self
+            .store
+            .begin_login(user.name.clone(), session, self.is_single)
+            .await?;
+        // Deleted while the password was checked.
+        let ended = begun.ok_or(AccountError::Refused)?;
+        self.close_sockets(user.name.text(), ended).await;
+        Ok(LoggedIn {
+            user: user.name.text().clone(),
+            role: user.role,
+            session: id,
+        })
+    }
+
+    /// Keeps a hash of today's kind. When that fails, the old one serves until the next login.
+    async fn renew_hash(&self, user: &User, password: &str) {
+        let Ok(hash) = self.passwords.hash(password).await else {
+            return;
+        };
+        let replaced = self
+            .store
+            .replace_password(&user.name, &user.password, &hash);
+        if let Err(error) = replaced.await {
+            tracing::debug!(%error, "an old password hash stays for now");
+        }
+    }
+
+    /// Ends the session of a login; all sessions of the user where there may be only one, or when the token names
+    /// none. Closes their sockets on every node.
+    ///
+    /// # Errors
+    /// When the store failed: nothing has ended.
+    pub async fn log_out(&self, user: &UserId, login: Option<SessionId>) -> Result<(), StoreError> {
+        match login {
+            Some(session) if !self.is_single => {
+                self.store.end_session(session).await?;
+                self.close_sockets(user, vec![session]).await;
+            }
+            Some(_) => {
+                let ended = self.store.end_sessions(user).await?;
+                self.close_sockets(user, ended).await;
+            }
+            None => self.end_all(user).await?,
+        }
+        Ok(())
+    }
+
+    /// Deletes an account with its sessions and closes its sockets on every node. Answers whether there was one.
+    ///
+    /// # Errors
+    /// When the store failed: nothing is deleted.
+    pub async fn delete_account(&self, user: &UserId) -> Result<bool, StoreError> {
+        // A name of another issuer's may be one that nobody could register here.
+        let removed = match UserName::new(user) {
+            Ok(name) if *name.text() == *user => self.store.remove_user(&name).await?,
+            _ => None,
+        };
+        let is_removed = removed.is_some();
+        if let Some(ended) = removed {
+            self.close_sockets(user, ended).await;
+        }
+        // Sessions that began meanwhile, and sockets that have none.
+        self.end_all(user).await?;
+        Ok(is_removed)
+    }
+
+    /// Ends all sessions of a user and closes all sockets.
+    async fn end_all(&self, user: &UserId) -> Result<(), StoreError> {
+        let ended = self.store.end_sessions(user).await?;
+        self.close_sockets(user, ended).await;
+        self.tell(Control::LogOut(user.clone())).await;
+        Ok(())
+    }
+
+    /// The user's session of this id, or for this conversation; a new one when there is none. A new one has an id of
+    /// its own: whoever could choose it could make somebody use theirs.
+    ///
+    /// # Errors
+    /// When the store failed.
+    pub async fn open(
+        &self,
+        user: &UserId,
+        chat_id: Option<&str>,
+        id: Option<SessionId>,
+    ) -> Result<Opened, StoreError> {
+        let now = UnixTime::now();
+        let found = match id {
+            Some(id) => self.store.session(id, now).await?,
+            None => {
+                let chat_id = chat_id.unwrap_or(DEFAULT_CHAT);
+                self.store.session_for(user, chat_id, now).await?
+            }
+        };
+        match found {
+            Some(session) if session.head.user != *user => Ok(Opened::NotOwner),
+            Some(session) => {
+                self.saw(session.head.id);
+                Ok(Opened::Session(session))
+            }
+            None => {
+                let session = self.new_session(user, chat_id.unwrap_or(DEFAULT_CHAT));
+                let ended = self.store.add_session(session.clone()).await?;
+                self.close_sockets(user, ended).await;
+                Ok(Opened::Session(session))
+            }
+        }
+    }
+
+    /// Changes a session: what was answered, every node sees.
+    ///
+    /// # Errors
+    /// When the store failed.
+    pub fn update(
+        &self,
+        id: SessionId,
+        user: &UserId,
+        chat_id: Option<&str>,
+        fields: &str,
+    ) -> super::Answer<'_, Updated> {
+        self.store.update_session(Update {
+            id,
+            user: user.clone(),
+            chat_id: chat_id.map(Into::into),
+            fields: fields.into(),
+            now: UnixTime::now(),
+            node: self.node.clone(),
+        })
+    }
+
+    /// A session, whoever's it is.
+    ///
+    /// # Errors
+    /// When the store failed.
+    pub async fn session(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.store.session(id, UnixTime::now()).await
+    }
+
+    /// The sessions of a user, the newest first.
+    ///
+    /// # Errors
+    /// When the store failed.
+    pub async fn sessions(&self, user: &str) -> Result<Vec<SessionHead>, StoreError> {
+        self.store.sessions(user, UnixTime::now()).await
+    }
+
+    /// Whether a token of this login session is still worth something. That is use of the session.
+    ///
+    /// # Errors
+    /// When the store failed.
+    pub async fn is_alive(&self, user: &str, login: SessionId) -> Result<bool, StoreError> {
+        let session = self.session(login).await?;
+        let is_alive = session.is_some_and(|session| *session.head.user == *user);
+        if is_alive {
+            self.saw(login);
+        }
+        Ok(is_alive)
+    }
+
+    /// Whether a socket may open: with a token of `login`, and naming a session.
+    ///
+    /// # Errors
+    /// When the store failed.
+    pub async fn admit(
+        &self,
+        user: &str,
+        login: Option<SessionId>,
+        named: Option<&str>,
+    ) -> Result<Admission, StoreError> {
+        if let Some(login) = login
+            && !self.is_alive(user, login).await?
+        {
+            return Ok(Admission::Ended);
+        }
+        let Some(named) = named else {
+            return Ok(Admission::Admitted(login));
+        };
+        let Ok(named) = named.parse() else {
+            return Ok(Admission::Mismatch);
+        };
+        if login == Some(named) || self.is_alive(user, named).await? {
+            return Ok(Admission::Admitted(Some(named)));
+        }
+        Ok(Admission::Mismatch)
+    }
+
+    /// A session was used: it lasts from now on. Written behind.
+    pub fn saw(&self, session: SessionId) {
+        self.activity.saw(session, UnixTime::now());
+    }
+
+    /// A socket opened with a session.
+    pub fn opened(&self, client: ClientId, user: &UserId, session: SessionId) {
+        self.saw(session);
+        let connected = self.store.connect(Connection {
+            client,
+            user: user.clone(),
+            session,
+            node: self.node.clone(),
+            connected_at: UnixTime::now(),
+        });
+        self.drive(connected);
+    }
+
+    /// A socket with a session closed.
+    pub fn closed(&self, client: ClientId) {
+        self.drive(self.store.disconnect(client));
+    }
+
+    /// Sees to what nobody waits for. It was asked already, in the order of the calls.
+    fn drive(&self, mut answer: super::Answer<'_, ()>) {
+        let waker = std::task::Waker::noop();
+        let mut context = std::task::Context::from_waker(waker);
+        if let std::task::Poll::Ready(Err(error)) = answer.as_mut().poll(&mut context) {
+            tracing::debug!(%error, "the list of connections is not up to date");
+        }
+    }
+
+    fn new_session(&self, user: &UserId, chat_id: &str) -> Session {
+        let now = UnixTime::now();
+        Session {
+            head: SessionHead {
+                id: SessionId::random(),
+                user: user.clone(),
+                chat_id: chat_id.into(),
+                created_at: now,
+                last_access: now,
+                node: self.node.clone(),
+            },
+            data: EMPTY_DATA.into(),
+        }
+    }
+
+    /// Closes the sockets of sessions that have ended, wherever they are.
+    async fn close_sockets(&self, user: &UserId, ended: Vec<SessionId>) {
+        if !ended.is_empty() {
+            self.tell(Control::EndSessions(user.clone(), ended.into()))
+                .await;
+        }
+    }
+
+    /// Tells every node. The sessions have ended already; sockets that do not hear of it end with their tokens.
+    async fn tell(&self, control: Control) {
+        if let Err(error) = self.broker.control(control).await {
+            tracing::warn!(%error, "sockets of sessions that ended may stay open on other nodes");
+        }
+    }
+}
+
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        let mut runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        // A runtime may not be dropped where tasks run; in the background it may.
+        if let Some(runtime) = runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn write_behind(store: Arc<dyn Store>, activity: Arc<Activity>, every: Duration) {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        activity.flush(&*store).await;
+    }
+}
+
+async fn sweep_expired(store: Arc<dyn Store>) {
+    let mut ticks = interval(SWEEP_INTERVAL);
+    loop {
+        ticks.tick().await;
+        // No user is that inactive.
+        let swept = store.sweep(UnixTime::now(), UnixTime::from_millis(0)).await;
+        log_swept(swept.map(|swept| (swept.sessions, swept.users)));
+    }
+}
+
+async fn sweep_inactive(store: Arc<dyn Store>, inactive_max: Duration, every: Duration) {
+    let mut ticks = interval(every);
+    loop {
+        ticks.tick().await;
+        let now = UnixTime::now();
+        let swept = store.sweep(now, now.before(inactive_max)).await;
+        log_swept(swept.map(|swept| (swept.sessions, swept.users)));
+    }
+}
+
+fn log_swept(swept: Result<(u64, Vec<Arc<str>>), StoreError>) {
+    match swept {
+        Ok((0, users)) if users.is_empty() => {}
+        Ok((sessions, users)) => {
+            tracing::info!(sessions, users = users.len(), "swept what nobody uses");
+        }
+        Err(error) => tracing::warn!(%error, "cannot sweep what nobody uses"),
+    }
+}
