@@ -4,6 +4,7 @@
 
 mod support;
 
+mod accounts;
 mod back_end;
 mod bad_input;
 mod drain;
@@ -12,6 +13,8 @@ mod event_stream;
 mod operations;
 mod presence;
 mod recovery;
+mod session_records;
+mod session_sockets;
 mod slow;
 mod tokens;
 mod websocket;

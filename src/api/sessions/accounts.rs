@@ -112,7 +112,7 @@ pub(super) async fn logout(
     state: &SessionState,
     request: Request,
 ) -> Result<Vec<u8>, SessionError> {
-    let caller = Caller::of(state, &request).await?;
+    let caller = Caller::of(state, request.headers()).await?;
     state
         .sessions
         .log_out(caller.user(), caller.login())
@@ -125,7 +125,7 @@ pub(super) async fn delete_account(
     state: &SessionState,
     request: Request,
 ) -> Result<Vec<u8>, SessionError> {
-    let caller = Caller::of(state, &request).await?;
+    let caller = Caller::of(state, request.headers()).await?;
     if state.sessions.delete_account(caller.user()).await? {
         done("Account deleted successfully")
     } else {

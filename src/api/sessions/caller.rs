@@ -2,8 +2,8 @@
 
 use axum::RequestExt as _;
 use axum::extract::{Path, Request};
-use http::StatusCode;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, StatusCode};
 
 use super::{SessionError, SessionState};
 use crate::auth::{AuthError, Identity, bearer};
@@ -19,8 +19,11 @@ impl Caller {
     ///
     /// # Errors
     /// 401 without a token, with one that is not valid, whose session has ended, or that names no user.
-    pub(super) async fn of(state: &SessionState, request: &Request) -> Result<Self, SessionError> {
-        let authorization = request.headers().get(AUTHORIZATION);
+    pub(super) async fn of(
+        state: &SessionState,
+        headers: &HeaderMap,
+    ) -> Result<Self, SessionError> {
+        let authorization = headers.get(AUTHORIZATION);
         let token = authorization
             .and_then(|value| value.to_str().ok())
             .and_then(bearer)

@@ -65,7 +65,8 @@ pub fn session_router(state: SessionState) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .route("/sessions", any(not_found))
         .route("/sessions/", any(not_found))
-        .route("/sessions/{*path}", any(not_found))
+        // Below `{id}`, for a name and a catch-all cannot share a place.
+        .route("/sessions/{id}/{*path}", any(not_found))
         .with_state(Arc::new(state))
 }
 

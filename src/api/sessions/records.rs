@@ -72,7 +72,7 @@ pub(super) async fn create(
     state: &SessionState,
     request: Request,
 ) -> Result<Vec<u8>, SessionError> {
-    let caller = Caller::of(state, &request).await?;
+    let caller = Caller::of(state, request.headers()).await?;
     // Its id is filled in when it is known.
     let placeholder = SessionId::from_bits(0);
     let url = ws_url(state, &request, placeholder);
@@ -105,7 +105,7 @@ pub(super) async fn session(
     state: &SessionState,
     mut request: Request,
 ) -> Result<Vec<u8>, SessionError> {
-    let caller = Caller::of(state, &request).await?;
+    let caller = Caller::of(state, request.headers()).await?;
     let id = session_id(&mut request).await?;
     let session = state.sessions.session(id).await?.ok_or_else(missing)?;
     let is_own = session.head.user == *caller.user();
@@ -123,7 +123,7 @@ pub(super) async fn update(
     state: &SessionState,
     mut request: Request,
 ) -> Result<Vec<u8>, SessionError> {
-    let caller = Caller::of(state, &request).await?;
+    let caller = Caller::of(state, request.headers()).await?;
     let id = session_id(&mut request).await?;
     let url = ws_url(state, &request, id);
     let body = body::read(request, state.body_bytes_max).await?;
@@ -257,7 +257,7 @@ pub(super) async fn connection(
 
 /// The user whom the path names, when the caller may ask about them.
 async fn user(state: &SessionState, request: &mut Request) -> Result<String, SessionError> {
-    let caller = Caller::of(state, request).await?;
+    let caller = Caller::of(state, request.headers()).await?;
     let name = named(request).await?;
     if caller.is(&name) {
         return Ok(caller.user().to_string());
