@@ -165,9 +165,12 @@ impl Shard {
         };
         match reply {
             Some(reply) => {
+                let completion = socket.client.complete(ticket, reply);
+                self.send_answers(connection.index, completion);
                 self.end_what_is_not_permitted(connection.index);
                 self.schedule(connection.index);
-                self.complete(connection, ticket, reply);
+                self.read_on(connection.index);
+                self.go_on(connection.index);
             }
             None => self.close(connection.index, CloseReason::NotAllowed),
         }
