@@ -18,10 +18,11 @@ use crate::admin::{AdminState, Liveness, Snapshot, Source, Upstream};
 use crate::api::{ApiError, ApiState, Origin, SessionState};
 use crate::auth::{AdminAccess, Verifier, guard_admin, guard_hub};
 use crate::broker::memory::MemoryBroker;
+use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, NodeInfo};
 use crate::client::Rules;
 use crate::config::Settings;
-use crate::model::{ConnectionPermit, DrainSignal, Moment};
+use crate::model::{ConnectionPermit, DrainSignal, Moment, Namespaces};
 use crate::proxy::{self, Proxy};
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
@@ -35,6 +36,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a session's update may say beside the data.
 const SESSION_BODY_REST: usize = 64 * 1024;
+
+/// How often a node of a fleet says that it lives: a third of its lease.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Runs a node until it has drained. `on_bound` is told the address that it listens on.
 ///
@@ -53,12 +57,13 @@ pub fn serve(
         ..Hooks::default()
     };
     let router = node.router(exporter.clone(), drain);
-    node.begin_upkeep(exporter);
+    node.clone().begin_upkeep(exporter);
     let context = node.context.clone();
     let make_worker =
         move |index| TransportWorker(Rc::new(transport::Worker::new(context.clone(), index)));
     let outcome = server::run(&node.settings.server, router, make_worker, hooks);
     node.context.sessions.end();
+    node.withdraw();
     outcome
 }
 
@@ -66,7 +71,9 @@ pub fn serve(
 struct Node {
     settings: Settings,
     started: Instant,
-    broker: Arc<MemoryBroker>,
+    broker: Arc<dyn Broker>,
+    /// The same, when it is the embedded one.
+    memory: Option<Arc<MemoryBroker>>,
     context: Context,
     intakes: Arc<[Arc<Intake>]>,
     proxy: Arc<Proxy>,
@@ -78,23 +85,18 @@ impl Node {
     fn new(settings: Settings) -> Result<Self, ServerError> {
         let started = Instant::now();
         let namespaces = Arc::new(settings.namespaces.clone());
-        let clock = move || {
-            Moment::from_millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX))
-        };
-        let broker = Arc::new(MemoryBroker::new(
-            &settings.broker,
-            namespaces.clone(),
-            clock,
-        ));
+        let (broker, memory) = make_broker(&settings, namespaces.clone(), started)?;
         let workers = settings.server.workers;
         let limits = InboxLimits {
             messages_max: settings.transport.inbox_messages_max,
             bytes_max: settings.transport.inbox_bytes_max,
         };
         let inboxes = (0..workers).map(|_| Arc::new(Inbox::new(limits))).collect();
-        let (auth, is_own) = settings.auth.clone().or_own_secret();
-        if is_own {
+        let mut auth = settings.auth.clone();
+        // The other nodes of a fleet would not know it.
+        if auth.secrets.is_empty() && settings.redis.is_none() {
             tracing::info!("no JWT_SECRET: tokens that are minted here end with this process");
+            auth = auth.with_own_secret();
         }
         let sessions = Sessions::start(
             &settings.session,
@@ -124,6 +126,7 @@ impl Node {
             settings,
             started,
             broker,
+            memory,
             context,
             intakes,
             proxy: Arc::new(proxy),
@@ -218,8 +221,9 @@ impl Node {
     }
 
     /// Gives memory back, looks at what is held and folds histograms, once a second, for as long as the process lives.
-    fn begin_upkeep(&self, exporter: Exporter) {
-        let broker = self.broker.clone();
+    /// A node of a fleet says that it lives, too.
+    fn begin_upkeep(self: Arc<Self>, exporter: Exporter) {
+        let memory = self.memory.clone();
         let (is_too_large, bytes_max) = (
             self.is_too_large.clone(),
             self.settings.admin.resident_bytes_max,
@@ -230,14 +234,41 @@ impl Node {
                 is_too_large.store(resident > Some(bytes_max), Relaxed);
             }
             std::thread::sleep(SWEEP_INTERVAL);
-            broker.sweep();
+            if let Some(memory) = &memory {
+                memory.sweep();
+            }
             exporter.keep_up();
         };
-        let spawned = std::thread::Builder::new()
-            .name("fanfare-upkeep".to_owned())
-            .spawn(sweep);
-        if let Err(error) = spawned {
-            tracing::error!(%error, "no thread for upkeep: memory of expired history comes back late");
+        spawn("fanfare-upkeep", sweep);
+        if self.memory.is_none() {
+            spawn("fanfare-lease", move || self.announce_for_ever());
+        }
+    }
+
+    /// Says that this node lives, again and again.
+    fn announce_for_ever(&self) {
+        let runtime = match waiting_runtime() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!(%error, "no runtime for upkeep: the fleet does not see this node");
+                return;
+            }
+        };
+        loop {
+            let channels = self.context.relay.all_channels();
+            let announced = runtime.block_on(self.broker.announce(self.info(), channels));
+            // After a failure soon again: the lease is short, and the members come back with it.
+            std::thread::sleep(announced.map_or(SWEEP_INTERVAL, |()| ANNOUNCE_INTERVAL));
+        }
+    }
+
+    /// Takes this node out of the fleet, so that nobody waits for its lease to end. Takes two seconds at most.
+    fn withdraw(&self) {
+        let withdrawn = waiting_runtime().map(|runtime| runtime.block_on(self.broker.withdraw()));
+        if !matches!(withdrawn, Ok(Ok(()))) {
+            tracing::warn!(
+                "the fleet could not be told that this node ends; it finds out in ten seconds"
+            );
         }
     }
 
@@ -251,6 +282,45 @@ impl Node {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
         }
+    }
+}
+
+/// A broker, and the same again when it is the embedded one.
+type Chosen = (Arc<dyn Broker>, Option<Arc<MemoryBroker>>);
+
+/// The broker that the settings name.
+fn make_broker(
+    settings: &Settings,
+    namespaces: Arc<Namespaces>,
+    started: Instant,
+) -> Result<Chosen, ServerError> {
+    if let Some(redis) = &settings.redis {
+        tracing::info!(redis = %redis.address, prefix = redis.prefix, "a node of a fleet over redis");
+        let broker = RedisBroker::start(redis, namespaces).map_err(ServerError::Start)?;
+        return Ok((Arc::new(broker), None));
+    }
+    tracing::info!("a single node: channels live in its memory");
+    let clock = move || {
+        Moment::from_millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    };
+    let broker = Arc::new(MemoryBroker::new(&settings.broker, namespaces, clock));
+    Ok((broker.clone(), Some(broker)))
+}
+
+/// A runtime for a thread that waits for the broker.
+fn waiting_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+}
+
+/// Runs something beside everything else, for as long as the process lives.
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
+    let spawned = std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work);
+    if let Err(error) = spawned {
+        tracing::error!(%error, thread = name, "no thread for upkeep: memory comes back late, or the fleet does not see this node");
     }
 }
 

@@ -35,6 +35,7 @@ pub mod limits;
 pub mod model;
 pub mod protocol;
 pub mod proxy;
+pub mod redis;
 pub mod relay;
 pub mod server;
 pub mod session;

@@ -95,7 +95,10 @@ impl Broker for Recorder {
     }
 
     fn recover<'a>(&'a self, _: &'a ChannelKey, _: Position, _: ReadLimit) -> Answer<'a, Recovery> {
-        self.answer(Recovery::Lost { top: Self::top() })
+        self.answer(Recovery::Lost {
+            top: Self::top(),
+            fork: None,
+        })
     }
 
     fn position<'a>(&'a self, _: &'a ChannelKey) -> Answer<'a, Start> {
@@ -143,8 +146,32 @@ impl Broker for Recorder {
         self.answer(())
     }
 
-    fn announce(&self, _: NodeInfo) -> Answer<'_, ()> {
+    fn announce(&self, _: NodeInfo, _: Vec<ActiveChannel>) -> Answer<'_, ()> {
         self.answer(())
+    }
+
+    fn withdraw(&self) -> Answer<'_, ()> {
+        self.answer(())
+    }
+
+    fn channels_elsewhere<'a>(
+        &'a self,
+        prefix: &'a str,
+        _: Option<&'a str>,
+        _: usize,
+    ) -> Answer<'a, Vec<ActiveChannel>> {
+        let elsewhere = [("c:1", 3), ("c:10", 2)].map(|(name, subscribers)| ActiveChannel {
+            channel: key(name),
+            subscribers,
+        });
+        self.answer(match prefix {
+            "c:1" => elsewhere.to_vec(),
+            _ => Vec::new(),
+        })
+    }
+
+    fn subscribers_elsewhere<'a>(&'a self, channel: &'a ChannelKey) -> Answer<'a, u64> {
+        self.answer(if channel.name() == "far" { 4 } else { 0 })
     }
 
     fn nodes(&self) -> Answer<'_, Vec<NodeInfo>> {
@@ -407,8 +434,8 @@ async fn malformed_publishes_are_told_what_and_where() {
     refuses(
         "/hub/publish",
         r#"{"channel":"~x","data":1}"#,
-        403,
-        "forbidden",
+        400,
+        "bad_request",
         "reserved",
     )
     .await;
@@ -602,6 +629,24 @@ async fn channels_are_paged_to_the_end() {
             .expect("a message")
             .contains("limit")
     );
+}
+
+#[tokio::test]
+async fn subscribers_of_all_nodes_are_counted() {
+    let hub = Hub::new();
+    let all = hub.get("/hub/channels?prefix=c:1").await.body;
+    let expected = json!({"channels": [
+        {"channel": "c:1", "subscribers": 12},
+        {"channel": "c:10", "subscribers": 2},
+    ]});
+    assert_eq!(all, expected);
+    let first = hub.get("/hub/channels?prefix=c:1&limit=1").await.body;
+    assert_eq!(first["channels"].as_array().map(Vec::len), Some(1));
+    assert_eq!(first["cursor"], "c:1");
+    let stats = hub.get("/hub/channels/far/stats").await.body;
+    let local = hub.get("/hub/channels/near/stats").await.body;
+    let count = |stats: &Value| stats["subscribers"].as_u64().expect("a count");
+    assert_eq!(count(&stats), count(&local) + 4);
 }
 
 #[tokio::test]

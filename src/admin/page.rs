@@ -39,7 +39,7 @@ static MODULE: LazyLock<File> = LazyLock::new(|| {
 
 static TYPES: LazyLock<File> = LazyLock::new(|| {
     let text = include_str!("page/fanfare.d.ts");
-    File::new_public(text, "application/typescript; charset=utf-8")
+    File::new_public(text, "text/plain; charset=utf-8")
 });
 
 /// The demo page.

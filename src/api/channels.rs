@@ -32,7 +32,11 @@ pub(super) async fn list(state: &ApiState, request: Request) -> Result<Vec<u8>, 
     let limit = query.limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX);
     let cursor = query.cursor.as_deref().filter(|cursor| !cursor.is_empty());
     // One more than asked tells whether there is another page.
-    let found = state.local.channels(&query.prefix, cursor, limit + 1);
+    let mut found = state.local.channels(&query.prefix, cursor, limit + 1);
+    let elsewhere = state
+        .broker
+        .channels_elsewhere(&query.prefix, cursor, limit + 1);
+    add(&mut found, elsewhere.await?, limit + 1);
     let page = &found[..found.len().min(limit)];
     let mut out = b"{\"channels\":[".to_vec();
     each(&mut out, page, write_active);
@@ -44,6 +48,20 @@ pub(super) async fn list(state: &ApiState, request: Request) -> Result<Vec<u8>, 
     }
     out.push(b'}');
     Ok(out)
+}
+
+/// Adds what other nodes have to what this one has.
+fn add(found: &mut Vec<ActiveChannel>, elsewhere: Vec<ActiveChannel>, most: usize) {
+    found.extend(elsewhere);
+    found.sort_by(|one, other| one.channel.name().cmp(other.channel.name()));
+    found.dedup_by(|later, earlier| {
+        let is_same = later.channel == earlier.channel;
+        if is_same {
+            earlier.subscribers += later.subscribers;
+        }
+        is_same
+    });
+    found.truncate(most);
 }
 
 #[derive(Deserialize)]
@@ -130,7 +148,9 @@ pub(super) async fn stats(state: &ApiState, mut request: Request) -> Result<Vec<
     let channel = channel(&mut request).await?;
     let mut out = Vec::with_capacity(160);
     json::open_channel(&mut out, &channel);
-    json::number(&mut out, "subscribers", state.local.subscribers(&channel));
+    let elsewhere = state.broker.subscribers_elsewhere(&channel).await?;
+    let subscribers = state.local.subscribers(&channel) + elsewhere;
+    json::number(&mut out, "subscribers", subscribers);
     let namespace = state.namespaces.of(&channel);
     if namespace.presence {
         let presence = state.broker.presence(&channel, 0).await?;
@@ -204,9 +224,11 @@ fn write_member(out: &mut Vec<u8>, member: &Member) {
     json::value(out, &member.client);
     out.extend_from_slice(b":{\"user\":");
     json::value(out, &*member.user);
-    if let Some(info) = &member.info {
-        out.extend_from_slice(b",\"info\":");
-        out.extend_from_slice(info.as_bytes());
-    }
+    out.extend_from_slice(b",\"info\":");
+    let info = member
+        .info
+        .as_ref()
+        .map_or(&b"null"[..], |info| info.as_bytes());
+    out.extend_from_slice(info);
     out.push(b'}');
 }

@@ -149,11 +149,7 @@ impl From<BrokerError> for ApiError {
 
 impl From<ChannelNameError> for ApiError {
     fn from(error: ChannelNameError) -> Self {
-        let code = match error {
-            ChannelNameError::Reserved => ErrorCode::Forbidden,
-            _ => ErrorCode::BadRequest,
-        };
-        Self::new(code, error.to_string())
+        Self::new(ErrorCode::BadRequest, error.to_string())
     }
 }
 

@@ -24,16 +24,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// The same with a secret of this process's own, when there is none: tokens that are minted here are valid here, and
-    /// end with the process. Answers whether there was none.
+    /// The same with a further secret of this process's own: tokens that it signs end with the process.
     #[must_use]
-    pub fn or_own_secret(mut self) -> (Self, bool) {
-        let is_missing = self.secrets.is_empty();
-        if is_missing {
-            let secret: [u8; 32] = rand::random();
-            self.secrets.push(secret.into());
-        }
-        (self, is_missing)
+    pub fn with_own_secret(mut self) -> Self {
+        let secret: [u8; 32] = rand::random();
+        self.secrets.push(secret.into());
+        self
     }
 }
 

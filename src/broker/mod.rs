@@ -1,6 +1,6 @@
 //! The broker: publish/subscribe and streams between nodes.
 //!
-//! One narrow trait, [`Broker`], that the relay stands on; `memory` is the embedded one. Every broker passes the same
+//! One narrow trait, [`Broker`], that the relay stands on; `memory` is the embedded one, `redis` joins the nodes of a fleet. Every broker passes the same
 //! conformance suite (`tests/broker_conformance`).
 //!
 //! Not here: which client wants what (the hub), and which worker wants what (the relay). A broker knows nodes and
@@ -17,6 +17,7 @@ use crate::model::{
 
 mod config;
 pub mod memory;
+pub mod redis;
 
 pub use config::Config;
 
@@ -69,7 +70,7 @@ pub struct Published {
 }
 
 /// How much of a stream to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ReadLimit {
     /// The most publications.
     pub publications: usize,
@@ -98,6 +99,9 @@ pub enum Recovery {
     Lost {
         /// Where the stream stands now.
         top: Position,
+        /// The last place, in the present epoch, up to which the reader's stream and this one are the same, when
+        /// everything after it still stands: from there on it can be read. The server was rolled back to it.
+        fork: Option<Position>,
     },
 }
 
@@ -229,11 +233,26 @@ pub trait Broker: Send + Sync {
     /// Hands an order to every node, this one too.
     fn control(&self, control: Control) -> Answer<'_, ()>;
 
-    /// Renews this node's lease and tells the fleet of it, together with the subscriber counts of its channels.
-    fn announce(&self, node: NodeInfo) -> Answer<'_, ()>;
+    /// Renews this node's lease and tells the fleet of it, together with the subscriber counts of all its channels.
+    fn announce(&self, node: NodeInfo, channels: Vec<ActiveChannel>) -> Answer<'_, ()>;
+
+    /// Ends this node's lease: its members leave now, not when the lease would have ended. For the end of the process.
+    fn withdraw(&self) -> Answer<'_, ()>;
 
     /// The replicas alive.
     fn nodes(&self) -> Answer<'_, Vec<NodeInfo>>;
+
+    /// The channels with subscribers on *other* nodes, as those announced them: of the empty scope, with names that begin
+    /// with `prefix`, after `cursor` in the order of their names, at most `limit`.
+    fn channels_elsewhere<'a>(
+        &'a self,
+        prefix: &'a str,
+        cursor: Option<&'a str>,
+        limit: usize,
+    ) -> Answer<'a, Vec<ActiveChannel>>;
+
+    /// How many subscribers a channel has on *other* nodes, as those announced it.
+    fn subscribers_elsewhere<'a>(&'a self, channel: &'a ChannelKey) -> Answer<'a, u64>;
 
     /// Whether the broker can be reached now.
     fn is_ready(&self) -> bool;

@@ -24,7 +24,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::model::{Namespace, Namespaces};
-use crate::{admin, api, auth, broker, client, proxy, server, session, telemetry, transport};
+use crate::{
+    admin, api, auth, broker, client, proxy, redis, server, session, telemetry, transport,
+};
 
 pub use document::{env_example, help, markdown};
 pub use fault::{ConfigError, Fault};
@@ -78,6 +80,8 @@ pub struct Settings {
     pub admin: admin::Config,
     /// The broker room's.
     pub broker: broker::Config,
+    /// The redis room's; `None` for a node that is alone.
+    pub redis: Option<redis::Config>,
     /// The proxy room's.
     pub proxy: proxy::Config,
     /// What the channels are like.
@@ -142,6 +146,7 @@ impl Settings {
             api: rooms::api(&reader),
             admin: rooms::admin(&reader, stage),
             broker: rooms::broker(&reader),
+            redis: rooms::redis(&reader),
             proxy: rooms::proxy(&reader, services),
             namespaces,
             token_ttl: Duration::from_secs(reader.integer("ACCESS_TOKEN_EXPIRE_MINUTES") * 60),

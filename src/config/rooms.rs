@@ -11,7 +11,9 @@ use super::{upstreams, value};
 use crate::model::NodeId;
 use crate::session::SessionLimits;
 use crate::telemetry::LogFormat;
-use crate::{admin, api, auth, broker, client, proxy, server, session, telemetry, transport};
+use crate::{
+    admin, api, auth, broker, client, proxy, redis, server, session, telemetry, transport,
+};
 
 /// Files of the process that are no connections: listeners, logs, polls, standard streams.
 const FILES_RESERVED: u64 = 128;
@@ -209,6 +211,16 @@ pub(super) fn broker(reader: &Reader) -> broker::Config {
         channels_max: reader.size("MAX_CHANNELS"),
         idempotency_keys_max: reader.size("MAX_IDEMPOTENCY_KEYS"),
     }
+}
+
+/// `None` without `REDIS_URL`.
+pub(super) fn redis(reader: &Reader) -> Option<redis::Config> {
+    let url = reader.text("REDIS_URL")?.trim();
+    Some(redis::Config {
+        address: redis::Address::parse(url).ok()?,
+        prefix: reader.text("REDIS_KEY_PREFIX")?.to_owned(),
+        ready_grace: millis(reader, "READY_REDIS_GRACE_MS"),
+    })
 }
 
 pub(super) fn proxy(

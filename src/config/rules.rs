@@ -3,6 +3,7 @@
 use super::Stage;
 use super::reader::Reader;
 use crate::model::Namespaces;
+use crate::redis::Address;
 
 /// What a publication's frame may add to its data: names, positions, the head of the frame.
 pub(super) const FRAME_BYTES: usize = 1024;
@@ -33,6 +34,14 @@ pub(super) fn check(reader: &mut Reader, stage: Stage, namespaces: &Namespaces) 
         api_key(reader, stage, name);
     }
     openness(reader, stage);
+    redis_url(reader);
+}
+
+fn redis_url(reader: &mut Reader) {
+    let url = reader.text("REDIS_URL").map(str::trim);
+    if let Some(Err(rule)) = url.map(Address::parse) {
+        reader.fault("REDIS_URL", rule);
+    }
 }
 
 /// Each row: this variable must be at most that one.

@@ -384,10 +384,19 @@ fn weak_secrets_are_refused_in_production_and_warned_of_elsewhere() {
 }
 
 #[test]
+fn a_redis_url_makes_a_fleet() {
+    assert!(settings(&[("REDIS_URL", "")]).redis.is_none());
+    let settings = settings(&[("REDIS_URL", "redis://:private@redis:6379/1")]);
+    let redis = settings.redis.as_ref().expect("a fleet");
+    assert_eq!(redis.address.to_string(), "redis://redis:6379/1");
+    assert_eq!(redis.prefix, "fanfare");
+}
+
+#[test]
 fn what_this_version_does_not_do_is_refused_or_said() {
     check_fault(
-        &[("REDIS_URL", "redis://:private@redis:6379")],
-        "REDIS_URL is set, but this version has the embedded broker only",
+        &[("REDIS_URL", "redis-cluster://redis:6379")],
+        "REDIS_URL=\"********\" names a Redis Cluster, but this version works with a single server only",
     );
     check_fault(&[("TLS_CERT", "/cert.pem")], "TLS_CERT is set, but");
     let settings = settings(&[
@@ -418,7 +427,7 @@ fn all_faults_are_told_at_once() {
             ("AUTH_REQUIRED", "true"),
             ("CONFIG_FILE", "hub.toml"),
             ("WS_MAX_MESSAGE_BYTES", "3000000"),
-            ("REDIS_URL", "redis://r"),
+            ("REDIS_URL", "rediss://r"),
         ],
         &[
             (".env", "nonsense\nHOST=nowhere"),
@@ -469,7 +478,7 @@ fn secrets_are_never_shown() {
     let mut faulty = secrets.to_vec();
     faulty.extend([
         ("NODE_ENV", "production"),
-        ("REDIS_URL", "redis://:private@r"),
+        ("REDIS_URL", "rediss://:private@r"),
     ]);
     faulty.push(("JWT_SECRET", "private"));
     let text = load(&faulty).expect_err("faults").to_string();
@@ -513,7 +522,9 @@ fn the_operations_chapter_names_no_variable_that_is_not_there() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATIONS.md");
     let text = std::fs::read_to_string(path).expect("the chapter");
     let is_name = |word: &&str| {
-        word.contains('_') && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
+        word.len() > 1
+            && word.contains('_')
+            && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
     };
     let known = |word: &str| {
         variable::VARIABLES

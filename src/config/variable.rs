@@ -36,6 +36,7 @@ pub(super) enum Group {
     Connections,
     Streams,
     Publications,
+    Fleet,
     Upstreams,
     Operations,
 }
@@ -48,6 +49,7 @@ impl Group {
         Self::Connections,
         Self::Streams,
         Self::Publications,
+        Self::Fleet,
         Self::Upstreams,
         Self::Operations,
     ];
@@ -60,6 +62,7 @@ impl Group {
             Self::Connections => "Connections",
             Self::Streams => "Server-sent events",
             Self::Publications => "Channels and publications",
+            Self::Fleet => "Several nodes",
             Self::Upstreams => "Upstreams",
             Self::Operations => "Operations",
         }
@@ -150,7 +153,8 @@ pub(super) fn variable(name: &str) -> Option<&'static Variable> {
 
 use DefaultValue::{Computed, Unset, Value};
 use Group::{
-    Authentication, Connections, Operations, Publications, Server, Sessions, Streams, Upstreams,
+    Authentication, Connections, Fleet, Operations, Publications, Server, Sessions, Streams,
+    Upstreams,
 };
 use Kind::{Boolean, Integer, Text};
 
@@ -233,6 +237,10 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Publications, "MAX_IDEMPOTENCY_KEYS", Integer(1, MANY), Value("200000"), "keys", "The most idempotency keys that are remembered, five minutes each.").memory("about 500 bytes each"),
     row(Publications, "MAX_BATCH", Integer(1, 1_000_000), Value("1000"), "publications", "The most publications of one `/hub/batch`, and channels of one `/hub/broadcast`."),
 
+    row(Fleet, "REDIS_URL", ANY, Unset, "", "The Redis server that the nodes of a fleet share, redis://[user:password@]host[:port][/database]. Unset, the node is alone and keeps everything in its memory.").secret(),
+    row(Fleet, "REDIS_KEY_PREFIX", Text(value::node_id, "at most 128 printable characters without blanks"), Value("fanfare"), "", "What every key and channel in Redis begins with; nodes with the same one are one fleet."),
+    row(Fleet, "READY_REDIS_GRACE_MS", Integer(0, DAY_MS), Value("5000"), "ms", "How long Redis may be away before `/readyz` answers 503."),
+
     row(Upstreams, "UPSTREAMS", ANY, Value("{}"), "", "JSON that maps names of services to lists of http URLs, as `{\"users\":[\"http://localhost:3001\"]}`; `/api/<name>/*` and `/sse/<name>/*` are forwarded to them."),
     row(Upstreams, "LOAD_BALANCING", Text(value::balance, "least-load, round-robin or random"), Value("least-load"), "", "How an upstream of a service is chosen."),
     row(Upstreams, "HTTP_PROXY_TIMEOUT_MS", Integer(1, DAY_MS), Value("30000"), "ms", "How long an upstream may take for the head of its answer, and pause in the body; streams of events may pause for ever."),
@@ -272,7 +280,6 @@ const fn refused(name: &'static str, why: &'static str) -> NotYet {
 /// refuses to start.
 #[rustfmt::skip]
 pub(super) const NOT_YET: &[NotYet] = &[
-    refused("REDIS_URL", "is set, but this version has the embedded broker only: nodes would not share anything. Unset it to run a single node"),
     refused("TLS_CERT", "is set, but this version does not speak TLS. Unset it and let a proxy in front do that"),
     refused("TLS_KEY", "is set, but this version does not speak TLS. Unset it and let a proxy in front do that"),
     refused("LISTEN", "is set, but this version has one listener only, HOST and PORT"),

@@ -553,6 +553,9 @@ struct Room<'a> {
 /// Bytes to keep free for the `gap` that a policy puts into the queue.
 const GAP_BYTES: usize = 512;
 
+/// What keeping the latest of each key frees, at least: this part of a bound.
+const LATEST_FREES_A: usize = 64;
+
 impl Room<'_> {
     /// Whether the frame fits, after the policy did what it could.
     fn make(
@@ -570,7 +573,19 @@ impl Room<'_> {
         let dropped = match self.policy {
             OverflowPolicy::Disconnect => return false,
             OverflowPolicy::DropOldest => entry.queue.drop_oldest(self.channel, bytes, messages),
-            OverflowPolicy::Latest => entry.queue.keep_latest(self.channel, frame),
+            OverflowPolicy::Latest => {
+                let (bytes, messages) =
+                    (entry.queue.pending_bytes(), entry.queue.pending_messages());
+                let dropped = entry.queue.keep_latest(self.channel, frame);
+                let freed = (
+                    bytes.saturating_sub(entry.queue.pending_bytes()),
+                    messages.saturating_sub(entry.queue.pending_messages()),
+                );
+                if !self.is_worth(freed) {
+                    return false;
+                }
+                dropped
+            }
         };
         if dropped.is_some() {
             let position = dropped.position;
@@ -595,6 +610,13 @@ impl Room<'_> {
             delivered.gaps += u64::from(!dropped.had_gap);
         }
         self.fits(&entry.queue)
+    }
+
+    /// Whether going through a whole queue freed enough to do it again when that is used up. A reader whose queue is
+    /// full of the latest of each key would otherwise cost its length with every publication, and slow the others.
+    fn is_worth(&self, (bytes, messages): (usize, usize)) -> bool {
+        bytes * LATEST_FREES_A >= self.limits.pending_bytes_max
+            || messages * LATEST_FREES_A >= self.limits.pending_messages_max
     }
 
     fn fits(&self, queue: &SendQueue) -> bool {

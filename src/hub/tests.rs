@@ -792,6 +792,25 @@ fn latest_closes_when_every_key_is_pending_once_and_there_is_no_room() {
     assert_eq!(bench.hub.take_overflowed(), [slow]);
 }
 
+/// Each publication of a reader that was full of keys went through its whole queue, to make room for itself alone.
+#[test]
+fn latest_closes_when_going_through_the_queue_frees_next_to_nothing() {
+    const KEYS: u64 = 200;
+    for (repeated, is_closed) in [(2, true), (20, false)] {
+        let mut bench = Bench::with_messages(KEYS as usize);
+        let slow = bench.live(WireFormat::Json, "n", OverflowPolicy::Latest);
+        for offset in 1..=KEYS + 1 {
+            let name = (offset % (KEYS - repeated)).to_string();
+            bench.publish("n", &[keyed(offset, "x", Some(&name))]);
+        }
+        assert_eq!(
+            bench.hub.take_overflowed() == [slow],
+            is_closed,
+            "{repeated}"
+        );
+    }
+}
+
 #[test]
 fn what_is_larger_than_the_bound_closes_under_every_policy() {
     use OverflowPolicy::{Disconnect, DropOldest, Latest};

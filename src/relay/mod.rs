@@ -142,6 +142,18 @@ impl Relay {
         found
     }
 
+    /// Every channel that has subscribers on this node, in no order.
+    pub fn all_channels(&self) -> Vec<ActiveChannel> {
+        let channels = self.switchboard.channels.iter();
+        channels
+            .filter(|entry| entry.subscribers > 0)
+            .map(|entry| ActiveChannel {
+                channel: entry.key().clone(),
+                subscribers: entry.subscribers,
+            })
+            .collect()
+    }
+
     /// How many subscribers a channel has on this node.
     pub fn subscribers(&self, channel: &ChannelKey) -> u64 {
         self.switchboard

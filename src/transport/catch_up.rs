@@ -25,6 +25,9 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// How long a subscriber that is ahead of its hub waits for it: the rest is in the inbox, or on its way.
 const AHEAD_AFTER: Duration = Duration::from_millis(2);
 
+/// After so many waits one that is ahead asks the broker: what it saw may have been rolled back.
+const WAITS_PER_READ: u32 = 128;
+
 /// How many subscribers go on catching up in one turn.
 const STEPS_A_TURN: usize = 64;
 
@@ -69,6 +72,7 @@ impl Shard {
             channel: channel.clone(),
             position,
             is_reading: false,
+            waited: 0,
         };
         socket.catch_ups.push(catch_up);
         self.send_page(connection, channel, &page);
@@ -299,14 +303,15 @@ impl Shard {
         if catch_up.is_reading {
             return;
         }
-        let from = catch_up.position;
+        let (from, waited) = (catch_up.position, catch_up.waited);
         let Some(top) = position.filter(|top| *top != from) else {
             return self.end_catch_up(connection, channel);
         };
         // The client is ahead of this hub, whose inbox holds the rest (it saw them on another node), or the hub itself
         // is reading again: wait for it.
         let is_ahead = from.epoch == top.epoch && from.offset > top.offset;
-        if is_ahead || stage != Stage::Live {
+        if stage != Stage::Live || (is_ahead && !(waited + 1).is_multiple_of(WAITS_PER_READ)) {
+            self.note_waited(connection, channel);
             return self.ask_again_later(connection, channel, AHEAD_AFTER);
         }
         let has_room = self
@@ -317,6 +322,12 @@ impl Shard {
             self.read_page(connection, channel, from);
         }
         // Without room it goes on when its queue is written.
+    }
+
+    fn note_waited(&mut self, connection: ConnectionRef, channel: &ChannelKey) {
+        if let Some(catch_up) = self.catch_up(connection, channel) {
+            catch_up.waited = catch_up.waited.wrapping_add(1);
+        }
     }
 
     fn ask_again_later(&self, connection: ConnectionRef, channel: &ChannelKey, after: Duration) {
@@ -334,6 +345,7 @@ impl Shard {
 
     fn read_page(&mut self, connection: ConnectionRef, channel: &ChannelKey, from: Position) {
         let limit = self.page_limit(connection.index);
+        self.note_waited(connection, channel);
         if let Some(catch_up) = self.catch_up(connection, channel) {
             catch_up.is_reading = true;
         }

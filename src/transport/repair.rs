@@ -129,15 +129,17 @@ impl Shard {
                     self.waiting.repairs.waiting.push_back((channel, position));
                 }
             }
-            Ok(Recovery::Lost { top }) => {
-                let dropped =
-                    (top.epoch == from.epoch).then(|| top.offset.saturating_sub(from.offset));
-                let again = self.hub.resume(index, top, true);
-                self.counts.gaps += self
-                    .hub
-                    .tell_gap(index, dropped, Some(top), &mut self.encoder);
+            Ok(Recovery::Lost { top, fork }) => {
+                // After a rollback nobody can count what is missing, and what came after it is read from there.
+                let at = fork.unwrap_or(top);
+                let is_count = fork.is_none() && top.epoch == from.epoch;
+                let dropped = is_count.then(|| top.offset.checked_sub(from.offset));
+                let again = self.hub.resume(index, at, at == top);
+                self.counts.gaps +=
+                    self.hub
+                        .tell_gap(index, dropped.flatten(), Some(at), &mut self.encoder);
                 if again {
-                    self.waiting.repairs.waiting.push_back((channel, top));
+                    self.waiting.repairs.waiting.push_back((channel, at));
                 }
             }
             Err(_) => self.repair_later(channel, from),

@@ -85,6 +85,8 @@ pub(super) struct CatchUp {
     pub(super) position: Position,
     /// Whether a page is being read.
     pub(super) is_reading: bool,
+    /// How often it has waited for its hub, which is behind.
+    pub(super) waited: u32,
 }
 
 /// A subscription that waits for the broker.

@@ -57,9 +57,13 @@ impl Source {
         self.module.first().map_or("lib", String::as_str)
     }
 
-    /// Whether a home holds this file: `*`, a room, or a file as `hub/frame`.
+    /// Whether a home holds this file: `*`, a room, a file as `hub/frame`, or a folder as `broker/redis`.
     pub(crate) fn is_in(&self, home: &str) -> bool {
-        ["*", self.room(), self.place()].contains(&home)
+        let is_folder = || {
+            let inside = self.place().strip_prefix(home);
+            inside.is_some_and(|inside| inside.starts_with('/'))
+        };
+        ["*", self.room(), self.place()].contains(&home) || is_folder()
     }
 
     /// As `hub/frame`.

@@ -6,10 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fanfare::broker::memory::MemoryBroker;
+use fanfare::broker::redis::RedisBroker;
 use fanfare::broker::{Broker, Config};
-use fanfare::model::{Moment, Namespaces};
+use fanfare::model::{ClientId, Moment, Namespaces};
+use fanfare::redis::{Address, Config as RedisConfig};
 
 mod recording;
+#[path = "../redis_server/mod.rs"]
+mod redis_server;
 mod suite;
 
 /// The memory broker on a clock of the test's.
@@ -46,3 +50,44 @@ impl suite::Harness for Memory {
 }
 
 broker_conformance!(memory, Memory::new());
+
+/// The Redis broker, each case with a server of its own.
+struct OverRedis {
+    server: redis_server::RedisServer,
+}
+
+impl OverRedis {
+    fn new() -> Self {
+        Self {
+            server: redis_server::RedisServer::start(),
+        }
+    }
+}
+
+impl suite::Harness for OverRedis {
+    const KIND: &str = "redis";
+
+    async fn broker(&self, namespaces: Namespaces) -> Arc<dyn Broker> {
+        let config = RedisConfig {
+            address: Address::parse(&self.server.url()).expect("an address"),
+            prefix: format!("test-{}", ClientId::random()),
+            ready_grace: Duration::ZERO,
+        };
+        let broker = RedisBroker::start(&config, Arc::new(namespaces)).expect("threads");
+        let began = std::time::Instant::now();
+        while !broker.is_ready() {
+            assert!(
+                began.elapsed() < Duration::from_secs(10),
+                "it does not connect"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Arc::new(broker)
+    }
+
+    async fn advance(&self, by: Duration) {
+        tokio::time::sleep(by).await;
+    }
+}
+
+broker_conformance!(redis, OverRedis::new());

@@ -121,7 +121,7 @@ impl<'a, H: Harness> Case<'a, H> {
                 assert!(!page.more);
                 Some(offsets(&page))
             }
-            Ok(Recovery::Lost { top }) => {
+            Ok(Recovery::Lost { top, .. }) => {
                 assert_eq!(top, self.top(channel).await);
                 None
             }

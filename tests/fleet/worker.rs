@@ -499,7 +499,7 @@ impl Worker {
                     .deliver(index, &page.publications, is_new, &mut self.encoder);
                 (position, again)
             }
-            Recovery::Lost { top } => {
+            Recovery::Lost { top, .. } => {
                 let same = top.epoch == from.epoch;
                 let dropped = same.then(|| top.offset.saturating_sub(from.offset));
                 let again = self.hub.resume(index, top, true);

@@ -11,6 +11,7 @@ mod drain;
 mod echo;
 mod event_stream;
 mod operations;
+mod overload;
 mod presence;
 mod recovery;
 mod session_records;

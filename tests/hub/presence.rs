@@ -69,7 +69,12 @@ async fn who_comes_and_goes_is_told_to_those_who_asked() {
         [&json!("leave"), &json!(client)]
     );
     unasked.expect_quiet().await;
-    assert_eq!(presence(&hub, "room").await["count"], 2);
+    let over_http = presence(&hub, "room").await;
+    assert_eq!(over_http["count"], 2);
+    assert_eq!(
+        over_http["clients"][unasked.client()],
+        json!({"user": "", "info": null})
+    );
     unasked.close().await;
     assert_eq!(watcher.next().await["type"], "leave");
 }

@@ -19,8 +19,8 @@ use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::{
-    Answer, Broker, BrokerError, Config, Control, NodeInfo, Page, Presence, Publish, Published,
-    ReadLimit, Recovery, Results, Sink, Start,
+    ActiveChannel, Answer, Broker, BrokerError, Config, Control, NodeInfo, Page, Presence, Publish,
+    Published, ReadLimit, Recovery, Results, Sink, Start,
 };
 use crate::model::{
     ChannelKey, ClientId, Envelope, Event, HistoryPolicy, Member, Moment, Namespaces, Position,
@@ -400,7 +400,7 @@ impl Broker for MemoryBroker {
         answer(Ok(()))
     }
 
-    fn announce(&self, node: NodeInfo) -> Answer<'_, ()> {
+    fn announce(&self, node: NodeInfo, _: Vec<ActiveChannel>) -> Answer<'_, ()> {
         *self.node.lock().unwrap_or_else(PoisonError::into_inner) = Some(node);
         answer(Ok(()))
     }
@@ -408,6 +408,24 @@ impl Broker for MemoryBroker {
     fn nodes(&self) -> Answer<'_, Vec<NodeInfo>> {
         let node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
         answer(Ok(node.iter().cloned().collect()))
+    }
+
+    fn withdraw(&self) -> Answer<'_, ()> {
+        *self.node.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        answer(Ok(()))
+    }
+
+    fn channels_elsewhere<'a>(
+        &'a self,
+        _: &'a str,
+        _: Option<&'a str>,
+        _: usize,
+    ) -> Answer<'a, Vec<ActiveChannel>> {
+        answer(Ok(Vec::new()))
+    }
+
+    fn subscribers_elsewhere<'a>(&'a self, _: &'a ChannelKey) -> Answer<'a, u64> {
+        answer(Ok(0))
     }
 
     fn is_ready(&self) -> bool {

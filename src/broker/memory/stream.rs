@@ -120,6 +120,8 @@ impl Stream {
     ) -> Recovery {
         let lost = Recovery::Lost {
             top: self.position(),
+            // Memory is not rolled back.
+            fork: None,
         };
         if since.epoch != self.epoch || since.offset > self.top {
             return lost;

@@ -112,7 +112,7 @@ fn only_the_top_recovers_when_all_have_expired() {
         let now = second(60);
         assert!(matches!(
             stream.recover(at(1), ALL, &policy, now),
-            Recovery::Lost { top } if top == at(2)
+            Recovery::Lost { top, .. } if top == at(2)
         ));
         assert!(matches!(
             stream.recover(at(2), ALL, &policy, now),
@@ -290,7 +290,7 @@ fn recover_in_pages(
     let mut all = Vec::new();
     loop {
         match stream.recover(since, limit, &model.policy, model.now) {
-            Recovery::Lost { top } => {
+            Recovery::Lost { top, .. } => {
                 assert_eq!(top, stream.position());
                 assert!(all.is_empty(), "lost in the middle of unchanged pages");
                 return None;

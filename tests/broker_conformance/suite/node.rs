@@ -40,7 +40,10 @@ pub(crate) async fn an_announced_node_is_among_the_nodes_once(harness: &impl Har
             version: "1.2.3".to_owned(),
             uptime_seconds: 4,
         };
-        case.broker.announce(node.clone()).await.expect("announced");
+        case.broker
+            .announce(node.clone(), Vec::new())
+            .await
+            .expect("announced");
         let nodes = case.broker.nodes().await.expect("an answer");
         let own: Vec<_> = nodes.into_iter().filter(|it| it.id == id).collect();
         assert_eq!(own, [node]);

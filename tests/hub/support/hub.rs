@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use super::DEADLINE;
 
@@ -88,8 +88,27 @@ impl Hub {
 
     /// Asks it to end, as an operator or an orchestrator does.
     pub(crate) fn terminate(&self) {
+        kill_process(self.pid(), Signal::TERM).expect("it lives");
+    }
+
+    /// Its open files.
+    pub(crate) fn open_files(&self) -> u64 {
+        let folder = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(folder).expect("its files").count() as u64
+    }
+
+    /// Allows it no more open files than this from now on.
+    pub(crate) fn limit_files(&self, files: u64) {
+        let limit = Rlimit {
+            current: Some(files),
+            maximum: Some(files),
+        };
+        prlimit(Some(self.pid()), Resource::Nofile, limit).expect("a limit");
+    }
+
+    fn pid(&self) -> Pid {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        kill_process(pid.expect("a process id"), Signal::TERM).expect("it lives");
+        pid.expect("a process id")
     }
 
     /// Its exit code once it has ended; `None` after a signal.

@@ -1,0 +1,215 @@
+//! The nodes of the fleet: leases, what each says of itself, and how many subscribers it has where.
+//!
+//! A node writes only what changed since it last told it; when its lease turns out to be gone, everything is told again.
+
+use std::collections::HashMap;
+
+use super::{
+    ActiveChannel, BrokerError, ChannelKey, Command, Inner, LEASE, NodeInfo, Value, broker_error,
+    envelope, keys, lock, millis, read, scripts,
+};
+use crate::model::Scope;
+
+/// The most counts of one command: a script must not hold up the server.
+const COUNTS_MAX: usize = 250;
+
+/// The most commands that are sent before the answers to earlier ones are there.
+const PART_MAX: usize = 1024;
+
+/// What this node told the fleet of its subscribers.
+pub(super) type Told = HashMap<ChannelKey, u64>;
+
+impl Inner {
+    /// Renews the lease. When the fleet, or Redis itself, had forgotten this node, its members join again.
+    pub(super) async fn announce(
+        &self,
+        node: &NodeInfo,
+        channels: Vec<ActiveChannel>,
+    ) -> Result<(), BrokerError> {
+        let (name, is_announced) = self.presence.name();
+        if !self.renew_lease(&name, is_announced, node).await? {
+            tracing::warn!("the fleet gave this node up; it joins again with its members");
+            lock(&self.told).clear();
+            let (old, commands) = self.begin_anew();
+            let (name, _) = self.presence.name();
+            self.renew_lease(&name, false, node).await?;
+            if let Err(error) = self.call_in_parts(commands).await {
+                self.note_all_unsaid();
+                return Err(error);
+            }
+            let forget = self.forget(&old).number(1);
+            self.redis.call_one(forget).await.map_err(broker_error)?;
+        }
+        self.tell_counts(channels).await
+    }
+
+    /// Answers whether the node is still one of the fleet.
+    async fn renew_lease(
+        &self,
+        name: &str,
+        is_announced: bool,
+        node: &NodeInfo,
+    ) -> Result<bool, BrokerError> {
+        let keys = [&self.keys.leases(), &self.keys.infos()];
+        let lease = Command::script(&scripts::ANNOUNCE, &keys)
+            .word(name.to_owned())
+            .number(millis(LEASE))
+            .word(envelope::pack_node(node))
+            .number(u64::from(is_announced));
+        let is_alive = self.redis.call_one(lease).await.map_err(broker_error)? == Value::Integer(1);
+        if is_alive {
+            self.presence.announced(name);
+        }
+        Ok(is_alive)
+    }
+
+    async fn tell_counts(&self, channels: Vec<ActiveChannel>) -> Result<(), BrokerError> {
+        let counts: Told = channels
+            .into_iter()
+            .map(|active| (active.channel, active.subscribers))
+            .collect();
+        let changes = changes(&lock(&self.told), &counts);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let (name, _) = self.presence.name();
+        let [counts_of, names] = self.keys.counts_of(&name);
+        let commands = changes.chunks(COUNTS_MAX).map(|some| {
+            some.iter().fold(
+                Command::script(&scripts::COUNT, &[&counts_of, &names]),
+                |command, (channel, count)| command.word(keys::tag(channel)).number(*count),
+            )
+        });
+        let answers = self.redis.call(commands.collect()).await;
+        let answers: Result<Vec<_>, _> = answers.into_iter().collect();
+        // Told in part: nothing is lost by telling it again.
+        answers.map_err(broker_error)?;
+        *lock(&self.told) = counts;
+        Ok(())
+    }
+
+    /// Takes this node and its members out of the fleet.
+    pub(super) async fn withdraw(&self) -> Result<(), BrokerError> {
+        let (name, mut commands) = self.leave_all();
+        commands.push(self.forget(&name).number(1));
+        self.call_in_parts(commands).await
+    }
+
+    /// Sends commands whose answers say nothing, some at a time: all of them could be more than may wait.
+    async fn call_in_parts(&self, mut commands: Vec<Command>) -> Result<(), BrokerError> {
+        while !commands.is_empty() {
+            let part = commands.drain(..commands.len().min(PART_MAX)).collect();
+            let answers: Result<Vec<_>, _> = self.redis.call(part).await.into_iter().collect();
+            answers.map_err(broker_error)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a node; whether it says so itself is to be added.
+    pub(super) fn forget(&self, node: &str) -> Command {
+        let [counts, names] = self.keys.counts_of(node);
+        let channels = self.keys.channels_of(node);
+        let keys = [
+            &self.keys.leases(),
+            &self.keys.infos(),
+            &channels,
+            &counts,
+            &names,
+        ];
+        Command::script(&scripts::FORGET, &keys).word(node.to_owned())
+    }
+
+    async fn others(&self) -> Result<Vec<String>, BrokerError> {
+        let alive = Command::script(&scripts::ALIVE, &[&self.keys.leases()]);
+        let alive = self.redis.call_one(alive).await.map_err(broker_error)?;
+        let (name, _) = self.presence.name();
+        let nodes = alive.into_array().into_iter();
+        Ok(nodes
+            .filter_map(|node| node.as_string())
+            .filter(|node| *node != name)
+            .collect())
+    }
+
+    pub(super) async fn channels_elsewhere(
+        &self,
+        prefix: &str,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<ActiveChannel>, BrokerError> {
+        let tag = |name: &str| keys::tag_of(&Scope::default(), name);
+        let from = match cursor {
+            Some(cursor) if cursor >= prefix => format!("({}", tag(cursor)),
+            _ => format!("[{}", tag(prefix)),
+        };
+        // No name has a byte above those of ASCII.
+        let to = format!("({}\u{7f}", tag(prefix));
+        let others = self.others().await?;
+        let commands = others.iter().map(|node| {
+            let [counts, names] = self.keys.counts_of(node);
+            Command::script(&scripts::CHANNELS, &[&counts, &names])
+                .word(from.clone())
+                .word(to.clone())
+                .number(limit.min(1_000_000) as u64)
+        });
+        let answers = self.redis.call(commands.collect()).await;
+        let mut found = Vec::new();
+        for answer in answers {
+            read::active_channels(answer.map_err(broker_error)?, &mut found);
+        }
+        Ok(found)
+    }
+
+    pub(super) async fn subscribers_elsewhere(
+        &self,
+        channel: &ChannelKey,
+    ) -> Result<u64, BrokerError> {
+        let others = self.others().await?;
+        let commands = others.iter().map(|node| {
+            let [counts, _] = self.keys.counts_of(node);
+            Command::new("HGET").word(counts).word(keys::tag(channel))
+        });
+        let answers = self.redis.call(commands.collect()).await;
+        let mut subscribers = 0;
+        for answer in answers {
+            subscribers += read::number(&answer.map_err(broker_error)?).unwrap_or(0);
+        }
+        Ok(subscribers)
+    }
+}
+
+/// What is to be told, so that who knows `told` knows `counts`; 0 where there is nobody any more.
+fn changes(told: &Told, counts: &Told) -> Vec<(ChannelKey, u64)> {
+    let gone = told.keys().filter(|channel| !counts.contains_key(channel));
+    let gone = gone.map(|channel| (channel.clone(), 0));
+    let new = counts
+        .iter()
+        .filter(|(channel, count)| told.get(channel) != Some(count))
+        .map(|(channel, count)| (channel.clone(), *count));
+    gone.chain(new).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(counts: &[(&str, u64)]) -> Told {
+        let counts = counts.iter();
+        counts
+            .map(|(name, count)| (ChannelKey::new(name).expect("a name"), *count))
+            .collect()
+    }
+
+    #[test]
+    fn only_what_changed_is_told() {
+        let (before, after) = (
+            told(&[("a", 1), ("b", 2), ("c", 3)]),
+            told(&[("b", 2), ("c", 4), ("d", 1)]),
+        );
+        let mut changes = changes(&before, &after);
+        changes.sort();
+        let expected: Vec<_> = [("a", 0), ("c", 4), ("d", 1)]
+            .map(|(name, count)| (ChannelKey::new(name).expect("a name"), count))
+            .to_vec();
+        assert_eq!(changes, expected);
+    }
+}

@@ -1,0 +1,469 @@
+//! Which channels this node wants, and what of it the connection knows.
+//!
+//! Everything that is said to and by the connection that brings messages is in one order, that of its wire. A *mark* is
+//! a message that the node publishes to itself there: when it comes back, every change that was sent before it has taken
+//! effect, and every message before it has been handed over. So the position that is read after a mark is one from which
+//! nothing is missed, and nothing comes after the end of an interest.
+//!
+//! Changes are asked under one lock, so they take effect in the order of the calls, and leave in batches.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, oneshot};
+
+use crate::broker::{BrokerError, Sink, Start};
+use crate::model::{ChannelKey, Envelope, Event, Position};
+
+use super::envelope;
+
+/// How long a channel stays subscribed to that nobody wants: churn must not become a storm.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// The most channels of one SUBSCRIBE.
+const BATCH_MAX: usize = 512;
+
+/// The most envelopes that wait for the position of their channel; more are a hole.
+const HELD_MAX: usize = 1024;
+
+/// What a channel goes through, in this order.
+#[derive(Debug)]
+enum Phase {
+    /// It is to be subscribed to, and a mark is to come back. What comes before is not wanted yet.
+    Asked,
+    /// The position is being read. What comes waits for it.
+    Reading(Vec<Envelope>),
+    /// What comes is handed over.
+    Live,
+    /// Nobody wants it, but what was published before that is still handed over.
+    Ending,
+    /// Nobody wants it since then.
+    Idle(Instant),
+}
+
+#[derive(Debug)]
+struct Entry {
+    channel: ChannelKey,
+    keeps_history: bool,
+    is_wanted: bool,
+    phase: Phase,
+    starts: Vec<oneshot::Sender<Result<Start, BrokerError>>>,
+    ends: Vec<oneshot::Sender<()>>,
+    /// Whether something may have been missed before it is live again.
+    has_hole: bool,
+    /// Where the stream stood when something last came, if it is known.
+    last: Option<Position>,
+}
+
+/// A channel whose position was looked up: what stood there, and what this node had seen before the question.
+#[derive(Debug)]
+pub(super) struct Check {
+    pub(super) name: String,
+    pub(super) seen: Position,
+    pub(super) found: Option<Position>,
+}
+
+/// What happens when a mark comes back.
+#[derive(Debug, Default)]
+struct Barrier {
+    started: Vec<String>,
+    ended: Vec<String>,
+    checks: Vec<Check>,
+    is_control: bool,
+}
+
+/// A change that is to be sent: to be subscribed to, no longer, and the mark behind it.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) added: Vec<String>,
+    pub(super) removed: Vec<String>,
+    pub(super) mark: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_connected: bool,
+    /// Whether orders come.
+    is_controlled: bool,
+    channels: HashMap<String, Entry>,
+    starting: Vec<String>,
+    ending: Vec<String>,
+    checks: Vec<Check>,
+    /// In the order in which they became idle.
+    idle: VecDeque<String>,
+    barriers: HashMap<u64, Barrier>,
+    marks: u64,
+}
+
+/// The channels of this node.
+pub(super) struct Interest {
+    state: Mutex<State>,
+    pub(super) changed: Notify,
+    pub(super) sink: OnceLock<Arc<dyn Sink>>,
+    control: String,
+}
+
+impl Interest {
+    pub(super) fn new(control: String) -> Self {
+        Self {
+            state: Mutex::default(),
+            changed: Notify::new(),
+            sink: OnceLock::new(),
+            control,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the connection stands and brings orders.
+    pub(super) fn is_ready(&self) -> bool {
+        let state = self.lock();
+        state.is_connected && state.is_controlled
+    }
+
+    /// The channel is wanted. Answers whether it is handed over already, so that its position may be read at once;
+    /// otherwise what to wait for.
+    pub(super) fn add(
+        &self,
+        name: String,
+        channel: &ChannelKey,
+        keeps_history: bool,
+    ) -> Option<oneshot::Receiver<Result<Start, BrokerError>>> {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let (tell, told) = oneshot::channel();
+        let entry = state.channels.entry(name.clone()).or_insert_with(|| Entry {
+            channel: channel.clone(),
+            keeps_history,
+            is_wanted: false,
+            phase: Phase::Idle(Instant::now()),
+            starts: Vec::new(),
+            ends: Vec::new(),
+            has_hole: false,
+            last: None,
+        });
+        entry.is_wanted = true;
+        match entry.phase {
+            Phase::Live if state.is_connected => return None,
+            Phase::Ending => {
+                entry.phase = Phase::Live;
+                return None;
+            }
+            Phase::Idle(_) | Phase::Live => {
+                entry.phase = Phase::Asked;
+                state.starting.push(name);
+                self.changed.notify_one();
+            }
+            Phase::Asked | Phase::Reading(_) => {}
+        }
+        match state.is_connected {
+            true => entry.starts.push(tell),
+            // It is subscribed to when the connection is back, unless it is given up before.
+            false => drop(tell.send(Err(BrokerError::Unavailable))),
+        }
+        Some(told)
+    }
+
+    /// The channel is no longer wanted. What to wait for until nothing more comes.
+    pub(super) fn remove(&self, name: &str) -> Option<oneshot::Receiver<()>> {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let entry = state.channels.get_mut(name)?;
+        entry.is_wanted = false;
+        if !matches!(entry.phase, Phase::Live | Phase::Ending) {
+            return None;
+        }
+        let (tell, told) = oneshot::channel();
+        entry.ends.push(tell);
+        entry.phase = Phase::Ending;
+        state.ending.push(name.to_owned());
+        self.changed.notify_one();
+        Some(told)
+    }
+
+    /// What is to be sent next; `None` when there is nothing, or no connection.
+    pub(super) fn next_change(&self) -> Option<Change> {
+        let mut state = self.lock();
+        let state = &mut *state;
+        if !state.is_connected {
+            return None;
+        }
+        let mut barrier = Barrier::default();
+        let mut change = Change {
+            added: Vec::new(),
+            removed: state.outlived(),
+            mark: state.marks + 1,
+        };
+        if !state.is_controlled && !state.barriers.values().any(|barrier| barrier.is_control) {
+            barrier.is_control = true;
+            change.added.push(self.control.clone());
+        }
+        let count = state.starting.len().min(BATCH_MAX);
+        barrier.started = state.starting.drain(..count).collect();
+        barrier.ended = std::mem::take(&mut state.ending);
+        barrier.checks = std::mem::take(&mut state.checks);
+        change.added.extend(barrier.started.iter().cloned());
+        let is_empty = change.added.is_empty()
+            && change.removed.is_empty()
+            && barrier.ended.is_empty()
+            && barrier.checks.is_empty();
+        if is_empty {
+            return None;
+        }
+        state.marks += 1;
+        state.barriers.insert(state.marks, barrier);
+        Some(change)
+    }
+
+    /// A change was not taken: it is asked again with the next.
+    pub(super) fn refused(&self, mark: u64) {
+        let mut state = self.lock();
+        if let Some(barrier) = state.barriers.remove(&mark) {
+            state.starting.extend(barrier.started);
+            state.ending.extend(barrier.ended);
+            state.checks.extend(barrier.checks);
+        }
+    }
+
+    /// Live channels whose position could not be read are asked for again: without one they cannot be checked.
+    pub(super) fn ask_unknown(&self) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        if !state.is_connected {
+            return;
+        }
+        for (name, entry) in &mut state.channels {
+            let is_unknown = entry.is_wanted && entry.keeps_history && entry.last.is_none();
+            if is_unknown && matches!(entry.phase, Phase::Live) {
+                entry.phase = Phase::Asked;
+                entry.has_hole = true;
+                state.starting.push(name.clone());
+                self.changed.notify_one();
+            }
+        }
+    }
+
+    /// Channels that are live and keep history, with what was seen of them.
+    pub(super) fn seen(&self) -> Vec<(String, ChannelKey, Option<Position>)> {
+        let state = self.lock();
+        let live = state.channels.iter().filter(|(_, entry)| {
+            entry.is_wanted && entry.keeps_history && matches!(entry.phase, Phase::Live)
+        });
+        live.map(|(name, entry)| (name.clone(), entry.channel.clone(), entry.last))
+            .collect()
+    }
+
+    /// Looks at these when everything that was published before the question has come.
+    pub(super) fn check(&self, checks: Vec<Check>) {
+        self.lock().checks.extend(checks);
+        self.changed.notify_one();
+    }
+
+    pub(super) fn connected(&self) {
+        self.lock().is_connected = true;
+        self.changed.notify_one();
+    }
+
+    /// What was wanted is to be subscribed to again, and has a hole then.
+    pub(super) fn lost(&self) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        state.is_connected = false;
+        state.is_controlled = false;
+        state.barriers.clear();
+        state.ending.clear();
+        state.checks.clear();
+        state.idle.clear();
+        // Dropping what waits for an end says that it came.
+        state.channels.retain(|_, entry| entry.is_wanted);
+        for entry in state.channels.values_mut() {
+            entry.ends.clear();
+            if !matches!(entry.phase, Phase::Asked) {
+                entry.has_hole = true;
+            }
+            entry.phase = Phase::Asked;
+            entry.last = None;
+        }
+        state.starting = state.channels.keys().cloned().collect();
+    }
+
+    /// A mark came back. Answers the channels whose position is to be read now.
+    pub(super) fn passed(&self, mark: u64) -> Vec<(String, ChannelKey)> {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let Some(barrier) = state.barriers.remove(&mark) else {
+            return Vec::new();
+        };
+        state.is_controlled |= barrier.is_control;
+        for name in barrier.ended {
+            let Some(entry) = state.channels.get_mut(&name) else {
+                continue;
+            };
+            entry.ends.clear();
+            if matches!(entry.phase, Phase::Ending) {
+                entry.phase = Phase::Idle(Instant::now());
+                state.idle.push_back(name);
+            }
+        }
+        for check in barrier.checks {
+            if let Some(entry) = state.channels.get_mut(&check.name)
+                && entry.is_off(&check)
+            {
+                entry.last = check.found;
+                self.hole(&entry.channel);
+            }
+        }
+        let mut to_read = Vec::new();
+        for name in barrier.started {
+            let Some(entry) = state.channels.get_mut(&name) else {
+                continue;
+            };
+            if !matches!(entry.phase, Phase::Asked) {
+                continue;
+            }
+            if entry.keeps_history {
+                // Somebody waits for the position; and after a hole the checks need one to begin from.
+                entry.phase = Phase::Reading(Vec::new());
+                to_read.push((name, entry.channel.clone()));
+            } else {
+                self.go_live(state, &name, Ok(None));
+            }
+        }
+        to_read
+    }
+
+    /// The position of a channel was read.
+    pub(super) fn read(&self, name: &str, start: Result<Start, BrokerError>) {
+        self.go_live(&mut self.lock(), name, start);
+    }
+
+    /// From now on what comes is handed over; what came meanwhile first.
+    fn go_live(&self, state: &mut State, name: &str, start: Result<Start, BrokerError>) {
+        let Some(entry) = state.channels.get_mut(name) else {
+            return;
+        };
+        let held = match std::mem::replace(&mut entry.phase, Phase::Live) {
+            Phase::Reading(held) => held,
+            Phase::Asked => Vec::new(),
+            other => {
+                // The connection was lost meanwhile, and another read follows.
+                entry.phase = other;
+                return;
+            }
+        };
+        let position = start.ok().flatten();
+        entry.last = position;
+        for start_of in entry.starts.drain(..) {
+            let _ = start_of.send(start);
+        }
+        for envelope in held {
+            if !is_before(&envelope, position) {
+                self.hand_over(entry, &envelope);
+            }
+        }
+        if std::mem::take(&mut entry.has_hole) {
+            self.hole(&entry.channel);
+        }
+        if !entry.is_wanted {
+            entry.phase = Phase::Ending;
+            state.ending.push(name.to_owned());
+            self.changed.notify_one();
+        }
+    }
+
+    /// A message came.
+    pub(super) fn message(&self, name: &str, payload: &Bytes) {
+        if name == self.control {
+            if let (Some(sink), Some(control)) =
+                (self.sink.get(), envelope::unpack_control(payload))
+            {
+                sink.control(&control);
+            }
+            return;
+        }
+        let mut state = self.lock();
+        let Some(entry) = state.channels.get_mut(name) else {
+            return;
+        };
+        if matches!(entry.phase, Phase::Asked | Phase::Idle(_)) {
+            return;
+        }
+        let Some(envelope) = envelope::unpack(&entry.channel, payload) else {
+            return;
+        };
+        match &mut entry.phase {
+            Phase::Reading(held) if held.len() < HELD_MAX => held.push(envelope),
+            Phase::Reading(_) => entry.has_hole = true,
+            _ => self.hand_over(entry, &envelope),
+        }
+    }
+
+    /// The lock is held: so envelopes of one channel stay in order. The sink does not call back.
+    fn hand_over(&self, entry: &mut Entry, envelope: &Envelope) {
+        if let (Some(epoch), Event::Publication(publication)) = (envelope.epoch, &envelope.event) {
+            entry.last = Some(Position::new(epoch, publication.offset));
+        }
+        if let Some(sink) = self.sink.get() {
+            sink.deliver(envelope);
+        }
+    }
+
+    fn hole(&self, channel: &ChannelKey) {
+        if let Some(sink) = self.sink.get() {
+            sink.hole(Some(channel));
+        }
+    }
+
+    /// Anything may be missing.
+    pub(super) fn hole_everywhere(&self) {
+        if let Some(sink) = self.sink.get() {
+            sink.hole(None);
+        }
+    }
+}
+
+impl State {
+    /// The channels that nobody wanted for a while. They are forgotten.
+    fn outlived(&mut self) -> Vec<String> {
+        let mut outlived = Vec::new();
+        while let Some(name) = self.idle.front() {
+            match self.channels.get(name).map(|entry| &entry.phase) {
+                Some(Phase::Idle(since)) if since.elapsed() < LINGER => break,
+                Some(Phase::Idle(_)) => {
+                    self.channels.remove(name);
+                    outlived.extend(self.idle.pop_front());
+                }
+                _ => drop(self.idle.pop_front()),
+            }
+        }
+        outlived
+    }
+}
+
+impl Entry {
+    /// Whether the stream does not stand where this node is, now that everything before the question has come.
+    fn is_off(&self, check: &Check) -> bool {
+        let (Some(last), Phase::Live) = (self.last, &self.phase) else {
+            return false;
+        };
+        match check.found {
+            None => true,
+            Some(found) if found.epoch != last.epoch => check.seen.epoch == last.epoch,
+            Some(found) => found.offset > last.offset || found.offset < check.seen.offset,
+        }
+    }
+}
+
+/// Whether a publication is part of what a position covers.
+fn is_before(envelope: &Envelope, position: Option<Position>) -> bool {
+    match (&envelope.event, envelope.epoch, position) {
+        (Event::Publication(publication), Some(epoch), Some(position)) => {
+            epoch == position.epoch && publication.offset <= position.offset
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,150 @@
+//! What the keys are called. All keys of one channel have one hash tag, scope and name: `{scope|name}`. No name has a
+//! `|`, so the last one divides them.
+
+use bytes::Bytes;
+
+use crate::model::{ChannelKey, Scope};
+
+/// The keys of a fleet.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    prefix: String,
+}
+
+/// The keys of one channel.
+#[derive(Debug, Clone)]
+pub(super) struct ChannelKeys {
+    base: String,
+    /// Epoch, top, forks.
+    pub(super) meta: Bytes,
+    /// The publications.
+    pub(super) stream: Bytes,
+    /// A copy of epoch and top, for cheap checks.
+    pub(super) position: Bytes,
+    /// Where envelopes are published.
+    pub(super) envelopes: String,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+        }
+    }
+
+    pub(super) fn channel(&self, channel: &ChannelKey) -> ChannelKeys {
+        let tag = tag(channel);
+        let base = format!("{}:{{{tag}}}", self.prefix);
+        ChannelKeys {
+            meta: format!("{base}:meta").into(),
+            stream: format!("{base}:stream").into(),
+            position: format!("{base}:position").into(),
+            envelopes: format!("{base}:envelopes"),
+            base,
+        }
+    }
+
+    /// Where a channel's envelopes are published.
+    pub(super) fn envelopes(&self, channel: &ChannelKey) -> String {
+        format!("{}:{{{}}}:envelopes", self.prefix, tag(channel))
+    }
+
+    /// Where orders to all nodes are published.
+    pub(super) fn control(&self) -> String {
+        format!("{}:control", self.prefix)
+    }
+
+    /// Where a node publishes marks to itself.
+    pub(super) fn marks(&self, node: &str) -> String {
+        format!("{}:marks:{node}", self.prefix)
+    }
+
+    fn fleet(&self, what: &str) -> Bytes {
+        format!("{}:{{fleet}}:{what}", self.prefix).into()
+    }
+
+    /// Until when each node is alive.
+    pub(super) fn leases(&self) -> Bytes {
+        self.fleet("leases")
+    }
+
+    /// What each node says of itself.
+    pub(super) fn infos(&self) -> Bytes {
+        self.fleet("infos")
+    }
+
+    /// Who cleans up after dead nodes.
+    pub(super) fn reaper(&self) -> Bytes {
+        self.fleet("reaper")
+    }
+
+    /// How many subscribers a node has in each channel, and the channels in the order of their tags.
+    pub(super) fn counts_of(&self, node: &str) -> [Bytes; 2] {
+        ["counts", "names"].map(|what| self.fleet(&format!("{what}:{node}")))
+    }
+
+    /// In which channels a node has members.
+    pub(super) fn channels_of(&self, node: &str) -> Bytes {
+        self.fleet(&format!("channels:{node}"))
+    }
+}
+
+impl ChannelKeys {
+    /// What was answered to an idempotency key.
+    pub(super) fn idempotency(&self, key: &str) -> Bytes {
+        format!("{}:once:{key}", self.base).into()
+    }
+
+    /// The members, their order, the users.
+    pub(super) fn presence(&self) -> [Bytes; 3] {
+        ["members", "clients", "users"].map(|what| format!("{}:{what}", self.base).into())
+    }
+}
+
+/// Scope and name in one word.
+pub(super) fn tag(channel: &ChannelKey) -> String {
+    tag_of(channel.scope(), channel.name())
+}
+
+/// The same of a scope and the beginning of a name.
+pub(super) fn tag_of(scope: &Scope, name: &str) -> String {
+    format!("{}|{name}", scope.as_str())
+}
+
+/// The channel of a tag.
+pub(super) fn channel_of(tag: &str) -> Option<ChannelKey> {
+    let (scope, name) = tag.rsplit_once('|')?;
+    ChannelKey::internal(Scope::new(scope), name).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_keys_of_a_channel_have_one_hash_tag() {
+        let channel = ChannelKey::scoped(Scope::new("t1"), "chat:a").expect("a name");
+        let keys = Keys::new("fanfare").channel(&channel);
+        let [members, clients, users] = keys.presence();
+        for key in [
+            &keys.meta,
+            &keys.stream,
+            &keys.position,
+            &keys.idempotency("k"),
+            &members,
+            &clients,
+            &users,
+        ] {
+            assert!(key.starts_with(b"fanfare:{t1|chat:a}:"), "{key:?}");
+        }
+        assert_eq!(keys.envelopes, Keys::new("fanfare").envelopes(&channel));
+    }
+
+    #[test]
+    fn a_tag_tells_its_channel() {
+        for (scope, name) in [("", "a"), ("t|1", "b:c"), ("t", "~own")] {
+            let channel = ChannelKey::internal(Scope::new(scope), name).expect("a name");
+            assert_eq!(channel_of(&tag(&channel)), Some(channel));
+        }
+    }
+}

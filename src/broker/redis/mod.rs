@@ -1,0 +1,451 @@
+//! The broker that joins the nodes of a fleet over one Redis server.
+//!
+//! *Streams.* A channel with history is one Redis stream, numbered by one script that appends and publishes in one step.
+//! An epoch belongs to one incarnation of the data: the script asks the server which one it is, and when it is another
+//! than the one that wrote last, a new epoch begins and the old one's end is remembered (a *fork*). So a server that was
+//! rolled back cannot make a reader believe that it has seen what it has not. Reading writes nothing.
+//!
+//! *Interest.* The node is subscribed to the channels that it wants, and to no others (`interest`).
+//!
+//! *Presence.* One write for a join or a leave; a node renews one lease for all its members (`presence`, `fleet`).
+//!
+//! *Outages.* What cannot be sent is [`BrokerError::Unavailable`] at once; what was sent and is not answered within two
+//! seconds is [`BrokerError::OutcomeUnknown`]; nothing is ever sent twice. When a connection is back, every channel has
+//! a hole, which the relay reads again.
+//!
+//! Not here: the connections themselves (`redis`).
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{
+    ActiveChannel, Answer, Broker, BrokerError, Control, NodeInfo, Page, Presence, Publish,
+    Published, ReadLimit, Recovery, Results, Sink, Start,
+};
+use crate::model::{
+    ChannelKey, ClientId, Epoch, HistoryPolicy, Member, Namespaces, Position, Publication,
+};
+use crate::redis::{CallError, Command, Config, Listener, Redis, Value};
+
+mod envelope;
+mod fleet;
+mod flight;
+mod interest;
+mod keys;
+mod presence;
+mod read;
+mod scripts;
+mod upkeep;
+
+use interest::Interest;
+use keys::Keys;
+
+/// How long an idempotency key is remembered.
+const REMEMBERED: Duration = Duration::from_secs(300);
+
+/// How long a node counts as alive after it said so.
+const LEASE: Duration = Duration::from_secs(9);
+
+/// The least life of a meta: positions outlive the publications that they count.
+const META_TTL_MIN: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a change of interest may take.
+const INTEREST_TIMEOUT: Duration = Duration::from_millis(1900);
+
+/// The broker over Redis. See the module for what it guarantees.
+pub struct RedisBroker {
+    inner: Arc<Inner>,
+}
+
+/// What the broker and its tasks share.
+struct Inner {
+    redis: Redis,
+    keys: Keys,
+    namespaces: Arc<Namespaces>,
+    interest: Interest,
+    presence: presence::Local,
+    flights: flight::Flights,
+    told: Mutex<fleet::Told>,
+    ready_grace: Duration,
+    /// When it was last ready.
+    ready_at: Mutex<Option<Instant>>,
+}
+
+impl fmt::Debug for RedisBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBroker")
+            .field("redis", &self.inner.redis)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RedisBroker {
+    /// Begins to connect, and goes on for as long as the value lives.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(config: &Config, namespaces: Arc<Namespaces>) -> std::io::Result<Self> {
+        let keys = Keys::new(&config.prefix);
+        let marks = keys.marks(&format!("{:032x}", rand::random::<u128>()));
+        let inner = Arc::new(Inner {
+            redis: Redis::new(config, marks, scripts::ALL)?,
+            interest: Interest::new(keys.control()),
+            keys,
+            namespaces,
+            presence: presence::Local::default(),
+            flights: flight::Flights::default(),
+            told: Mutex::default(),
+            ready_grace: config.ready_grace,
+            ready_at: Mutex::new(None),
+        });
+        let runtime = inner.redis.runtime();
+        runtime.spawn(upkeep::change_interest(inner.clone()));
+        runtime.spawn(upkeep::check_positions(inner.clone()));
+        runtime.spawn(upkeep::reap(inner.clone()));
+        inner.redis.listen(Arc::new(Ears(inner.clone())));
+        Ok(Self { inner })
+    }
+}
+
+impl Drop for RedisBroker {
+    fn drop(&mut self) {
+        // The tasks hold what they run on.
+        self.inner.redis.end();
+    }
+}
+
+/// What the connection tells goes to the interest.
+struct Ears(Arc<Inner>);
+
+impl Listener for Ears {
+    fn connected(&self) {
+        self.0.interest.connected();
+    }
+
+    fn lost(&self) {
+        self.0.interest.lost();
+    }
+
+    fn message(&self, channel: &str, payload: Bytes) {
+        self.0.interest.message(channel, &payload);
+    }
+
+    fn passed(&self, mark: u64) {
+        let to_read = self.0.interest.passed(mark);
+        if to_read.is_empty() {
+            return;
+        }
+        let inner = self.0.clone();
+        let commands = to_read.iter().map(|(_, channel)| inner.ensure(channel));
+        let answers = inner.redis.call(commands.collect());
+        self.0.redis.runtime().spawn(async move {
+            for ((name, _), answer) in to_read.iter().zip(answers.await) {
+                inner.interest.read(name, read::start(answer));
+            }
+        });
+    }
+
+    fn changed(&self) {
+        self.0.interest.hole_everywhere();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing under these locks can panic half way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn fresh_epoch() -> String {
+    Epoch::from_bits(rand::random()).to_string()
+}
+
+/// What a failed call means to who asked.
+fn broker_error(error: CallError) -> BrokerError {
+    match error {
+        CallError::NotSent => BrokerError::Unavailable,
+        CallError::Unanswered(why) => {
+            tracing::debug!(why, "redis did not answer");
+            BrokerError::OutcomeUnknown
+        }
+        CallError::OutOfMemory => BrokerError::Full,
+        CallError::Refused(why) => {
+            tracing::warn!(why, "redis refused");
+            BrokerError::Unavailable
+        }
+    }
+}
+
+/// An answer in a form that no version of ours gives.
+const fn garbled() -> BrokerError {
+    BrokerError::OutcomeUnknown
+}
+
+impl Inner {
+    fn history(&self, channel: &ChannelKey) -> Option<&HistoryPolicy> {
+        let policy = &self.namespaces.of(channel).history;
+        policy.is_on().then_some(policy)
+    }
+
+    fn meta_ttl(policy: &HistoryPolicy) -> u64 {
+        millis((policy.ttl * 10).max(META_TTL_MIN))
+    }
+
+    /// Asks where a stream stands; makes the meta of one that has none.
+    fn ensure(&self, channel: &ChannelKey) -> Command {
+        let keys = self.keys.channel(channel);
+        let ttl = Self::meta_ttl(&self.namespaces.of(channel).history);
+        Command::script(
+            &scripts::ENSURE,
+            &[&keys.meta, &keys.stream, &keys.position],
+        )
+        .word(fresh_epoch())
+        .number(ttl)
+    }
+
+    fn publish(&self, publish: &Publish) -> Command {
+        let keys = self.keys.channel(&publish.channel);
+        let (origin, key) = (publish.origin.as_ref(), publish.key.as_deref());
+        let once = publish.idempotency_key.as_deref();
+        let Some(policy) = self.history(&publish.channel) else {
+            let envelope = envelope::pack_unkept(origin, key, &publish.data);
+            return match once {
+                None => Command::new("PUBLISH").word(keys.envelopes).word(envelope),
+                Some(once) => Command::script(&scripts::PUBLISH_ONCE, &[&keys.idempotency(once)])
+                    .word(keys.envelopes)
+                    .word(envelope)
+                    .number(millis(REMEMBERED)),
+            };
+        };
+        let idempotency = keys.idempotency(once.unwrap_or_default());
+        let script_keys = [&keys.meta, &keys.stream, &keys.position, &idempotency];
+        let remembered = once.map_or(0, |_| millis(REMEMBERED));
+        Command::script(&scripts::PUBLISH, &script_keys)
+            .word(fresh_epoch())
+            .number(u64::from(policy.size))
+            .number(millis(policy.ttl).max(1))
+            .number(Self::meta_ttl(policy))
+            .word(keys.envelopes)
+            .word(envelope::pack_rest(origin, key))
+            .word(Bytes::copy_from_slice(publish.data.as_bytes()))
+            .number(remembered)
+    }
+
+    /// Reads a part of a stream. An answer that was asked for before a connection ended is discarded: the server behind it
+    /// may have lost what it told.
+    async fn read(
+        &self,
+        channel: &ChannelKey,
+        since: Option<Position>,
+        limit: ReadLimit,
+    ) -> Result<read::Read, BrokerError> {
+        let began = self.redis.generation();
+        let read = self.read_once(channel, since, limit).await?;
+        match self.redis.generation() == began {
+            true => Ok(read),
+            false => Err(BrokerError::Unavailable),
+        }
+    }
+
+    async fn read_once(
+        &self,
+        channel: &ChannelKey,
+        since: Option<Position>,
+        limit: ReadLimit,
+    ) -> Result<read::Read, BrokerError> {
+        let policy = self.history(channel).ok_or(BrokerError::NoHistory)?;
+        let command = || {
+            let keys = self.keys.channel(channel);
+            let epoch = since.map(|since| since.epoch.to_string());
+            Command::script(&scripts::READ, &[&keys.meta, &keys.stream])
+                .number(since.map_or(0, |since| since.offset))
+                .number(limit.publications.clamp(1, 1_000_000_000) as u64)
+                .number(limit.bytes.min(1 << 50) as u64)
+                .number(u64::from(policy.size))
+                .word(epoch.unwrap_or_default())
+        };
+        let answer = self.redis.call_one(command()).await.map_err(broker_error)?;
+        if let Some(read) = read::page(answer) {
+            return Ok(read);
+        }
+        // There is no meta: one is made, so that no epoch is ever empty.
+        self.redis
+            .call_one(self.ensure(channel))
+            .await
+            .map_err(broker_error)?;
+        let answer = self.redis.call_one(command()).await.map_err(broker_error)?;
+        read::page(answer).ok_or_else(garbled)
+    }
+}
+
+impl Broker for RedisBroker {
+    /// The first sink stays; attaching another one does nothing.
+    fn attach(&self, sink: Arc<dyn Sink>) {
+        let _ = self.inner.interest.sink.set(sink);
+    }
+
+    fn publish(&self, publishes: Vec<Publish>) -> Results<'_> {
+        let kinds: Vec<read::Kind> = publishes
+            .iter()
+            .map(|publish| match self.inner.history(&publish.channel) {
+                Some(_) => read::Kind::Kept,
+                None if publish.idempotency_key.is_some() => read::Kind::Once,
+                None => read::Kind::Plain,
+            })
+            .collect();
+        let commands = publishes.iter().map(|publish| self.inner.publish(publish));
+        let answers = self.inner.redis.call(commands.collect());
+        Box::pin(async move {
+            let answers = answers.await.into_iter().zip(kinds);
+            answers
+                .map(|(answer, kind)| read::published(answer.map_err(broker_error)?, kind))
+                .collect()
+        })
+    }
+
+    fn history<'a>(
+        &'a self,
+        channel: &'a ChannelKey,
+        since: Option<Position>,
+        limit: ReadLimit,
+    ) -> Answer<'a, Page> {
+        Box::pin(async move { Ok(self.inner.read(channel, since, limit).await?.page) })
+    }
+
+    fn recover<'a>(
+        &'a self,
+        channel: &'a ChannelKey,
+        since: Position,
+        limit: ReadLimit,
+    ) -> Answer<'a, Recovery> {
+        self.inner.recover_together(channel, since, limit)
+    }
+
+    fn position<'a>(&'a self, channel: &'a ChannelKey) -> Answer<'a, Start> {
+        if self.inner.history(channel).is_none() {
+            return Box::pin(std::future::ready(Ok(None)));
+        }
+        let answer = self.inner.redis.call_one(self.inner.ensure(channel));
+        Box::pin(async move { read::start(answer.await) })
+    }
+
+    fn clear_history<'a>(&'a self, channel: &'a ChannelKey) -> Answer<'a, Start> {
+        if self.inner.history(channel).is_none() {
+            return Box::pin(std::future::ready(Ok(None)));
+        }
+        let delete = Command::new("DEL").word(self.inner.keys.channel(channel).stream);
+        let answers = self
+            .inner
+            .redis
+            .call(vec![delete, self.inner.ensure(channel)]);
+        Box::pin(async move {
+            let mut answers = answers.await;
+            let position = read::start(answers.pop().unwrap_or(Err(CallError::NotSent)));
+            answers
+                .pop()
+                .unwrap_or(Err(CallError::NotSent))
+                .map_err(broker_error)?;
+            position
+        })
+    }
+
+    fn add_interest<'a>(&'a self, channel: &'a ChannelKey) -> Answer<'a, Start> {
+        let name = self.inner.keys.envelopes(channel);
+        let keeps = self.inner.history(channel).is_some();
+        let Some(told) = self.inner.interest.add(name, channel, keeps) else {
+            return self.position(channel);
+        };
+        let told = async move { tokio::time::timeout(INTEREST_TIMEOUT, told).await };
+        let told = self.inner.redis.runtime().spawn(told);
+        Box::pin(async move {
+            match told.await {
+                Ok(Ok(Ok(start))) => start,
+                _ => Err(BrokerError::Unavailable),
+            }
+        })
+    }
+
+    fn remove_interest<'a>(&'a self, channel: &'a ChannelKey) -> Answer<'a, ()> {
+        let name = self.inner.keys.envelopes(channel);
+        let told = self.inner.interest.remove(&name);
+        Box::pin(async move {
+            if let Some(told) = told {
+                // Dropped unsaid when the connection is lost: then nothing more comes either.
+                let _ = told.await;
+            }
+            Ok(())
+        })
+    }
+
+    fn join<'a>(&'a self, channel: &'a ChannelKey, member: Arc<Member>) -> Answer<'a, ()> {
+        self.inner.enter(channel, member)
+    }
+
+    fn leave<'a>(&'a self, channel: &'a ChannelKey, client: ClientId) -> Answer<'a, ()> {
+        self.inner.exit(channel, client)
+    }
+
+    fn presence<'a>(&'a self, channel: &'a ChannelKey, limit: usize) -> Answer<'a, Presence> {
+        let [members, clients, users] = self.inner.keys.channel(channel).presence();
+        let command = Command::script(&scripts::PRESENCE, &[&members, &clients, &users])
+            .number(limit.min(1_000_000_000) as u64);
+        let answer = self.inner.redis.call_one(command);
+        Box::pin(async move { read::presence(answer.await.map_err(broker_error)?) })
+    }
+
+    fn control(&self, control: Control) -> Answer<'_, ()> {
+        let command = Command::new("PUBLISH")
+            .word(self.inner.keys.control())
+            .word(envelope::pack_control(&control));
+        let answer = self.inner.redis.call_one(command);
+        Box::pin(async move { answer.await.map(drop).map_err(broker_error) })
+    }
+
+    fn announce(&self, node: NodeInfo, channels: Vec<ActiveChannel>) -> Answer<'_, ()> {
+        Box::pin(async move { self.inner.announce(&node, channels).await })
+    }
+
+    fn withdraw(&self) -> Answer<'_, ()> {
+        Box::pin(self.inner.withdraw())
+    }
+
+    fn channels_elsewhere<'a>(
+        &'a self,
+        prefix: &'a str,
+        cursor: Option<&'a str>,
+        limit: usize,
+    ) -> Answer<'a, Vec<ActiveChannel>> {
+        Box::pin(self.inner.channels_elsewhere(prefix, cursor, limit))
+    }
+
+    fn subscribers_elsewhere<'a>(&'a self, channel: &'a ChannelKey) -> Answer<'a, u64> {
+        Box::pin(self.inner.subscribers_elsewhere(channel))
+    }
+
+    fn nodes(&self) -> Answer<'_, Vec<NodeInfo>> {
+        let keys = &self.inner.keys;
+        let command = Command::script(&scripts::NODES, &[&keys.leases(), &keys.infos()]);
+        let answer = self.inner.redis.call_one(command);
+        Box::pin(async move { Ok(read::nodes(answer.await.map_err(broker_error)?)) })
+    }
+
+    fn is_ready(&self) -> bool {
+        let inner = &*self.inner;
+        let mut ready_at = lock(&inner.ready_at);
+        if inner.redis.is_connected() && inner.interest.is_ready() {
+            *ready_at = Some(Instant::now());
+            return true;
+        }
+        ready_at.is_some_and(|at| at.elapsed() < inner.ready_grace)
+    }
+
+    fn kind(&self) -> &'static str {
+        "redis"
+    }
+}

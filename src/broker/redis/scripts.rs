@@ -1,0 +1,338 @@
+//! What runs inside the server: each script is one atomic step. Every key is declared, and all keys of one channel share
+//! a hash tag.
+//!
+//! A channel's *meta* is a hash: `e` epoch, `t` top, `r` the replication id of the server that wrote last, `f` the forks
+//! (`epoch:offset` with commas between, oldest first, at most 16), `k` when the oldest kept publication expires, `x` when the life
+//! of the meta is renewed. A stream's entries have the ids `<offset>-<milliseconds>`.
+
+use crate::redis::Script;
+
+/// All of them.
+pub(super) static ALL: &[&Script] = &[
+    &PUBLISH,
+    &PUBLISH_ONCE,
+    &ENSURE,
+    &READ,
+    &JOIN,
+    &LEAVE,
+    &PRESENCE,
+    &ANNOUNCE,
+    &NOTE,
+    &NODES,
+    &EXPIRED,
+    &FORGET,
+    &COUNT,
+    &CHANNELS,
+    &ALIVE,
+];
+
+/// Publishes in a channel with history.
+///
+/// KEYS: meta, stream, position, idempotency. ARGV: a fresh epoch, size, ttl, ttl of the meta, the pub/sub channel, the
+/// rest (MessagePack map), the data, whether there is an idempotency key and for how long.
+/// Answers `{epoch, top, duplicate}`.
+pub(super) static PUBLISH: Script = Script::new(
+    r"local idem = tonumber(ARGV[8])
+if idem > 0 then
+  local first = redis.call('HMGET', KEYS[4], 'e', 't')
+  if first[1] then return {first[1], first[2], 1} end
+end
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''
+local meta = redis.call('HMGET', KEYS[1], 'e', 't', 'r', 'f', 'k', 'x')
+local epoch, top = meta[1], tonumber(meta[2])
+if not epoch then
+  redis.call('DEL', KEYS[2])
+  epoch, top = ARGV[1], 0
+  redis.call('HSET', KEYS[1], 'e', epoch, 't', 0, 'r', replid)
+elseif meta[3] ~= replid or replid == '' then
+  local forks = {}
+  local first = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
+  first = first and tonumber(string.match(first[1], '^%d+')) or top + 1
+  for fork in string.gmatch(meta[4] or '', '[^,]+') do
+    local at = tonumber(string.match(fork, ':(%d+)$'))
+    if at + 1 >= first then forks[#forks + 1] = fork end
+  end
+  if replid ~= '' then
+    forks[#forks + 1] = epoch .. ':' .. string.format('%.0f', top)
+    while #forks > 16 do table.remove(forks, 1) end
+    epoch = ARGV[1]
+    redis.call('HSET', KEYS[1], 'e', epoch, 'r', replid, 'f', table.concat(forks, ','))
+  end
+end
+top = redis.call('HINCRBY', KEYS[1], 't', 1)
+local offset = string.format('%.0f', top)
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], offset .. '-' .. string.format('%.0f', now), 'd', ARGV[7], 'm', ARGV[6])
+local ttl = tonumber(ARGV[3])
+local check = tonumber(meta[5] or 0)
+if not meta[5] or top == 1 then
+  redis.call('HSET', KEYS[1], 'k', string.format('%.0f', now + ttl))
+elseif now >= check then
+  local keep, at = top, now
+  local from = '-'
+  while true do
+    local found = nil
+    local some = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', 64)
+    for _, entry in ipairs(some) do
+      local o, ms = string.match(entry[1], '^(%d+)-(%d+)$')
+      if tonumber(ms) + ttl > now then found = {o, ms} break end
+      from = '(' .. entry[1]
+    end
+    if found then keep, at = found[1], tonumber(found[2]) break end
+    if #some < 64 then keep, at = offset, now break end
+  end
+  redis.call('XTRIM', KEYS[2], 'MINID', '=', keep .. '-0')
+  redis.call('HSET', KEYS[1], 'k', string.format('%.0f', at + ttl))
+end
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+local position = epoch .. ':' .. offset
+local life = tonumber(ARGV[4])
+if now >= tonumber(meta[6] or 0) then
+  redis.call('HSET', KEYS[1], 'x', string.format('%.0f', now + life / 10))
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+end
+redis.call('SET', KEYS[3], position, 'PX', ARGV[4])
+if idem > 0 then
+  redis.call('HSET', KEYS[4], 'e', epoch, 't', offset)
+  redis.call('PEXPIRE', KEYS[4], idem)
+end
+redis.call('PUBLISH', ARGV[5], '\134' .. cmsgpack.pack('v', 1, 'k', 'p', 'e', epoch, 'o', top, 'm') .. ARGV[6] .. cmsgpack.pack('d', ARGV[7]))
+return {epoch, offset, 0}",
+);
+
+/// Publishes in a channel without history, once for an idempotency key.
+///
+/// KEYS: idempotency. ARGV: the pub/sub channel, the envelope, for how long. Answers whether it was a duplicate.
+pub(super) static PUBLISH_ONCE: Script = Script::new(
+    r"if not redis.call('SET', KEYS[1], '', 'NX', 'PX', ARGV[3]) then return 1 end
+redis.call('PUBLISH', ARGV[1], ARGV[2])
+return 0",
+);
+
+/// Makes the meta of a channel that has none, with this epoch; a stream without meta is of nobody.
+///
+/// KEYS: meta, stream, position. ARGV: a fresh epoch, ttl of the meta. Answers `{epoch, top}`.
+pub(super) static ENSURE: Script = Script::new(
+    r"local meta = redis.call('HMGET', KEYS[1], 'e', 't')
+if meta[1] then return meta end
+local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''
+redis.call('DEL', KEYS[2])
+redis.call('HSET', KEYS[1], 'e', ARGV[1], 't', 0, 'r', replid)
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('SET', KEYS[3], ARGV[1] .. ':0', 'PX', ARGV[2])
+return {ARGV[1], '0'}",
+);
+
+/// Reads; writes nothing.
+///
+/// KEYS: meta, stream. ARGV: the offset to read after, how many at most, how many bytes at most, how many the namespace
+/// keeps, the epoch of the offset (empty: from the oldest when it is no longer kept).
+/// Answers nil without a meta, else `{epoch, top, whether everything after the offset stands here, entries, fork}`: the
+/// fork is the last offset that the reader's stream and this one have in common, when the reader is above it and
+/// everything after it stands here, else -1.
+pub(super) static READ: Script = Script::new(
+    r"local meta = redis.call('HMGET', KEYS[1], 'e', 't', 'f')
+if not meta[1] then return false end
+local epoch, top = meta[1], tonumber(meta[2])
+local since = tonumber(ARGV[1])
+local common = nil
+if epoch == ARGV[5] then
+  common = top
+else
+  for fork in string.gmatch(meta[3] or '', '[^,]+') do
+    local e, at = string.match(fork, '^(.-):(%d+)$')
+    if e == ARGV[5] then common = tonumber(at) break end
+  end
+end
+local is_known = common ~= nil and since <= common
+local floor = top - tonumber(ARGV[4])
+local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
+local first = oldest and tonumber(string.match(oldest[1], '^%d+')) or top + 1
+if first <= floor then first = floor + 1 end
+local fork = -1
+if common and since > common and (common == top or first <= common + 1) then fork = common end
+fork = string.format('%.0f', fork)
+local stands = is_known and (since == top or first <= since + 1)
+if not is_known and not (epoch == ARGV[5]) then since = 0 end
+if since + 1 < first then since = first - 1 end
+local entries = {}
+local most, bytes = tonumber(ARGV[2]), tonumber(ARGV[3])
+while since < top and #entries < most do
+  local some = redis.call('XRANGE', KEYS[2], string.format('%.0f', since + 1), '+', 'COUNT', math.min(most - #entries, 128))
+  if #some == 0 then break end
+  for _, entry in ipairs(some) do
+    bytes = bytes - #entry[2][2]
+    if bytes < 0 and #entries > 0 then return {epoch, meta[2], stands and 1 or 0, entries, fork} end
+    since = tonumber(string.match(entry[1], '^%d+'))
+    entries[#entries + 1] = {string.format('%.0f', since), entry[2][2], entry[2][4]}
+  end
+end
+return {epoch, meta[2], stands and 1 or 0, entries, fork}",
+);
+
+/// A connection is present.
+///
+/// KEYS: members, their order, users, meta. ARGV: the client, the node, the member (MessagePack), the user, the pub/sub
+/// channel or nothing.
+pub(super) static JOIN: Script = Script::new(
+    r"local old = redis.call('HGET', KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ARGV[3])
+redis.call('HINCRBY', KEYS[3], ARGV[4], 1)
+if old then
+  local user = cmsgpack.unpack(string.sub(old, 33)).u
+  if redis.call('HINCRBY', KEYS[3], user, -1) <= 0 then redis.call('HDEL', KEYS[3], user) end
+  return 0
+end
+redis.call('ZADD', KEYS[2], 0, ARGV[1])
+if ARGV[5] ~= '' then
+  local epoch = redis.call('HGET', KEYS[4], 'e') or nil
+  local head = epoch and '\132' .. cmsgpack.pack('e', epoch) or '\131'
+  redis.call('PUBLISH', ARGV[5], head .. cmsgpack.pack('v', 1, 'k', 'j', 'm') .. ARGV[3])
+end
+return 1",
+);
+
+/// Connections are no longer present. Only those of the node, when one is named.
+///
+/// KEYS: members, their order, users, meta. ARGV: the pub/sub channel or nothing, the node or nothing, the clients; none
+/// means all of the node.
+pub(super) static LEAVE: Script = Script::new(
+    r"local clients = {}
+if #ARGV > 2 then
+  for at = 3, #ARGV do clients[#clients + 1] = ARGV[at] end
+else
+  local all = redis.call('HGETALL', KEYS[1])
+  for at = 1, #all, 2 do
+    if string.sub(all[at + 1], 1, 32) == ARGV[2] then clients[#clients + 1] = all[at] end
+  end
+end
+local left = 0
+for _, client in ipairs(clients) do
+  local member = redis.call('HGET', KEYS[1], client)
+  if member and (ARGV[2] == '' or string.sub(member, 1, 32) == ARGV[2]) then
+    member = string.sub(member, 33)
+    redis.call('HDEL', KEYS[1], client)
+    redis.call('ZREM', KEYS[2], client)
+    local user = cmsgpack.unpack(member).u
+    if redis.call('HINCRBY', KEYS[3], user, -1) <= 0 then redis.call('HDEL', KEYS[3], user) end
+    left = left + 1
+    if ARGV[1] ~= '' then
+      local epoch = redis.call('HGET', KEYS[4], 'e') or nil
+      local head = epoch and '\132' .. cmsgpack.pack('e', epoch) or '\131'
+      redis.call('PUBLISH', ARGV[1], head .. cmsgpack.pack('v', 1, 'k', 'l', 'm') .. member)
+    end
+  end
+end
+return left",
+);
+
+/// Who is present. KEYS: members, their order, users. ARGV: how many to list. Answers `{clients, users, members}`.
+pub(super) static PRESENCE: Script = Script::new(
+    r"local members = {}
+local limit = tonumber(ARGV[1])
+if limit > 0 then
+  for _, client in ipairs(redis.call('ZRANGE', KEYS[2], 0, limit - 1)) do
+    local member = redis.call('HGET', KEYS[1], client)
+    if member then members[#members + 1] = string.sub(member, 33) end
+  end
+end
+return {redis.call('HLEN', KEYS[1]), redis.call('HLEN', KEYS[3]), members}",
+);
+
+/// Renews a node's lease. KEYS: leases, infos. ARGV: the node, for how long, its info, whether it was announced before.
+/// Answers 0, and does nothing, when it was and has been given up since.
+pub(super) static ANNOUNCE: Script = Script::new(
+    r"if ARGV[4] == '1' and redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return 0 end
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
+return 1",
+);
+
+/// Says that a node has members in a channel, and gives it a lease when it has none yet.
+///
+/// KEYS: leases, the channels where the node has members. ARGV: the node, for how long, the channel's tag.
+pub(super) static NOTE: Script = Script::new(
+    r"local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+redis.call('ZADD', KEYS[1], 'NX', now + tonumber(ARGV[2]), ARGV[1])
+return redis.call('SADD', KEYS[2], ARGV[3])",
+);
+
+/// The infos of the nodes whose leases hold. KEYS: leases, infos.
+pub(super) static NODES: Script = Script::new(
+    r"local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local infos = {}
+for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], string.format('%.0f', now), '+inf')) do
+  local info = redis.call('HGET', KEYS[2], node)
+  if info then infos[#infos + 1] = info end
+end
+return infos",
+);
+
+/// The nodes whose leases ended, for one reaper at a time. From now on they are given up: when they come back they
+/// begin anew.
+///
+/// KEYS: leases, lock, infos. ARGV: who reaps, for how long.
+pub(super) static EXPIRED: Script = Script::new(
+    r"local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. string.format('%.0f', now), 'LIMIT', 0, 16)
+if #dead == 0 then return dead end
+if not redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return {} end
+for _, node in ipairs(dead) do redis.call('HDEL', KEYS[3], node) end
+return dead",
+);
+
+/// Forgets a node that left nobody behind: one whose lease ended, or one that says so itself.
+///
+/// KEYS: leases, infos, the channels where it has members, its counts, their names. ARGV: the node, `1` when it says so.
+pub(super) static FORGET: Script = Script::new(
+    r"local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local lease = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if ARGV[2] ~= '1' and lease and tonumber(lease) >= now then return 0 end
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('DEL', KEYS[3], KEYS[4], KEYS[5])
+return 1",
+);
+
+/// How many subscribers a node has in channels. KEYS: its counts, their names. ARGV: a channel's tag and its count, and so
+/// on; a count of 0 is none.
+pub(super) static COUNT: Script = Script::new(
+    r"for at = 1, #ARGV, 2 do
+  if ARGV[at + 1] == '0' then
+    redis.call('HDEL', KEYS[1], ARGV[at])
+    redis.call('ZREM', KEYS[2], ARGV[at])
+  else
+    redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1])
+    redis.call('ZADD', KEYS[2], 0, ARGV[at])
+  end
+end
+return #ARGV / 2",
+);
+
+/// Channels of a node in the order of their tags. KEYS: its counts, their names. ARGV: from, to (as of ZRANGEBYLEX), how
+/// many. Answers a tag and its count, and so on.
+pub(super) static CHANNELS: Script = Script::new(
+    r"local found = {}
+for _, tag in ipairs(redis.call('ZRANGEBYLEX', KEYS[2], ARGV[1], ARGV[2], 'LIMIT', 0, ARGV[3])) do
+  local count = redis.call('HGET', KEYS[1], tag)
+  if count then
+    found[#found + 1] = tag
+    found[#found + 1] = count
+  end
+end
+return found",
+);
+
+/// The nodes whose leases hold. KEYS: leases.
+pub(super) static ALIVE: Script = Script::new(
+    r"local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+return redis.call('ZRANGEBYSCORE', KEYS[1], string.format('%.0f', now), '+inf')",
+);

@@ -1,0 +1,156 @@
+//! What the broker does by itself: changes of interest, checks of positions, and the end of dead nodes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::interest::Check;
+use super::{Command, Inner, LEASE, Value, keys, millis, read, scripts};
+
+/// How often interest is looked at without having changed, to leave channels that nobody wants any more.
+const INTEREST_TICK: Duration = Duration::from_millis(250);
+
+/// Between two checks of all positions.
+const CHECK_INTERVAL: Duration = Duration::from_secs(25);
+
+/// After so many checks the life of every meta is renewed: about an hour.
+const CHECKS_PER_RENEWAL: u32 = 144;
+
+/// The most positions of one question.
+const POSITIONS_MAX: usize = 500;
+
+/// Between two looks for dead nodes.
+const REAP_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Redis must have been there for so long before a lease that ended counts: while it was away nobody could renew.
+const REAP_AFTER: Duration = LEASE;
+
+/// Sends changes of interest, one batch after the other.
+pub(super) async fn change_interest(inner: Arc<Inner>) {
+    loop {
+        // Whatever changes while a batch is on its way is part of the next.
+        let _ = tokio::time::timeout(INTEREST_TICK, inner.interest.changed.notified()).await;
+        while let Some(change) = inner.interest.next_change() {
+            let sent = inner
+                .redis
+                .subscribe(change.added, change.removed, change.mark)
+                .await;
+            if let Err(error) = sent {
+                // The connection is about to be lost, and then everything is asked again.
+                tracing::warn!(%error, "a change of interest was not taken");
+                inner.interest.refused(change.mark);
+                break;
+            }
+        }
+    }
+}
+
+/// Looks now and then whether every stream stands where this node is.
+pub(super) async fn check_positions(inner: Arc<Inner>) {
+    let mut checks = 0u32;
+    loop {
+        tokio::time::sleep(CHECK_INTERVAL).await;
+        checks += 1;
+        inner.interest.ask_unknown();
+        let seen = inner.interest.seen();
+        for some in seen.chunks(POSITIONS_MAX) {
+            let keys: Vec<_> = some
+                .iter()
+                .map(|(_, channel, _)| inner.keys.channel(channel))
+                .collect();
+            let mget = keys.iter().fold(Command::new("MGET"), |mget, keys| {
+                mget.word(keys.position.clone())
+            });
+            let Ok(Value::Array(found)) = inner.redis.call_one(mget).await else {
+                break;
+            };
+            let found = some
+                .iter()
+                .zip(found)
+                .filter_map(|((name, _, seen), found)| {
+                    Some(Check {
+                        name: name.clone(),
+                        seen: (*seen)?,
+                        found: read::copied_position(&found),
+                    })
+                });
+            inner.interest.check(found.collect());
+            if checks.is_multiple_of(CHECKS_PER_RENEWAL) {
+                renew(&inner, some).await;
+            }
+        }
+    }
+}
+
+/// A channel that is listened to keeps its epoch, published to or not.
+async fn renew(
+    inner: &Inner,
+    some: &[(
+        String,
+        crate::model::ChannelKey,
+        Option<crate::model::Position>,
+    )],
+) {
+    let commands = some.iter().flat_map(|(_, channel, _)| {
+        let keys = inner.keys.channel(channel);
+        let ttl = Inner::meta_ttl(&inner.namespaces.of(channel).history);
+        [keys.meta, keys.position].map(|key| Command::new("PEXPIRE").word(key).number(ttl))
+    });
+    inner.redis.call(commands.collect()).await;
+}
+
+/// Takes the members of dead nodes away, and tells leaves that could not be told.
+pub(super) async fn reap(inner: Arc<Inner>) {
+    let mut connected_since: Option<Instant> = None;
+    loop {
+        let is_first = connected_since.is_none();
+        tokio::time::sleep(if is_first {
+            INTEREST_TICK
+        } else {
+            REAP_INTERVAL
+        })
+        .await;
+        if !inner.redis.is_connected() {
+            connected_since = None;
+            continue;
+        }
+        let since = *connected_since.get_or_insert_with(Instant::now);
+        inner.say_unsaid().await;
+        if since.elapsed() >= REAP_AFTER {
+            reap_once(&inner).await;
+        }
+    }
+}
+
+async fn reap_once(inner: &Inner) {
+    let keys = &inner.keys;
+    let keys = [&keys.leases(), &keys.reaper(), &keys.infos()];
+    let (name, _) = inner.presence.name();
+    let expired = Command::script(&scripts::EXPIRED, &keys)
+        .word(name)
+        .number(millis(REAP_INTERVAL));
+    let Ok(dead) = inner.redis.call_one(expired).await else {
+        return;
+    };
+    for node in dead.into_array().iter().filter_map(Value::as_string) {
+        let members = Command::new("SMEMBERS").word(inner.keys.channels_of(&node));
+        let Ok(tags) = inner.redis.call_one(members).await else {
+            return;
+        };
+        let tags = tags.into_array();
+        let left = tags.iter().filter_map(Value::as_string);
+        let left = left.filter_map(|tag| keys::channel_of(&tag));
+        let commands: Vec<_> = left
+            .map(|channel| inner.leave_command(&channel, &node, None))
+            .collect();
+        tracing::warn!(
+            node,
+            channels = commands.len(),
+            "a node's lease ended; its members leave"
+        );
+        let answers = inner.redis.call(commands).await;
+        if answers.iter().any(Result::is_err) {
+            return;
+        }
+        let _ = inner.redis.call_one(inner.forget(&node).number(0)).await;
+    }
+}

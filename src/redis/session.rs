@@ -1,0 +1,385 @@
+//! One life of a connection after the other: connect, watch, end, pause.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use fred::clients::Client;
+use fred::interfaces::{ClientLike as _, EventInterface as _, PubsubInterface as _};
+use fred::prelude::{Builder, TcpConfig};
+use fred::types::config::{
+    Config as Target, ConnectionConfig, PerformanceConfig, UnresponsiveConfig,
+};
+use fred::types::{ClusterHash, CustomCommand, RespVersion, Value};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::{COMMAND_TIMEOUT, Link, Listener, Script, Shared};
+
+/// How long a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The most commands that wait to be written; more fail at once.
+const COMMANDS_MAX: usize = 65_536;
+
+/// The most messages that wait to be handed over. When it is full the connection is made anew and everything is read
+/// again. It costs about five megabytes.
+const MESSAGES_MAX: usize = 8192;
+
+/// Between two looks at a connection.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long a mark may be on its way before the connection that brings messages counts as dead.
+const MARK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a server may leave questions unanswered before its connections are made anew.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// Pauses between attempts: from … to …, with jitter.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Marks of this room's own begin here; those of the listener stay below.
+const OWN_MARKS: u64 = 1 << 62;
+
+/// Makes command connections for as long as the runtime lives.
+pub(super) async fn command_sessions(shared: Arc<Shared>) {
+    let mut pause = Pause::default();
+    loop {
+        if let Some((client, ended)) = connect(&shared, 32).await {
+            pause = Pause::default();
+            let watched = async {
+                let Role::Master(replication) = replication(&client).await else {
+                    return;
+                };
+                if !tell_scripts(&client, shared.scripts).await {
+                    return;
+                }
+                shared.commands.set(Some(client.clone()));
+                tracing::info!(redis = %shared.config.address, "connected to redis");
+                watch_commands(&client, replication).await;
+            };
+            end_with(watched, ended).await;
+            retire(&shared, &shared.commands, client);
+            tracing::warn!(redis = %shared.config.address, "the connection to redis ended");
+        }
+        pause.wait().await;
+    }
+}
+
+/// Tells the server the scripts, so that they can be called by name. Answers whether it took them.
+async fn tell_scripts(client: &Client, scripts: &[&Script]) -> bool {
+    for script in scripts {
+        let command = CustomCommand::new_static("SCRIPT", ClusterHash::Random, false);
+        let told = client
+            .custom::<Value, _>(command, vec!["LOAD", script.text()])
+            .await;
+        if let Err(error) = told {
+            tracing::warn!(%error, "redis does not take a script");
+            return false;
+        }
+    }
+    true
+}
+
+/// Makes connections that bring messages for as long as the runtime lives.
+pub(super) async fn message_sessions(shared: Arc<Shared>, listener: Arc<dyn Listener>) {
+    let mut pause = Pause::default();
+    let mut known = None;
+    loop {
+        if let Some((client, ended)) = connect(&shared, MESSAGES_MAX).await {
+            let began = Instant::now();
+            let session = MessageSession {
+                shared: &shared,
+                listener: &*listener,
+                client: client.clone(),
+                passed: AtomicU64::new(OWN_MARKS),
+            };
+            end_with(session.run(&mut known), ended).await;
+            retire(&shared, &shared.messages, client);
+            listener.lost();
+            if began.elapsed() > MARK_TIMEOUT {
+                pause = Pause::default();
+            }
+        }
+        pause.wait().await;
+    }
+}
+
+/// Runs a session until it or its connection ends.
+async fn end_with(session: impl Future<Output = ()>, ended: fred::types::ConnectHandle) {
+    tokio::select! {
+        () = session => {}
+        _ = ended => {}
+    }
+}
+
+/// Whoever still holds the client finds it closed; what was in flight fails.
+fn retire(shared: &Shared, link: &Link, client: Client) {
+    link.set(None);
+    shared.generation.fetch_add(1, Ordering::Release);
+    tokio::spawn(async move {
+        let _ = tokio::time::timeout(COMMAND_TIMEOUT, client.quit()).await;
+    });
+}
+
+async fn connect(shared: &Shared, capacity: usize) -> Option<(Client, fred::types::ConnectHandle)> {
+    let mut target = Target::from_url(shared.config.address.url()).ok()?;
+    target.version = RespVersion::RESP3;
+    // Without a policy the library never reconnects and never sends anything a second time.
+    let client = Builder::from_config(target)
+        .with_performance_config(|performance: &mut PerformanceConfig| {
+            performance.default_command_timeout = COMMAND_TIMEOUT;
+            performance.broadcast_channel_capacity = capacity;
+        })
+        .with_connection_config(|connection: &mut ConnectionConfig| {
+            connection.connection_timeout = CONNECT_TIMEOUT;
+            connection.internal_command_timeout = CONNECT_TIMEOUT;
+            connection.max_command_attempts = 1;
+            connection.max_command_buffer_len = COMMANDS_MAX;
+            connection.unresponsive = UnresponsiveConfig {
+                max_timeout: Some(MARK_TIMEOUT),
+                interval: Duration::from_secs(1),
+            };
+            connection.tcp = TcpConfig {
+                nodelay: Some(true),
+                ..TcpConfig::default()
+            };
+        })
+        .build()
+        .ok()?;
+    match tokio::time::timeout(CONNECT_TIMEOUT * 2, client.init()).await {
+        Ok(Ok(ended)) => Some((client, ended)),
+        Ok(Err(error)) => {
+            tracing::warn!(redis = %shared.config.address, %error, "cannot connect to redis");
+            None
+        }
+        Err(_) => {
+            tracing::warn!(redis = %shared.config.address, "cannot connect to redis in time");
+            None
+        }
+    }
+}
+
+/// What a server says of its data.
+#[derive(Debug, PartialEq, Eq)]
+enum Role {
+    /// It is a master; its replication id.
+    Master(String),
+    /// It is none: what it takes would be lost.
+    Other,
+    /// It did not answer, or may not.
+    Silent,
+}
+
+/// How long a server may be silent: a slow script of somebody else's is no reason to leave.
+#[derive(Debug)]
+struct Patience {
+    heard_at: Instant,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self {
+            heard_at: Instant::now(),
+        }
+    }
+
+    /// The id, when there is one; `Err` when the connection is to be given up.
+    fn judge(&mut self, role: Role) -> Result<Option<String>, ()> {
+        match role {
+            Role::Master(id) => {
+                self.heard_at = Instant::now();
+                Ok(Some(id))
+            }
+            Role::Silent if self.heard_at.elapsed() < SILENCE_MAX => Ok(None),
+            Role::Silent | Role::Other => Err(()),
+        }
+    }
+}
+
+/// Looks at the connection until it is silent or leads to a server that is not a master.
+async fn watch_commands(client: &Client, mut known: String) {
+    let mut patience = Patience::new();
+    loop {
+        tokio::time::sleep(WATCH_INTERVAL).await;
+        let Ok(id) = patience.judge(replication(client).await) else {
+            return;
+        };
+        if id.as_ref().is_some_and(|id| *id != known) {
+            tracing::warn!("the replication id of redis changed");
+            known = id.unwrap_or_default();
+        }
+    }
+}
+
+async fn replication(client: &Client) -> Role {
+    let command = CustomCommand::new_static("INFO", ClusterHash::Random, false);
+    let answer = client
+        .custom::<Value, _>(command, vec!["replication"])
+        .await;
+    let info = match answer {
+        Ok(info) => info.into_string().unwrap_or_default(),
+        Err(error) => {
+            tracing::warn!(%error, "redis does not answer INFO replication, which the hub must be allowed to ask");
+            return Role::Silent;
+        }
+    };
+    let field = |name: &str| {
+        let mut lines = info.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
+    };
+    match (field("role"), field("master_replid")) {
+        (Some("master"), Some(id)) => Role::Master(id.to_owned()),
+        (Some("master"), None) => {
+            tracing::warn!(
+                "the redis server tells no master_replid: it could be rolled back unnoticed"
+            );
+            Role::Other
+        }
+        _ => {
+            tracing::warn!("the redis server at the other end is not a master");
+            Role::Other
+        }
+    }
+}
+
+struct MessageSession<'a> {
+    shared: &'a Shared,
+    listener: &'a dyn Listener,
+    client: Client,
+    /// The last mark of this room's own that came back.
+    passed: AtomicU64,
+}
+
+impl MessageSession<'_> {
+    async fn run(&self, known: &mut Option<String>) {
+        let messages = self.client.message_rx();
+        let Role::Master(id) = replication(&self.client).await else {
+            return;
+        };
+        if self
+            .client
+            .subscribe(self.shared.marks.as_str())
+            .await
+            .is_err()
+        {
+            return;
+        }
+        self.shared.messages.set(Some(self.client.clone()));
+        self.listener.connected();
+        if known.replace(id.clone()).is_some_and(|old| old != id) {
+            self.listener.changed();
+        }
+        tokio::select! {
+            () = self.hand_over(messages) => {}
+            () = self.watch(known) => {}
+        }
+    }
+
+    async fn hand_over(
+        &self,
+        mut messages: tokio::sync::broadcast::Receiver<fred::types::Message>,
+    ) {
+        loop {
+            match messages.recv().await {
+                Ok(message) => self.take(message),
+                Err(RecvError::Lagged(lost)) => {
+                    tracing::warn!(
+                        lost,
+                        "messages of redis came faster than they were handed over"
+                    );
+                    return;
+                }
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn take(&self, message: fred::types::Message) {
+        let Some(payload) = message.value.into_bytes() else {
+            return;
+        };
+        if message.channel != self.shared.marks.as_str() {
+            return self.listener.message(&message.channel, payload);
+        }
+        let mark = std::str::from_utf8(&payload)
+            .ok()
+            .and_then(|text| text.parse().ok());
+        match mark {
+            Some(mark) if mark >= OWN_MARKS => self.passed.store(mark, Ordering::Relaxed),
+            Some(mark) => self.listener.passed(mark),
+            None => {}
+        }
+    }
+
+    /// Sends a mark round through the server now and then: only what comes back shows that publications do.
+    async fn watch(&self, known: &mut Option<String>) {
+        let mut mark = OWN_MARKS;
+        let mut marked_at = Instant::now();
+        let mut patience = Patience::new();
+        loop {
+            tokio::time::sleep(WATCH_INTERVAL).await;
+            if self.passed.load(Ordering::Relaxed) == mark {
+                mark += 1;
+                marked_at = Instant::now();
+                // Its answer is the mark itself; INFO tells whether the connection still answers.
+                let _ = self
+                    .client
+                    .publish::<Value, _, _>(self.shared.marks.as_str(), mark.to_string())
+                    .await;
+            } else if marked_at.elapsed() > MARK_TIMEOUT {
+                tracing::warn!("redis takes publications but does not bring them");
+                return;
+            }
+            let own = match patience.judge(replication(&self.client).await) {
+                Ok(Some(own)) => own,
+                Ok(None) => continue,
+                Err(()) => return,
+            };
+            if !self.agrees(&own).await {
+                return;
+            }
+            if known.replace(own.clone()).is_some_and(|old| old != own) {
+                self.listener.changed();
+            }
+        }
+    }
+
+    /// Whether the other connection leads to the same data. Asked twice: an id may change between two questions.
+    async fn agrees(&self, own: &str) -> bool {
+        let Some(commands) = self.shared.commands.client() else {
+            return true;
+        };
+        let mut own = own.to_owned();
+        for _ in 0..2 {
+            match replication(&commands).await {
+                // That connection has a watch of its own.
+                Role::Silent | Role::Other => return true,
+                Role::Master(other) if other == own => return true,
+                Role::Master(_) => {}
+            }
+            match replication(&self.client).await {
+                Role::Master(again) => own = again,
+                Role::Silent => return true,
+                Role::Other => return false,
+            }
+        }
+        tracing::warn!("the two connections lead to different redis servers");
+        let _ = commands.quit().await;
+        false
+    }
+}
+
+/// A pause that grows.
+#[derive(Debug, Default)]
+struct Pause {
+    attempts: u32,
+}
+
+impl Pause {
+    async fn wait(&mut self) {
+        let (least, most) = PAUSES;
+        let pause = (least * 2u32.pow(self.attempts.min(10))).min(most);
+        self.attempts += 1;
+        tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
+    }
+}

@@ -1,0 +1,84 @@
+//! Publications, history and recovery: the same channel on every node.
+
+use serde_json::json;
+
+use crate::Fleet;
+use crate::support::sse::EventStream;
+use crate::support::ws::{Socket, position};
+
+#[tokio::test]
+async fn what_one_node_takes_every_node_delivers() {
+    let fleet = Fleet::start(2).await;
+    let [one, other] = [&fleet.nodes[0], &fleet.nodes[1]];
+    let mut socket = Socket::open(other).await;
+    socket.subscribe("news").await;
+    let mut packed = Socket::open_packed(one).await;
+    packed.subscribe("news").await;
+    let mut stream = EventStream::open(other, "channel=news", &[]).await;
+    for number in 1..=20_u64 {
+        let node = &fleet.nodes[usize::from(number % 2 == 0)];
+        assert_eq!(node.publish("news", &json!(number)).await, number);
+    }
+    let expected: Vec<u64> = (1..=20).collect();
+    assert_eq!(socket.numbers(0, 20).await, expected);
+    assert_eq!(packed.numbers(0, 20).await, expected);
+    for number in expected {
+        assert_eq!(stream.event().await.json()["data"], number);
+    }
+}
+
+#[tokio::test]
+async fn a_publication_goes_only_to_nodes_that_want_it() {
+    let fleet = Fleet::start(3).await;
+    let mut socket = Socket::open(&fleet.nodes[1]).await;
+    socket.subscribe("news").await;
+    let heard = |channel: &str| {
+        let name = format!("fanfare:{{|{channel}}}:envelopes");
+        fleet.redis.ask(&["PUBSUB", "NUMSUB", &name])
+    };
+    assert!(heard("news").ends_with('1'), "{}", heard("news"));
+    assert!(heard("other").ends_with('0'), "{}", heard("other"));
+}
+
+#[tokio::test]
+async fn a_client_goes_on_at_another_node() {
+    let fleet = Fleet::start(2).await;
+    let [one, other] = [&fleet.nodes[0], &fleet.nodes[1]];
+    let mut socket = Socket::open(one).await;
+    let start = position(&socket.subscribe("news").await);
+    let mut stream = EventStream::open(one, "channel=news&channel=more", &[]).await;
+    one.publish("news", &json!(1)).await;
+    assert_eq!(socket.numbers(0, 1).await, [1]);
+    assert_eq!(stream.event().await.json()["data"], 1);
+    let seen = json!({"epoch": start["epoch"], "offset": 1});
+    let id = stream.id().to_owned();
+    drop((socket, stream));
+    for number in 2..=50_u64 {
+        one.publish("news", &json!(number)).await;
+    }
+    let mut socket = Socket::open(other).await;
+    let subscribed = socket.recover("news", &seen).await;
+    assert_eq!(subscribed["recovered"], true, "{subscribed}");
+    let expected: Vec<u64> = (2..=50).collect();
+    assert_eq!(socket.numbers(1, 49).await, expected);
+    let mut stream = EventStream::resume(other, "channel=news&channel=more", &id).await;
+    for number in expected {
+        assert_eq!(stream.event().await.json()["data"], number);
+    }
+}
+
+#[tokio::test]
+async fn history_and_idempotency_are_of_the_fleet() {
+    let fleet = Fleet::start(2).await;
+    let [one, other] = [&fleet.nodes[0], &fleet.nodes[1]];
+    let body = json!({"channel": "news", "data": 1, "idempotency_key": "k"});
+    let first = one.post("/hub/publish", &body).await.json();
+    let again = other.post("/hub/publish", &body).await.json();
+    assert_eq!(first["offset"], 1);
+    assert_eq!(
+        (&first["offset"], &first["epoch"]),
+        (&again["offset"], &again["epoch"])
+    );
+    let history = other.get("/hub/channels/news/history").await.json();
+    assert_eq!(history["publications"].as_array().map(Vec::len), Some(1));
+}

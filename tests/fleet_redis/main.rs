@@ -1,0 +1,55 @@
+//! A fleet from outside: several hubs, the built binaries, over one redis-server of the test's own.
+
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the hub's suite uses all of it, this one a part"
+)]
+#[path = "../hub/support/mod.rs"]
+mod support;
+
+#[path = "../redis_server/mod.rs"]
+mod redis_server;
+
+mod channels;
+mod members;
+mod nodes;
+mod outage;
+
+use redis_server::RedisServer;
+use support::{Hub, hub_with};
+
+/// Several nodes over one server.
+struct Fleet {
+    redis: RedisServer,
+    nodes: Vec<Hub>,
+}
+
+impl Fleet {
+    /// So many nodes, each with the name `node-<index>`.
+    async fn start(count: usize) -> Self {
+        let redis = RedisServer::start();
+        let mut nodes = Vec::new();
+        for index in 0..count {
+            nodes.push(node(&redis, index, "", &[]).await);
+        }
+        Self { redis, nodes }
+    }
+}
+
+/// One more node.
+async fn node(
+    redis: &RedisServer,
+    index: usize,
+    namespaces: &str,
+    variables: &[(&str, &str)],
+) -> Hub {
+    let (url, id) = (redis.url(), format!("node-{index}"));
+    let mut all = vec![
+        ("REDIS_URL", url.as_str()),
+        ("NODE_ID", id.as_str()),
+        ("READY_REDIS_GRACE_MS", "300"),
+    ];
+    all.extend(variables);
+    hub_with(namespaces, &all).await
+}

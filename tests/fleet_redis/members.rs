@@ -1,0 +1,127 @@
+//! Presence and orders: whoever is connected, wherever.
+
+use serde_json::{Value, json};
+
+use crate::support::hub::SECRET;
+use crate::support::token::token_of;
+use crate::support::ws::Socket;
+use crate::support::{Hub, eventually};
+use crate::{Fleet, RedisServer, node};
+
+async fn count(hub: &Hub) -> (u64, u64) {
+    let presence = hub.get("/hub/channels/room/presence").await.json();
+    let number = |name: &str| presence[name].as_u64().expect("a count");
+    (number("count"), number("users"))
+}
+
+async fn fleet_with_tokens() -> Fleet {
+    let redis = RedisServer::start();
+    let tokens = [("JWT_SECRET", SECRET)];
+    let nodes = vec![
+        node(&redis, 0, "", &tokens).await,
+        node(&redis, 1, "", &tokens).await,
+    ];
+    Fleet { redis, nodes }
+}
+
+#[tokio::test]
+async fn members_of_all_nodes_are_present_everywhere() {
+    let fleet = fleet_with_tokens().await;
+    let [one, other] = [&fleet.nodes[0], &fleet.nodes[1]];
+    let mut watcher = Socket::open(one).await;
+    let watch = json!({"type": "subscribe", "channel": "room", "presence": true});
+    watcher.ask(&watch).await;
+    let own = watcher.next_of("join").await;
+    assert_eq!(own["client"], watcher.client());
+    let mut ann = Socket::open_as(other, &token_of("ann")).await;
+    ann.subscribe("room").await;
+    let join = watcher.next_of("join").await;
+    assert_eq!(
+        (&join["client"], &join["user"]),
+        (&json!(ann.client()), &json!("ann"))
+    );
+    for hub in [one, other] {
+        assert_eq!(count(hub).await, (2, 2));
+    }
+    let client = ann.client();
+    ann.close().await;
+    let leave = watcher.next_of("leave").await;
+    assert_eq!(leave["client"], client);
+    assert_eq!(count(other).await, (1, 1));
+}
+
+#[tokio::test]
+async fn orders_reach_connections_on_every_node() {
+    let fleet = fleet_with_tokens().await;
+    let [one, other] = [&fleet.nodes[0], &fleet.nodes[1]];
+    let mut anns = [
+        Socket::open_as(one, &token_of("ann")).await,
+        Socket::open_as(other, &token_of("ann")).await,
+    ];
+    let order = |channel: Option<&str>| match channel {
+        Some(channel) => json!({"user": "ann", "channel": channel}),
+        None => json!({"user": "ann"}),
+    };
+    assert_eq!(
+        one.post("/hub/subscribe", &order(Some("room")))
+            .await
+            .status,
+        200
+    );
+    for ann in &mut anns {
+        assert_eq!(ann.next_of("subscribed").await["channel"], "room");
+    }
+    other.publish("room", &json!("hello")).await;
+    for ann in &mut anns {
+        assert_eq!(ann.next_of("publication").await["data"], "hello");
+    }
+    other.post("/hub/unsubscribe", &order(Some("room"))).await;
+    for ann in &mut anns {
+        assert_eq!(ann.next_of("unsubscribed").await["channel"], "room");
+    }
+    one.post("/hub/disconnect", &order(None)).await;
+    for ann in &mut anns {
+        assert_eq!(ann.closed().await.0, 4002);
+    }
+}
+
+#[tokio::test]
+async fn members_of_a_killed_node_leave_once() {
+    let mut fleet = fleet_with_tokens().await;
+    let mut watchers = [
+        Socket::open(&fleet.nodes[0]).await,
+        Socket::open_packed(&fleet.nodes[0]).await,
+    ];
+    for watcher in &mut watchers {
+        let watch = json!({"type": "subscribe", "channel": "room", "presence": true});
+        watcher.ask(&watch).await;
+    }
+    let dying = fleet.nodes.pop().expect("a node");
+    let mut members = Vec::new();
+    for user in ["ann", "bob", "cem"] {
+        let mut socket = Socket::open_as(&dying, &token_of(user)).await;
+        socket.subscribe("room").await;
+        members.push((socket.client(), socket));
+    }
+    eventually("all are there", async || {
+        (count(&fleet.nodes[0]).await.0 == 5).then_some(())
+    })
+    .await;
+    // The end of the value is a SIGKILL.
+    drop(dying);
+    eventually("they left", async || {
+        (count(&fleet.nodes[0]).await.0 == 2).then_some(())
+    })
+    .await;
+    let mut expected: Vec<Value> = members.iter().map(|(client, _)| json!(client)).collect();
+    expected.sort_by_key(ToString::to_string);
+    for watcher in &mut watchers {
+        let mut left = Vec::new();
+        while left.len() < expected.len() {
+            left.push(watcher.next_of("leave").await["client"].clone());
+        }
+        left.sort_by_key(ToString::to_string);
+        assert_eq!(left, expected);
+        watcher.expect_quiet().await;
+    }
+}

@@ -1,0 +1,147 @@
+//! A redis-server of the test's own: on a free port, with a directory of its own, ended by its process id.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+/// A running server; ends with the value.
+#[derive(Debug)]
+pub(crate) struct RedisServer {
+    child: Option<Child>,
+    port: u16,
+    directory: PathBuf,
+    options: Vec<String>,
+}
+
+impl RedisServer {
+    #[allow(dead_code, reason = "not every test wants the same")]
+    /// Starts one that keeps what it is told in an append-only file.
+    pub(crate) fn start() -> Self {
+        let options = [
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+        ];
+        Self::start_with(&options)
+    }
+
+    /// Starts one with these options.
+    pub(crate) fn start_with(options: &[&str]) -> Self {
+        let port = free_port();
+        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("redis-{}-{port}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let mut server = Self {
+            child: None,
+            port,
+            directory,
+            options: options.iter().map(|&word| word.to_owned()).collect(),
+        };
+        server.start_again();
+        server
+    }
+
+    /// Starts it again, with whatever its directory holds.
+    pub(crate) fn start_again(&mut self) {
+        let log = File::create(self.directory.join("log")).expect("a file");
+        let child = Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--enable-debug-command", "local"])
+            .args(&self.options)
+            .arg("--dir")
+            .arg(&self.directory)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the same file"))
+            .stderr(log)
+            .spawn()
+            .expect("redis-server is installed");
+        self.child = Some(child);
+        let began = Instant::now();
+        while !self.answers() {
+            assert!(
+                began.elapsed() < Duration::from_secs(10),
+                "redis-server does not start"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn answers(&self) -> bool {
+        use std::io::{Read as _, Write as _};
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        let Ok(mut stream) = std::net::TcpStream::connect(address) else {
+            return false;
+        };
+        let mut answer = [0; 5];
+        stream.write_all(b"PING\r\n").is_ok()
+            && stream.read_exact(&mut answer).is_ok()
+            && &answer == b"+PONG"
+    }
+
+    /// Kills it, as a power cut does.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Where it is.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Where its data is.
+    #[allow(dead_code, reason = "not every test changes the data")]
+    pub(crate) fn data(&self) -> PathBuf {
+        self.directory.join("appendonlydir")
+    }
+
+    /// What a command answers, as text.
+    #[allow(dead_code, reason = "not every test asks")]
+    pub(crate) fn ask(&self, words: &[&str]) -> String {
+        let output = Command::new("redis-cli")
+            .args(["-p", &self.port.to_string()])
+            .args(words)
+            .output()
+            .expect("redis-cli is installed");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Copies a directory of files.
+#[allow(dead_code, reason = "not every test changes the data")]
+pub(crate) fn copy(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        std::fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
+    }
+}
+
+/// A port below those that the system gives to outgoing connections.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 100).unwrap_or_default() * 10;
+    loop {
+        let port = 21_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 1000;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
