@@ -149,6 +149,12 @@ pub(super) fn session(reader: &Reader) -> session::Config {
     let hash = reader.text("PASSWORD_HASH").unwrap_or_default();
     session::Config {
         data_file: reader.text("DATA_FILE").unwrap_or_default().to_owned(),
+        redis: redis(reader),
+        // The names of the FastAPI gateway's keys, unless the operator gave a prefix.
+        redis_prefix: match reader.text("REDIS_KEY_PREFIX") {
+            Some(prefix) if reader.is_set("REDIS_KEY_PREFIX") => format!("{prefix}:"),
+            _ => String::new(),
+        },
         limits: SessionLimits {
             timeout: Duration::from_secs(reader.integer("SESSION_TIMEOUT_MINUTES") * 60),
             per_user_max: reader.size("MAX_SESSIONS_PER_USER"),

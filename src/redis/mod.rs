@@ -211,6 +211,17 @@ impl Redis {
         runtime.spawn(session::message_sessions(self.shared.clone(), listener));
     }
 
+    /// Connects for commands only. To be called once, in the place of [`Redis::listen`].
+    pub fn connect(&self) {
+        self.runtime()
+            .spawn(session::command_sessions(self.shared.clone()));
+    }
+
+    /// Whether the connection for commands stands.
+    pub fn takes_commands(&self) -> bool {
+        self.shared.commands.client().is_some()
+    }
+
     /// Where tasks live that wait for Redis.
     pub const fn runtime(&self) -> &Handle {
         &self.handle

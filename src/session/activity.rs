@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Mutex, PoisonError};
 
-use super::{Store, UnixTime};
-use crate::model::SessionId;
+use super::{Store, UnixTime, Used};
+use crate::model::{SessionId, UserId};
 
 /// The most sessions that wait to be written: 4 MB. What finds no room is written when the session is used again.
 const SESSIONS_MAX: usize = 65_536;
@@ -18,21 +18,21 @@ const BATCH_MAX: usize = 1000;
 /// When each session was last used, of those that were since the last write.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
-    used: Mutex<HashMap<SessionId, UnixTime>>,
+    used: Mutex<HashMap<SessionId, (UserId, UnixTime)>>,
 }
 
 impl Activity {
     /// A session was used.
-    pub(super) fn saw(&self, session: SessionId, now: UnixTime) {
+    pub(super) fn saw(&self, session: SessionId, user: &UserId, now: UnixTime) {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let is_full = used.len() >= SESSIONS_MAX;
         match used.entry(session) {
-            Entry::Occupied(mut at) => {
-                let latest = now.max(*at.get());
-                at.insert(latest);
+            Entry::Occupied(mut used) => {
+                let (_, at) = used.get_mut();
+                *at = now.max(*at);
             }
-            Entry::Vacant(at) if !is_full => {
-                at.insert(now);
+            Entry::Vacant(used) if !is_full => {
+                used.insert((user.clone(), now));
             }
             Entry::Vacant(_) => {}
         }
@@ -41,7 +41,10 @@ impl Activity {
     /// Writes what there is. What the store does not take waits for the next time.
     pub(super) async fn flush(&self, store: &dyn Store) {
         let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
-        let used: Vec<_> = used.into_iter().collect();
+        let used = used
+            .into_iter()
+            .map(|(session, (user, at))| Used { session, user, at });
+        let used: Vec<Used> = used.collect();
         for batch in used.chunks(BATCH_MAX) {
             if let Err(error) = store.touch(batch.to_vec()).await {
                 tracing::debug!(%error, sessions = batch.len(), "their use is written later");

@@ -9,6 +9,10 @@ use super::{HashParameters, SessionLimits};
 pub struct Config {
     /// The SQLite file (`DATA_FILE`), or [`IN_MEMORY`](super::IN_MEMORY).
     pub data_file: String,
+    /// The Redis server that a fleet shares; `None` for a node that is alone.
+    pub redis: Option<crate::redis::Config>,
+    /// What the keys in Redis begin with; empty, or with a colon at its end.
+    pub redis_prefix: String,
     /// The limits of sessions.
     pub limits: SessionLimits,
     /// Whether a login ends the user's other sessions (`SINGLE_SESSION_PER_USER`).
@@ -40,6 +44,8 @@ impl Config {
     pub(super) fn for_tests() -> Self {
         Self {
             data_file: super::IN_MEMORY.to_owned(),
+            redis: None,
+            redis_prefix: String::new(),
             limits: SessionLimits {
                 timeout: Duration::from_secs(1800),
                 per_user_max: 10,

@@ -49,9 +49,4 @@ impl Connections {
         let connection = |client| maps.connections.get(client).cloned();
         clients.iter().rev().filter_map(connection).collect()
     }
-
-    pub(super) fn count(&self) -> usize {
-        let maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
-        maps.connections.len()
-    }
 }

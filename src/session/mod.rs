@@ -1,7 +1,8 @@
 //! Users, their login sessions, and which sockets they have.
 //!
 //! [`Sessions`] is what the rest of the process asks: the rules of accounts and sessions. It stands on a [`Store`], of
-//! which there is one in an embedded SQLite file ([`SqliteStore`]) for a node that is alone, and on [`Passwords`],
+//! which there are two, Redis ([`RedisStore`]) for a fleet and an embedded SQLite file ([`SqliteStore`]) for a node that is
+//! alone, and on [`Passwords`],
 //! which checks passwords without starving anybody.
 //!
 //! Not here: tokens (`auth`), HTTP (`api`) and sockets (`transport`).
@@ -14,6 +15,7 @@ mod merge;
 mod name;
 mod password;
 mod records;
+mod redis;
 mod sessions;
 mod sqlite;
 mod store;
@@ -24,6 +26,7 @@ pub use password::{
     HashParameters, PARAMETERS_RULE, ParametersError, PasswordError, Passwords, Verdict,
 };
 pub use records::{Connection, EMPTY_DATA, Session, SessionHead, UnixTime, User};
+pub use redis::RedisStore;
 pub use sessions::{AccountError, Admission, LoggedIn, Opened, Sessions};
 pub use sqlite::{IN_MEMORY, OpenError, SqliteStore};
-pub use store::{Answer, Counts, SessionLimits, Store, StoreError, Swept, Update, Updated};
+pub use store::{Answer, Counts, SessionLimits, Store, StoreError, Swept, Update, Updated, Used};

@@ -1,5 +1,6 @@
 //! What users do with their accounts and sessions: the rules that hold on every store.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,8 +11,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::activity::Activity;
 use super::attempts::Attempts;
 use super::{
-    Config, Connection, EMPTY_DATA, PasswordError, Passwords, Session, SessionHead, SqliteStore,
-    Store, StoreError, UnixTime, Update, Updated, User, UserName, Verdict,
+    Config, Connection, EMPTY_DATA, PasswordError, Passwords, RedisStore, Session, SessionHead,
+    SqliteStore, Store, StoreError, UnixTime, Update, Updated, User, UserName, Verdict,
 };
 use crate::broker::{Broker, Control};
 use crate::model::{ClientId, NodeId, SessionId, UserId};
@@ -113,8 +114,17 @@ impl Sessions {
             .thread_name("fanfare-session")
             .enable_all()
             .build()?;
-        let opened = runtime.block_on(SqliteStore::open(&config.data_file, config.limits));
-        let store: Arc<dyn Store> = Arc::new(opened.map_err(std::io::Error::other)?);
+        let store: Arc<dyn Store> = match &config.redis {
+            Some(redis) => Arc::new(RedisStore::start(
+                redis,
+                &config.redis_prefix,
+                config.limits,
+            )?),
+            None => {
+                let opened = SqliteStore::open(&config.data_file, config.limits);
+                Arc::new(runtime.block_on(opened).map_err(std::io::Error::other)?)
+            }
+        };
         let activity = Arc::new(Activity::default());
         runtime.spawn(write_behind(
             store.clone(),
@@ -189,7 +199,9 @@ impl Sessions {
             created_at: now,
             last_login: now,
         };
+        let username = user.name.text().clone();
         if self.store.add_user(user).await? {
+            self.announce("user:register", &username, &[("username", &username)]);
             Ok(())
         } else {
             Err(AccountError::Taken)
@@ -227,6 +239,12 @@ impl Sessions {
         // Deleted while the password was checked.
         let ended = begun.ok_or(AccountError::Refused)?;
         self.close_sockets(user.name.text(), ended).await;
+        let session_id = id.to_string();
+        self.announce(
+            "session:new",
+            user.name.text(),
+            &[("session_id", &session_id), ("chat_id", DEFAULT_CHAT)],
+        );
         Ok(LoggedIn {
             user: user.name.text().clone(),
             role: user.role,
@@ -264,6 +282,8 @@ impl Sessions {
             }
             None => self.end_all(user).await?,
         }
+        let session_id = login.map(|login| login.to_string()).unwrap_or_default();
+        self.announce("session:logout", user, &[("session_id", &session_id)]);
         Ok(())
     }
 
@@ -283,6 +303,10 @@ impl Sessions {
         }
         // Sessions that began meanwhile, and sockets that have none.
         self.end_all(user).await?;
+        if is_removed {
+            self.announce("user:delete", user, &[("username", user)]);
+            self.announce("account:deleted", user, &[("username", user)]);
+        }
         Ok(is_removed)
     }
 
@@ -316,13 +340,21 @@ impl Sessions {
         match found {
             Some(session) if session.head.user != *user => Ok(Opened::NotOwner),
             Some(session) => {
-                self.saw(session.head.id);
+                self.saw(session.head.id, user);
                 Ok(Opened::Session(session))
             }
             None => {
                 let session = self.new_session(user, chat_id.unwrap_or(DEFAULT_CHAT));
                 let ended = self.store.add_session(session.clone()).await?;
                 self.close_sockets(user, ended).await;
+                self.announce(
+                    "session:new",
+                    user,
+                    &[
+                        ("session_id", &id_text(&session.head)),
+                        ("chat_id", &session.head.chat_id),
+                    ],
+                );
                 Ok(Opened::Session(session))
             }
         }
@@ -339,13 +371,22 @@ impl Sessions {
         chat_id: Option<&str>,
         fields: &str,
     ) -> super::Answer<'_, Updated> {
-        self.store.update_session(Update {
+        let updated = self.store.update_session(Update {
             id,
             user: user.clone(),
             chat_id: chat_id.map(Into::into),
             fields: fields.into(),
             now: UnixTime::now(),
             node: self.node.clone(),
+        });
+        let user = user.clone();
+        Box::pin(async move {
+            let updated = updated.await?;
+            if updated == Updated::Done {
+                let session_id = id.to_string();
+                self.announce("session:update", &user, &[("session_id", &session_id)]);
+            }
+            Ok(updated)
         })
     }
 
@@ -369,11 +410,11 @@ impl Sessions {
     ///
     /// # Errors
     /// When the store failed.
-    pub async fn is_alive(&self, user: &str, login: SessionId) -> Result<bool, StoreError> {
-        let session = self.session(login).await?;
-        let is_alive = session.is_some_and(|session| *session.head.user == *user);
+    pub async fn is_alive(&self, user: &UserId, login: SessionId) -> Result<bool, StoreError> {
+        let owner = self.store.owner(login, UnixTime::now()).await?;
+        let is_alive = owner.is_some_and(|owner| owner == *user);
         if is_alive {
-            self.saw(login);
+            self.saw(login, user);
         }
         Ok(is_alive)
     }
@@ -384,7 +425,7 @@ impl Sessions {
     /// When the store failed.
     pub async fn admit(
         &self,
-        user: &str,
+        user: &UserId,
         login: Option<SessionId>,
         named: Option<&str>,
     ) -> Result<Admission, StoreError> {
@@ -406,13 +447,13 @@ impl Sessions {
     }
 
     /// A session was used: it lasts from now on. Written behind.
-    pub fn saw(&self, session: SessionId) {
-        self.activity.saw(session, UnixTime::now());
+    pub fn saw(&self, session: SessionId, user: &UserId) {
+        self.activity.saw(session, user, UnixTime::now());
     }
 
     /// A socket opened with a session.
     pub fn opened(&self, client: ClientId, user: &UserId, session: SessionId) {
-        self.saw(session);
+        self.saw(session, user);
         let connected = self.store.connect(Connection {
             client,
             user: user.clone(),
@@ -421,11 +462,27 @@ impl Sessions {
             connected_at: UnixTime::now(),
         });
         self.drive(connected);
+        let session = session.to_string();
+        self.announce("connection:ws", user, &[("session_id", &session)]);
     }
 
     /// A socket with a session closed.
-    pub fn closed(&self, client: ClientId) {
-        self.drive(self.store.disconnect(client));
+    pub fn closed(&self, client: ClientId, user: &UserId) {
+        self.drive(self.store.disconnect(user, client));
+        self.announce("connection:removed", user, &[]);
+    }
+
+    /// Tells the FastAPI gateway's listeners: `events:<what>:<user>`.
+    fn announce(&self, what: &str, user: &str, fields: &[(&str, &str)]) {
+        let fields = fields.iter().copied();
+        let event: BTreeMap<&str, &str> = [("user_id", user), ("gateway_id", self.node.as_str())]
+            .into_iter()
+            .chain(fields)
+            .collect();
+        // A map of texts cannot fail to be written.
+        let event = serde_json::to_string(&event).unwrap_or_default();
+        self.store
+            .announce(&format!("events:{what}:{user}"), &event);
     }
 
     /// Sees to what nobody waits for. It was asked already, in the order of the calls.
@@ -476,6 +533,10 @@ impl Drop for Sessions {
             runtime.shutdown_background();
         }
     }
+}
+
+fn id_text(head: &SessionHead) -> String {
+    head.id.to_string()
 }
 
 async fn write_behind(store: Arc<dyn Store>, activity: Arc<Activity>, every: Duration) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Connection, Session, SessionHead, UnixTime, User, UserName};
-use crate::model::{ClientId, NodeId, SessionId};
+use crate::model::{ClientId, NodeId, SessionId, UserId};
 
 /// A future that a store answers with.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -69,6 +69,17 @@ pub enum Updated {
     TooLarge,
 }
 
+/// One use of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Used {
+    /// Which.
+    pub session: SessionId,
+    /// Whose it is.
+    pub user: UserId,
+    /// When.
+    pub at: UnixTime,
+}
+
 /// What a sweep threw away.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
@@ -85,8 +96,6 @@ pub struct Counts {
     pub users: u64,
     /// Sessions that have not expired.
     pub sessions: u64,
-    /// WebSockets with a session, over all nodes.
-    pub connections: u64,
 }
 
 /// Users, sessions and connections.
@@ -132,6 +141,9 @@ pub trait Store: Send + Sync {
     /// A session that has not expired at this time.
     fn session(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<Session>>;
 
+    /// Whose a session is that has not expired at this time.
+    fn owner(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<UserId>>;
+
     /// The session of the user for a conversation: the one that was used last, when there are several.
     fn session_for<'a>(
         &'a self,
@@ -152,14 +164,15 @@ pub trait Store: Send + Sync {
     /// Ends all sessions of a user, whose ids it answers.
     fn end_sessions<'a>(&'a self, user: &'a str) -> Answer<'a, Vec<SessionId>>;
 
-    /// These sessions were used at these times. Those that are gone stay gone.
-    fn touch(&self, used: Vec<(SessionId, UnixTime)>) -> Answer<'_, ()>;
+    /// These sessions were used. Those that are gone stay gone.
+    fn touch(&self, used: Vec<Used>) -> Answer<'_, ()>;
 
-    /// A WebSocket was opened.
+    /// A WebSocket was opened. This and [`disconnect`](Store::disconnect) take effect in the order of the calls,
+    /// although nobody waits for the answers.
     fn connect(&self, connection: Connection) -> Answer<'_, ()>;
 
     /// It was closed. No other is touched.
-    fn disconnect(&self, client: ClientId) -> Answer<'_, ()>;
+    fn disconnect<'a>(&'a self, user: &'a str, client: ClientId) -> Answer<'a, ()>;
 
     /// The WebSockets of a user, the newest first.
     fn connections<'a>(&'a self, user: &'a str) -> Answer<'a, Vec<Connection>>;
@@ -170,6 +183,9 @@ pub trait Store: Send + Sync {
     /// Throws away sessions that have expired, and users who have not logged in since `inactive_since` and have no
     /// session.
     fn sweep(&self, now: UnixTime, inactive_since: UnixTime) -> Answer<'_, Swept>;
+
+    /// Tells whoever listens beside the fleet, under a name of the FastAPI gateway's; nobody may.
+    fn announce(&self, channel: &str, event: &str);
 
     /// What it stands on, for logs and statistics.
     fn kind(&self) -> &'static str;

@@ -2,6 +2,8 @@
 //!
 //! What a test needs to know of the hub stands in `docs/PROTOCOL.md`; nothing here looks inside.
 
+#[path = "../redis_server/mod.rs"]
+mod redis_server;
 mod support;
 
 mod accounts;
@@ -14,6 +16,7 @@ mod operations;
 mod overload;
 mod presence;
 mod recovery;
+mod session_fleet;
 mod session_records;
 mod session_sockets;
 mod slow;

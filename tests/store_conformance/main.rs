@@ -1,6 +1,9 @@
 //! The conformance suite of the stores, run against each of them, and what is special to one of them. The cases are in
 //! `suite.rs` and know no store; what a store needs to be tested stands here, as a [`Harness`](suite::Harness).
 
+mod over_redis;
+#[path = "../redis_server/mod.rs"]
+mod redis_server;
 mod sqlite_file;
 mod suite;
 
@@ -21,3 +24,5 @@ impl suite::Harness for Sqlite {
 }
 
 store_conformance!(sqlite, Sqlite);
+
+store_conformance!(redis, over_redis::OverRedis::new());

@@ -113,7 +113,7 @@ pub(super) async fn session(
         return Err(denied());
     }
     if is_own {
-        state.sessions.saw(id);
+        state.sessions.saw(id, caller.user());
     }
     answer(&session.head, None, &session.data, "")
 }

@@ -15,9 +15,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, SqlSafeStr as _};
 
 use super::connections::Connections;
-use super::store::{Answer, Counts, SessionLimits, Swept, Update, Updated};
+use super::store::{Answer, Counts, SessionLimits, Swept, Update, Updated, Used};
 use super::{Connection, Session, SessionHead, Store, UnixTime, User, UserName};
-use crate::model::{ClientId, SessionId};
+use crate::model::{ClientId, SessionId, UserId};
 use writer::Writer;
 
 /// What stands for no file at all.
@@ -188,6 +188,12 @@ impl Store for SqliteStore {
             .ask(move |connection| Box::pin(sessions::get(connection, id, alive_since)))
     }
 
+    fn owner(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<UserId>> {
+        let alive_since = now.before(self.limits.timeout);
+        self.writer
+            .ask(move |connection| Box::pin(sessions::owner(connection, id, alive_since)))
+    }
+
     fn session_for<'a>(
         &'a self,
         user: &'a str,
@@ -225,7 +231,7 @@ impl Store for SqliteStore {
             .ask(move |connection| Box::pin(sessions::end_all(connection, user)))
     }
 
-    fn touch(&self, used: Vec<(SessionId, UnixTime)>) -> Answer<'_, ()> {
+    fn touch(&self, used: Vec<Used>) -> Answer<'_, ()> {
         self.writer
             .ask(move |connection| Box::pin(sessions::touch(connection, used)))
     }
@@ -235,7 +241,7 @@ impl Store for SqliteStore {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn disconnect(&self, client: ClientId) -> Answer<'_, ()> {
+    fn disconnect<'a>(&'a self, _: &'a str, client: ClientId) -> Answer<'a, ()> {
         self.connections.remove(client);
         Box::pin(std::future::ready(Ok(())))
     }
@@ -246,13 +252,11 @@ impl Store for SqliteStore {
 
     fn counts(&self, now: UnixTime) -> Answer<'_, Counts> {
         let alive_since = now.before(self.limits.timeout);
-        let connections = self.connections.count() as u64;
         self.writer.ask(move |connection| {
             Box::pin(async move {
                 Ok(Counts {
                     users: users::count(connection).await?,
                     sessions: sessions::count(connection, alive_since).await?,
-                    connections,
                 })
             })
         })
@@ -269,6 +273,8 @@ impl Store for SqliteStore {
             })
         })
     }
+
+    fn announce(&self, _: &str, _: &str) {}
 
     fn kind(&self) -> &'static str {
         "sqlite"

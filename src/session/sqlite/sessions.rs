@@ -4,9 +4,9 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::{column, time};
-use crate::model::{NodeId, SessionId};
+use crate::model::{NodeId, SessionId, UserId};
 use crate::session::merge::merged;
-use crate::session::store::{SessionLimits, Update, Updated};
+use crate::session::store::{SessionLimits, Update, Updated, Used};
 use crate::session::{Session, SessionHead, UnixTime};
 
 /// Adds a session; of the user's sessions the `most` that were used last stay. Answers those that went.
@@ -53,6 +53,20 @@ pub(super) async fn get(
         .fetch_optional(connection)
         .await?;
     row.as_ref().map(session).transpose()
+}
+
+pub(super) async fn owner(
+    connection: &mut SqliteConnection,
+    id: SessionId,
+    alive_since: UnixTime,
+) -> Result<Option<UserId>, sqlx::Error> {
+    let user: Option<String> =
+        sqlx::query_scalar("SELECT user FROM sessions WHERE id = ? AND last_access >= ?")
+            .bind(key(id))
+            .bind(column(alive_since))
+            .fetch_optional(connection)
+            .await?;
+    Ok(user.map(UserId::from))
 }
 
 pub(super) async fn get_for(
@@ -144,12 +158,12 @@ pub(super) async fn end_all(
 
 pub(super) async fn touch(
     connection: &mut SqliteConnection,
-    used: Vec<(SessionId, UnixTime)>,
+    used: Vec<Used>,
 ) -> Result<(), sqlx::Error> {
-    for (id, at) in used {
+    for Used { session, at, .. } in used {
         sqlx::query("UPDATE sessions SET last_access = max(last_access, ?) WHERE id = ?")
             .bind(column(at))
-            .bind(key(id))
+            .bind(key(session))
             .execute(&mut *connection)
             .await?;
     }

@@ -24,8 +24,8 @@ pub(crate) async fn closing_one_leaves_the_others(harness: &impl Harness) {
         let connected = store.connect(connection.clone()).await;
         assert_eq!(connected, Ok(()));
     }
-    assert_eq!(store.disconnect(first.client).await, Ok(()));
-    assert_eq!(store.disconnect(first.client).await, Ok(()));
+    assert_eq!(store.disconnect(ann.text(), first.client).await, Ok(()));
+    assert_eq!(store.disconnect(ann.text(), first.client).await, Ok(()));
     assert_eq!(store.connections(ann.text()).await, Ok(vec![second]));
     assert_eq!(store.connections(bob.text()).await, Ok(vec![others]));
     let nobody = store.connections(name("nobody").text()).await;

@@ -1,6 +1,6 @@
 //! Sessions: how they begin, last and end.
 
-use fanfare::session::{Session, Store, UnixTime};
+use fanfare::session::{Session, Store, UnixTime, Used};
 
 use super::{Harness, LIMITS, name, seconds, session, sorted, start, user, with_session};
 
@@ -9,15 +9,26 @@ async fn is_there(store: &dyn Store, session: &Session, now: UnixTime) -> bool {
     found.expect("it answers").is_some()
 }
 
+fn use_of(session: &Session, at: UnixTime) -> Used {
+    Used {
+        session: session.head.id,
+        user: session.head.user.clone(),
+        at,
+    }
+}
+
 pub(crate) async fn a_session_is_read_as_it_was_written(harness: &impl Harness) {
     let store = harness.store(LIMITS).await;
     let mut written = session(&name("René 🦀"), "Chat \"1\"\n", start());
     written.data = r#"{"a":[],"big":12345678901234567890123,"t":"\u0000ä","x":{"y":null}}"#.into();
     store.add_session(written.clone()).await.expect("added");
     let read = store.session(written.head.id, start()).await;
-    assert_eq!(read, Ok(Some(written)));
+    assert_eq!(read, Ok(Some(written.clone())));
+    let owner = store.owner(written.head.id, start()).await;
+    assert_eq!(owner, Ok(Some(written.head.user.clone())));
     let nobodys = session(&name("nobody"), "a", start()).head.id;
     assert_eq!(store.session(nobodys, start()).await, Ok(None));
+    assert_eq!(store.owner(nobodys, start()).await, Ok(None));
 }
 
 pub(crate) async fn a_session_ends_without_use(harness: &impl Harness) {
@@ -28,6 +39,7 @@ pub(crate) async fn a_session_ends_without_use(harness: &impl Harness) {
     let over = last.after(seconds(1));
     assert!(!is_there(&*store, &session, over).await);
     assert_eq!(store.sessions(ann.text(), over).await, Ok(Vec::new()));
+    assert_eq!(store.owner(session.head.id, over).await, Ok(None));
     let found = store.session_for(ann.text(), "default", over).await;
     assert_eq!(found, Ok(None));
 }
@@ -35,7 +47,7 @@ pub(crate) async fn a_session_ends_without_use(harness: &impl Harness) {
 pub(crate) async fn use_keeps_a_session_alive(harness: &impl Harness) {
     let (store, _, session) = with_session(harness).await;
     let used = session.head.last_access.after(seconds(600));
-    let touched = store.touch(vec![(session.head.id, used)]).await;
+    let touched = store.touch(vec![use_of(&session, used)]).await;
     assert_eq!(touched, Ok(()));
     let last = used.after(LIMITS.timeout);
     let found = store.session(session.head.id, last).await;
@@ -48,7 +60,7 @@ pub(crate) async fn a_touch_never_turns_back_and_never_revives(harness: &impl Ha
     let (store, ann, first) = with_session(harness).await;
     let second = session(&ann, "gone", start());
     let earlier = first.head.last_access.before(seconds(60));
-    let used = vec![(first.head.id, earlier), (second.head.id, start())];
+    let used = vec![use_of(&first, earlier), use_of(&second, start())];
     assert_eq!(store.touch(used).await, Ok(()));
     let found = store.session(first.head.id, start()).await;
     assert_eq!(found, Ok(Some(first)));
