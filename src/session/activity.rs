@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use super::{Store, UnixTime, Used};
 use crate::model::{SessionId, UserId};
 
-/// The most sessions that wait to be written: 4 MB. What finds no room is written when the session is used again.
+/// The most sessions that wait to be written: about 5 MB. What finds no room is written when the session is used again.
 const SESSIONS_MAX: usize = 65_536;
 /// The most that are written at once, so that other work of the store is not kept waiting.
 const BATCH_MAX: usize = 1000;
@@ -48,9 +48,9 @@ impl Activity {
         for batch in used.chunks(BATCH_MAX) {
             if let Err(error) = store.touch(batch.to_vec()).await {
                 tracing::debug!(%error, sessions = batch.len(), "their use is written later");
-                batch
-                    .iter()
-                    .for_each(|(session, at)| self.saw(*session, *at));
+                for Used { session, user, at } in batch {
+                    self.saw(*session, user, *at);
+                }
             }
         }
     }

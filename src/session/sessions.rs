@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
 
 use super::activity::Activity;
 use super::attempts::Attempts;
@@ -549,7 +549,7 @@ async fn write_behind(store: Arc<dyn Store>, activity: Arc<Activity>, every: Dur
 }
 
 async fn sweep_expired(store: Arc<dyn Store>) {
-    let mut ticks = interval(SWEEP_INTERVAL);
+    let mut ticks = interval_at(Instant::now() + SWEEP_INTERVAL, SWEEP_INTERVAL);
     loop {
         ticks.tick().await;
         // No user is that inactive.
@@ -559,7 +559,8 @@ async fn sweep_expired(store: Arc<dyn Store>) {
 }
 
 async fn sweep_inactive(store: Arc<dyn Store>, inactive_max: Duration, every: Duration) {
-    let mut ticks = interval(every);
+    // Not at once: Redis may not be there yet, and an operator may be bringing users in.
+    let mut ticks = interval_at(Instant::now() + SWEEP_INTERVAL, every);
     loop {
         ticks.tick().await;
         let now = UnixTime::now();
