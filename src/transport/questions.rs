@@ -186,12 +186,10 @@ impl Shard {
         let Some(socket) = self.sockets.get_mut(connection) else {
             return;
         };
-        let done = socket
-            .client
-            .api_key_updated(key.clone(), &self.context.rules);
         let user = socket.client.identity().user.clone();
         let sessions = self.context.sessions.clone();
         let fields = serde_json::json!({ "api_key": key }).to_string();
+        let done = socket.client.api_key_updated(key, &self.context.rules);
         self.reply_when_done(connection, id, async move {
             match sessions.update(session, &user, None, &fields).await {
                 Ok(Updated::Done) => done,

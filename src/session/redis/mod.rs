@@ -163,7 +163,7 @@ impl Store for RedisStore {
         let command = self
             .script(&scripts::REMOVE_USER)
             .word(name.key().to_owned());
-        self.ask(command, |value| record::optional_ids(value))
+        self.ask(command, record::optional_ids)
     }
 
     fn users<'a>(&'a self, cursor: &'a str, limit: usize) -> Answer<'a, Vec<User>> {
