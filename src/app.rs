@@ -2,7 +2,7 @@
 //!
 //! It reads as the order of start-up: broker, relay, doors, routes, server.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -22,7 +22,8 @@ use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, NodeInfo};
 use crate::client::Rules;
 use crate::config::Settings;
-use crate::model::{ConnectionPermit, DrainSignal, Moment, Namespaces};
+use crate::http1::{Exchange, RequestHead};
+use crate::model::{ConnectionPermit, DrainSignal, Moment, Namespaces, PeerAddr};
 use crate::proxy::{self, Proxy};
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
@@ -58,9 +59,11 @@ pub fn serve(
     };
     let router = node.router(exporter.clone(), drain);
     node.clone().begin_upkeep(exporter);
-    let context = node.context.clone();
-    let make_worker =
-        move |index| TransportWorker(Rc::new(transport::Worker::new(context.clone(), index)));
+    let (context, proxy) = (node.context.clone(), node.proxy.clone());
+    let make_worker = move |index| NodeWorker {
+        hub: Rc::new(transport::Worker::new(context.clone(), index)),
+        proxy: proxy.clone(),
+    };
     let outcome = server::run(&node.settings.server, router, make_worker, hooks);
     node.context.sessions.end();
     node.withdraw();
@@ -121,7 +124,13 @@ impl Node {
         let intakes = (0..workers)
             .map(|_| Arc::new(Intake::new(capacity)))
             .collect();
-        let proxy = Proxy::new(&settings.proxy, context.verifier.clone());
+        let is_too_large: Arc<AtomicBool> = Arc::default();
+        let pressure = pressure(
+            &context,
+            settings.admin.loop_delay_max,
+            is_too_large.clone(),
+        );
+        let proxy = Proxy::new(&settings.proxy, context.verifier.clone(), pressure);
         Ok(Self {
             settings,
             started,
@@ -130,7 +139,7 @@ impl Node {
             context,
             intakes,
             proxy: Arc::new(proxy),
-            is_too_large: Arc::default(),
+            is_too_large,
         })
     }
 
@@ -143,7 +152,11 @@ impl Node {
             sessions: context.sessions.clone(),
             verifier: context.verifier.clone(),
             intakes: self.intakes.clone(),
-            pressure: self.pressure(),
+            pressure: Pressure::new(pressure(
+                context,
+                self.settings.admin.loop_delay_max,
+                self.is_too_large.clone(),
+            )),
         };
         let verifier = context.verifier.clone();
         let guard = move |headers: &HeaderMap| {
@@ -179,23 +192,14 @@ impl Node {
             guard: Arc::new(admin_guard),
         };
         let proxy = self.proxy.clone();
-        // As the fallback: a route with a wildcard would cost each request two allocations for what it caught.
-        let fallback = move |request: Request| {
-            let proxy = proxy.clone();
-            async move {
-                match Proxy::takes(request.uri().path()) {
-                    true => proxy.serve(request).await,
-                    false => crate::admin::not_found(request).await,
-                }
-            }
-        };
-        let proxy = self.proxy.clone();
         let sessions = SessionState {
             sessions: context.sessions.clone(),
             verifier: context.verifier.clone(),
             token_seconds: self.settings.token_ttl.as_secs(),
             origin_of: Arc::new(move |request: &Request| {
-                let (ip, is_secure) = proxy.origin(request);
+                let peer = request.extensions().get::<PeerAddr>();
+                let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
+                let (ip, is_secure) = proxy.origin(peer, request.headers());
                 Origin { ip, is_secure }
             }),
             body_bytes_max: self.settings.session.limits.data_bytes_max + SESSION_BODY_REST,
@@ -205,19 +209,9 @@ impl Node {
             .merge(crate::api::session_router(sessions))
             .merge(crate::api::router(api))
             .merge(crate::admin::router(admin))
-            .fallback(fallback)
+            .fallback(crate::admin::not_found)
             // The server bounds bodies itself, with an error of its own.
             .layer(DefaultBodyLimit::disable())
-    }
-
-    /// What keeps new clients out: a worker that is late, or too much memory.
-    fn pressure(&self) -> Pressure {
-        let levels = self.context.levels.clone();
-        let delay_max = self.settings.admin.loop_delay_max;
-        let is_too_large = self.is_too_large.clone();
-        Pressure::new(move || {
-            is_too_large.load(Relaxed) || levels.iter().any(|level| level.loop_delay() > delay_max)
-        })
     }
 
     /// Gives memory back, looks at what is held and folds histograms, once a second, for as long as the process lives.
@@ -283,6 +277,16 @@ impl Node {
             uptime_seconds: self.started.elapsed().as_secs(),
         }
     }
+}
+
+/// What keeps new clients out: a worker that is late, or too much memory.
+fn pressure(
+    context: &Context,
+    delay_max: Duration,
+    is_too_large: Arc<AtomicBool>,
+) -> impl Fn() -> bool + Send + Sync + 'static {
+    let levels = context.levels.clone();
+    move || is_too_large.load(Relaxed) || levels.iter().any(|level| level.loop_delay() > delay_max)
 }
 
 /// A broker, and the same again when it is the embedded one.
@@ -378,14 +382,14 @@ impl Source for NodeSource {
 
 /// An upstream as the admin room shows it.
 fn shown(service: &str, upstream: proxy::UpstreamStats) -> Upstream {
-    let [http, sse] = upstream.inflight.map(|count| count as u64);
+    let [http, sse, ws] = upstream.inflight.map(|count| count as u64);
     Upstream {
         service: service.to_owned(),
         url: upstream.url,
         open_for: upstream.open_for_millis.map(Duration::from_millis),
         http,
         sse,
-        ws: 0,
+        ws,
         requests: upstream.requests,
         errors: upstream.errors,
         rate: upstream.rate,
@@ -395,11 +399,18 @@ fn shown(service: &str, upstream: proxy::UpstreamStats) -> Upstream {
     }
 }
 
-/// Joins the server, which knows no sockets' use, to the transport, which knows no server.
-struct TransportWorker(Rc<transport::Worker>);
+/// Joins the server, which knows no sockets' use, to transport and proxy, which know no server.
+struct NodeWorker {
+    hub: Rc<transport::Worker>,
+    proxy: Arc<Proxy>,
+}
 
-impl Worker for TransportWorker {
+impl Worker for NodeWorker {
     type Slot = Slot;
+
+    fn take(&self, head: &RequestHead<'_>, peer: SocketAddr) -> Option<Box<dyn Exchange>> {
+        self.proxy.take(head, peer)
+    }
 
     fn adopt(
         &self,
@@ -408,11 +419,11 @@ impl Worker for TransportWorker {
         slot: Slot,
         permit: ConnectionPermit,
     ) {
-        self.0.adopt(socket, read, &slot, permit);
+        self.hub.adopt(socket, read, &slot, permit);
     }
 
     fn run(self: Rc<Self>, drain: DrainSignal) -> impl Future<Output = ()> + 'static {
-        self.0.clone().run(drain)
+        self.hub.clone().run(drain)
     }
 }
 

@@ -15,7 +15,7 @@
 //!                           sockets and streams | HTTP for back ends | to upstreams | page, health, metrics
 //! client | relay            one client's conversation (sans-IO) | joins the workers to the broker
 //! auth | session            claims, permissions, token verification | users and their login sessions
-//! hub | protocol | broker | limits
+//! hub | protocol | broker | limits | http1
 //! telemetry                 metrics and logs
 //! model                     the shared nouns
 //! ```
@@ -30,6 +30,7 @@ pub mod broker;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod http1;
 pub mod hub;
 pub mod limits;
 pub mod model;

@@ -30,7 +30,7 @@ const OTHERS: [&str; 3] = [
 const NOT_SERVED: [&str; 1] = ["/admin"];
 
 /// Below these the proxy answers, which has no routes in the sources: services have the names that operators give them.
-const PROXIED: [&str; 2] = ["/api", "/sse"];
+const PROXIED: [&str; 3] = ["/api", "/sse", "/ws/users"];
 
 /// What looks like a variable and is the system's.
 const NOT_OURS: [&str; 1] = ["SO_REUSEPORT"];
@@ -198,7 +198,8 @@ fn is_proxied(path: &str) -> bool {
         path.strip_prefix(prefix)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    PROXIED.into_iter().any(below)
+    // The prefix itself is what is left of a path with a placeholder.
+    path == "/ws/" || PROXIED.into_iter().any(below)
 }
 
 /// The paths on the hub that a text names, in code: after a method, a host, or alone.

@@ -245,6 +245,14 @@ pub(super) fn proxy(
             .filter_map(upstreams::network)
             .collect(),
         timeout: millis(reader, "HTTP_PROXY_TIMEOUT_MS"),
+        body_timeout: millis(reader, "BODY_TIMEOUT_MS"),
+        body_bytes_max: match reader.integer("MAX_BODY_BYTES") {
+            0 => u64::MAX,
+            bytes => bytes,
+        },
+        origins: origins(reader),
+        ping_interval: millis(reader, "WS_PING_INTERVAL_MS"),
+        pong_timeout: seconds(reader, "WEBSOCKETS_PONG_TIMEOUT"),
         rate_max: u32::try_from(reader.integer("RATE_LIMIT_MAX")).unwrap_or(u32::MAX),
         rate_window: millis(reader, "RATE_LIMIT_WINDOW_MS"),
     }

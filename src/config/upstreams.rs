@@ -6,10 +6,8 @@ use serde_json::Value;
 
 use super::reader::Reader;
 use super::value;
-use crate::proxy::Address;
+use crate::proxy::{Address, RESERVED_NAMES};
 
-/// Names under which other things are served at `/ws` and `/sse`.
-const RESERVED: [&str; 3] = ["connect", "health", "echo"];
 /// The most bytes of a service's name.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -48,7 +46,7 @@ fn check_name(name: &str, faults: &mut Vec<String>) {
             "must name services with at most {NAME_BYTES_MAX} letters, digits and -._~, and {name:?} is none"
         ));
     }
-    if RESERVED.contains(&name) {
+    if RESERVED_NAMES.contains(&name) {
         faults.push(format!(
             "must not name a service {name:?}: that name is taken"
         ));

@@ -237,11 +237,11 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Publications, "MAX_IDEMPOTENCY_KEYS", Integer(1, MANY), Value("200000"), "keys", "The most idempotency keys that are remembered, five minutes each.").memory("about 500 bytes each"),
     row(Publications, "MAX_BATCH", Integer(1, 1_000_000), Value("1000"), "publications", "The most publications of one `/hub/batch`, and channels of one `/hub/broadcast`."),
 
-    row(Fleet, "REDIS_URL", ANY, Unset, "", "The Redis server that the nodes of a fleet share, redis://[user:password@]host[:port][/database]. Unset, the node is alone and keeps everything in its memory.").secret(),
+    row(Fleet, "REDIS_URL", ANY, Unset, "", "The Redis server that the nodes of a fleet share, redis://[user:password@]host[:port][/database], or the Sentinels that know it, redis-sentinel://[user:password@]host[:port][/database]?sentinelServiceName=name&node=host:port. Unset, the node is alone and keeps everything in its memory.").secret(),
     row(Fleet, "REDIS_KEY_PREFIX", Text(value::node_id, "at most 128 printable characters without blanks"), Value("fanfare"), "", "What every key and channel in Redis begins with; nodes with the same one are one fleet."),
     row(Fleet, "READY_REDIS_GRACE_MS", Integer(0, DAY_MS), Value("5000"), "ms", "How long Redis may be away before `/readyz` answers 503."),
 
-    row(Upstreams, "UPSTREAMS", ANY, Value("{}"), "", "JSON that maps names of services to lists of http URLs, as `{\"users\":[\"http://localhost:3001\"]}`; `/api/<name>/*` and `/sse/<name>/*` are forwarded to them."),
+    row(Upstreams, "UPSTREAMS", ANY, Value("{}"), "", "JSON that maps names of services to lists of http URLs, as `{\"users\":[\"http://localhost:3001\"]}`; `/api/<name>/*`, `/sse/<name>/*` and `/ws/<name>?path=/p` are forwarded to them."),
     row(Upstreams, "LOAD_BALANCING", Text(value::balance, "least-load, round-robin or random"), Value("least-load"), "", "How an upstream of a service is chosen."),
     row(Upstreams, "HTTP_PROXY_TIMEOUT_MS", Integer(1, DAY_MS), Value("30000"), "ms", "How long an upstream may take for the head of its answer, and pause in the body; streams of events may pause for ever."),
     row(Upstreams, "TRUSTED_PROXIES", Text(upstreams::networks, "addresses or networks (10.0.0.0/8) with commas between"), Unset, "", "Whose `X-Forwarded-*` are believed; those of others are replaced."),

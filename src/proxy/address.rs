@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::HeaderMap;
+use crate::http1::Field;
 
 /// Where a request came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(super) struct Client {
 }
 
 /// The client of a request that came from `peer`.
-pub(super) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[(IpAddr, u8)]) -> Client {
+pub(super) fn client(peer: IpAddr, fields: &[Field<'_>], trusted: &[(IpAddr, u8)]) -> Client {
     let peer = peer.to_canonical();
     let is_trusted = |ip: IpAddr| trusted.iter().any(|network| contains(*network, ip));
     if !is_trusted(peer) {
@@ -27,8 +27,9 @@ pub(super) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[(IpAddr, u8)]
         };
     }
     let mut ip = peer;
-    let values = headers.get_all("x-forwarded-for").iter().rev();
-    let hops = values.flat_map(|value| value.to_str().unwrap_or("?").rsplit(','));
+    let values = fields.iter().rev();
+    let values = values.filter(|field| field.name.eq_ignore_ascii_case("x-forwarded-for"));
+    let hops = values.flat_map(|field| std::str::from_utf8(field.value).unwrap_or("?").rsplit(','));
     for hop in hops {
         // What cannot be read is no hop that anybody vouches for; the last one that could be read stands.
         let Some(hop) = parse(hop.trim()) else { break };
@@ -77,12 +78,12 @@ mod tests {
 
     fn check(peer: &str, forwarded: &[&'static str], expected: &str) {
         let trusted = [(ip("10.0.0.0"), 8), (ip("fd00::"), 8)];
-        let mut headers = HeaderMap::new();
-        for value in forwarded {
-            let value = http::HeaderValue::from_static(value);
-            headers.append("x-forwarded-for", value);
-        }
-        let client = client(ip(peer), &headers, &trusted);
+        let field = |value: &&'static str| Field {
+            name: "X-Forwarded-For",
+            value: value.as_bytes(),
+        };
+        let fields: Vec<Field<'_>> = forwarded.iter().map(field).collect();
+        let client = client(ip(peer), &fields, &trusted);
         assert_eq!(client.ip, ip(expected), "{peer} {forwarded:?}");
     }
 

@@ -1,7 +1,11 @@
 //! What the proxy room can be told.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
+
+/// Names under which other things are served at `/ws` and `/sse`.
+pub const RESERVED_NAMES: [&str; 3] = ["connect", "health", "echo"];
 
 /// Services, whom to believe, and for how long to wait. `config` fills it; defaults and units stand there.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +18,16 @@ pub struct Config {
     pub trusted: Vec<(IpAddr, u8)>,
     /// How long an upstream may take for the head of its answer, and pause in its body (`HTTP_PROXY_TIMEOUT_MS`).
     pub timeout: Duration,
+    /// How long a client may pause in its body, or take nothing of an answer (`BODY_TIMEOUT_MS`).
+    pub body_timeout: Duration,
+    /// The most bytes of a request's body (`MAX_BODY_BYTES`); `u64::MAX` is no limit.
+    pub body_bytes_max: u64,
+    /// Origins of pages that may open WebSockets (`ALLOW_ORIGINS`); `None` is any.
+    pub origins: Option<Arc<[String]>>,
+    /// Between pings to clients of WebSockets (`WS_PING_INTERVAL_MS`).
+    pub ping_interval: Duration,
+    /// How long a sign of life may take after one (`WEBSOCKETS_PONG_TIMEOUT`).
+    pub pong_timeout: Duration,
     /// Requests of one address in `rate_window` (`RATE_LIMIT_MAX`); 0 is no limit.
     pub rate_max: u32,
     /// `RATE_LIMIT_WINDOW_MS`.

@@ -1,9 +1,5 @@
 //! What the proxy answers itself, byte for byte as seed 001: one table from causes to the wire.
 
-use axum::body::Body;
-use axum::response::Response;
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Method, StatusCode};
 use serde::Serialize;
 
 use crate::limits::Decision;
@@ -14,10 +10,22 @@ use crate::model::BodyError;
 pub(super) enum ProxyError {
     /// The client asked for what is no route.
     #[error("no such route")]
-    NotFound(Method, String),
+    NotFound(String, String),
     /// The client's path cannot be forwarded safely.
     #[error("the path is not valid")]
     BadPath,
+    /// The client's request has been here before, many times.
+    #[error("the request goes in a circle")]
+    Looping,
+    /// The client asked a door of WebSockets for something else.
+    #[error("no WebSocket handshake")]
+    NotWebSocket,
+    /// The page that asks may not.
+    #[error("the origin is not allowed")]
+    Origin,
+    /// The node has too much to do for another stream.
+    #[error("the node is under pressure")]
+    UnderPressure,
     /// The client showed no valid token.
     #[error("no valid token")]
     Unauthorized,
@@ -73,21 +81,17 @@ fn cut(text: &str) -> &str {
 }
 
 impl ProxyError {
-    /// The answer. What was sent of a body and not read ends the connection; `server` sees to that.
-    pub(super) fn response(&self) -> Response {
+    /// Status and JSON body.
+    pub(super) fn answer(&self) -> (u16, Vec<u8>) {
         match self {
             Self::NotFound(method, path) => {
-                let message = &format!("Route {method}:{} not found", cut(path));
-                let error = "Not Found";
-                let status_code = 404;
-                json(
-                    404,
-                    &NotFound {
-                        message,
-                        error,
-                        status_code,
-                    },
-                )
+                let message = format!("Route {method}:{} not found", cut(path));
+                let body = NotFound {
+                    message: &message,
+                    error: "Not Found",
+                    status_code: 404,
+                };
+                (404, json(&body))
             }
             Self::UnknownService(name) => {
                 let name = cut(name);
@@ -96,10 +100,20 @@ impl ProxyError {
             }
             Self::Unavailable => short(502, "upstream_unavailable", "Failed to reach upstream"),
             Self::TimedOut => short(504, "upstream_timeout", "Upstream request timed out"),
+            Self::Looping => short(508, "loop_detected", "The request goes in a circle"),
+            Self::NotWebSocket => {
+                let message = "A WebSocket handshake of version 13 is needed here";
+                short(426, "upgrade_required", message)
+            }
+            Self::Origin => short(403, "forbidden", "This origin is not allowed"),
             Self::TooMany(decision) => {
                 let wait = wait_in_words(decision.retry_after.as_secs_f64().ceil());
                 let message = format!("Rate limit exceeded, retry in {wait}");
                 framework(429, None, "Too Many Requests", &message)
+            }
+            Self::UnderPressure => {
+                let (code, error) = ("FST_UNDER_PRESSURE", "Service Unavailable");
+                framework(503, Some(code), error, error)
             }
             Self::Unauthorized => framework(401, None, "Unauthorized", "Invalid or missing token"),
             Self::BadPath => {
@@ -119,10 +133,19 @@ impl ProxyError {
             }
         }
     }
+
+    /// The lines of the fields that belong to the status.
+    pub(super) const fn fields(&self) -> &'static str {
+        match self {
+            Self::NotWebSocket => "upgrade: websocket\r\nsec-websocket-version: 13\r\n",
+            Self::UnderPressure => "retry-after: 10\r\n",
+            _ => "",
+        }
+    }
 }
 
-fn short(status: u16, error: &'static str, message: &str) -> Response {
-    json(status, &Short { error, message })
+fn short(status: u16, error: &'static str, message: &str) -> (u16, Vec<u8>) {
+    (status, json(&Short { error, message }))
 }
 
 fn framework(
@@ -130,24 +153,19 @@ fn framework(
     code: Option<&'static str>,
     error: &'static str,
     message: &str,
-) -> Response {
+) -> (u16, Vec<u8>) {
     let body = Framework {
         status_code,
         code,
         error,
         message,
     };
-    json(status_code, &body)
+    (status_code, json(&body))
 }
 
-fn json(status: u16, body: &impl Serialize) -> Response {
+fn json(body: &impl Serialize) -> Vec<u8> {
     // Plain structs cannot fail to serialise.
-    let body = serde_json::to_vec(body).unwrap_or_default();
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
-    let media_type = HeaderValue::from_static("application/json; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, media_type);
-    response
+    serde_json::to_vec(body).unwrap_or_default()
 }
 
 /// As seed 001 says how long to wait: the largest unit that fits, rounded.
@@ -165,33 +183,33 @@ fn wait_in_words(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::BodyExt as _;
     use std::time::Duration;
 
-    async fn check(error: ProxyError, status: u16, body: &str) {
-        let response = error.response();
-        assert_eq!(response.status(), status, "{error:?}");
-        let bytes = response.into_body().collect().await.expect("a body");
-        assert_eq!(bytes.to_bytes(), body.as_bytes(), "{error:?}");
+    fn check(error: &ProxyError, status: u16, body: &str) {
+        assert_eq!(
+            error.answer(),
+            (status, body.as_bytes().to_vec()),
+            "{error:?}"
+        );
     }
 
-    #[tokio::test]
-    async fn the_bodies_are_those_of_the_seed() {
+    #[test]
+    fn the_bodies_are_those_of_the_seed() {
         let unknown =
             r#"{"error":"unknown_service","message":"No upstream configured for service: x"}"#;
-        check(ProxyError::UnknownService("x".to_owned()), 404, unknown).await;
+        check(&ProxyError::UnknownService("x".to_owned()), 404, unknown);
         let unavailable =
             r#"{"error":"upstream_unavailable","message":"Failed to reach upstream"}"#;
-        check(ProxyError::Unavailable, 502, unavailable).await;
+        check(&ProxyError::Unavailable, 502, unavailable);
         let timed_out = r#"{"error":"upstream_timeout","message":"Upstream request timed out"}"#;
-        check(ProxyError::TimedOut, 504, timed_out).await;
+        check(&ProxyError::TimedOut, 504, timed_out);
         let unauthorized =
             r#"{"statusCode":401,"error":"Unauthorized","message":"Invalid or missing token"}"#;
-        check(ProxyError::Unauthorized, 401, unauthorized).await;
+        check(&ProxyError::Unauthorized, 401, unauthorized);
         let not_found =
             r#"{"message":"Route GET:/api/x not found","error":"Not Found","statusCode":404}"#;
-        let error = ProxyError::NotFound(Method::GET, "/api/x".to_owned());
-        check(error, 404, not_found).await;
+        let error = ProxyError::NotFound("GET".to_owned(), "/api/x".to_owned());
+        check(&error, 404, not_found);
         let too_many = r#"{"statusCode":429,"error":"Too Many Requests","message":"Rate limit exceeded, retry in 1 minute"}"#;
         let decision = Decision {
             is_allowed: false,
@@ -199,9 +217,9 @@ mod tests {
             reset_after: Duration::ZERO,
             retry_after: Duration::from_millis(59_500),
         };
-        check(ProxyError::TooMany(decision), 429, too_many).await;
+        check(&ProxyError::TooMany(decision), 429, too_many);
         let too_large = r#"{"statusCode":413,"code":"FST_ERR_CTP_BODY_TOO_LARGE","error":"Payload Too Large","message":"Request body is too large"}"#;
-        check(ProxyError::Body(BodyError::TooLarge), 413, too_large).await;
+        check(&ProxyError::Body(BodyError::TooLarge), 413, too_large);
     }
 
     #[test]

@@ -3,12 +3,10 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
 use std::hash::RandomState;
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-
-use http::header::RETRY_AFTER;
-use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::limits::{Decision, Gcra, Quota};
 use crate::model::Moment;
@@ -25,8 +23,7 @@ pub(super) struct AddressLimits {
     quota: Quota,
     hasher: RandomState,
     shards: [Mutex<Shard>; SHARDS],
-    limit: HeaderValue,
-    policy: HeaderValue,
+    policy: String,
 }
 
 #[derive(Debug, Default)]
@@ -45,8 +42,7 @@ impl AddressLimits {
             quota: Quota::new(max, window),
             hasher: RandomState::new(),
             shards: Default::default(),
-            limit: HeaderValue::from(max),
-            policy: HeaderValue::try_from(policy).expect("digits"),
+            policy,
         }
     }
 
@@ -59,22 +55,33 @@ impl AddressLimits {
         shard.limiter(key, now).check(now, 1, &self.quota)
     }
 
-    /// Tells the client: the fields of seed 001 (`x-ratelimit-reset` in seconds), and those of
+    /// Writes what the client is told: the fields of seed 001 (`x-ratelimit-reset` in seconds), and those of
     /// draft-ietf-httpapi-ratelimit-headers-10.
-    pub(super) fn tell(&self, headers: &mut HeaderMap, decision: &Decision) {
-        let reset = seconds(decision.reset_after);
-        let remaining = decision.remaining;
-        let mut say = |name, value| headers.insert(HeaderName::from_static(name), value);
-        say("x-ratelimit-limit", self.limit.clone());
-        say("x-ratelimit-remaining", HeaderValue::from(remaining));
-        say("x-ratelimit-reset", HeaderValue::from(reset));
-        say("ratelimit-policy", self.policy.clone());
-        let field = format!("\"default\";r={remaining};t={reset}");
-        say("ratelimit", HeaderValue::try_from(field).expect("digits"));
+    pub(super) fn tell(&self, out: &mut Vec<u8>, decision: &Decision) {
+        let (limit, policy) = (self.quota.limit(), &self.policy);
+        let (remaining, reset) = (decision.remaining, seconds(decision.reset_after));
+        // A vector takes every write.
+        let _ = write!(
+            out,
+            "x-ratelimit-limit: {limit}\r\nx-ratelimit-remaining: {remaining}\r\nx-ratelimit-reset: {reset}\r\n\
+             ratelimit-policy: {policy}\r\nratelimit: \"default\";r={remaining};t={reset}\r\n"
+        );
         if !decision.is_allowed {
-            let wait = HeaderValue::from(seconds(decision.retry_after).max(1));
-            headers.insert(RETRY_AFTER, wait);
+            let wait = seconds(decision.retry_after).max(1);
+            let _ = write!(out, "retry-after: {wait}\r\n");
         }
+    }
+
+    /// Whether a field of this name, in lower case, is told here and nowhere else.
+    pub(super) fn is_told(lower: &[u8]) -> bool {
+        matches!(
+            lower,
+            b"x-ratelimit-limit"
+                | b"x-ratelimit-remaining"
+                | b"x-ratelimit-reset"
+                | b"ratelimit-policy"
+                | b"ratelimit"
+        )
     }
 }
 
@@ -153,22 +160,14 @@ mod tests {
         let limits = AddressLimits::new(2, Duration::from_secs(60));
         let ip = "1.1.1.1".parse().expect("an address");
         let told = || {
-            let mut headers = HeaderMap::new();
-            limits.tell(&mut headers, &limits.check(ip, NOW));
-            headers
+            let mut lines = Vec::new();
+            limits.tell(&mut lines, &limits.check(ip, NOW));
+            String::from_utf8(lines).expect("text")
         };
-        let first = told();
-        for (name, value) in [
-            ("x-ratelimit-limit", "2"),
-            ("x-ratelimit-remaining", "1"),
-            ("x-ratelimit-reset", "30"),
-            ("ratelimit-policy", "\"default\";q=2;w=60"),
-            ("ratelimit", "\"default\";r=1;t=30"),
-        ] {
-            assert_eq!(first[name], value, "{name}");
-        }
-        assert!(!first.contains_key(RETRY_AFTER));
+        let first = "x-ratelimit-limit: 2\r\nx-ratelimit-remaining: 1\r\nx-ratelimit-reset: 30\r\n\
+                     ratelimit-policy: \"default\";q=2;w=60\r\nratelimit: \"default\";r=1;t=30\r\n";
+        assert_eq!(told(), first);
         told();
-        assert_eq!(told()[RETRY_AFTER], "30");
+        assert!(told().ends_with("\r\nretry-after: 30\r\n"));
     }
 }

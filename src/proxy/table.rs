@@ -33,6 +33,14 @@ pub(super) struct Target<'a> {
 
 /// Takes a path apart; `None` for one that is not the proxy's.
 pub(super) fn target(path: &str) -> Option<Target<'_>> {
+    if let Some(service) = path.strip_prefix("/ws/") {
+        let is_name = !service.is_empty() && !service.contains('/');
+        return is_name.then_some(Target {
+            carried: Carried::Ws,
+            service,
+            rest: "/",
+        });
+    }
     let (carried, tail) = if let Some(tail) = path.strip_prefix("/api/") {
         (Carried::Http, tail)
     } else {
@@ -191,8 +199,9 @@ mod tests {
         check("/api/a/", Some((Carried::Http, "a", "/")));
         check("/api/a//b", Some((Carried::Http, "a", "//b")));
         check("/sse/a/b/c", Some((Carried::Sse, "a", "/b/c")));
+        check("/ws/a", Some((Carried::Ws, "a", "/")));
         for path in [
-            "/api/a", "/api/", "/api//x", "/api", "/apis/a/", "/", "/ws/a/b",
+            "/api/a", "/api/", "/api//x", "/api", "/apis/a/", "/", "/ws/a/b", "/ws/",
         ] {
             check(path, None);
         }

@@ -21,7 +21,8 @@ pub struct Config {
 }
 
 impl Address {
-    /// Reads `redis://[user[:password]@]host[:port][/database]`.
+    /// Reads `redis://[user[:password]@]host[:port][/database]`, or of Sentinels `redis-sentinel://…` with the parameters
+    /// `sentinelServiceName`, `node` (further Sentinels), `sentinelUsername` and `sentinelPassword`.
     ///
     /// # Errors
     /// With what is wrong, as the rest of a sentence.
@@ -39,8 +40,11 @@ impl Address {
                     "names a Redis Cluster, but this version works with a single server only",
                 );
             }
-            "redis-sentinel" | "rediss-sentinel" => {
-                return Err("names Sentinels, but this version works with a single server only");
+            "redis-sentinel" => return Self::parse_sentinels(url),
+            "rediss-sentinel" => {
+                return Err(
+                    "begins with rediss-sentinel://, but this version does not speak TLS to Redis",
+                );
             }
             _ => return Err("must begin with redis://"),
         }
@@ -57,6 +61,22 @@ impl Address {
         }
     }
 
+    fn parse_sentinels(url: &str) -> Result<Self, &'static str> {
+        const RULE: &str = "must be redis-sentinel://[user:password@]host[:port][/database]?sentinelServiceName=name, \
+             with &node=host:port for each further Sentinel";
+        let (_, query) = url.split_once('?').ok_or(RULE)?;
+        let names_service = query.split('&').any(|parameter| {
+            let value = parameter.strip_prefix("sentinelServiceName=");
+            value.is_some_and(|value| !value.is_empty())
+        });
+        match fred::types::config::Config::from_url(url) {
+            Ok(_) if names_service => Ok(Self {
+                url: url.to_owned(),
+            }),
+            _ => Err(RULE),
+        }
+    }
+
     pub(super) fn url(&self) -> &str {
         &self.url
     }
@@ -70,9 +90,11 @@ impl fmt::Debug for Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rest = self.url.split_once("://").map_or("", |(_, rest)| rest);
+        let (scheme, rest) = self.url.split_once("://").unwrap_or_default();
+        // Parameters may be secrets as well.
+        let rest = rest.split_once('?').map_or(rest, |(rest, _)| rest);
         let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-        write!(f, "redis://{host}")
+        write!(f, "{scheme}://{host}")
     }
 }
 
@@ -88,11 +110,23 @@ mod tests {
     }
 
     #[test]
+    fn sentinels_hide_both_passwords() {
+        let url = "redis-sentinel://ann:one@host:26379/1?sentinelServiceName=hub&node=other:26379&sentinelPassword=two";
+        let address = Address::parse(url).expect("an address");
+        assert_eq!(address.to_string(), "redis-sentinel://host:26379/1");
+    }
+
+    #[test]
     fn what_this_version_cannot_do_is_refused_by_name() {
         for (url, why) in [
             ("rediss://host", "TLS"),
             ("redis-cluster://host", "Cluster"),
-            ("redis-sentinel://host", "Sentinel"),
+            ("rediss-sentinel://host", "TLS"),
+            ("redis-sentinel://host", "sentinelServiceName"),
+            (
+                "redis-sentinel://host?sentinelServiceName=",
+                "sentinelServiceName",
+            ),
             ("http://host", "redis://"),
             ("host:6379", "redis://"),
             ("redis://", "redis://"),

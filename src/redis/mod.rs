@@ -12,7 +12,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,23 +19,21 @@ use fred::clients::Client;
 use fred::error::ErrorKind;
 use fred::interfaces::{ClientLike as _, PubsubInterface as _};
 use fred::types::ClientState;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 mod config;
-mod round;
+mod lane;
 mod script;
 mod session;
 
 pub use config::{Address, Config};
 pub use fred::types::Value;
-use round::Round;
+use lane::Lane;
 pub use script::Script;
 
 /// How long one command may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(900);
-
-/// How long a call may take, with a second attempt for scripts that the server does not know.
-const CALL_TIMEOUT: Duration = Duration::from_millis(1900);
 
 /// Why a command was not answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,7 +83,19 @@ impl Command {
         }
     }
 
-    /// The words of a script's command, which begin with its name or its text.
+    /// What is sent: the command's name and its words. A script is called by its name.
+    fn words(&self) -> (&'static str, Vec<Bytes>) {
+        match self.script {
+            None => (self.name, self.words.clone()),
+            Some(script) => ("EVALSHA", self.words_with(script.sha())),
+        }
+    }
+
+    /// The same with the text of the script; `None` for a plain command.
+    fn words_in_full(&self) -> Option<(&'static str, Vec<Bytes>)> {
+        Some(("EVAL", self.words_with(self.script?.text())))
+    }
+
     fn words_with(&self, script: &'static str) -> Vec<Bytes> {
         let mut words = self.words.clone();
         if let Some(first) = words.first_mut() {
@@ -150,6 +159,7 @@ struct Shared {
     messages: Link,
     marks: String,
     scripts: &'static [&'static Script],
+    lane: Arc<Lane>,
     /// How many connections have ended.
     generation: AtomicU64,
 }
@@ -158,8 +168,8 @@ struct Shared {
 pub struct Redis {
     shared: Arc<Shared>,
     handle: Handle,
-    /// Taken at the end.
-    runtime: Mutex<Option<Runtime>>,
+    /// Dropped at the end.
+    end: Mutex<Option<oneshot::Sender<()>>>,
 }
 
 /// An answer that is on its way. Dropping it does not take the command back.
@@ -184,29 +194,38 @@ impl Redis {
         marks: String,
         scripts: &'static [&'static Script],
     ) -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("fanfare-redis")
+        let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
+        let handle = runtime.handle().clone();
+        let (end, ended) = oneshot::channel::<()>();
+        std::thread::Builder::new()
+            .name("fanfare-redis".to_owned())
+            .spawn(move || {
+                // Ends when the sender is dropped, and the runtime with it.
+                let _ = runtime.block_on(ended);
+            })?;
         let shared = Arc::new(Shared {
             config: config.clone(),
             commands: Link::default(),
             messages: Link::default(),
             marks,
             scripts,
+            lane: Arc::default(),
             generation: AtomicU64::new(0),
         });
         Ok(Self {
             shared,
-            handle: runtime.handle().clone(),
-            runtime: Mutex::new(Some(runtime)),
+            handle,
+            end: Mutex::new(Some(end)),
         })
     }
 
     /// Connects, and tells `listener` from now on. To be called once.
     pub fn listen(&self, listener: Arc<dyn Listener>) {
         let runtime = self.runtime();
+        let shared = self.shared.clone();
+        runtime.spawn(shared.lane.clone().run(move || shared.commands.client()));
         runtime.spawn(session::command_sessions(self.shared.clone()));
         runtime.spawn(session::message_sessions(self.shared.clone(), listener));
     }
@@ -229,11 +248,8 @@ impl Redis {
 
     /// Ends all connections and every task on the runtime; what is under way is not answered.
     pub fn end(&self) {
-        let mut runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
-        // A runtime may not be dropped where tasks run; in the background it may.
-        if let Some(runtime) = runtime.take() {
-            runtime.shutdown_background();
-        }
+        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(end.take());
     }
 
     /// Changes whenever a connection ends.
@@ -249,29 +265,13 @@ impl Redis {
     /// Sends commands in their order, and behind those of earlier calls. Answered within two seconds.
     pub fn call(&self, commands: Vec<Command>) -> Pending<Vec<Result<Value, CallError>>> {
         let count = commands.len();
-        let Some(client) = self.shared.commands.client() else {
+        if self.shared.commands.client().is_none() {
             return Box::pin(std::future::ready(vec![Err(CallError::NotSent); count]));
-        };
-        // Timers of the client library are those of this runtime, wherever the caller is.
-        let runtime = self.runtime();
-        let guard = runtime.enter();
-        let mut round = Round::new(&client, &commands);
-        // The first poll hands the commands over; what waits afterwards is polled again by the task.
-        let _ = round.poll(&mut Context::from_waker(Waker::noop()));
-        drop(guard);
-        let rest = async move {
-            let deadline = tokio::time::Instant::now() + CALL_TIMEOUT;
-            round.finish(deadline).await;
-            if round.is_script_unknown() {
-                round.again_with_text(&client, &commands);
-                round.finish(deadline).await;
-            }
-            round.into_answers()
-        };
-        let task = runtime.spawn(rest);
+        }
+        let told = self.shared.lane.ask(commands);
         Box::pin(async move {
             let ended = || vec![Err(CallError::Unanswered("the runtime ended".to_owned())); count];
-            task.await.unwrap_or_else(|_| ended())
+            told.await.unwrap_or_else(|_| ended())
         })
     }
 

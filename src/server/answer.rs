@@ -1,7 +1,7 @@
 //! The server's own answers: short JSON error bodies, as a response for hyper or as bytes for a socket without it.
 
 use axum::body::Body;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use crate::model::ErrorCode;
@@ -13,6 +13,14 @@ pub(super) enum Refusal {
     TooManyConnections,
     /// Over `MAX_HANDSHAKES`.
     TooManyHandshakes,
+    /// Not HTTP/1.
+    BadHead,
+    /// The head is over its bounds.
+    HeadTooLarge,
+    /// Not HTTP/1.0 or 1.1.
+    UnknownVersion,
+    /// A transfer coding other than chunked.
+    UnknownCoding,
     /// Not exactly one valid `Host`, or not the one that the target names.
     BadHost,
     /// `CONNECT`.
@@ -35,64 +43,26 @@ pub(super) enum Refusal {
 
 impl Refusal {
     /// Status, code and message, in one table.
+    #[rustfmt::skip]
     fn parts(self) -> (StatusCode, ErrorCode, &'static str) {
         use ErrorCode as Code;
+        use StatusCode as Status;
         match self {
-            Self::TooManyConnections => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                Code::Unavailable,
-                "this node has no room for another connection",
-            ),
-            Self::TooManyHandshakes => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                Code::Unavailable,
-                "too many connections are being opened at once",
-            ),
-            Self::BadHost => (
-                StatusCode::BAD_REQUEST,
-                Code::BadRequest,
-                "exactly one valid Host header is required",
-            ),
-            Self::Connect => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                Code::MethodNotAllowed,
-                "this is not a tunnel",
-            ),
-            Self::Trace => (
-                StatusCode::NOT_IMPLEMENTED,
-                Code::MethodNotAllowed,
-                "TRACE is not implemented",
-            ),
-            Self::UriTooLong => (
-                StatusCode::URI_TOO_LONG,
-                Code::TooLarge,
-                "the request target is over 8 KiB",
-            ),
-            Self::AmbiguousLength => (
-                StatusCode::BAD_REQUEST,
-                Code::BadRequest,
-                "Content-Length and Transfer-Encoding exclude each other",
-            ),
-            Self::BodyTooLarge => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                Code::TooLarge,
-                "the body is larger than this server accepts",
-            ),
-            Self::HeadTimedOut => (
-                StatusCode::REQUEST_TIMEOUT,
-                Code::RequestTimeout,
-                "the request's head did not arrive in time",
-            ),
-            Self::UpgradeWithBody => (
-                StatusCode::BAD_REQUEST,
-                Code::BadRequest,
-                "a request with a body cannot be upgraded",
-            ),
-            Self::Broken => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                Code::Internal,
-                "something broke on our side",
-            ),
+            Self::TooManyConnections => (Status::SERVICE_UNAVAILABLE, Code::Unavailable, "this node has no room for another connection"),
+            Self::TooManyHandshakes => (Status::SERVICE_UNAVAILABLE, Code::Unavailable, "too many connections are being opened at once"),
+            Self::BadHead => (Status::BAD_REQUEST, Code::BadRequest, "the head is not well-formed HTTP/1"),
+            Self::HeadTooLarge => (Status::REQUEST_HEADER_FIELDS_TOO_LARGE, Code::TooLarge, "the head is over 64 KiB or 100 fields"),
+            Self::UnknownVersion => (Status::HTTP_VERSION_NOT_SUPPORTED, Code::BadRequest, "only HTTP/1.0 and 1.1 are spoken here"),
+            Self::UnknownCoding => (Status::NOT_IMPLEMENTED, Code::BadRequest, "only the transfer coding chunked is known"),
+            Self::BadHost => (Status::BAD_REQUEST, Code::BadRequest, "exactly one valid Host header is required"),
+            Self::Connect => (Status::METHOD_NOT_ALLOWED, Code::MethodNotAllowed, "this is not a tunnel"),
+            Self::Trace => (Status::NOT_IMPLEMENTED, Code::MethodNotAllowed, "TRACE is not implemented"),
+            Self::UriTooLong => (Status::URI_TOO_LONG, Code::TooLarge, "the request target is over 8 KiB"),
+            Self::AmbiguousLength => (Status::BAD_REQUEST, Code::BadRequest, "the body's length is said in two ways, or in none that is valid"),
+            Self::BodyTooLarge => (Status::PAYLOAD_TOO_LARGE, Code::TooLarge, "the body is larger than this server accepts"),
+            Self::HeadTimedOut => (Status::REQUEST_TIMEOUT, Code::RequestTimeout, "the request's head did not arrive in time"),
+            Self::UpgradeWithBody => (Status::BAD_REQUEST, Code::BadRequest, "a request with a body cannot be upgraded"),
+            Self::Broken => (Status::INTERNAL_SERVER_ERROR, Code::Internal, "something broke on our side"),
         }
     }
 
@@ -107,10 +77,6 @@ impl Refusal {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        if status == StatusCode::METHOD_NOT_ALLOWED {
-            let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
-            headers.insert(ALLOW, HeaderValue::from_static(methods));
-        }
         response
     }
 
@@ -120,6 +86,9 @@ impl Refusal {
         let body = self.body();
         let retry = match status {
             StatusCode::SERVICE_UNAVAILABLE => "retry-after: 1\r\n",
+            StatusCode::METHOD_NOT_ALLOWED => {
+                "allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+            }
             _ => "",
         };
         let length = body.len();

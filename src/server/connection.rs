@@ -6,18 +6,18 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use hyper::server::conn::http1;
+use hyper::server::conn;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::Worker;
 use super::answer::Refusal;
-use super::linger;
-use super::link::{Handover, Link, LinkIo};
+use super::link::{Handover, Link, LinkIo, NextHead};
 use super::local::{Local, Seat};
 use super::service::Front;
+use super::{Worker, linger, strict};
+use crate::http1::{self, After, Exchange, RequestHead};
 use crate::model::{ConnectionPermit, HandshakePermit};
 use crate::telemetry::metrics;
 
@@ -30,24 +30,24 @@ pub(super) async fn serve<W: Worker>(
     handshake: HandshakePermit,
 ) {
     let link = Rc::new(Link::new(socket, handshake));
-    let (end, http) = drive(&local, &link, peer).await;
-    let read = http.into_parts().read_buf;
+    let end = drive(&local, &link, peer).await;
     let mid_head = link.is_mid_head();
     let handover = link.handover.get();
     // hyper's parts and the service are gone by now, and with them every other holder.
     let Some(link) = Rc::into_inner(link) else {
         return;
     };
-    let (socket, slot) = link.into_parts();
+    let (socket, read, slot) = link.into_parts();
     match end {
         End::Done if handover != Handover::None => match socket.into_std() {
             Ok(socket) => {
                 local.counts.upgraded.fetch_add(1, Relaxed);
-                local.worker.adopt(socket, read, slot, permit);
+                local.worker.adopt(socket, read.into(), slot, permit);
             }
             Err(error) => tracing::warn!(%error, "cannot hand a socket over to its worker"),
         },
         End::Done => linger::close(&local, socket, &[]).await,
+        End::Refused(refusal) => linger::close(&local, socket, &refusal.bytes()).await,
         End::TimedOut if mid_head => {
             linger::close(&local, socket, &Refusal::HeadTimedOut.bytes()).await;
         }
@@ -55,98 +55,201 @@ pub(super) async fn serve<W: Worker>(
     }
 }
 
-type Http<W> = http1::Connection<LinkIo<<W as Worker>::Slot>, Front<W>>;
+type Http<W> = conn::http1::Connection<LinkIo<<W as Worker>::Slot>, Front<W>>;
 
 /// Why HTTP is done with a connection.
 #[derive(Debug, Clone, Copy)]
 enum End {
-    /// It has come to its end: closed, refused or upgraded.
+    /// It has come to its end: closed or upgraded.
     Done,
+    /// The next request's head may reach nobody.
+    Refused(Refusal),
     /// The peer took too long with a head, with the next request, or with taking its answer.
     TimedOut,
-    /// The socket has failed.
+    /// The socket has failed, or an answer broke off.
     Broken,
 }
 
-async fn drive<W: Worker>(
-    local: &Rc<Local<W>>,
-    link: &Rc<Link<W::Slot>>,
-    peer: SocketAddr,
-) -> (End, Http<W>) {
-    let service = Front {
-        local: Rc::clone(local),
-        link: Rc::clone(link),
-        peer,
-    };
+async fn drive<W: Worker>(local: &Rc<Local<W>>, link: &Rc<Link<W::Slot>>, peer: SocketAddr) -> End {
     let mut course = Course {
         local,
         link,
-        http: local
-            .http
-            .serve_connection(LinkIo(Rc::clone(link)), service),
-        done: false,
+        peer,
+        http: None,
+        exchange: None,
         told_to_close: false,
+        end: None,
     };
     let mut seat = Seat::take(local);
     let mut timer = pin!(sleep(local.header_timeout));
-    let end = poll_fn(|cx| {
+    poll_fn(|cx| {
         seat.know(cx.waker());
         course.poll_turn(cx, timer.as_mut())
     })
-    .await;
-    (end, course.http)
+    .await
 }
 
 struct Course<'a, W: Worker> {
     local: &'a Rc<Local<W>>,
     link: &'a Rc<Link<W::Slot>>,
-    http: Http<W>,
-    done: bool,
+    peer: SocketAddr,
+    /// Made for the first request that is the router's.
+    http: Option<Box<Http<W>>>,
+    /// Answers the present request in the router's place.
+    exchange: Option<Box<dyn Exchange>>,
     told_to_close: bool,
+    /// Known as soon as there will be no further request; what is pending is written first.
+    end: Option<End>,
 }
 
 impl<W: Worker> Course<'_, W> {
     fn poll_turn(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<End> {
-        self.link.lend(&mut self.local.buffer.borrow_mut());
-        self.poll_http(cx);
+        let (read, buffer) = (&self.local.read_buffer, &self.local.buffer);
+        self.link
+            .lend(&mut read.borrow_mut(), &mut buffer.borrow_mut());
+        if self.end.is_none()
+            && let Poll::Ready(end) = self.poll_requests(cx)
+        {
+            self.end = Some(end);
+        }
         let sent = self.link.poll_send(cx);
-        self.link.reclaim(&mut self.local.buffer.borrow_mut());
-        match sent {
-            Poll::Ready(Ok(())) if self.done => Poll::Ready(End::Done),
-            Poll::Ready(Err(_)) => Poll::Ready(End::Broken),
+        self.link
+            .reclaim(&mut read.borrow_mut(), &mut buffer.borrow_mut());
+        match (sent, self.end) {
+            (_, Some(End::Broken)) | (Poll::Ready(Err(_)), _) => Poll::Ready(End::Broken),
+            (Poll::Ready(Ok(())), Some(end)) => Poll::Ready(end),
             _ => self.poll_time(cx, timer).map(|()| End::TimedOut),
         }
     }
 
-    fn poll_http(&mut self, cx: &mut Context<'_>) {
-        let close = self.local.is_closing() && !self.told_to_close;
+    /// One request after the other, as far as they have come.
+    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            if let Some(end) = ready!(self.poll_exchange(cx)) {
+                return Poll::Ready(end);
+            }
+            // Even when it seems to have nothing to do: it may have been woken to close.
+            if self.poll_http(cx) {
+                return Poll::Ready(End::Done);
+            }
+            if !self.link.is_hyper_idle() {
+                return Poll::Pending;
+            }
+            if let Err(end) = ready!(self.poll_next(cx)) {
+                return Poll::Ready(end);
+            }
+        }
+    }
+
+    /// Ready when there is no exchange, or none any more; with an end when it was the last.
+    fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
+        let Some(exchange) = &mut self.exchange else {
+            return Poll::Ready(None);
+        };
+        // Answers to earlier requests go first.
+        if ready!(self.link.poll_send(cx)).is_err() {
+            return Poll::Ready(Some(End::Broken));
+        }
+        if let Some(window) = self.local.closing()
+            && !self.told_to_close
+        {
+            self.told_to_close = true;
+            exchange.handle_drain(window);
+        }
+        let after = ready!(self.link.with_peer(|peer| exchange.poll(cx, peer)));
+        self.exchange = None;
+        self.link.end_request();
+        Poll::Ready(match after {
+            After::KeepAlive if self.local.closing().is_none() => None,
+            After::KeepAlive | After::Close => Some(End::Done),
+            After::Cut => Some(End::Broken),
+        })
+    }
+
+    /// Tells whether hyper is done with the connection.
+    fn poll_http(&mut self, cx: &mut Context<'_>) -> bool {
+        let close = self.local.closing().is_some() && !self.told_to_close;
         if close && self.link.is_busy() {
             // Before the answer, so that its head says so.
             self.close();
         }
-        self.poll_hyper(cx);
-        if close && !self.told_to_close {
-            // After a look at the socket: a request that waits in it is still answered.
+        let mut done = self.poll_hyper(cx);
+        if close && !self.told_to_close && !done {
+            // After a look at what it was given: that is still answered.
             self.close();
-            self.poll_hyper(cx);
+            done = self.poll_hyper(cx);
         }
+        done
     }
 
     fn close(&mut self) {
         self.told_to_close = true;
-        Pin::new(&mut self.http).graceful_shutdown();
+        if let Some(http) = &mut self.http {
+            Pin::new(&mut **http).graceful_shutdown();
+        }
     }
 
-    fn poll_hyper(&mut self, cx: &mut Context<'_>) {
-        if self.done {
-            return;
-        }
-        if let Poll::Ready(end) = self.http.poll_without_shutdown(cx) {
-            self.done = true;
-            if let Err(error) = end {
-                tracing::debug!(%error, "an HTTP connection ended with an error");
+    fn poll_hyper(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(http) = &mut self.http else {
+            return false;
+        };
+        match http.poll_without_shutdown(cx) {
+            Poll::Pending => false,
+            Poll::Ready(end) => {
+                if let Err(error) = end {
+                    tracing::debug!(%error, "an HTTP connection ended with an error");
+                }
+                self.http = None;
+                true
             }
         }
+    }
+
+    /// Waits for a request and says who answers it; or with which end there is none.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let length = match self.link.poll_head(cx) {
+            Poll::Ready(Ok(NextHead::Whole(length))) => length,
+            Poll::Ready(Ok(NextHead::Refused(refusal))) => {
+                return Poll::Ready(Err(End::Refused(refusal)));
+            }
+            Poll::Ready(Ok(NextHead::Ended)) => return Poll::Ready(Err(End::Done)),
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Broken)),
+            Poll::Pending if self.local.closing().is_some() => return Poll::Ready(Err(End::Done)),
+            Poll::Pending => return Poll::Pending,
+        };
+        Poll::Ready(self.begin(length).map_err(End::Refused))
+    }
+
+    fn begin(&mut self, length: usize) -> Result<(), Refusal> {
+        let Local { worker, body, .. } = &**self.local;
+        let (exchange, framing) = self.link.with_unread(|bytes| {
+            let mut slots = http1::slots();
+            let head = RequestHead::parse(&bytes[..length], &mut slots)?;
+            let exchange = worker.take(&head, self.peer);
+            if exchange.is_none() {
+                strict::check(&head, body.bytes_max)?;
+            }
+            Ok::<_, Refusal>((exchange, head.body))
+        })?;
+        if exchange.is_some() {
+            self.exchange = exchange;
+            self.local.counts.requests.fetch_add(1, Relaxed);
+            self.link.take_head(length);
+            self.link.begin_request();
+        } else {
+            self.link.grant(length, framing);
+            let (local, link) = (self.local, self.link);
+            self.http.get_or_insert_with(|| {
+                let service = Front {
+                    local: Rc::clone(local),
+                    link: Rc::clone(link),
+                    peer: self.peer,
+                };
+                let io = LinkIo(Rc::clone(link));
+                Box::new(local.http.serve_connection(io, service))
+            });
+        }
+        Ok(())
     }
 
     /// One timer for the connection's life. It is moved forward when something is due sooner, which is rare; otherwise
@@ -154,6 +257,8 @@ impl<W: Worker> Course<'_, W> {
     fn poll_time(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
         let header_timeout = self.local.header_timeout;
         let due = self.link.due(header_timeout, self.local.body.pause_max);
+        let exchange_due = self.exchange.as_ref().and_then(|exchange| exchange.due());
+        let due = due.into_iter().chain(exchange_due).min();
         if let Some(due) = due.filter(|due| *due < timer.deadline()) {
             timer.as_mut().reset(due);
         }
@@ -161,6 +266,11 @@ impl<W: Worker> Course<'_, W> {
             let now = Instant::now();
             match due {
                 Some(due) if due <= now => {
+                    if exchange_due == Some(due) {
+                        self.tell_exchange(now);
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                     if self.link.is_mid_head() {
                         self.local.counts.header_timeouts.fetch_add(1, Relaxed);
                         metrics::refused(metrics::Refusal::HeaderTimeout);
@@ -172,5 +282,11 @@ impl<W: Worker> Course<'_, W> {
             }
         }
         Poll::Pending
+    }
+
+    fn tell_exchange(&mut self, now: Instant) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.handle_timeout(now);
+        }
     }
 }

@@ -3,6 +3,9 @@
 //! Answers are collected while hyper takes its turn and written when the turn ends, so pipelined requests are answered
 //! in one write. hyper's own `pipeline_flush` is not used: while bytes that were read ahead wait, it does not flush at
 //! all, so it loses the head of a 101 (and a last answer), and it bounds nothing.
+//!
+//! hyper gets one request at a time, and no byte behind it: so each head is looked at before hyper parses it, and what
+//! hyper would repair or hide is refused.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -12,10 +15,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::answer::Refusal;
+use crate::http1::{Framing, HeadScan, Peer, ReadAhead, Scanned};
 use crate::model::HandshakePermit;
 
 /// Most bytes of answers that wait for the end of the turn or for the socket; above it hyper has to wait.
@@ -23,6 +28,9 @@ const PENDING_BYTES_MAX: usize = 64 * 1024;
 
 /// From here on an answer goes to the socket without being copied first.
 const DIRECT_BYTES_MIN: usize = 16 * 1024;
+
+/// Most bytes of empty lines before a request.
+const EMPTY_LINES_BYTES_MAX: usize = 8;
 
 /// How long a connection may be idle between two requests. Longer than the 60 s for which nginx keeps its idle
 /// connections to us, so that it is the one to close.
@@ -52,7 +60,10 @@ pub(super) enum Handover {
 
 /// The shared state of one HTTP connection.
 pub(super) struct Link<S> {
-    socket: RefCell<TokioIo<TcpStream>>,
+    socket: RefCell<TcpStream>,
+    incoming: RefCell<Incoming>,
+    /// hyper waits for the socket to take more of an answer.
+    hyper_is_blocked: Cell<bool>,
     pending: RefCell<Pending>,
     blocked: Cell<Option<Instant>>,
     phase: Cell<Phase>,
@@ -65,6 +76,29 @@ pub(super) struct Link<S> {
     pub(super) slot: RefCell<S>,
 }
 
+/// What was read of the socket.
+struct Incoming {
+    ahead: ReadAhead,
+    scan: HeadScan,
+    /// Of what is unread, so many bytes are hyper's.
+    granted: usize,
+    /// Where the body of hyper's request ends.
+    body: Framing,
+    /// Bytes of empty lines that stood before the next request.
+    blank: usize,
+}
+
+/// What stands at the beginning of a connection's next request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NextHead {
+    /// A whole head of so many bytes.
+    Whole(usize),
+    /// No head that anybody may get.
+    Refused(Refusal),
+    /// The peer has closed.
+    Ended,
+}
+
 #[derive(Default)]
 struct Pending {
     bytes: Vec<u8>,
@@ -74,7 +108,15 @@ struct Pending {
 impl<S: Default> Link<S> {
     pub(super) fn new(socket: TcpStream, handshake: HandshakePermit) -> Self {
         Self {
-            socket: RefCell::new(TokioIo::new(socket)),
+            socket: RefCell::new(socket),
+            incoming: RefCell::new(Incoming {
+                ahead: ReadAhead::default(),
+                scan: HeadScan::default(),
+                granted: 0,
+                body: Framing::NONE,
+                blank: 0,
+            }),
+            hyper_is_blocked: Cell::new(false),
             pending: RefCell::default(),
             blocked: Cell::new(None),
             phase: Cell::new(Phase::Head),
@@ -86,12 +128,109 @@ impl<S: Default> Link<S> {
         }
     }
 
-    /// The socket and the slot, when nobody shares them any more.
-    pub(super) fn into_parts(self) -> (TcpStream, S) {
+    /// The socket, what was read of it, and the slot, when nobody shares them any more.
+    pub(super) fn into_parts(self) -> (TcpStream, Vec<u8>, S) {
         (
-            self.socket.into_inner().into_inner(),
+            self.socket.into_inner(),
+            self.incoming.into_inner().ahead.into_unread(),
             self.slot.into_inner(),
         )
+    }
+
+    /// Waits for the head of the next request.
+    pub(super) fn poll_head(&self, cx: &mut Context<'_>) -> Poll<io::Result<NextHead>> {
+        let incoming = &mut *self.incoming.borrow_mut();
+        loop {
+            incoming.skip_empty_lines();
+            if !incoming.ahead.is_empty() {
+                self.hear();
+                match incoming.scan.look(incoming.ahead.unread()) {
+                    Scanned::Whole(length) => return Poll::Ready(Ok(NextHead::Whole(length))),
+                    Scanned::Malformed => {
+                        return Poll::Ready(Ok(NextHead::Refused(Refusal::BadHead)));
+                    }
+                    Scanned::TooLong => {
+                        return Poll::Ready(Ok(NextHead::Refused(Refusal::HeadTooLarge)));
+                    }
+                    Scanned::Partial => {}
+                }
+            }
+            let socket = &mut *self.socket.borrow_mut();
+            if ready!(incoming.ahead.poll_fill(cx, socket))? == 0 {
+                return Poll::Ready(Ok(NextHead::Ended));
+            }
+        }
+    }
+
+    /// What was read and nobody has taken.
+    pub(super) fn with_unread<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
+        look(self.incoming.borrow().ahead.unread())
+    }
+
+    /// The head that [`Link::poll_head`] found, of `length` bytes, goes to hyper, and its body.
+    pub(super) fn grant(&self, length: usize, body: Framing) {
+        let incoming = &mut *self.incoming.borrow_mut();
+        incoming.granted = length;
+        incoming.body = body;
+        incoming.begin_next();
+    }
+
+    /// The head goes to an exchange.
+    pub(super) fn take_head(&self, length: usize) {
+        let incoming = &mut *self.incoming.borrow_mut();
+        incoming.ahead.consume(length);
+        incoming.begin_next();
+    }
+
+    /// The connection as an exchange sees it.
+    pub(super) fn with_peer<T>(&self, exchange: impl FnOnce(Peer<'_>) -> T) -> T {
+        let peer = Peer {
+            socket: &mut self.socket.borrow_mut(),
+            read: &mut self.incoming.borrow_mut().ahead,
+        };
+        exchange(peer)
+    }
+
+    /// Whether hyper has nothing to do: no request was given to it that is not answered.
+    pub(super) fn is_hyper_idle(&self) -> bool {
+        let incoming = self.incoming.borrow();
+        incoming.granted == 0
+            && incoming.body.is_done()
+            && !self.is_busy()
+            && !self.hyper_is_blocked.get()
+    }
+
+    /// Gives hyper what is its own of what was read.
+    fn poll_give(&self, cx: &mut Context<'_>, mut to: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let incoming = &mut *self.incoming.borrow_mut();
+        while incoming.granted == 0 {
+            if incoming.body.is_done() && (!self.is_busy() || !incoming.ahead.is_empty()) {
+                return Poll::Pending;
+            }
+            if incoming.ahead.is_empty() {
+                // Behind the request's end, this is how hyper learns that the peer has gone.
+                let socket = &mut *self.socket.borrow_mut();
+                if ready!(incoming.ahead.poll_fill(cx, socket))? == 0 {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            let followed = incoming.body.follow(incoming.ahead.unread());
+            let invalid = |fault| io::Error::new(io::ErrorKind::InvalidData, fault);
+            incoming.granted = followed.map_err(invalid)?.0;
+        }
+        let count = incoming.granted.min(to.remaining());
+        to.put_slice(&incoming.ahead.unread()[..count]);
+        incoming.ahead.consume(count);
+        incoming.granted -= count;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Something of the next request has come.
+    fn hear(&self) {
+        self.heard.set(true);
+        if self.phase.get() == Phase::Idle {
+            self.enter(Phase::Head);
+        }
     }
 
     /// A request's head is complete: its connection is no handshake any more.
@@ -132,16 +271,19 @@ impl<S: Default> Link<S> {
         phase.into_iter().chain(stalled).min()
     }
 
-    /// Lends an empty buffer for the answers of one turn.
-    pub(super) fn lend(&self, buffer: &mut Vec<u8>) {
+    /// Lends empty buffers for one turn: for what is read, and for the answers.
+    pub(super) fn lend(&self, read: &mut Vec<u8>, buffer: &mut Vec<u8>) {
+        self.incoming.borrow_mut().ahead.lend(read);
         let mut pending = self.pending.borrow_mut();
         if pending.bytes.capacity() == 0 {
             std::mem::swap(&mut pending.bytes, buffer);
         }
     }
 
-    /// Takes the buffer back if everything has been written, so that an idle connection holds none.
-    pub(super) fn reclaim(&self, buffer: &mut Vec<u8>) {
+    /// Takes the buffers back, that of the answers if everything has been written, so that an idle connection holds
+    /// none.
+    pub(super) fn reclaim(&self, read: &mut Vec<u8>, buffer: &mut Vec<u8>) {
+        self.incoming.borrow_mut().ahead.reclaim(read);
         let mut pending = self.pending.borrow_mut();
         if pending.bytes.is_empty() && pending.bytes.capacity() <= 2 * PENDING_BYTES_MAX {
             std::mem::swap(&mut pending.bytes, buffer);
@@ -198,6 +340,22 @@ impl<S: Default> Link<S> {
     }
 }
 
+impl Incoming {
+    /// The next request's first byte is the next one to be looked at.
+    fn begin_next(&mut self) {
+        self.scan = HeadScan::default();
+        self.blank = 0;
+    }
+
+    /// Some clients end a body with an empty line that belongs to nothing (RFC 9112 section 2.2).
+    fn skip_empty_lines(&mut self) {
+        while self.blank < EMPTY_LINES_BYTES_MAX && self.ahead.unread().starts_with(b"\r\n") {
+            self.ahead.consume(2);
+            self.blank += 2;
+        }
+    }
+}
+
 /// What stands before the last head in `bytes`: the end of an earlier answer, usually nothing. The 101 that is to be
 /// swallowed is the last thing that hyper writes, has no body, and none of its header fields names a version.
 fn before_last_head(bytes: &[u8]) -> &[u8] {
@@ -214,14 +372,7 @@ impl<S: Default> Read for LinkIo<S> {
         cx: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let link = &self.0;
-        ready!(Pin::new(&mut *link.socket.borrow_mut()).poll_read(cx, buffer))?;
-        // Data or the end; at the end it does not matter what is noted here.
-        link.heard.set(true);
-        if link.phase.get() == Phase::Idle {
-            link.enter(Phase::Head);
-        }
-        Poll::Ready(Ok(()))
+        self.0.poll_give(cx, buffer)
     }
 }
 
@@ -231,7 +382,9 @@ impl<S: Default> Write for LinkIo<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.0.poll_accept(cx, bytes)
+        let accepted = self.0.poll_accept(cx, bytes);
+        self.0.hyper_is_blocked.set(accepted.is_pending());
+        accepted
     }
 
     /// Does nothing: the connection's task writes at the end of its turn.

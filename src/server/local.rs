@@ -32,9 +32,11 @@ pub(super) struct Local<W> {
     pub(super) http: http1::Builder,
     /// The one buffer in which the answers of a turn are collected, when no connection has borrowed it.
     pub(super) buffer: RefCell<Vec<u8>>,
+    /// The same for what is read.
+    pub(super) read_buffer: RefCell<Vec<u8>>,
     /// Sockets that are being closed gently, see [`linger`](super::linger).
     pub(super) lingering: Cell<usize>,
-    closing: Cell<bool>,
+    closing: Cell<Option<Duration>>,
     seats: RefCell<Slab<Option<Waker>>>,
     emptied: Notify,
 }
@@ -64,21 +66,22 @@ impl<W: Worker> Local<W> {
             },
             http: http(),
             buffer: RefCell::default(),
+            read_buffer: RefCell::default(),
             lingering: Cell::new(0),
-            closing: Cell::new(false),
+            closing: Cell::new(None),
             seats: RefCell::default(),
             emptied: Notify::new(),
         }
     }
 
-    /// Whether HTTP connections are to end after their current answer.
-    pub(super) fn is_closing(&self) -> bool {
+    /// Once HTTP connections are to end: over how long those whose answers have no end of their own.
+    pub(super) fn closing(&self) -> Option<Duration> {
         self.closing.get()
     }
 
     /// Ends all HTTP connections: idle ones at once, the others after their current answer.
-    pub(super) fn close(&self) {
-        self.closing.set(true);
+    pub(super) fn close(&self, window: Duration) {
+        self.closing.set(Some(window));
         // Waking only schedules, so no task can reach for the seats meanwhile.
         for (_, waker) in self.seats.borrow().iter() {
             waker.iter().for_each(Waker::wake_by_ref);

@@ -193,7 +193,7 @@ async fn work<W: Worker>(
     if let Err(error) = accept::accept_last(local, listener) {
         tracing::warn!(%error, "connections that waited to be accepted are lost");
     }
-    local.close();
+    local.close(window);
     let worker = async {
         match ended {
             Some(result) => result,

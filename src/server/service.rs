@@ -1,4 +1,4 @@
-//! What stands between hyper and the router: strictness, extensions, panics, upgrades.
+//! What stands between hyper and the router: extensions, panics, upgrades.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -19,7 +19,7 @@ use tower::Service as _;
 use super::answer::Refusal;
 use super::link::{Handover, Link};
 use super::local::Local;
-use super::{Slot, Worker, body, strict};
+use super::{Slot, Worker, body};
 use crate::model::PeerAddr;
 
 /// One connection's service: hyper calls it for each request.
@@ -41,10 +41,8 @@ impl<W: Worker> hyper::service::Service<Request<Incoming>> for Front<W> {
             (_, true) => Err(Refusal::Broken),
             (_, false) => Err(Refusal::UpgradeWithBody),
         };
-        let stage = match self.admit(request) {
-            Ok(request) => self.route(request),
-            Err(refusal) => Stage::Refused(refusal),
-        };
+        let request = self.equip(request);
+        let stage = self.route(request);
         Answer {
             stage,
             upgrade,
@@ -55,17 +53,17 @@ impl<W: Worker> hyper::service::Service<Request<Incoming>> for Front<W> {
 }
 
 impl<W: Worker> Front<W> {
-    fn admit(&self, request: Request<Incoming>) -> Result<Request<Body>, Refusal> {
+    /// What handlers find beside the request.
+    fn equip(&self, request: Request<Incoming>) -> Request<Body> {
         let limits = self.local.body;
         let (mut head, body) = request.into_parts();
-        strict::check(&head, limits.bytes_max)?;
         head.extensions.insert(self.local.index);
         head.extensions.insert(PeerAddr(self.peer));
         // Nothing else can be upgraded; HEAD is here because it reaches the handlers of GET.
         if matches!(head.method, Method::GET | Method::HEAD) {
             head.extensions.insert(self.link.slot.borrow().clone());
         }
-        Ok(Request::from_parts(head, body::bound(body, limits)))
+        Request::from_parts(head, body::bound(body, limits))
     }
 
     fn route(&self, request: Request<Body>) -> Stage {
@@ -84,7 +82,6 @@ impl<W: Worker> Front<W> {
     reason = "nearly every request is routed; a box would cost each of them an allocation"
 )]
 enum Stage {
-    Refused(Refusal),
     Routed(RouteFuture<Infallible>),
     Panicked,
 }
@@ -103,7 +100,6 @@ impl<W: Worker> Future for Answer<W> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let response = match &mut self.stage {
-            Stage::Refused(refusal) => refusal.response(),
             Stage::Panicked => self.panicked(),
             Stage::Routed(future) => {
                 // A handler that panicked is not polled again, so what it left half done is never looked at.

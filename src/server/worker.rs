@@ -1,10 +1,11 @@
 //! What the server asks of a worker, and nothing of what a worker is.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 
 use bytes::Bytes;
 
+use crate::http1::{Exchange, RequestHead};
 use crate::model::{ConnectionPermit, DrainSignal};
 
 /// What a worker does with sockets that were upgraded. One value per worker thread, made on that thread, inside its
@@ -12,6 +13,12 @@ use crate::model::{ConnectionPermit, DrainSignal};
 pub trait Worker: 'static {
     /// What a handler leaves in the request's extensions for the worker. `Default` is empty; clones share one slot.
     type Slot: Slot;
+
+    /// Looks at a request before the router does. What it gives answers the request with bytes of its own; `None`
+    /// leaves it to the router.
+    fn take(&self, _head: &RequestHead<'_>, _peer: SocketAddr) -> Option<Box<dyn Exchange>> {
+        None
+    }
 
     /// Takes over a socket whose handler answered 101 and filled the slot. `read` are bytes that were read ahead: they
     /// come before whatever the socket still holds. The socket is non-blocking and out of tokio's registration;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use ::metrics::{Counter, Histogram, counter, histogram};
+use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use super::metrics::label;
 use super::table::name;
@@ -17,6 +17,8 @@ label! {
         Http = "/api/:service/*",
         /// A stream of events.
         Sse = "/sse/:service/*",
+        /// A WebSocket.
+        Ws = "/ws/:service",
     }
 }
 
@@ -56,6 +58,26 @@ static FAILED_OPEN: LazyLock<Counter> = LazyLock::new(|| counter!(name::FAILED_O
 static RETRIES: LazyLock<[Counter; 2]> = LazyLock::new(|| {
     ["spent", "made"].map(|outcome| counter!(name::UPSTREAM_RETRIES, "outcome" => outcome))
 });
+
+static BRIDGED: LazyLock<Gauge> = LazyLock::new(|| gauge!(name::GATEWAY_WEB_SOCKETS));
+
+/// One WebSocket that is carried to an upstream; it counts as long as it lives.
+#[derive(Debug)]
+pub struct Bridged(());
+
+impl Bridged {
+    /// One more.
+    pub fn begin() -> Self {
+        BRIDGED.increment(1.0);
+        Self(())
+    }
+}
+
+impl Drop for Bridged {
+    fn drop(&mut self) {
+        BRIDGED.decrement(1.0);
+    }
+}
 
 /// A connection to an upstream was begun.
 pub fn dialled() {

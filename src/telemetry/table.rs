@@ -85,6 +85,7 @@ pub(super) mod name {
     pub(in crate::telemetry) const CPU_SECONDS: &str = "fanfare_process_cpu_seconds";
     pub(in crate::telemetry) const THREADS: &str = "fanfare_process_threads";
     pub(in crate::telemetry) const GATEWAY_DURATION: &str = "gateway_http_request_duration_seconds";
+    pub(in crate::telemetry) const GATEWAY_WEB_SOCKETS: &str = "gateway_websocket_connections";
     pub(in crate::telemetry) const UPSTREAM_CONNECTIONS: &str =
         "fanfare_upstream_connections_total";
     pub(in crate::telemetry) const UPSTREAM_RETRIES: &str = "fanfare_upstream_retries_total";
@@ -117,7 +118,7 @@ const fn metric(
 }
 
 /// Every metric of this process, in the order of `docs/METRICS.md`.
-pub const METRICS: [Metric; 32] = [
+pub const METRICS: [Metric; 33] = [
     metric(
         name::CONNECTIONS,
         Kind::Gauge,
@@ -313,6 +314,13 @@ pub const METRICS: [Metric; 32] = [
         &["tenant_id", "method", "route", "status_code"],
         "Time from the head of a proxied request to the head of its answer; `tenant_id` is empty.",
         "Grows: an upstream is slow; `/admin/stats` says which. 502, 504: it is away.",
+    ),
+    metric(
+        name::GATEWAY_WEB_SOCKETS,
+        Kind::Gauge,
+        &[],
+        "WebSockets that are carried to upstreams.",
+        "Each takes two connections and about 2 KB.",
     ),
     metric(
         name::UPSTREAM_CONNECTIONS,

@@ -6,6 +6,7 @@
 //! rolled back below it, and within what is kept, *is* told `recovered`. `FANFARE_SEED=<n>` repeats a schedule,
 //! `FANFARE_SCHEDULES=<n>` says how many are run.
 
+#[allow(dead_code, reason = "the simulated fleet uses all of it, this a part")]
 #[path = "../fleet/random.rs"]
 mod random;
 #[path = "../redis_server/mod.rs"]
@@ -322,7 +323,7 @@ async fn nobody_is_told_recovered_over_something_missing() {
             snapshots: Vec::new(),
             readers: Vec::new(),
         };
-        println!("FANFARE_SEED={seed} FANFARE_SCHEDULES=1");
+        eprintln!("FANFARE_SEED={seed} FANFARE_SCHEDULES=1");
         world.begin().await;
         for _ in 0..80 {
             world.step().await;

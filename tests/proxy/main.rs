@@ -14,7 +14,9 @@ mod choosing;
 mod http;
 mod identity;
 mod streams;
+mod strict;
 mod upstream;
+mod websocket;
 
 use support::{Hub, hub};
 use upstream::Upstream;

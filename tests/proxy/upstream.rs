@@ -96,6 +96,10 @@ async fn read(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Request> {
     let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
     buffer.drain(..end);
     let lower = head.to_ascii_lowercase();
+    if lower.contains("expect: 100-continue") {
+        let interim = "HTTP/1.1 100 Continue\r\n\r\n";
+        socket.write_all(interim.as_bytes()).await.ok()?;
+    }
     let length = lower.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         (name == "content-length").then(|| value.trim().parse::<usize>().expect("a number"))
@@ -147,7 +151,10 @@ async fn answer(socket: &mut TcpStream, request: &Request, seen: &Seen) -> Optio
         let text = "HTTP/1.1 500 Ill\r\ncontent-length: 3\r\n\r\nill";
         return socket.write_all(text.as_bytes()).await.ok();
     }
-    let keeps = !matches!(path, "/cut-head" | "/cut-body" | "/close-after");
+    let keeps = !matches!(
+        path,
+        "/cut-head" | "/cut-body" | "/close-after" | "/until-close"
+    );
     let fixed = match path {
         "/cut-head" => "HTTP/1.1 200 O",
         "/cut-body" => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc",
@@ -167,6 +174,10 @@ async fn answer(socket: &mut TcpStream, request: &Request, seen: &Seen) -> Optio
         }
         "/trailers" => {
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n"
+        }
+        "/until-close" => "HTTP/1.1 200 OK\r\n\r\nabc",
+        "/hints" => {
+            "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
         }
         "/head" => "HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n",
         "/pause" => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc",

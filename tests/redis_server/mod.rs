@@ -14,6 +14,8 @@ pub(crate) struct RedisServer {
     port: u16,
     directory: PathBuf,
     options: Vec<String>,
+    /// A file that the server itself writes to: a Sentinel's.
+    configuration: Option<PathBuf>,
 }
 
 impl RedisServer {
@@ -31,15 +33,36 @@ impl RedisServer {
         Self::start_with(&options)
     }
 
+    /// Starts a Sentinel that gives a master up a second after its last word, and needs nobody's consent.
+    #[allow(dead_code, reason = "not every test has one")]
+    pub(crate) fn start_sentinel(master: &Self) -> Self {
+        let text = format!(
+            "sentinel monitor hub 127.0.0.1 {} 1\nsentinel down-after-milliseconds hub 1000\n\
+             sentinel failover-timeout hub 3000\n",
+            master.port
+        );
+        Self::start_as(&["--sentinel"], Some(&text))
+    }
+
     /// Starts one with these options.
     pub(crate) fn start_with(options: &[&str]) -> Self {
+        Self::start_as(options, None)
+    }
+
+    fn start_as(options: &[&str], configuration: Option<&str>) -> Self {
         let port = free_port();
         let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("redis-{}-{port}", std::process::id()));
         let _ = std::fs::remove_dir_all(&directory);
         std::fs::create_dir_all(&directory).expect("a directory");
+        let file = directory.join("redis.conf");
+        let configuration = configuration.map(|text| {
+            std::fs::write(&file, text).expect("a file");
+            file
+        });
         let mut server = Self {
             child: None,
+            configuration,
             port,
             directory,
             options: options.iter().map(|&word| word.to_owned()).collect(),
@@ -52,6 +75,7 @@ impl RedisServer {
     pub(crate) fn start_again(&mut self) {
         let log = File::create(self.directory.join("log")).expect("a file");
         let child = Command::new("redis-server")
+            .args(self.configuration.as_deref())
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--enable-debug-command", "local"])
             .args(&self.options)
@@ -91,6 +115,12 @@ impl RedisServer {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Its port on this machine.
+    #[allow(dead_code, reason = "not every test asks")]
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// Where it is.

@@ -14,10 +14,11 @@ use super::DEADLINE;
 /// The secret that hubs with tokens have here.
 pub(crate) const SECRET: &str = "black-box-secret-of-at-least-32-bytes";
 
-/// A running hub; ends with the value.
+/// A running hub; ends with the value, when it was started here.
 #[derive(Debug)]
 pub(crate) struct Hub {
-    child: Child,
+    /// `None` for what somebody else runs, such as a proxy before hubs.
+    child: Option<Child>,
     port: u16,
     directory: PathBuf,
 }
@@ -66,10 +67,27 @@ impl Hub {
         command.envs(variables.iter().copied());
         let child = command.spawn().expect("the binary starts");
         Self {
-            child,
+            child: Some(child),
             port,
             directory,
         }
+    }
+
+    /// What answers at this port as a hub does; only asked, never ended.
+    #[allow(
+        dead_code,
+        reason = "for suites that share this folder and run more than hubs"
+    )]
+    pub(crate) fn elsewhere(port: u16) -> Self {
+        Self {
+            child: None,
+            port,
+            directory: PathBuf::new(),
+        }
+    }
+
+    fn child(&self) -> &Child {
+        self.child.as_ref().expect("it was started here")
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -93,7 +111,7 @@ impl Hub {
 
     /// Its open files.
     pub(crate) fn open_files(&self) -> u64 {
-        let folder = format!("/proc/{}/fd", self.child.id());
+        let folder = format!("/proc/{}/fd", self.child().id());
         std::fs::read_dir(folder).expect("its files").count() as u64
     }
 
@@ -107,7 +125,9 @@ impl Hub {
     }
 
     fn pid(&self) -> Pid {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let pid = i32::try_from(self.child().id())
+            .ok()
+            .and_then(Pid::from_raw);
         pid.expect("a process id")
     }
 
@@ -115,7 +135,8 @@ impl Hub {
     pub(crate) async fn exit_code(&mut self) -> Option<i32> {
         let began = Instant::now();
         loop {
-            if let Some(status) = self.child.try_wait().expect("a child") {
+            let child = self.child.as_mut().expect("it was started here");
+            if let Some(status) = child.try_wait().expect("a child") {
                 return status.code();
             }
             assert!(began.elapsed() < DEADLINE, "the hub does not end");
@@ -125,7 +146,7 @@ impl Hub {
 
     /// The memory that it holds, in bytes, as the kernel counts it.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.child.id());
+        let path = format!("/proc/{}/status", self.child().id());
         let status = std::fs::read_to_string(path).expect("its status");
         let line = status.lines().find(|line| line.starts_with("VmRSS:"));
         let kilobytes = line.and_then(|line| line.split_whitespace().nth(1));
@@ -138,9 +159,12 @@ impl Hub {
 
 impl Drop for Hub {
     fn drop(&mut self) {
+        let Some(child) = &mut self.child else {
+            return;
+        };
         // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = child.kill();
+        let _ = child.wait();
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();

@@ -1,7 +1,7 @@
 //! An event stream as bytes, read as the standard says.
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
 use super::http::Answer;
@@ -29,6 +29,8 @@ impl Block {
 #[derive(Debug)]
 pub(crate) struct EventStream {
     reader: BufReader<TcpStream>,
+    /// Bytes that are left of a chunk, where a proxy has put the stream into chunks.
+    chunk: Option<usize>,
     pub(crate) head: Answer,
     /// The id of the last event that had one: what a browser would come back with.
     pub(crate) last_id: Option<String>,
@@ -58,9 +60,11 @@ impl EventStream {
             }
         })
         .await;
+        let head = Answer::parse(&head);
         let mut stream = Self {
             reader,
-            head: Answer::parse(&head),
+            chunk: (head.header("transfer-encoding") == Some("chunked")).then_some(0),
+            head,
             last_id: None,
             connected: Block::default(),
         };
@@ -83,10 +87,7 @@ impl EventStream {
     async fn read_block(&mut self) -> Option<Block> {
         let mut block = Block::default();
         loop {
-            let mut line = String::new();
-            if !matches!(self.reader.read_line(&mut line).await, Ok(1..)) {
-                return None;
-            }
+            let line = self.read_line().await?;
             let line = line.trim_end_matches('\n');
             let (field, value) = line.split_once(": ").unwrap_or((line, ""));
             match field {
@@ -101,6 +102,39 @@ impl EventStream {
         }
         self.last_id = block.id.clone().or(self.last_id.take());
         Some(block)
+    }
+
+    /// A line of the stream with its end, out of as many chunks as it takes; `None` at the end of the stream.
+    async fn read_line(&mut self) -> Option<String> {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\n") {
+            match &mut self.chunk {
+                None => match self.reader.read_until(b'\n', &mut line).await {
+                    Ok(1..) => {}
+                    _ => return None,
+                },
+                Some(0) => {
+                    let mut size = String::new();
+                    // The end of the chunk before this one is an empty line.
+                    while size.trim().is_empty() {
+                        size.clear();
+                        if !matches!(self.reader.read_line(&mut size).await, Ok(1..)) {
+                            return None;
+                        }
+                    }
+                    let size = usize::from_str_radix(size.trim(), 16).expect("a chunk's size");
+                    if size == 0 {
+                        return None;
+                    }
+                    self.chunk = Some(size);
+                }
+                Some(left) => {
+                    line.push(self.reader.read_u8().await.ok()?);
+                    *left -= 1;
+                }
+            }
+        }
+        Some(String::from_utf8(line).expect("text"))
     }
 
     /// The next block with data.

@@ -90,14 +90,23 @@ impl Socket {
         let (stream, protocol) = handshake(hub, path, headers)
             .await
             .unwrap_or_else(|refused| panic!("{path}: {refused:?}"));
+        let begun = Self::begin(stream, protocol.as_deref()).await;
+        begun.unwrap_or_else(|closed| panic!("closed with {closed:?}"))
+    }
+
+    /// After a handshake: reads the first message.
+    pub(crate) async fn begin(
+        stream: WebSocketStream<TcpStream>,
+        protocol: Option<&str>,
+    ) -> Result<Self, Closed> {
         let mut socket = Self {
             stream,
-            is_packed: protocol.as_deref() == Some("fanfare.msgpack"),
+            is_packed: protocol == Some("fanfare.msgpack"),
             connected: Value::Null,
         };
-        socket.connected = socket.next().await;
+        socket.connected = socket.next_or_close().await?;
         assert_eq!(socket.connected["type"], "connected");
-        socket
+        Ok(socket)
     }
 
     /// This connection's id.

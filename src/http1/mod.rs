@@ -1,0 +1,53 @@
+//! HTTP/1 as bytes, read strictly (RFC 9112): where heads and bodies end, and what another server could read otherwise.
+//!
+//! Parsing is sans-IO and judges only. `server` holds every request to it before anything routes; `proxy` reads both
+//! sides with it. The two meet in [`Exchange`]: what answers a request with bytes of its own, on a connection that is the
+//! server's.
+
+mod body;
+mod chunks;
+mod exchange;
+mod read_ahead;
+mod request;
+mod response;
+mod scan;
+
+pub use body::{BodyFault, Framing, Run};
+pub use exchange::{After, Exchange, Peer};
+pub use read_ahead::ReadAhead;
+pub use request::{HeadError, RequestHead, is_host};
+pub use response::{ResponseError, ResponseHead};
+pub use scan::{HeadScan, Scanned};
+
+use std::mem::MaybeUninit;
+
+/// The most fields of a head.
+pub const FIELDS_MAX: usize = 100;
+/// The most bytes of a head.
+pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// One field of a head, as it came.
+pub type Field<'a> = httparse::Header<'a>;
+
+/// Where the fields of a head are put while it is looked at.
+pub type Slots<'a> = [MaybeUninit<Field<'a>>; FIELDS_MAX];
+
+/// Empty places for fields.
+pub const fn slots<'a>() -> Slots<'a> {
+    [const { MaybeUninit::uninit() }; FIELDS_MAX]
+}
+
+/// The comma-separated entries of all fields of this name.
+pub fn entries<'a>(fields: &'a [Field<'a>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    fields
+        .iter()
+        .filter(move |field| field.name.eq_ignore_ascii_case(name))
+        .flat_map(|field| field.value.split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|entry| !entry.is_empty())
+}
+
+/// Whether a field of this name has this entry, in any case.
+pub fn has_entry(fields: &[Field<'_>], name: &str, entry: &str) -> bool {
+    entries(fields, name).any(|one| one.eq_ignore_ascii_case(entry.as_bytes()))
+}

@@ -1,0 +1,170 @@
+//! The way of an answer to its client: the head, then the body as the upstream sends it, never more of it held than one
+//! read. Bytes pass as they came; only the framing changes where the two ends do not speak alike.
+
+use std::io::{self, IoSlice, Write as _};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::AsyncWrite as _;
+use tokio::net::TcpStream;
+
+use super::upload::Waits;
+use super::wire::{Wire, with_buffer};
+use crate::http1::Framing;
+
+/// How the client gets the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As it comes, framing and all.
+    Same,
+    /// A client of HTTP/1.0 knows no chunks: the end of the connection ends the body.
+    Bare,
+    /// The upstream ends the body with its connection; the client gets chunks, and keeps its own.
+    Chunks,
+}
+
+/// Why an answer breaks off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DownloadFault {
+    /// The client has gone.
+    Client,
+    /// The upstream broke off, or broke the framing.
+    Upstream,
+}
+
+/// One answer on its way.
+#[derive(Debug)]
+pub(super) struct Download {
+    /// What is to be written before anything else.
+    out: Vec<u8>,
+    out_sent: usize,
+    body: Framing,
+    form: Form,
+    /// Of what the upstream sent, so many bytes are the client's.
+    granted: usize,
+    pub(super) waits: Waits,
+    /// Something went on since this was last cleared.
+    pub(super) has_moved: bool,
+}
+
+impl Download {
+    /// An answer that begins with these bytes.
+    pub(super) fn new(out: Vec<u8>, body: Framing, form: Form) -> Self {
+        Self {
+            out,
+            out_sent: 0,
+            body,
+            form,
+            granted: 0,
+            waits: Waits::ForUpstream,
+            has_moved: false,
+        }
+    }
+
+    /// Passes on what there is; ready at the end.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        wire: &mut Wire,
+        client: &mut TcpStream,
+    ) -> Poll<Result<(), DownloadFault>> {
+        loop {
+            if self.granted == 0 && !wire.read.is_empty() && !self.body.is_done() && self.has_room()
+            {
+                self.take(wire)?;
+            }
+            if self.out_sent < self.out.len() || self.granted > 0 {
+                self.waits = Waits::ForClient;
+                let sent = ready!(self.poll_send(cx, wire, client));
+                sent.map_err(|_| DownloadFault::Client)?;
+                continue;
+            }
+            if self.body.is_done() {
+                return Poll::Ready(Ok(()));
+            }
+            self.waits = Waits::ForUpstream;
+            let filled = with_buffer(&mut wire.read, |read| {
+                let filled = ready!(read.poll_fill(cx, &mut wire.socket));
+                Poll::Ready(filled)
+            });
+            match ready!(filled) {
+                Ok(0) if matches!(self.body, Framing::UntilClose) => {
+                    self.body = Framing::NONE;
+                    if self.form == Form::Chunks {
+                        self.out.extend_from_slice(b"0\r\n\r\n");
+                    }
+                }
+                Ok(0) | Err(_) => return Poll::Ready(Err(DownloadFault::Upstream)),
+                Ok(_) => self.has_moved = true,
+            }
+        }
+    }
+
+    /// Bodies that are framed anew are copied, one read at a time.
+    fn has_room(&self) -> bool {
+        self.form == Form::Same || self.out_sent == self.out.len()
+    }
+
+    fn take(&mut self, wire: &mut Wire) -> Result<(), DownloadFault> {
+        let unread = wire.read.unread();
+        if self.form == Form::Same {
+            let followed = self.body.follow(unread);
+            (self.granted, _) = followed.map_err(|_| DownloadFault::Upstream)?;
+            return Ok(());
+        }
+        let mut used = 0;
+        while used < unread.len() {
+            let run = self.body.run(&unread[used..]);
+            let Some(run) = run.map_err(|_| DownloadFault::Upstream)? else {
+                break;
+            };
+            let bytes = &unread[used..used + run.length];
+            used += run.length;
+            match self.form {
+                Form::Chunks => {
+                    // A vector takes every write.
+                    let _ = write!(self.out, "{:x}\r\n", bytes.len());
+                    self.out.extend_from_slice(bytes);
+                    self.out.extend_from_slice(b"\r\n");
+                }
+                _ if run.is_data => self.out.extend_from_slice(bytes),
+                _ => {}
+            }
+        }
+        wire.read.consume(used);
+        Ok(())
+    }
+
+    /// What waits of ours and of the body, in one call.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        wire: &mut Wire,
+        client: &mut TcpStream,
+    ) -> Poll<io::Result<()>> {
+        let out = &self.out[self.out_sent..];
+        let body = &wire.read.unread()[..self.granted];
+        let client = Pin::new(client);
+        let sent = match (out, body) {
+            (out, []) => ready!(client.poll_write(cx, out))?,
+            ([], body) => ready!(client.poll_write(cx, body))?,
+            (out, body) => {
+                let both = [IoSlice::new(out), IoSlice::new(body)];
+                ready!(client.poll_write_vectored(cx, &both))?
+            }
+        };
+        if sent == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.has_moved = true;
+        let of_out = sent.min(out.len());
+        self.out_sent += of_out;
+        if self.out_sent == self.out.len() {
+            self.out.clear();
+            self.out_sent = 0;
+        }
+        self.granted -= sent - of_out;
+        wire.read.consume(sent - of_out);
+        Poll::Ready(Ok(()))
+    }
+}

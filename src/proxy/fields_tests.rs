@@ -1,0 +1,220 @@
+use super::*;
+use crate::http1::slots;
+
+fn client(is_behind_trusted: bool) -> Client {
+    Client {
+        peer: IpAddr::from([10, 0, 0, 1]),
+        ip: IpAddr::from([9, 9, 9, 9]),
+        is_behind_trusted,
+    }
+}
+
+fn head_of(fields: &[(&str, &str)]) -> String {
+    let lines: String = fields
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
+    format!("GET / HTTP/1.1\r\nhost: a.b:8080\r\n{lines}\r\n")
+}
+
+/// What a request's fields become.
+fn forwarded(fields: &[(&str, &str)], is_behind_trusted: bool) -> String {
+    let text = head_of(fields);
+    let mut slots = slots();
+    let head = RequestHead::parse(text.as_bytes(), &mut slots).expect("a good head");
+    let intro = Introduction {
+        client: &client(is_behind_trusted),
+        ids: b"x-request-id: r\r\n",
+        identity: None,
+        hides_bearer: false,
+        upgrades: false,
+    };
+    let mut out = Vec::new();
+    write_request(&head, &intro, &mut out);
+    String::from_utf8(out).expect("text")
+}
+
+#[track_caller]
+fn has(text: &str, name: &str, value: &str) {
+    assert!(
+        text.contains(&format!("{name}: {value}\r\n")),
+        "{name} in {text}"
+    );
+    assert_eq!(
+        text.matches(&format!("{name}: ")).count(),
+        1,
+        "{name} in {text}"
+    );
+}
+
+#[test]
+fn requests_lose_what_is_not_for_the_upstream() {
+    for name in [
+        "Keep-Alive",
+        "Proxy-Connection",
+        "Proxy-Authorization",
+        "Upgrade",
+        "HTTP2-Settings",
+        "X-API-Key",
+        "X-Admin-Key",
+        "X-User-Id",
+        "x-user-role",
+        "Forwarded",
+        "x_foo",
+        "X_Forwarded_For",
+        "X-Forwarded-Anything",
+    ] {
+        let text = forwarded(&[(name, "v-lost")], false);
+        assert!(!text.contains("v-lost"), "{name}: {text}");
+    }
+}
+
+#[test]
+fn requests_keep_everything_else_as_it_came() {
+    let fields = [
+        ("Authorization", "Bearer x"),
+        ("cookie", "a=b"),
+        ("accept-encoding", "gzip"),
+        ("Content-TYPE", "x/y"),
+        ("trailer", "x-sum"),
+        ("te", "trailers"),
+        ("origin", "http://o"),
+        ("expect", "100-continue"),
+    ];
+    let text = forwarded(&fields, false);
+    for (name, value) in fields {
+        has(&text, name, value);
+    }
+    has(&text, "via", "1.1 fanfare");
+    has(&text, "x-request-id", "r");
+}
+
+#[test]
+fn what_connection_names_goes_unless_it_is_protected() {
+    let text = forwarded(
+        &[
+            ("connection", "close, X-Foo ,authorization"),
+            ("connection", "x-forwarded-for, Cookie"),
+            ("x-foo", "lost"),
+            ("authorization", "a"),
+            ("cookie", "c"),
+        ],
+        false,
+    );
+    assert!(
+        !text.contains("lost") && !text.contains("connection"),
+        "{text}"
+    );
+    has(&text, "authorization", "a");
+    has(&text, "cookie", "c");
+    has(&text, "x-forwarded-for", "10.0.0.1");
+}
+
+#[test]
+fn of_strangers_nothing_is_believed() {
+    let lies = [
+        ("x-forwarded-for", "1.1.1.1"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "evil"),
+        ("x-forwarded-port", "1"),
+        ("x-real-ip", "1.1.1.1"),
+    ];
+    let text = forwarded(&lies, false);
+    for (name, value) in [
+        ("x-forwarded-for", "10.0.0.1"),
+        ("x-forwarded-proto", "http"),
+        ("x-forwarded-host", "a.b:8080"),
+        ("x-forwarded-port", "8080"),
+        ("x-real-ip", "9.9.9.9"),
+    ] {
+        has(&text, name, value);
+    }
+}
+
+#[test]
+fn trusted_proxies_are_believed_and_added_to() {
+    let fields = [
+        ("x-forwarded-for", "1.1.1.1"),
+        ("x-forwarded-for", "9.9.9.9"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "real"),
+        ("x-forwarded-port", "443"),
+    ];
+    let text = forwarded(&fields, true);
+    for (name, value) in [
+        ("x-forwarded-for", "1.1.1.1, 9.9.9.9, 10.0.0.1"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "real"),
+        ("x-forwarded-port", "443"),
+        ("x-real-ip", "9.9.9.9"),
+    ] {
+        has(&text, name, value);
+    }
+}
+
+#[test]
+fn a_token_among_subprotocols_stays_here() {
+    assert_eq!(without_bearer(b"a, bearer.x.y.z,b"), b"a, b");
+    assert_eq!(without_bearer(b"bearer.x"), b"");
+}
+
+#[test]
+fn answers_lose_what_is_internal() {
+    let text = "HTTP/1.1 200 OK\r\nx-internal-service-name: s\r\nX-Internal-Anything-That-Is-Quite-Long-Indeed: s\r\n\
+                x-db-query-count: 3\r\nconnection: keep-alive, x-hop\r\nx-hop: 1\r\nkeep-alive: timeout=5\r\n\
+                Content-Encoding: gzip\r\nset_cookie: a\r\nx-foo: 1\r\nx-ours: 1\r\ncontent-length: 0\r\n\r\n";
+    let mut slots = slots();
+    let head = ResponseHead::parse(text.as_bytes(), &mut slots, false).expect("a good head");
+    let mut out = Vec::new();
+    write_response(&head, |name| name == b"x-ours", &mut out);
+    let expected = "Content-Encoding: gzip\r\nset_cookie: a\r\nx-foo: 1\r\ncontent-length: 0\r\n";
+    assert_eq!(String::from_utf8(out).expect("text"), expected);
+}
+
+#[test]
+fn ids_are_kept_when_they_are_good() {
+    let long = "x".repeat(129);
+    for (brought, kept) in [
+        ("abc", true),
+        ("", false),
+        (&*long, false),
+        ("\u{e4}", false),
+    ] {
+        let text = head_of(&[("x-request-id", brought)]);
+        let mut slots = slots();
+        let head = RequestHead::parse(text.as_bytes(), &mut slots).expect("a good head");
+        let lines = String::from_utf8(ids(&head)).expect("text");
+        let values: Vec<&str> = lines
+            .lines()
+            .filter_map(|line| line.split(": ").nth(1))
+            .collect();
+        assert_eq!(values[0], values[1]);
+        assert_eq!(values[0] == brought, kept, "{brought}");
+        assert!(kept || values[0].len() == 36, "{lines}");
+    }
+}
+
+#[test]
+fn circles_are_found() {
+    let looping = |times: usize| {
+        let via = vec![("via", "1.1 fanfare, 1.0 other"); times];
+        let text = head_of(&via);
+        let mut slots = slots();
+        let head = RequestHead::parse(text.as_bytes(), &mut slots).expect("a good head");
+        is_looping(&head)
+    };
+    assert!(!looping(VIA_MAX - 1) && looping(VIA_MAX));
+}
+
+#[test]
+fn ports_are_read_from_the_host() {
+    for (host, expected) in [
+        ("a", 80),
+        ("a:81", 81),
+        ("[::1]", 80),
+        ("[::1]:9", 9),
+        ("a:", 80),
+    ] {
+        assert_eq!(port(host), expected, "{host}");
+    }
+}

@@ -1,0 +1,87 @@
+//! What is written to the client before a body: heads of upstreams' answers, and answers of our own.
+
+use std::io::Write as _;
+
+use http::StatusCode;
+
+use super::call::{Asked, is_replaced};
+use super::download::Form;
+use super::error::ProxyError;
+use super::fields::write_response;
+use crate::http1::{Framing, ResponseHead};
+use crate::telemetry::proxy::{Carried, Method};
+
+/// Writes the head of an upstream's answer.
+pub(super) fn head(head: &ResponseHead<'_>, asked: &Asked, form: Form, out: &mut Vec<u8>) {
+    status_line(head, out);
+    write_response(
+        head,
+        |lower| is_replaced(asked, asked.has_limits, lower),
+        out,
+    );
+    out.extend_from_slice(&asked.lines);
+    if asked.carried == Carried::Sse {
+        out.extend_from_slice(b"cache-control: no-cache\r\nx-accel-buffering: no\r\n");
+    }
+    let is_chunked = match form {
+        Form::Same => matches!(head.body, Framing::Chunked(_)),
+        Form::Chunks => true,
+        Form::Bare => false,
+    };
+    if is_chunked {
+        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+    }
+    if !asked.keeps_alive {
+        out.extend_from_slice(b"connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes an interim answer (RFC 9110 section 15.2).
+pub(super) fn interim(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
+    status_line(head, out);
+    write_response(head, |_| false, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the answer to a WebSocket's handshake.
+pub(super) fn switched(head: &ResponseHead<'_>, asked: &Asked, out: &mut Vec<u8>) {
+    status_line(head, out);
+    write_response(
+        head,
+        |lower| is_replaced(asked, asked.has_limits, lower),
+        out,
+    );
+    out.extend_from_slice(&asked.lines);
+    out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n\r\n");
+}
+
+fn status_line(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
+    // A vector takes every write.
+    let _ = write!(out, "HTTP/1.1 {} {}\r\n", head.status, head.reason);
+}
+
+/// An answer of our own, head and body, with its status.
+pub(super) fn error(error: &ProxyError, asked: &Asked, keeps_alive: bool) -> (u16, Vec<u8>) {
+    let (status, body) = error.answer();
+    let reason = StatusCode::from_u16(status).ok();
+    let reason = reason.and_then(|status| status.canonical_reason());
+    let mut out = Vec::with_capacity(256 + body.len());
+    // A vector takes every write.
+    let _ = write!(
+        out,
+        "HTTP/1.1 {status} {}\r\ncontent-type: application/json; charset=utf-8\r\ncontent-length: {}\r\n{}",
+        reason.unwrap_or_default(),
+        body.len(),
+        error.fields()
+    );
+    out.extend_from_slice(&asked.lines);
+    if !keeps_alive {
+        out.extend_from_slice(b"connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    if asked.method != Method::Head {
+        out.extend_from_slice(&body);
+    }
+    (status, out)
+}

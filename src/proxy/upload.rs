@@ -1,0 +1,164 @@
+//! The way of a request to its upstream: the head, then the body as the client sends it, never more of it held than one
+//! read.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::AsyncWrite as _;
+
+use super::wire::Wire;
+use crate::http1::{Framing, Peer};
+
+/// Who has to move next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waits {
+    ForClient,
+    ForUpstream,
+}
+
+/// Why a request did not arrive whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UploadFault {
+    /// The client has gone.
+    ClientGone,
+    /// Its body breaks its framing.
+    BadBody,
+    /// Its body is over the limit.
+    TooLarge,
+    /// The upstream takes no more; it may have answered all the same.
+    Upstream,
+}
+
+/// One request on its way. Its head can be sent again as long as nothing of its body was taken.
+#[derive(Debug)]
+pub(super) struct Upload {
+    head: Vec<u8>,
+    head_sent: usize,
+    body: Framing,
+    /// Of what the client's socket gave, so many bytes are to be sent.
+    granted: usize,
+    /// Bytes that the body may still have.
+    left: u64,
+    has_begun_body: bool,
+    pub(super) waits: Waits,
+    /// Something of the body went on since this was last cleared.
+    pub(super) has_moved: bool,
+}
+
+impl Upload {
+    /// A request with this body, of at most so many bytes; the head comes with [`Upload::begin`].
+    pub(super) fn new(body: Framing, bytes_max: u64) -> Self {
+        Self {
+            head: Vec::new(),
+            head_sent: 0,
+            body,
+            granted: 0,
+            left: bytes_max,
+            has_begun_body: false,
+            waits: Waits::ForUpstream,
+            has_moved: false,
+        }
+    }
+
+    /// Sends this head, to an upstream that has seen nothing of the request.
+    pub(super) fn begin(&mut self, head: Vec<u8>) {
+        self.head = head;
+        self.head_sent = 0;
+        self.waits = Waits::ForUpstream;
+    }
+
+    /// The same head once more.
+    pub(super) fn begin_again(&mut self) {
+        self.head_sent = 0;
+    }
+
+    /// Whether no byte has left.
+    pub(super) fn is_unsent(&self) -> bool {
+        self.head_sent == 0
+    }
+
+    /// Whether all of the body is here still: only then another upstream can get it.
+    pub(super) fn is_untouched(&self) -> bool {
+        !self.has_begun_body
+    }
+
+    /// Whether the client has sent everything and the upstream got it.
+    pub(super) fn is_done(&self) -> bool {
+        self.head_sent == self.head.len() && self.granted == 0 && self.body.is_done()
+    }
+
+    /// Whether nothing of the client's body is left on its connection.
+    pub(super) fn is_body_read(&self) -> bool {
+        self.granted == 0 && self.body.is_done()
+    }
+
+    /// Sends what there is.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        peer: &mut Peer<'_>,
+        wire: &mut Wire,
+    ) -> Poll<Result<(), UploadFault>> {
+        loop {
+            if self.granted == 0 && !self.body.is_done() && !peer.read.is_empty() {
+                self.grant(peer)?;
+            }
+            if self.head_sent < self.head.len() || self.granted > 0 {
+                self.waits = Waits::ForUpstream;
+                let sent = ready!(self.poll_send(cx, peer, wire));
+                sent.map_err(|_| UploadFault::Upstream)?;
+                continue;
+            }
+            if self.body.is_done() {
+                return Poll::Ready(Ok(()));
+            }
+            self.waits = Waits::ForClient;
+            match ready!(peer.read.poll_fill(cx, peer.socket)) {
+                Ok(0) | Err(_) => return Poll::Ready(Err(UploadFault::ClientGone)),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    fn grant(&mut self, peer: &Peer<'_>) -> Result<(), UploadFault> {
+        let followed = self.body.follow(peer.read.unread());
+        let (granted, data) = followed.map_err(|_| UploadFault::BadBody)?;
+        self.left = self.left.checked_sub(data).ok_or(UploadFault::TooLarge)?;
+        self.granted = granted;
+        Ok(())
+    }
+
+    /// Head and body in one call where both wait.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        peer: &mut Peer<'_>,
+        wire: &mut Wire,
+    ) -> Poll<io::Result<()>> {
+        let head = &self.head[self.head_sent..];
+        let body = &peer.read.unread()[..self.granted];
+        let socket = Pin::new(&mut wire.socket);
+        let sent = match (head, body) {
+            (head, []) => ready!(socket.poll_write(cx, head))?,
+            ([], body) => ready!(socket.poll_write(cx, body))?,
+            (head, body) => {
+                let both = [IoSlice::new(head), IoSlice::new(body)];
+                ready!(socket.poll_write_vectored(cx, &both))?
+            }
+        };
+        if sent == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        let of_head = sent.min(head.len());
+        self.head_sent += of_head;
+        let of_body = sent - of_head;
+        if of_body > 0 {
+            self.granted -= of_body;
+            peer.read.consume(of_body);
+            self.has_begun_body = true;
+            self.has_moved = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+}

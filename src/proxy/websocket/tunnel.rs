@@ -1,0 +1,187 @@
+//! A WebSocket between a client and an upstream: two flows, pings towards the client, and an orderly end.
+//!
+//! Whichever end closes, the other gets that very close frame. An end that goes without one is told to the other: 1011
+//! `upstream_error`, 1001 `client_closed`. We close by ourselves when the node drains (1012), when a side has taken
+//! nothing for a pong's time (1013 `backpressure`: until then the other is simply not read), and when a ping of ours is
+//! not followed by any sign of life (4004).
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::endpoint::Attempt;
+use super::super::wire::Wire;
+use super::flow::Flow;
+use super::frames::{Towards, close, ping};
+use crate::http1::{After, Peer};
+use crate::model::CloseReason;
+use crate::telemetry::proxy::Bridged;
+
+/// How long the two ends may take for their own close, once one of them has begun it.
+const THEIR_CLOSE_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long they may take to answer ours.
+const OUR_CLOSE_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// How a tunnel finds out that its client has gone.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::proxy) struct TunnelConfig {
+    /// Between pings.
+    pub(in crate::proxy) ping_interval: Duration,
+    /// How long a sign of life may take after a ping, and a side may take nothing.
+    pub(in crate::proxy) pong_timeout: Duration,
+}
+
+/// One bridged WebSocket.
+#[derive(Debug)]
+pub(in crate::proxy) struct Tunnel {
+    wire: Wire,
+    /// Towards the client.
+    down: Flow,
+    /// Towards the upstream.
+    up: Flow,
+    config: TunnelConfig,
+    next_look: Instant,
+    /// A ping went out then, and nothing has come since.
+    unanswered_since: Option<Instant>,
+    is_alive: bool,
+    close_by: Option<Instant>,
+    drain_at: Option<Instant>,
+    is_given_up: bool,
+    /// What is under way to the upstream, for its load; and in all.
+    _counted: (Option<Attempt>, Bridged),
+}
+
+impl Tunnel {
+    /// A tunnel whose client gets this head first.
+    pub(in crate::proxy) fn new(
+        wire: Wire,
+        head: Vec<u8>,
+        attempt: Option<Attempt>,
+        config: TunnelConfig,
+    ) -> Self {
+        Self {
+            wire,
+            down: Flow::beginning_with(head),
+            up: Flow::default(),
+            config,
+            next_look: Instant::now() + config.ping_interval,
+            unanswered_since: None,
+            is_alive: false,
+            close_by: None,
+            drain_at: None,
+            is_given_up: false,
+            _counted: (attempt, Bridged::begin()),
+        }
+    }
+
+    /// Carries what there is, both ways.
+    pub(in crate::proxy) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        peer: &mut Peer<'_>,
+    ) -> Poll<After> {
+        if self.is_given_up {
+            return Poll::Ready(After::Cut);
+        }
+        self.carry(cx, peer);
+        if self.note_ends() {
+            self.carry(cx, peer);
+        }
+        match self.up.is_finished() && self.down.is_finished() {
+            true => Poll::Ready(After::Close),
+            false => Poll::Pending,
+        }
+    }
+
+    fn carry(&mut self, cx: &mut Context<'_>, peer: &mut Peer<'_>) {
+        let Wire { socket, read, .. } = &mut self.wire;
+        self.down.poll(cx, socket, read, peer.socket);
+        self.up.poll(cx, peer.socket, peer.read, socket);
+        let has_read = std::mem::take(&mut self.up.has_read);
+        self.is_alive |= has_read | std::mem::take(&mut self.down.has_written);
+    }
+
+    /// Passes on that one end has gone; tells whether there is something to write for that.
+    fn note_ends(&mut self) -> bool {
+        let is_ending = [&self.up, &self.down]
+            .iter()
+            .any(|flow| flow.is_ended || flow.is_closed || flow.is_dead);
+        if !is_ending {
+            return false;
+        }
+        self.close_by
+            .get_or_insert_with(|| Instant::now() + THEIR_CLOSE_TIME_MAX);
+        let client_left = self
+            .up
+            .note_end(|| close(1001, "client_closed", Towards::Upstream));
+        let upstream_left = self
+            .down
+            .note_end(|| close(1011, "upstream_error", Towards::Client));
+        client_left || upstream_left
+    }
+
+    /// When [`Tunnel::handle_timeout`] is to be called.
+    pub(in crate::proxy) fn due(&self) -> Instant {
+        let others = [self.close_by, self.drain_at].into_iter().flatten();
+        others.fold(self.next_look, Instant::min)
+    }
+
+    /// Something is due.
+    pub(in crate::proxy) fn handle_timeout(&mut self, now: Instant) {
+        if self.close_by.is_some_and(|at| at <= now) {
+            self.is_given_up = true;
+        } else if self.drain_at.is_some_and(|at| at <= now) {
+            self.drain_at = None;
+            self.close(CloseReason::Drain.code(), CloseReason::Drain.text(), now);
+        } else if self.next_look <= now {
+            self.look(now);
+        }
+    }
+
+    /// The node ends within this time.
+    pub(in crate::proxy) fn handle_drain(&mut self, window: Duration, now: Instant) {
+        self.drain_at = Some(now + window.mul_f64(rand::random::<f64>()));
+    }
+
+    /// Whether client and upstream still live; and the next ping.
+    fn look(&mut self, now: Instant) {
+        self.next_look = now + self.config.ping_interval;
+        if self.close_by.is_some() {
+            return;
+        }
+        if std::mem::take(&mut self.is_alive) {
+            self.unanswered_since = None;
+        }
+        let is_over =
+            |since: Option<Instant>| since.is_some_and(|at| now - at >= self.config.pong_timeout);
+        if is_over(self.down.stalled_since) || is_over(self.up.stalled_since) {
+            return self.close(1013, "backpressure", now);
+        }
+        if is_over(self.unanswered_since) {
+            return self.close(CloseReason::NoPong.code(), CloseReason::NoPong.text(), now);
+        }
+        if self.down.interject(&ping(Towards::Client)) {
+            self.unanswered_since.get_or_insert(now);
+        }
+        if let Some(since) = self.unanswered_since {
+            self.next_look = self.next_look.min(since + self.config.pong_timeout);
+        }
+    }
+
+    /// Closes towards both ends.
+    fn close(&mut self, code: u16, reason: &str, now: Instant) {
+        if self.close_by.is_none() {
+            self.close_by = Some(now + OUR_CLOSE_TIME_MAX);
+        }
+        self.down.end_with(close(code, reason, Towards::Client));
+        // What happened to the client is no reason for the upstream to stay away.
+        let reason = if code == 1013 {
+            reason
+        } else {
+            "client_closed"
+        };
+        let code = if code == 1013 { code } else { 1001 };
+        self.up.end_with(close(code, reason, Towards::Upstream));
+    }
+}
