@@ -126,8 +126,8 @@ pub trait Listener: Send + Sync {
     fn lost(&self);
     /// A message of a channel that was subscribed to, in the order in which the server sent them.
     fn message(&self, channel: &str, payload: Bytes);
-    /// Everything that was sent before [`Redis::mark`] with this number has taken effect, and every message that the
-    /// server sent before has been handed over.
+    /// The mark of this number came back on this connection: everything that was asked of it before has taken effect,
+    /// and every message that the server sent before has been handed over.
     fn passed(&self, mark: u64);
     /// The server says that its data may be another than before.
     fn changed(&self);

@@ -36,6 +36,7 @@ pub(super) struct Local<W> {
     pub(super) read_buffer: RefCell<Vec<u8>>,
     /// Sockets that are being closed gently, see [`linger`](super::linger).
     pub(super) lingering: Cell<usize>,
+    turning_away: Cell<bool>,
     closing: Cell<Option<Duration>>,
     seats: RefCell<Slab<Option<Waker>>>,
     emptied: Notify,
@@ -68,10 +69,22 @@ impl<W: Worker> Local<W> {
             buffer: RefCell::default(),
             read_buffer: RefCell::default(),
             lingering: Cell::new(0),
+            turning_away: Cell::new(false),
             closing: Cell::new(None),
             seats: RefCell::default(),
             emptied: Notify::new(),
         }
+    }
+
+    /// Whether answers are to say that their connection ends with them.
+    pub(super) fn is_turning_away(&self) -> bool {
+        self.turning_away.get()
+    }
+
+    /// Lets HTTP connections end one by one, each with its next answer: a balancer's idle ones are then few when
+    /// [`close`](Self::close) ends them, and few requests meet that in the middle.
+    pub(super) fn turn_away(&self) {
+        self.turning_away.set(true);
     }
 
     /// Once HTTP connections are to end: over how long those whose answers have no end of their own.

@@ -1,5 +1,7 @@
 //! The server's start and end: one thread per worker, and the main thread that watches over them.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -189,6 +191,7 @@ async fn work<W: Worker>(
             (result, _) => return Err(fault(local, result.err().as_ref())),
         },
         never = accept::accept(local, &listener) => match never {},
+        never = turn_away(local, seen.clone()) => match never {},
     };
     if let Err(error) = accept::accept_last(local, listener) {
         tracing::warn!(%error, "connections that waited to be accepted are lost");
@@ -210,6 +213,13 @@ async fn work<W: Worker>(
             Ok(())
         }
     }
+}
+
+/// From the first moment of the drain on, when readiness says no and everything else goes on.
+async fn turn_away<W: Worker>(local: &Local<W>, mut drain: DrainSignal) -> Infallible {
+    drain.begun().await;
+    local.turn_away();
+    pending().await
 }
 
 fn fault<W>(local: &Local<W>, error: Option<&JoinError>) -> ServerError {

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use axum::body::{Body, HttpBody};
 use axum::routing::future::RouteFuture;
 use bytes::Bytes;
+use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Frame, Incoming, SizeHint};
 use tower::Service as _;
@@ -99,7 +100,7 @@ impl<W: Worker> Future for Answer<W> {
     type Output = Result<Response<AnswerBody<W::Slot>>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = match &mut self.stage {
+        let mut response = match &mut self.stage {
             Stage::Panicked => self.panicked(),
             Stage::Routed(future) => {
                 // A handler that panicked is not polled again, so what it left half done is never looked at.
@@ -112,6 +113,11 @@ impl<W: Worker> Future for Answer<W> {
                 }
             }
         };
+        // hyper ends a connection whose answer says so.
+        if self.local.is_turning_away() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
         let link = Rc::clone(&self.link);
         Poll::Ready(Ok(response.map(|body| AnswerBody { body, link })))
     }

@@ -62,7 +62,10 @@ impl Shard {
             return;
         };
         self.hub.move_cursor(connection.index, index, position);
-        let (Some(page), Some(position)) = (missed, position) else {
+        let top = self.hub.channel(index).and_then(|slot| slot.position());
+        // Who waited for other channels to be opened may have missed something since its position was taken.
+        let is_behind = missed.is_some() || position != top;
+        let Some(position) = position.filter(|_| is_behind) else {
             return self.hub.go_live(connection.index, index);
         };
         let Some(socket) = self.sockets.find(connection) else {
@@ -75,7 +78,10 @@ impl Shard {
             waited: 0,
         };
         socket.catch_ups.push(catch_up);
-        self.send_page(connection, channel, &page);
+        match missed {
+            Some(page) => self.send_page(connection, channel, &page),
+            None => self.waiting.catching_up.push((connection, channel.clone())),
+        }
     }
 
     /// A further page came.

@@ -1,53 +1,123 @@
-//! Nodes that go away.
+//! Nodes that end, and nodes that have more to do than they can.
 
-use crate::run::Run;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
-/// Nothing was lost, nobody noticed.
-fn expect_nothing_lost(outcome: &crate::run::Outcome) {
-    assert_eq!(outcome.lost_by_redis, 0, "{outcome:?}");
-    assert_eq!(outcome.told, 0, "{outcome:?}");
-}
+use serde_json::json;
 
-#[tokio::test(flavor = "multi_thread")]
+use crate::harness::{Fleet, Loss, Setup};
+use crate::support::ws::Socket;
+use crate::support::{Hub, eventually};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_node_loses_nothing() {
-    let mut run = Run::start(120, &[]).await;
-    // The end of the value is a SIGKILL.
-    drop(run.take_out(1));
-    run.publish_more(100).await;
-    let outcome = run.reckon().await;
-    assert!(
-        outcome.recovered >= 30,
-        "its clients went on elsewhere: {outcome:?}"
-    );
-    expect_nothing_lost(&outcome);
+    let mut fleet = Fleet::start("1: a node is killed").await;
+    let before = fleet.sessions();
+    fleet.kill(0);
+    fleet.back_to_normal().await;
+    assert!(fleet.sessions() > before, "nobody had to come back");
+    fleet.compare(Loss::None).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drained_node_loses_nothing() {
-    let mut run = Run::start(120, &[]).await;
-    let mut leaving = run.take_out(2);
-    leaving.terminate();
-    assert_eq!(leaving.exit_code().await, Some(0));
-    let outcome = run.reckon().await;
-    assert!(
-        outcome.recovered >= 30,
-        "its clients went on elsewhere: {outcome:?}"
-    );
-    expect_nothing_lost(&outcome);
+    let setup = Setup {
+        variables: &[("DRAIN_SECONDS", "2")],
+        ..Setup::default()
+    };
+    let mut fleet = Fleet::with("2: a node is drained", setup).await;
+    let mut drained = fleet.nodes[0].take().expect("a node");
+    drained.terminate();
+    assert_eq!(drained.exit_code().await, Some(0));
+    fleet.back_to_normal().await;
+    let codes: Vec<u16> = fleet
+        .clients
+        .iter()
+        .flat_map(|client| client.codes())
+        .collect();
+    assert!(!codes.is_empty(), "nobody was told to come back");
+    assert!(codes.iter().all(|code| *code == 1012), "{codes:?}");
+    fleet.compare(Loss::None).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_that_come_back_at_once_lose_nothing() {
-    let mut run = Run::start(1000, &[]).await;
-    drop(run.take_out(1));
-    let outcome = run.reckon().await;
-    assert!(outcome.recovered >= 300, "{outcome:?}");
-    expect_nothing_lost(&outcome);
-}
-
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_inbox_loses_nothing() {
-    let run = Run::start(60, &[("INBOX_MAX_MESSAGES", "1")]).await;
-    run.publish_more(300).await;
-    expect_nothing_lost(&run.reckon().await);
+    let setup = Setup {
+        first: &[("INBOX_MAX_MESSAGES", "4")],
+        ..Setup::default()
+    };
+    let mut fleet = Fleet::with("7: an inbox is full", setup).await;
+    let before = fleet.counter("fanfare_holes_total").await;
+    let in_bursts_of = |count: u64| {
+        for publisher in &fleet.publishers {
+            publisher.batch.store(count, Ordering::Relaxed);
+        }
+    };
+    in_bursts_of(50);
+    fleet.advance(300).await;
+    in_bursts_of(1);
+    fleet.back_to_normal().await;
+    let holes = fleet.counter("fanfare_holes_total").await;
+    assert!(holes > before, "no inbox was full: {holes}");
+    fleet.compare(Loss::Unkept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_clients_come_back_at_once() {
+    let setup = Setup {
+        clients: 3000,
+        ..Setup::default()
+    };
+    let mut fleet = Fleet::with("11: two thousand clients come back at once", setup).await;
+    let before = fleet.sessions();
+    let [one, other] = [0, 1];
+    fleet.kill(one);
+    fleet.kill(other);
+    fleet.back_to_normal().await;
+    fleet.compare(Loss::None).await;
+    assert!(fleet.sessions() - before >= 2000, "{}", fleet.sessions());
+}
+
+/// Where Debian has the library that gives a process another clock.
+fn libfaketime() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").expect("a directory");
+    let mut libraries = folders
+        .flatten()
+        .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
+        .filter(|library| library.exists());
+    libraries
+        .next()
+        .expect("libfaketime is installed: tests/run does that")
+}
+
+/// What a node takes for the time, in seconds.
+async fn clock(node: &Hub) -> f64 {
+    let mut socket = Socket::open(node).await;
+    let pong = socket.ask(&json!({"type": "ping"})).await;
+    pong["timestamp"].as_f64().expect("a time")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clocks_that_differ_by_an_hour_lose_nothing() {
+    let library: &str = libfaketime().display().to_string().leak();
+    let setup = Setup {
+        first: Box::leak(Box::new([
+            ("LD_PRELOAD", library),
+            ("FAKETIME", "+1h"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ])),
+        ..Setup::default()
+    };
+    let mut fleet = Fleet::with("10: two nodes' clocks differ by an hour", setup).await;
+    let [one, other] = [clock(fleet.node_at(0)).await, clock(fleet.node_at(1)).await];
+    assert!((one - other - 3600.0).abs() < 60.0, "{one} {other}");
+    // Leases, retention and idempotency go by Redis's clock: nobody counts as dead who is not, and who is dead leaves.
+    fleet.kill(1);
+    fleet.back_to_normal().await;
+    fleet.compare(Loss::None).await;
+    eventually("two nodes are known", async || {
+        let answer = fleet.node_at(2).get("/hub/nodes").await.json();
+        (answer["nodes"].as_array().map(Vec::len) == Some(2)).then_some(())
+    })
+    .await;
 }

@@ -125,3 +125,31 @@ async fn members_of_a_killed_node_leave_once() {
         watcher.expect_quiet().await;
     }
 }
+
+#[tokio::test]
+async fn a_crowd_that_comes_together_is_told_in_few_commands() {
+    const CROWD: u64 = 300;
+    let fleet = fleet_with_tokens().await;
+    let (hub, redis) = (&fleet.nodes[0], &fleet.redis);
+    let mut anns = Vec::new();
+    for _ in 0..CROWD {
+        anns.push(Socket::open_as(hub, &token_of("ann")).await);
+    }
+    let joins = || {
+        let stats = redis.ask(&["INFO", "commandstats"]);
+        let mut lines = stats.lines();
+        let line = lines.find(|line| line.starts_with("cmdstat_evalsha:"));
+        let calls = line.and_then(|line| line.split_once("calls=")?.1.split(',').next());
+        calls.map_or(0, |calls| calls.parse::<u64>().expect("a number"))
+    };
+    let before = joins();
+    let order = json!({"user": "ann", "channel": "room"});
+    hub.post("/hub/subscribe", &order).await;
+    eventually("all are there", async || {
+        (count(hub).await == (CROWD, 1)).then_some(())
+    })
+    .await;
+    // Asking is a command as well, and leases go on.
+    let took = joins() - before;
+    assert!(took < CROWD / 2, "{took} commands for {CROWD}");
+}

@@ -3,6 +3,8 @@
 use std::time::Instant;
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::support::raw::{self, FIN, Raw, TEXT};
 use crate::support::sse::EventStream;
@@ -46,6 +48,49 @@ async fn clients_are_sent_away_over_the_window_and_the_exit_is_clean() {
         retry = block.retry.or(retry);
     }
     assert!(retry.is_some(), "an event stream hears when to come back");
+    assert_eq!(hub.exit_code().await, Some(0));
+}
+
+/// A balancer keeps connections and sends the next request on one. When the hub closes them under its hands, a publish is
+/// lost to it: it may not send that again.
+#[tokio::test]
+async fn kept_connections_end_with_an_answer_that_says_so_before_the_listeners_close() {
+    let mut hub = hub(&[("DRAIN_DELAY_MS", "1500"), ("DRAIN_SECONDS", "1")]).await;
+    let mut kept = TcpStream::connect(hub.address()).await.expect("the hub");
+    let body = r#"{"channel":"news","data":1}"#;
+    let request = format!(
+        "POST /hub/publish HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n\r\n{body}",
+        hub.host(),
+        body.len()
+    );
+    kept.write_all(request.as_bytes()).await.expect("sent");
+    let head = raw::read_head(&mut kept).await.to_ascii_lowercase();
+    assert!(!head.contains("\r\nconnection: close\r\n"), "{head}");
+    let length = head.split("content-length: ").nth(1).expect("a length");
+    let length: usize = length
+        .split('\r')
+        .next()
+        .unwrap_or("")
+        .parse()
+        .expect("a number");
+    kept.read_exact(&mut vec![0; length])
+        .await
+        .expect("the answer");
+    hub.terminate();
+    eventually("it is not ready", async || {
+        (hub.get("/readyz").await.status == 503).then_some(())
+    })
+    .await;
+    kept.write_all(request.as_bytes()).await.expect("sent");
+    let mut rest = Vec::new();
+    kept.read_to_end(&mut rest)
+        .await
+        .expect("an answer and the end");
+    let answer = String::from_utf8(rest).expect("text").to_ascii_lowercase();
+    assert!(answer.starts_with("http/1.1 200 "), "{answer}");
+    assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    // Others are still served, each on a connection of its own.
+    assert_eq!(hub.get("/healthz").await.status, 200);
     assert_eq!(hub.exit_code().await, Some(0));
 }
 

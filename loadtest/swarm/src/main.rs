@@ -10,6 +10,7 @@ mod connect;
 mod connection;
 mod conversation;
 mod fanout;
+mod fleet;
 mod floor;
 mod frame;
 mod gauge;
@@ -50,6 +51,10 @@ enum Work {
     Connect(connect::Connect),
     Stalled(stalled::Stalled),
     Commands(commands::Commands),
+    Fleet(fleet::Fleet),
+    /// A process of `fleet`; not to be called by hand.
+    #[command(hide = true)]
+    FleetPart(fleet::FleetPart),
     Floor(floor::Floor),
     /// The reading process of `floor`; not to be called by hand.
     #[command(hide = true)]
@@ -64,6 +69,8 @@ fn main() -> anyhow::Result<()> {
         Work::Connect(work) => work.run(),
         Work::Stalled(work) => work.run(),
         Work::Commands(work) => work.run(),
+        Work::Fleet(work) => work.run(),
+        Work::FleetPart(work) => work.run(),
         Work::Floor(work) => work.run(),
         Work::FloorReader(work) => work.run(),
     }?;

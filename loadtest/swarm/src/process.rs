@@ -69,6 +69,20 @@ pub(crate) fn machine_cpu() -> Result<f64> {
     Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
+/// Memory that the kernel itself holds in small objects, in bytes: sockets, their files and what waits on them.
+pub(crate) fn kernel_objects() -> Result<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
+    slab_bytes(&meminfo).context("/proc/meminfo has no Slab")
+}
+
+fn slab_bytes(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("Slab:"))?;
+    let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
 /// The first line: user, nice, system, idle, iowait, irq, softirq, steal. What follows is counted in those already.
 fn busy_ticks(stat: &str) -> Option<u64> {
     let fields = stat
@@ -117,6 +131,13 @@ mod tests {
             Some(40)
         );
         assert_eq!(busy_ticks("cpu"), None);
+    }
+
+    #[test]
+    fn reads_what_the_kernel_holds() {
+        let meminfo = "MemTotal:  100 kB\nSlab:             2 kB\nSReclaimable:  1 kB\n";
+        assert_eq!(slab_bytes(meminfo), Some(2048));
+        assert_eq!(slab_bytes("MemTotal: 100 kB"), None);
     }
 
     #[test]

@@ -220,6 +220,13 @@ impl Tally {
         self.first_trouble = self.first_trouble.take().or(other.first_trouble);
     }
 
+    /// For each publication in turn: its intended send time, its latest arrival (both 0 when none came) and its copies.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (u64, u64, u32)> {
+        self.arrivals
+            .iter()
+            .map(|row| (row.sent, row.last, row.copies))
+    }
+
     /// From the intended send time to the arrival at the last subscriber, one entry a publication of the window.
     pub(crate) fn to_the_last(&self) -> Histogram<u64> {
         let mut spread = histogram();

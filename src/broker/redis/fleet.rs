@@ -27,18 +27,14 @@ impl Inner {
         channels: Vec<ActiveChannel>,
     ) -> Result<(), BrokerError> {
         let (name, is_announced) = self.presence.name();
-        if !self.renew_lease(&name, is_announced, node).await? {
-            tracing::warn!("the fleet gave this node up; it joins again with its members");
+        if self.presence.take_doubt() || !self.renew_lease(&name, is_announced, node).await? {
+            tracing::warn!(
+                "the fleet or redis may have forgotten members of this node; they join again"
+            );
             lock(&self.told).clear();
-            let (old, commands) = self.begin_anew();
+            self.begin_anew();
             let (name, _) = self.presence.name();
             self.renew_lease(&name, false, node).await?;
-            if let Err(error) = self.call_in_parts(commands).await {
-                self.note_all_unsaid();
-                return Err(error);
-            }
-            let forget = self.forget(&old).number(1);
-            self.redis.call_one(forget).await.map_err(broker_error)?;
         }
         self.tell_counts(channels).await
     }
@@ -90,9 +86,26 @@ impl Inner {
 
     /// Takes this node and its members out of the fleet.
     pub(super) async fn withdraw(&self) -> Result<(), BrokerError> {
-        let (name, mut commands) = self.leave_all();
-        commands.push(self.forget(&name).number(1));
-        self.call_in_parts(commands).await
+        let name = self.leave_all();
+        self.take_away(&name, true).await
+    }
+
+    /// Takes away all members of a node, as Redis knows them, then forgets it: when it says so itself, or its lease ended. A
+    /// leave that could not be said is among them; when this fails as well, whoever looks after the lease does it.
+    pub(super) async fn take_away(&self, node: &str, is_own: bool) -> Result<(), BrokerError> {
+        let members = Command::new("SMEMBERS").word(self.keys.channels_of(node));
+        let tags = self.redis.call_one(members).await.map_err(broker_error)?;
+        let tags = tags.into_array();
+        let channels = tags.iter().filter_map(Value::as_string);
+        let channels = channels.filter_map(|tag| keys::channel_of(&tag));
+        let commands = channels.map(|channel| self.leave_command(&channel, node, &[]));
+        self.call_in_parts(commands.collect()).await?;
+        let forget = self.forget(node).number(u64::from(is_own));
+        self.redis
+            .call_one(forget)
+            .await
+            .map(drop)
+            .map_err(broker_error)
     }
 
     /// Sends commands whose answers say nothing, some at a time: all of them could be more than may wait.

@@ -35,6 +35,7 @@ mod fleet;
 mod flight;
 mod interest;
 mod keys;
+mod outbox;
 mod presence;
 mod read;
 mod scripts;
@@ -105,6 +106,7 @@ impl RedisBroker {
         runtime.spawn(upkeep::change_interest(inner.clone()));
         runtime.spawn(upkeep::check_positions(inner.clone()));
         runtime.spawn(upkeep::reap(inner.clone()));
+        runtime.spawn(inner.clone().say_presence());
         inner.redis.listen(Arc::new(Ears(inner.clone())));
         Ok(Self { inner })
     }
@@ -149,6 +151,7 @@ impl Listener for Ears {
     }
 
     fn changed(&self) {
+        self.0.presence.doubt();
         self.0.interest.hole_everywhere();
     }
 }

@@ -2,18 +2,28 @@
 //!
 //! When a lease ends, another node takes the members away, and each leave is told once. Only Redis's clock counts. A node
 //! that finds out that it was given up goes on under a new name with all its members, so that nobody who still cleans up
-//! after the old name takes them away again.
+//! after the old name takes them away again. It does the same when Redis came back with other data: that may lack members
+//! who are here, and have others who left, whom the end of the old name's lease takes away.
+//!
+//! What is to be said goes through one outbox. It says of each client what is true when its turn comes, so a join and a
+//! leave that follow each other at once may not be told at all.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use super::outbox::{Entry, Outbox, tell};
 use super::{
-    Answer, BrokerError, CallError, ChannelKey, ClientId, Command, Inner, LEASE, Member,
-    broker_error, envelope, keys, lock, millis, scripts,
+    Answer, ChannelKey, ClientId, Command, Inner, LEASE, Member, broker_error, envelope, keys,
+    lock, millis, scripts,
 };
 
-/// The most joins and leaves that are said again at a time.
-const UNSAID_PART: usize = 4096;
+/// The most members of one command: a script must not hold up the server.
+const MEMBERS_MAX: usize = 64;
+
+/// How long a batch that was not confirmed waits to be said again.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// The members of this node, by channel.
 type Members = HashMap<ChannelKey, HashMap<ClientId, Arc<Member>>>;
@@ -22,15 +32,16 @@ type Members = HashMap<ChannelKey, HashMap<ClientId, Arc<Member>>>;
 #[derive(Debug, Default)]
 pub(super) struct Local {
     state: Mutex<State>,
-    /// Joins and leaves that Redis did not confirm; they are told when it is back.
-    unsaid: Mutex<Vec<(ChannelKey, ClientId)>>,
+    outbox: Outbox,
+    /// Whether Redis may hold other members of this node than those that it was told of.
+    is_doubtful: AtomicBool,
 }
 
 #[derive(Debug)]
 struct State {
     /// This life of the node, or the part of it since its lease was lost: 32 hexadecimal digits.
     name: String,
-    /// Whether that name was announced, so that its lease must be there.
+    /// Whether that name was announced, or somebody is present under it, so that its lease must be there.
     is_announced: bool,
     members: Members,
 }
@@ -60,6 +71,16 @@ impl Local {
         (state.name.clone(), state.is_announced)
     }
 
+    /// The data may be another than what this node wrote.
+    pub(super) fn doubt(&self) {
+        self.is_doubtful.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was said since this was asked last.
+    pub(super) fn take_doubt(&self) -> bool {
+        self.is_doubtful.swap(false, Ordering::Relaxed)
+    }
+
     /// The name has a lease now.
     pub(super) fn announced(&self, name: &str) {
         let mut state = lock(&self.state);
@@ -76,177 +97,169 @@ impl Inner {
         }
     }
 
-    fn join_command(&self, name: &str, channel: &ChannelKey, member: &Member) -> Command {
+    fn join_command(&self, name: &str, channel: &ChannelKey, joining: &[Arc<Member>]) -> Command {
         let keys = self.keys.channel(channel);
         let [members, clients, users] = keys.presence();
-        Command::script(&scripts::JOIN, &[&members, &clients, &users, &keys.meta])
-            .word(client_field(member.client))
+        let join = Command::script(&scripts::JOIN, &[&members, &clients, &users, &keys.meta])
             .word(name.to_owned())
-            .word(envelope::pack_member(member))
-            .word(member.user.to_string())
-            .word(self.told_at(channel))
+            .word(self.told_at(channel));
+        joining.iter().fold(join, |join, member| {
+            join.word(client_field(member.client))
+                .word(envelope::pack_member(member))
+                .word(member.user.to_string())
+        })
     }
 
-    /// Takes a client away, or all of a node.
+    /// Takes clients away: these, or all of a node when none is named.
     pub(super) fn leave_command(
         &self,
         channel: &ChannelKey,
         node: &str,
-        client: Option<ClientId>,
+        leaving: &[ClientId],
     ) -> Command {
         let keys = self.keys.channel(channel);
         let [members, clients, users] = keys.presence();
         let leave = Command::script(&scripts::LEAVE, &[&members, &clients, &users, &keys.meta])
             .word(self.told_at(channel))
             .word(node.to_owned());
-        match client {
-            Some(client) => leave.word(client_field(client)),
-            None => leave,
-        }
+        leaving
+            .iter()
+            .fold(leave, |leave, client| leave.word(client_field(*client)))
     }
 
     /// Says of a channel that a node has members there, so that whoever cleans up after it knows, and that the node has a
     /// lease, so that somebody will.
-    fn note_channel(&self, name: &str, channel: &ChannelKey) -> Command {
-        let channels = self.keys.channels_of(name);
-        Command::script(&scripts::NOTE, &[&self.keys.leases(), &channels])
-            .word(name.to_owned())
+    fn note_channel(&self, state: &State, channel: &ChannelKey) -> Command {
+        let (leases, infos) = (self.keys.leases(), self.keys.infos());
+        let channels = self.keys.channels_of(&state.name);
+        Command::script(&scripts::NOTE, &[&leases, &channels, &infos])
+            .word(state.name.clone())
             .number(millis(LEASE))
             .word(keys::tag(channel))
+            .number(u64::from(state.is_announced))
     }
 
-    /// Everything that makes the members of this node present again, under a new name. Answers the old one.
-    pub(super) fn begin_anew(&self) -> (String, Vec<Command>) {
+    /// Takes a new name, under which all members of this node are said again. Whoever cleans up after the old one takes
+    /// away only those that were not said yet.
+    pub(super) fn begin_anew(&self) {
         let mut state = lock(&self.presence.state);
-        let old = std::mem::replace(&mut state.name, fresh_name());
+        state.name = fresh_name();
         state.is_announced = false;
-        let mut commands = Vec::new();
-        for (channel, members) in &state.members {
-            commands.push(self.note_channel(&state.name, channel));
-            let members = members.values();
-            commands.extend(members.map(|member| self.join_command(&state.name, channel, member)));
-        }
-        (old, commands)
-    }
-
-    /// Nobody knows which members of this node are present: each is said again.
-    pub(super) fn note_all_unsaid(&self) {
-        let state = lock(&self.presence.state);
         let members = state
             .members
             .iter()
             .flat_map(|(channel, members)| members.keys().map(|client| (channel.clone(), *client)));
-        lock(&self.presence.unsaid).extend(members);
+        self.presence.outbox.add_all(members);
     }
 
-    /// Takes all members of this node away; its name is to be forgotten with them.
-    pub(super) fn leave_all(&self) -> (String, Vec<Command>) {
+    /// Nobody is present here any more. Answers the name under which Redis is to take them away.
+    pub(super) fn leave_all(&self) -> String {
         let mut state = lock(&self.presence.state);
-        let members = std::mem::take(&mut state.members);
-        let channels = members.keys();
-        let commands = channels.map(|channel| self.leave_command(channel, &state.name, None));
-        (state.name.clone(), commands.collect())
+        state.members.clear();
+        state.name.clone()
     }
 
     /// A connection of this node is present.
-    pub(super) fn enter(
-        self: &Arc<Self>,
-        channel: &ChannelKey,
-        member: Arc<Member>,
-    ) -> Answer<'static, ()> {
+    pub(super) fn enter(&self, channel: &ChannelKey, member: Arc<Member>) -> Answer<'static, ()> {
         if !self.namespaces.of(channel).presence {
             return Box::pin(std::future::ready(Ok(())));
         }
         let client = member.client;
-        // Under the lock, so that joins and leaves of one channel leave in the order in which they are noted.
         let mut state = lock(&self.presence.state);
-        let State { name, members, .. } = &mut *state;
-        let of_channel = members.entry(channel.clone()).or_default();
-        let mut commands = Vec::with_capacity(2);
-        if of_channel.is_empty() {
-            commands.push(self.note_channel(name, channel));
-        }
-        commands.push(self.join_command(name, channel, &member));
+        let of_channel = state.members.entry(channel.clone()).or_default();
         of_channel.insert(client, member);
-        self.say(channel, client, commands)
+        self.presence.outbox.add((channel.clone(), client))
     }
 
     /// It is no longer present.
-    pub(super) fn exit(
-        self: &Arc<Self>,
-        channel: &ChannelKey,
-        client: ClientId,
-    ) -> Answer<'static, ()> {
+    pub(super) fn exit(&self, channel: &ChannelKey, client: ClientId) -> Answer<'static, ()> {
         if !self.namespaces.of(channel).presence {
             return Box::pin(std::future::ready(Ok(())));
         }
         let mut state = lock(&self.presence.state);
-        let State { name, members, .. } = &mut *state;
-        let mut commands = Vec::with_capacity(2);
-        if let Some(of_channel) = members.get_mut(channel) {
+        if let Some(of_channel) = state.members.get_mut(channel) {
             of_channel.remove(&client);
             if of_channel.is_empty() {
-                members.remove(channel);
-                let forget = Command::new("SREM").word(self.keys.channels_of(name));
-                commands.push(forget.word(keys::tag(channel)));
+                state.members.remove(channel);
             }
         }
-        commands.push(self.leave_command(channel, "", Some(client)));
-        self.say(channel, client, commands)
+        self.presence.outbox.add((channel.clone(), client))
     }
 
-    /// Sends a join or a leave, the last of these; one that is not confirmed is noted. It goes on without being awaited:
-    /// it must not be forgotten because nobody waits for its answer.
-    fn say(
-        self: &Arc<Self>,
-        channel: &ChannelKey,
-        client: ClientId,
-        commands: Vec<Command>,
-    ) -> Answer<'static, ()> {
-        let answers = self.redis.call(commands);
-        let (this, channel) = (self.clone(), channel.clone());
-        let task = self.redis.runtime().spawn(async move {
-            let answers: Result<Vec<_>, CallError> = answers.await.into_iter().collect();
-            answers.map(drop).map_err(|error| {
-                lock(&this.presence.unsaid).push((channel, client));
-                broker_error(error)
-            })
-        });
-        Box::pin(async move { task.await.unwrap_or(Err(BrokerError::Unavailable)) })
-    }
-
-    /// Says what could not be said: of each client what is true now.
-    pub(super) async fn say_unsaid(&self) {
-        let unsaid: Vec<_> = {
-            let mut unsaid = lock(&self.presence.unsaid);
-            let count = unsaid.len().min(UNSAID_PART);
-            unsaid.drain(..count).collect()
-        };
-        if unsaid.is_empty() {
-            return;
-        }
-        let answers = {
-            let state = lock(&self.presence.state);
-            let commands = unsaid.iter().flat_map(|(channel, client)| {
-                let of_channel = state.members.get(channel);
-                match of_channel.and_then(|members| members.get(client)) {
-                    Some(member) => [
-                        self.note_channel(&state.name, channel),
-                        self.join_command(&state.name, channel, member),
-                    ],
-                    None => {
-                        let leave = self.leave_command(channel, "", Some(*client));
-                        [leave.clone(), leave]
+    /// Says what is to be said, one batch after the other, for as long as the runtime lives. One at a time: when Redis is
+    /// slow the batches grow, not the backlog in it, and whatever else is asked waits for one batch at most.
+    pub(super) async fn say_presence(self: Arc<Self>) {
+        loop {
+            let mut batch = self.presence.outbox.next().await;
+            let (name, commands, said) = self.presence_commands(&batch);
+            let answers = self.redis.call(commands).await;
+            let mut failed = Vec::new();
+            for (answer, clients) in answers.into_iter().zip(said) {
+                let answer = answer.map(drop).map_err(broker_error);
+                for at in clients {
+                    tell(&mut batch[at].1, answer);
+                    if answer.is_err() {
+                        failed.push(batch[at].0.clone());
                     }
                 }
-            });
-            self.redis.call(commands.collect())
-        };
-        let answers = answers.await;
-        let failed = unsaid
-            .into_iter()
-            .zip(answers.chunks(2))
-            .filter(|(_, answers)| answers.iter().any(Result::is_err));
-        lock(&self.presence.unsaid).extend(failed.map(|(said, _)| said));
+            }
+            if failed.is_empty() {
+                // From now on there is something to lose with the lease.
+                if let Some(name) = name {
+                    self.presence.announced(&name);
+                }
+            } else {
+                self.presence.outbox.add_all(failed.into_iter());
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
+        }
+    }
+
+    /// What makes true in Redis what is true here, of each client of a batch; and of each command, whom it is about.
+    /// Before them the name under which some are present then, if any are.
+    fn presence_commands(
+        &self,
+        batch: &[Entry],
+    ) -> (Option<String>, Vec<Command>, Vec<Vec<usize>>) {
+        let state = lock(&self.presence.state);
+        let mut by_channel: HashMap<&ChannelKey, (Vec<usize>, Vec<usize>)> = HashMap::new();
+        for (at, ((channel, client), _)) in batch.iter().enumerate() {
+            let (joining, leaving) = by_channel.entry(channel).or_default();
+            let members = state.members.get(channel);
+            match members.is_some_and(|members| members.contains_key(client)) {
+                true => joining.push(at),
+                false => leaving.push(at),
+            }
+        }
+        let (mut commands, mut said) = (Vec::new(), Vec::new());
+        let is_anyone_joining = by_channel.values().any(|(joining, _)| !joining.is_empty());
+        for (channel, (joining, leaving)) in by_channel {
+            let members = state.members.get(channel);
+            if !joining.is_empty() {
+                commands.push(self.note_channel(&state, channel));
+                // Without it nobody would clean up after them.
+                said.push(joining.clone());
+            }
+            for some in joining.chunks(MEMBERS_MAX) {
+                let joining: Vec<_> = some
+                    .iter()
+                    .filter_map(|at| members?.get(&batch[*at].0.1).cloned())
+                    .collect();
+                commands.push(self.join_command(&state.name, channel, &joining));
+                said.push(some.to_vec());
+            }
+            for some in leaving.chunks(MEMBERS_MAX) {
+                let leaving: Vec<_> = some.iter().map(|at| batch[*at].0.1).collect();
+                commands.push(self.leave_command(channel, "", &leaving));
+                said.push(some.to_vec());
+            }
+            if members.is_none() {
+                let forget = Command::new("SREM").word(self.keys.channels_of(&state.name));
+                commands.push(forget.word(keys::tag(channel)));
+                said.push(Vec::new());
+            }
+        }
+        let name = is_anyone_joining.then(|| state.name.clone());
+        (name, commands, said)
     }
 }

@@ -171,26 +171,34 @@ end
 return {epoch, meta[2], stands and 1 or 0, entries, fork}",
 );
 
-/// A connection is present.
+/// Connections are present.
 ///
-/// KEYS: members, their order, users, meta. ARGV: the client, the node, the member (MessagePack), the user, the pub/sub
-/// channel or nothing.
+/// KEYS: members, their order, users, meta. ARGV: the node, the pub/sub channel or nothing, then of each connection the
+/// client, the member (MessagePack) and the user. Answers how many were not there before.
 pub(super) static JOIN: Script = Script::new(
-    r"local old = redis.call('HGET', KEYS[1], ARGV[1])
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ARGV[3])
-redis.call('HINCRBY', KEYS[3], ARGV[4], 1)
-if old then
-  local user = cmsgpack.unpack(string.sub(old, 33)).u
-  if redis.call('HINCRBY', KEYS[3], user, -1) <= 0 then redis.call('HDEL', KEYS[3], user) end
-  return 0
+    r"local node, told, head = ARGV[1], ARGV[2], nil
+local came = 0
+for at = 3, #ARGV, 3 do
+  local client, member, user = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local old = redis.call('HGET', KEYS[1], client)
+  redis.call('HSET', KEYS[1], client, node .. member)
+  redis.call('HINCRBY', KEYS[3], user, 1)
+  if old then
+    local was = cmsgpack.unpack(string.sub(old, 33)).u
+    if redis.call('HINCRBY', KEYS[3], was, -1) <= 0 then redis.call('HDEL', KEYS[3], was) end
+  else
+    came = came + 1
+    redis.call('ZADD', KEYS[2], 0, client)
+    if told ~= '' then
+      if not head then
+        local epoch = redis.call('HGET', KEYS[4], 'e') or nil
+        head = (epoch and '\132' .. cmsgpack.pack('e', epoch) or '\131') .. cmsgpack.pack('v', 1, 'k', 'j', 'm')
+      end
+      redis.call('PUBLISH', told, head .. member)
+    end
+  end
 end
-redis.call('ZADD', KEYS[2], 0, ARGV[1])
-if ARGV[5] ~= '' then
-  local epoch = redis.call('HGET', KEYS[4], 'e') or nil
-  local head = epoch and '\132' .. cmsgpack.pack('e', epoch) or '\131'
-  redis.call('PUBLISH', ARGV[5], head .. cmsgpack.pack('v', 1, 'k', 'j', 'm') .. ARGV[3])
-end
-return 1",
+return came",
 );
 
 /// Connections are no longer present. Only those of the node, when one is named.
@@ -251,13 +259,16 @@ redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 return 1",
 );
 
-/// Says that a node has members in a channel, and gives it a lease when it has none yet.
+/// Says that a node has members in a channel, and gives it a lease when it has none yet. One that was not announced has an
+/// empty info from then on: without it, it was given up.
 ///
-/// KEYS: leases, the channels where the node has members. ARGV: the node, for how long, the channel's tag.
+/// KEYS: leases, the channels where the node has members, infos. ARGV: the node, for how long, the channel's tag, whether it
+/// was announced before.
 pub(super) static NOTE: Script = Script::new(
     r"local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 redis.call('ZADD', KEYS[1], 'NX', now + tonumber(ARGV[2]), ARGV[1])
+if ARGV[4] == '0' then redis.call('HSETNX', KEYS[3], ARGV[1], '') end
 return redis.call('SADD', KEYS[2], ARGV[3])",
 );
 

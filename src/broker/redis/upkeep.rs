@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::interest::Check;
-use super::{Command, Inner, LEASE, Value, keys, millis, read, scripts};
+use super::{Command, Inner, LEASE, Value, millis, read, scripts};
 
 /// How often interest is looked at without having changed, to leave channels that nobody wants any more.
 const INTEREST_TICK: Duration = Duration::from_millis(250);
@@ -98,7 +98,7 @@ async fn renew(
     inner.redis.call(commands.collect()).await;
 }
 
-/// Takes the members of dead nodes away, and tells leaves that could not be told.
+/// Takes the members of dead nodes away.
 pub(super) async fn reap(inner: Arc<Inner>) {
     let mut connected_since: Option<Instant> = None;
     loop {
@@ -114,7 +114,6 @@ pub(super) async fn reap(inner: Arc<Inner>) {
             continue;
         }
         let since = *connected_since.get_or_insert_with(Instant::now);
-        inner.say_unsaid().await;
         if since.elapsed() >= REAP_AFTER {
             reap_once(&inner).await;
         }
@@ -132,25 +131,9 @@ async fn reap_once(inner: &Inner) {
         return;
     };
     for node in dead.into_array().iter().filter_map(Value::as_string) {
-        let members = Command::new("SMEMBERS").word(inner.keys.channels_of(&node));
-        let Ok(tags) = inner.redis.call_one(members).await else {
-            return;
-        };
-        let tags = tags.into_array();
-        let left = tags.iter().filter_map(Value::as_string);
-        let left = left.filter_map(|tag| keys::channel_of(&tag));
-        let commands: Vec<_> = left
-            .map(|channel| inner.leave_command(&channel, &node, None))
-            .collect();
-        tracing::warn!(
-            node,
-            channels = commands.len(),
-            "a node's lease ended; its members leave"
-        );
-        let answers = inner.redis.call(commands).await;
-        if answers.iter().any(Result::is_err) {
+        tracing::warn!(node, "a node's lease ended; its members leave");
+        if inner.take_away(&node, false).await.is_err() {
             return;
         }
-        let _ = inner.redis.call_one(inner.forget(&node).number(0)).await;
     }
 }
