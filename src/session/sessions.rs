@@ -6,76 +6,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
+use tokio::time::timeout;
 
 use super::activity::Activity;
 use super::attempts::Attempts;
 use super::{
-    Config, Connection, EMPTY_DATA, PasswordError, Passwords, RedisStore, Session, SessionHead,
-    SqliteStore, Store, StoreError, UnixTime, Update, Updated, User, UserName, Verdict,
+    AccountError, Admission, Config, Connection, EMPTY_DATA, LoggedIn, Opened, Passwords,
+    RedisStore, Session, SessionHead, SqliteStore, Store, StoreError, UnixTime, Update, Updated,
+    User, UserName, Verdict, upkeep,
 };
 use crate::broker::{Broker, Control};
 use crate::model::{ClientId, NodeId, SessionId, UserId};
 
-/// Between two sweeps of expired sessions. Nobody sees one that has expired; a sweep gives back its room.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
 /// How long the end may take to write what waits.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
 /// What a conversation is called that nobody named.
 const DEFAULT_CHAT: &str = "default";
 /// The role of whoever registers.
 const DEFAULT_ROLE: &str = "user";
-
-/// Why an account could not be made or used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum AccountError {
-    /// Somebody has the name.
-    #[error("the name is taken")]
-    Taken,
-    /// No such user, or another password. Which of the two is nobody's business.
-    #[error("the user name or the password is wrong")]
-    Refused,
-    /// Too many attempts; the next one after this time.
-    #[error("too many attempts")]
-    TooMany(Duration),
-    /// The password was neither hashed nor checked.
-    #[error(transparent)]
-    Password(#[from] PasswordError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// A login.
-#[derive(Debug, Clone)]
-pub struct LoggedIn {
-    /// Who.
-    pub user: UserId,
-    /// With which role.
-    pub role: Arc<str>,
-    /// The session that it began.
-    pub session: SessionId,
-}
-
-/// Whether a socket may open with the session that it names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
-    /// It may; with the session that it has then.
-    Admitted(Option<SessionId>),
-    /// The session of its token has ended.
-    Ended,
-    /// The session that it names is not there, or not that user's.
-    Mismatch,
-}
-
-/// What came of asking for a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Opened {
-    /// Here it is, new or as it was.
-    Session(Session),
-    /// It is somebody else's.
-    NotOwner,
-}
 
 /// Accounts and sessions. It has a small runtime of its own, on which the store lives, so that what was begun ends
 /// although the one who asked has gone away.
@@ -126,17 +74,7 @@ impl Sessions {
             }
         };
         let activity = Arc::new(Activity::default());
-        runtime.spawn(write_behind(
-            store.clone(),
-            activity.clone(),
-            config.write_interval,
-        ));
-        runtime.spawn(sweep_expired(store.clone()));
-        runtime.spawn(sweep_inactive(
-            store.clone(),
-            config.inactive_max,
-            config.check_interval,
-        ));
+        upkeep::begin(&runtime, &store, &activity, config);
         let passwords = Passwords::start(
             config.password_hash,
             config.password_threads,
@@ -474,15 +412,8 @@ impl Sessions {
 
     /// Tells the FastAPI gateway's listeners: `events:<what>:<user>`.
     fn announce(&self, what: &str, user: &str, fields: &[(&str, &str)]) {
-        let fields = fields.iter().copied();
-        let event: BTreeMap<&str, &str> = [("user_id", user), ("gateway_id", self.node.as_str())]
-            .into_iter()
-            .chain(fields)
-            .collect();
-        // A map of texts cannot fail to be written.
-        let event = serde_json::to_string(&event).unwrap_or_default();
-        self.store
-            .announce(&format!("events:{what}:{user}"), &event);
+        let own = [("gateway_id", self.node.as_str())];
+        announce(&*self.store, what, user, &[&own, fields].concat());
     }
 
     /// Sees to what nobody waits for. It was asked already, in the order of the calls.
@@ -535,46 +466,15 @@ impl Drop for Sessions {
     }
 }
 
+/// Tells the FastAPI gateway's listeners: `events:<what>:<user>`, with these fields beside the user.
+pub(super) fn announce(store: &dyn Store, what: &str, user: &str, fields: &[(&str, &str)]) {
+    let fields = fields.iter().copied();
+    let event: BTreeMap<&str, &str> = [("user_id", user)].into_iter().chain(fields).collect();
+    // A map of texts cannot fail to be written.
+    let event = serde_json::to_string(&event).unwrap_or_default();
+    store.announce(&format!("events:{what}:{user}"), &event);
+}
+
 fn id_text(head: &SessionHead) -> String {
     head.id.to_string()
-}
-
-async fn write_behind(store: Arc<dyn Store>, activity: Arc<Activity>, every: Duration) {
-    let mut ticks = interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        activity.flush(&*store).await;
-    }
-}
-
-async fn sweep_expired(store: Arc<dyn Store>) {
-    let mut ticks = interval_at(Instant::now() + SWEEP_INTERVAL, SWEEP_INTERVAL);
-    loop {
-        ticks.tick().await;
-        // No user is that inactive.
-        let swept = store.sweep(UnixTime::now(), UnixTime::from_millis(0)).await;
-        log_swept(swept.map(|swept| (swept.sessions, swept.users)));
-    }
-}
-
-async fn sweep_inactive(store: Arc<dyn Store>, inactive_max: Duration, every: Duration) {
-    // Not at once: Redis may not be there yet, and an operator may be bringing users in.
-    let mut ticks = interval_at(Instant::now() + SWEEP_INTERVAL, every);
-    loop {
-        ticks.tick().await;
-        let now = UnixTime::now();
-        let swept = store.sweep(now, now.before(inactive_max)).await;
-        log_swept(swept.map(|swept| (swept.sessions, swept.users)));
-    }
-}
-
-fn log_swept(swept: Result<(u64, Vec<Arc<str>>), StoreError>) {
-    match swept {
-        Ok((0, users)) if users.is_empty() => {}
-        Ok((sessions, users)) => {
-            tracing::info!(sessions, users = users.len(), "swept what nobody uses");
-        }
-        Err(error) => tracing::warn!(%error, "cannot sweep what nobody uses"),
-    }
 }
