@@ -23,7 +23,6 @@ mod not_found;
 mod page;
 mod scrape;
 mod stats;
-mod timestamp;
 
 #[cfg(test)]
 mod tests;
