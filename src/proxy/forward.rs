@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::access::Entry;
 use super::address::{Client, client};
 use super::call::Call;
-use super::course::{Asked, Course, expects, key};
+use super::course::{Asked, Course, accepts_problems, expects, key};
 use super::error::ProxyError;
 use super::fields::{Introduction, ids, is_looping, request_id, write_request};
 use super::path::normalise;
@@ -69,6 +69,7 @@ impl Proxy {
             is_old: head.is_old,
             keeps_alive: head.keeps_alive,
             expects: expects(head),
+            accepts_problems: accepts_problems(head),
             has_limits: limiter.is_some(),
             lines: ids.clone(),
             started,
