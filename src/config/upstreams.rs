@@ -83,8 +83,9 @@ fn addresses(name: &str, urls: &Value, faults: &mut Vec<String>) -> Vec<Address>
 pub(super) fn patterns(text: &str) -> Option<String> {
     /// Names are looked at up to here.
     const BYTES_MAX: usize = 32;
-    const FRAMING: [&str; 6] = [
+    const FRAMING: [&str; 7] = [
         "connection",
+        "content-encoding",
         "content-length",
         "content-type",
         "trailer",

@@ -183,6 +183,7 @@ fn fixed(path: &str) -> &'static str {
         "/hints" => {
             "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
         }
+        "/hints-and-cut" => "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n",
         "/head" => "HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n",
         "/pause" => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc",
         "/events" => "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n\n",
@@ -220,7 +221,7 @@ async fn answer(socket: &mut TcpStream, request: &Request, seen: &Seen) -> Optio
     }
     let keeps = !matches!(
         path,
-        "/cut-head" | "/cut-body" | "/close-after" | "/until-close"
+        "/cut-head" | "/cut-body" | "/close-after" | "/until-close" | "/hints-and-cut"
     );
     let fixed = fixed(path);
     socket.write_all(fixed.as_bytes()).await.ok()?;
