@@ -2,6 +2,8 @@
 //!
 //! It reads as the order of start-up: broker, relay, doors, routes, server.
 
+mod reload;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,11 +26,12 @@ use crate::client::Rules;
 use crate::config::Settings;
 use crate::http1::{Exchange, RequestHead};
 use crate::model::{ConnectionPermit, DrainSignal, Moment, Namespaces, PeerAddr};
-use crate::proxy::{self, Proxy};
+use crate::proxy::{self, Changes, Proxy};
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
 use crate::session::Sessions;
 use crate::telemetry::process::ProcessStats;
+use crate::telemetry::proxy::{Reload, reloaded};
 use crate::telemetry::setup::Exporter;
 use crate::transport::{self, Context, Doors, Intake, Levels, Pressure, Slot};
 
@@ -234,8 +237,49 @@ impl Node {
             exporter.keep_up();
         };
         spawn("fanfare-upkeep", sweep);
+        let node = self.clone();
+        spawn("fanfare-reload", move || {
+            let files: Vec<_> = node.settings.file.iter().cloned().collect();
+            if let Err(error) = reload::watch(&files, |why| node.reload(why)) {
+                tracing::error!(%error, "the configuration will not be read again");
+            }
+        });
+        let proxy = self.proxy.clone();
+        spawn("fanfare-health", move || match io_runtime() {
+            Ok(runtime) => runtime.block_on(proxy.look_after_upstreams()),
+            Err(error) => tracing::error!(%error, "no runtime for health checks"),
+        });
         if self.memory.is_none() {
             spawn("fanfare-lease", move || self.announce_for_ever());
+        }
+    }
+
+    /// Reads the configuration again, and takes over what can change while the node runs: the services. A faulty one
+    /// changes nothing.
+    fn reload(&self, why: &str) {
+        let settings = match Settings::from_process() {
+            Ok(settings) => settings,
+            Err(error) => {
+                reloaded(Reload::Failed);
+                tracing::error!(%error, why, "the configuration is faulty: what was before stays");
+                return;
+            }
+        };
+        let Changes {
+            added,
+            removed,
+            kept,
+        } = self.proxy.reload(&settings.proxy.services);
+        reloaded(Reload::Done);
+        tracing::info!(
+            why,
+            added,
+            removed,
+            kept,
+            "upstreams as the configuration has them now"
+        );
+        if settings.namespaces != self.settings.namespaces {
+            tracing::warn!("the namespaces have changed: that takes a restart");
         }
     }
 
@@ -318,6 +362,13 @@ fn waiting_runtime() -> std::io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
+/// A runtime for a thread that has sockets of its own.
+fn io_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}
+
 /// Runs something beside everything else, for as long as the process lives.
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
     let spawned = std::thread::Builder::new()
@@ -386,6 +437,7 @@ fn shown(service: &str, upstream: proxy::UpstreamStats) -> Upstream {
     Upstream {
         service: service.to_owned(),
         url: upstream.url,
+        is_healthy: upstream.is_healthy,
         open_for: upstream.open_for_millis.map(Duration::from_millis),
         http,
         sse,

@@ -56,7 +56,20 @@ const RULES: Rules = Rules {
         (
             "config",
             &["proxy"],
-            &["Config", "Address", "Balance", "RESERVED_NAMES"],
+            &[
+                "Config",
+                "Address",
+                "Balance",
+                "BreakerPolicy",
+                "HashKey",
+                "HealthPolicy",
+                "IdentityRule",
+                "Policy",
+                "RESERVED_NAMES",
+                "RetryPolicy",
+                "ServiceConfig",
+                "UpstreamConfig",
+            ],
         ),
         (
             "config",

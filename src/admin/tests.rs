@@ -28,6 +28,7 @@ impl Source for Node {
         vec![super::Upstream {
             service: "users".to_owned(),
             url: "http://a".to_owned(),
+            is_healthy: true,
             rate: 2.0,
             error_rate: 1.0,
             latency: Some(4.0),
