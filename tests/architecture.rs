@@ -177,7 +177,7 @@ const RULES: Rules = Rules {
             &["cli", "transport/handshake", "proxy/websocket/handshake"],
         ),
         ("toml", &["config"]),
-        ("tower", &["server", "admin"]),
+        ("tower", &["server"]),
         ("tracing", &["*"]),
         ("tracing_appender", &["telemetry"]),
         ("tracing_subscriber", &["telemetry"]),

@@ -101,7 +101,7 @@ pub(super) fn patterns(text: &str) -> Option<String> {
             true => one.starts_with(bare),
             false => *one == bare,
         };
-        let is_good = is_name && bare.len() <= BYTES_MAX && !FRAMING.iter().any(|one| frames(one));
+        let is_good = is_name && bare.len() <= BYTES_MAX && !FRAMING.iter().any(frames);
         is_good.then_some(name)
     };
     if text.trim() == "-" {
