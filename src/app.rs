@@ -14,9 +14,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-use crate::admin::{AdminState, Liveness, Snapshot, Source, Upstream};
+use crate::admin::{AdminState, Liveness, NodeRow, Nodes, Snapshot, Source, Upstream};
 use crate::api::{ApiError, ApiState};
-use crate::auth::{AdminAccess, Verifier, guard_admin, guard_hub};
+use crate::auth::{Verifier, guard_hub};
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, NodeInfo};
@@ -30,6 +30,9 @@ use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
 use crate::telemetry::process::ProcessStats;
 use crate::telemetry::setup::Exporter;
 use crate::transport::{self, Context, Doors, Intake, Levels, Pressure, Slot};
+use gate::AdminGate;
+
+mod gate;
 
 /// How often the embedded broker gives memory back.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -159,18 +162,12 @@ impl Node {
             node: self.clone(),
             drain,
         });
-        let verifier = context.verifier.clone();
-        let admin_guard = move |headers: &HeaderMap| {
-            let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-            let (key, authorization) = (text("x-admin-key"), text("authorization"));
-            let access = AdminAccess::Read;
-            guard_admin(&verifier, key, authorization, access, unix_seconds()).is_ok()
-        };
         let admin = AdminState {
             source,
             exporter,
             config: self.settings.admin.clone(),
-            guard: Arc::new(admin_guard),
+            gate: Arc::new(AdminGate(context.verifier.clone())),
+            live: Arc::default(),
         };
         Router::new()
             .merge(transport::router(doors))
@@ -314,6 +311,16 @@ impl Source for NodeSource {
             .collect()
     }
 
+    fn nodes(&self) -> Nodes<'_> {
+        Box::pin(async {
+            let this = self.node.info();
+            let mut nodes = self.node.broker.nodes().await.ok()?;
+            nodes.retain(|node| node.id != this.id);
+            nodes.push(this);
+            Some(nodes.into_iter().map(row).collect())
+        })
+    }
+
     fn snapshot(&self) -> Snapshot {
         let Node {
             settings,
@@ -323,6 +330,7 @@ impl Source for NodeSource {
             ..
         } = &*self.node;
         Snapshot {
+            id: settings.transport.node.clone(),
             web_sockets: context.levels.iter().map(Levels::web_sockets).sum(),
             event_streams: context.levels.iter().map(Levels::event_streams).sum(),
             channels: context.relay.channel_count(),
@@ -344,6 +352,17 @@ impl Source for NodeSource {
                 inactivity_timeout: settings.client.inactivity_timeout,
             },
         }
+    }
+}
+
+/// A replica as the admin room shows it.
+fn row(node: NodeInfo) -> NodeRow {
+    NodeRow {
+        id: node.id,
+        connections: node.connections,
+        channels: node.channels,
+        version: node.version,
+        uptime_seconds: node.uptime_seconds,
     }
 }
 
