@@ -2,6 +2,7 @@
 //!
 //! It reads as the order of start-up: broker, relay, doors, routes, server.
 
+mod gate;
 mod reload;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,9 +17,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-use crate::admin::{AdminState, Liveness, Snapshot, Source, Upstream};
+use crate::admin::{AdminState, Liveness, NodeRow, Nodes, Snapshot, Source, Upstream};
 use crate::api::{ApiError, ApiState, Origin, SessionState};
-use crate::auth::{AdminAccess, Verifier, guard_admin, guard_hub};
+use crate::auth::{Verifier, guard_hub};
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, NodeInfo};
@@ -34,6 +35,7 @@ use crate::telemetry::process::ProcessStats;
 use crate::telemetry::proxy::{Reload, reloaded};
 use crate::telemetry::setup::Exporter;
 use crate::transport::{self, Context, Doors, Intake, Levels, Pressure, Slot};
+use gate::AdminGate;
 
 /// How often the embedded broker gives memory back.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -181,18 +183,12 @@ impl Node {
             node: self.clone(),
             drain,
         });
-        let verifier = context.verifier.clone();
-        let admin_guard = move |headers: &HeaderMap| {
-            let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-            let (key, authorization) = (text("x-admin-key"), text("authorization"));
-            let access = AdminAccess::Read;
-            guard_admin(&verifier, key, authorization, access, unix_seconds()).is_ok()
-        };
         let admin = AdminState {
             source,
             exporter,
             config: self.settings.admin.clone(),
-            guard: Arc::new(admin_guard),
+            gate: Arc::new(AdminGate(context.verifier.clone())),
+            live: Arc::default(),
         };
         let proxy = self.proxy.clone();
         let sessions = SessionState {
@@ -398,6 +394,16 @@ impl Source for NodeSource {
             .collect()
     }
 
+    fn nodes(&self) -> Nodes<'_> {
+        Box::pin(async {
+            let this = self.node.info();
+            let mut nodes = self.node.broker.nodes().await.ok()?;
+            nodes.retain(|node| node.id != this.id);
+            nodes.push(this);
+            Some(nodes.into_iter().map(row).collect())
+        })
+    }
+
     fn snapshot(&self) -> Snapshot {
         let Node {
             settings,
@@ -407,6 +413,7 @@ impl Source for NodeSource {
             ..
         } = &*self.node;
         Snapshot {
+            id: settings.transport.node.to_string(),
             web_sockets: context.levels.iter().map(Levels::web_sockets).sum(),
             event_streams: context.levels.iter().map(Levels::event_streams).sum(),
             channels: context.relay.channel_count(),
@@ -428,6 +435,17 @@ impl Source for NodeSource {
                 inactivity_timeout: settings.client.inactivity_timeout,
             },
         }
+    }
+}
+
+/// A replica as the admin room shows it.
+fn row(node: NodeInfo) -> NodeRow {
+    NodeRow {
+        id: node.id.to_string(),
+        connections: node.connections,
+        channels: node.channels,
+        version: node.version,
+        uptime_seconds: node.uptime_seconds,
     }
 }
 
