@@ -9,6 +9,7 @@ use super::machine::Machine;
 use super::reader::Reader;
 use super::{upstreams, value};
 use crate::model::NodeId;
+use crate::relay::WORKERS_MAX;
 use crate::telemetry::LogFormat;
 use crate::{admin, api, auth, broker, client, proxy, redis, server, telemetry, transport};
 
@@ -21,7 +22,7 @@ pub(super) const MESSAGE_BYTES: u64 = 65_536;
 pub(super) fn compute_defaults(reader: &mut Reader, machine: &Machine, stage: Stage) {
     let production = stage == Stage::Production;
     reader.default_boolean("AUTH_REQUIRED", production);
-    reader.default_integer("WORKERS", machine.cores.clamp(1, 1024) as u64);
+    reader.default_integer("WORKERS", machine.cores.clamp(1, WORKERS_MAX) as u64);
     let node = format!("{}-{}", machine.host_name, machine.process_id);
     reader.default_text(
         "NODE_ID",
