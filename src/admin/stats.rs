@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::extract::Request;
 use axum::response::Response;
 use http::StatusCode;
+use http::header::{HeaderValue, WWW_AUTHENTICATE};
 use serde::Serialize;
 
 use super::AdminState;
@@ -108,7 +109,10 @@ pub(super) fn stats(state: &AdminState, request: &Request) -> Response {
             error: "Unauthorized",
             message: "Invalid or missing token",
         };
-        return json_response(StatusCode::UNAUTHORIZED, &body);
+        let mut response = json_response(StatusCode::UNAUTHORIZED, &body);
+        let scheme = HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+        return response;
     }
     let node = state.source.snapshot();
     let upstreams = state.source.upstreams();

@@ -256,10 +256,11 @@ async fn an_unknown_path_is_told_as_its_seed_did() {
         .body(Body::empty())
         .expect("a request");
     let response = send(node(), Config::default(), post).await;
-    assert!(
-        text(response)
-            .await
-            .starts_with(r#"{"message":"Route POST:/healthz not found""#)
+    assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(response.headers()["allow"], "GET,HEAD");
+    assert_eq!(
+        text(response).await,
+        r#"{"message":"Method POST not allowed for /healthz","error":"Method Not Allowed","statusCode":405}"#
     );
 }
 
@@ -297,4 +298,5 @@ async fn statistics_are_refused_as_the_seed_refuses() {
     let request = request.body(Body::empty()).expect("a request");
     let response = send(node(), Config::default(), request).await;
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(response.headers()["www-authenticate"], "Bearer");
 }
