@@ -74,6 +74,7 @@ pub(super) fn transport(reader: &Reader) -> transport::Config {
         node: node(reader),
         auth_required: reader.boolean("AUTH_REQUIRED"),
         origins: origins(reader),
+        credentials: reader.boolean("ALLOW_CREDENTIALS"),
         pending_bytes_max: reader.size("WS_MAX_BUFFERED_BYTES"),
         pending_messages_max: reader.size("WS_MAX_BUFFERED_MESSAGES"),
         socket_buffer_bytes: reader.size("WS_SOCKET_BUFFER_BYTES"),

@@ -11,9 +11,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, AUTHORIZATION, CONNECTION, DATE, HOST, ORIGIN, RETRY_AFTER,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, VARY,
-    WWW_AUTHENTICATE,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, AUTHORIZATION,
+    CONNECTION, DATE, HOST, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE, VARY, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -215,7 +215,7 @@ async fn sse_connect(
     }
     let from = resume(headers, query, &channels);
     let mut head = Vec::new();
-    sse::response_head(&stream_fields(headers), &mut head);
+    sse::response_head(&doors.stream_fields(headers), &mut head);
     doors.admit(&slot, worker, |place| Ticket {
         purpose: Purpose::Events(EventStream { channels, from }),
         identity,
@@ -247,6 +247,24 @@ impl Doors {
             counts_as: metrics::Refusal::Origin,
             ..Refusal::new(ErrorCode::Forbidden, "this origin is not allowed")
         })
+    }
+
+    /// The fields of this very stream: its date, and that an origin that was let in may read it, with its cookies where
+    /// it was listed and that is allowed.
+    fn stream_fields(&self, headers: &HeaderMap) -> HeaderMap {
+        let mut extra = HeaderMap::new();
+        if let Ok(date) = HeaderValue::try_from(http1::date()) {
+            extra.insert(DATE, date);
+        }
+        if let Some(origin) = headers.get(ORIGIN) {
+            extra.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            extra.insert(VARY, HeaderValue::from_static("Origin"));
+            if self.config.credentials && self.config.origins.is_some() {
+                let yes = HeaderValue::from_static("true");
+                extra.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
+            }
+        }
+        extra
     }
 
     fn identify(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<Identity>, Refusal> {
@@ -418,19 +436,6 @@ fn resume(headers: &HeaderMap, query: Option<&str>, channels: &[ChannelKey]) -> 
         None | Some("") => Resume::Now,
         Some(id) => sse::parse_last_event_id(id, channels).map_or(Resume::Unreadable, Resume::From),
     }
-}
-
-/// The fields of this very stream: its date, and that an origin that was let in may read it.
-fn stream_fields(headers: &HeaderMap) -> HeaderMap {
-    let mut extra = HeaderMap::new();
-    if let Ok(date) = HeaderValue::try_from(http1::date()) {
-        extra.insert(DATE, date);
-    }
-    if let Some(origin) = headers.get(ORIGIN) {
-        extra.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        extra.insert(VARY, HeaderValue::from_static("Origin"));
-    }
-    extra
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
