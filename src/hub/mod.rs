@@ -46,6 +46,9 @@ pub struct Limits {
     pub total_pending_bytes_max: usize,
 }
 
+/// Places for connections, and for channels, that are kept though nobody is there.
+const PLACES_KEPT: usize = 1024;
+
 /// One worker's connections and channels.
 #[derive(Debug)]
 pub struct Hub {
@@ -101,6 +104,9 @@ impl Hub {
             // The next connection of this index did not overflow.
             self.overflowed
                 .retain(|overflowed| *overflowed != connection);
+            if self.connections.is_empty() && self.connections.capacity() > PLACES_KEPT {
+                self.connections = Slab::new();
+            }
         }
     }
 
@@ -316,6 +322,10 @@ impl Hub {
         }
         let slot = self.channels.remove(channel as usize);
         self.by_key.remove(&slot.key);
+        if self.channels.is_empty() && self.channels.capacity() > PLACES_KEPT {
+            self.channels = Slab::new();
+            self.by_key = HashMap::new();
+        }
         Some(slot.key)
     }
 
