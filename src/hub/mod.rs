@@ -14,18 +14,22 @@ mod connection;
 mod fan_out;
 mod frame;
 mod pending;
+mod room;
 mod send_queue;
+mod sending;
+mod stream;
 
 use hashbrown::HashMap;
 use slab::Slab;
 
 pub use channel::{Channel, Stage};
 use connection::{Connection, Cursor, PAUSED, Subscription};
-pub use fan_out::{Delivered, Verdict};
+pub use fan_out::Delivered;
 pub use frame::{Contents, Frame, Ledger};
 use pending::Pending;
 use send_queue::NO_CHANNEL;
 pub use send_queue::SendQueue;
+pub use stream::Verdict;
 
 use crate::model::{ChannelKey, OverflowPolicy, Position, WireFormat};
 
