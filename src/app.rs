@@ -2,6 +2,7 @@
 //!
 //! It reads as the order of start-up: broker, relay, doors, routes, server.
 
+mod gate;
 mod pressure;
 mod reload;
 
@@ -17,9 +18,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-use crate::admin::{AdminState, Liveness, Snapshot, Source, Upstream};
+use crate::admin::{AdminState, Liveness, NodeRow, Nodes, Snapshot, Source, Upstream};
 use crate::api::{ApiError, ApiState, Origin, SessionState};
-use crate::auth::{AdminAccess, Verifier, guard_admin, guard_hub};
+use crate::auth::{Verifier, guard_hub};
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, NodeInfo};
@@ -35,6 +36,7 @@ use crate::telemetry::proxy::{Reload, fleet_nodes, reloaded};
 use crate::telemetry::setup::Exporter;
 use crate::transport::{self, Context, Doors, Intake, Levels, Slot};
 
+use gate::AdminGate;
 use pressure::Pressure;
 
 /// How often the embedded broker gives memory back.
@@ -184,18 +186,12 @@ impl Node {
             node: self.clone(),
             drain,
         });
-        let verifier = context.verifier.clone();
-        let admin_guard = move |headers: &HeaderMap| {
-            let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-            let (key, authorization) = (text("x-admin-key"), text("authorization"));
-            let access = AdminAccess::Read;
-            guard_admin(&verifier, key, authorization, access, unix_seconds()).is_ok()
-        };
         let admin = AdminState {
             source,
             exporter,
             config: self.settings.admin.clone(),
-            guard: Arc::new(admin_guard),
+            gate: Arc::new(AdminGate(context.verifier.clone())),
+            live: Arc::default(),
         };
         let proxy = self.proxy.clone();
         let sessions = SessionState {
@@ -390,6 +386,16 @@ impl Source for NodeSource {
             .collect()
     }
 
+    fn nodes(&self) -> Nodes<'_> {
+        Box::pin(async {
+            let this = self.node.info();
+            let mut nodes = self.node.broker.nodes().await.ok()?;
+            nodes.retain(|node| node.id != this.id);
+            nodes.push(this);
+            Some(nodes.into_iter().map(row).collect())
+        })
+    }
+
     fn snapshot(&self) -> Snapshot {
         let Node {
             settings,
@@ -399,6 +405,7 @@ impl Source for NodeSource {
             ..
         } = &*self.node;
         Snapshot {
+            id: settings.transport.node.to_string(),
             web_sockets: context.levels.iter().map(Levels::web_sockets).sum(),
             event_streams: context.levels.iter().map(Levels::event_streams).sum(),
             channels: context.relay.channel_count(),
@@ -421,6 +428,17 @@ impl Source for NodeSource {
                 inactivity_timeout: settings.client.inactivity_timeout,
             },
         }
+    }
+}
+
+/// A replica as the admin room shows it.
+fn row(node: NodeInfo) -> NodeRow {
+    NodeRow {
+        id: node.id.to_string(),
+        connections: node.connections,
+        channels: node.channels,
+        version: node.version,
+        uptime_seconds: node.uptime_seconds,
     }
 }
 

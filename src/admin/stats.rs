@@ -1,6 +1,6 @@
 //! `GET /admin/stats`: connections and upstreams in the JSON that seed 001 gave its dashboard.
 //!
-//! Whoever may look is `app`'s matter (a valid token or `X-Admin-Key` where credentials are required).
+//! Whoever may look is [`gate`](super::gate)'s matter.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,10 +8,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::extract::Request;
 use axum::response::Response;
 use http::StatusCode;
+use http::header::{HeaderValue, WWW_AUTHENTICATE};
 use serde::Serialize;
 
-use super::AdminState;
 use super::health::json_response;
+use super::{AdminState, Snapshot, gate};
 
 /// One upstream, as `app` knows it.
 #[derive(Debug, Clone, Default)]
@@ -53,7 +54,7 @@ impl Upstream {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Stats<'a> {
+pub(super) struct Stats<'a> {
     now_ms: u64,
     uptime_seconds: u64,
     node_version: &'static str,
@@ -111,16 +112,33 @@ struct Unauthorized {
 
 /// The statistics, for who may see them.
 pub(super) fn stats(state: &AdminState, request: &Request) -> Response {
-    if !(state.guard)(request.headers()) {
-        let body = Unauthorized {
-            status_code: 401,
-            error: "Unauthorized",
-            message: "Invalid or missing token",
-        };
-        return json_response(StatusCode::UNAUTHORIZED, &body);
+    if !gate::may_look(state, request.headers()) {
+        return refused();
     }
     let node = state.source.snapshot();
     let upstreams = state.source.upstreams();
+    json_response(StatusCode::OK, &body(state, &node, &upstreams))
+}
+
+/// 401, as the seed says it.
+pub(super) fn refused() -> Response {
+    let body = Unauthorized {
+        status_code: 401,
+        error: "Unauthorized",
+        message: "Invalid or missing token",
+    };
+    let mut response = json_response(StatusCode::UNAUTHORIZED, &body);
+    let scheme = HeaderValue::from_static("Bearer");
+    response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+    response
+}
+
+/// The body of `/admin/stats`.
+pub(super) fn body<'a>(
+    state: &AdminState,
+    node: &Snapshot,
+    upstreams: &'a [Upstream],
+) -> Stats<'a> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now_ms = millis(now.unwrap_or_default());
     let mut connections = ByTransport {
@@ -128,20 +146,19 @@ pub(super) fn stats(state: &AdminState, request: &Request) -> Response {
         sse: node.event_streams,
         ws: node.web_sockets,
     };
-    for upstream in &upstreams {
+    for upstream in upstreams {
         connections.http += upstream.http;
         connections.sse += upstream.sse;
         connections.ws += upstream.ws;
     }
-    let body = Stats {
+    Stats {
         now_ms,
         uptime_seconds: node.uptime.as_secs(),
         node_version: concat!("rust ", env!("CARGO_PKG_RUST_VERSION")),
         env: state.config.stage,
-        services: services(&upstreams, now_ms),
+        services: services(upstreams, now_ms),
         connections,
-    };
-    json_response(StatusCode::OK, &body)
+    }
 }
 
 fn services(upstreams: &[Upstream], now_ms: u64) -> BTreeMap<&str, Service<'_>> {
