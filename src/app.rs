@@ -26,6 +26,7 @@ use crate::http1::{Exchange, RequestHead};
 use crate::model::{ConnectionPermit, DrainSignal, Moment, Namespaces};
 use crate::proxy::{self, Proxy};
 use crate::relay::{Inbox, InboxLimits, Relay};
+use crate::redis::StartError;
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
 use crate::telemetry::process::ProcessStats;
 use crate::telemetry::setup::Exporter;
@@ -267,7 +268,9 @@ fn make_broker(
 ) -> Result<Chosen, ServerError> {
     if let Some(redis) = &settings.redis {
         tracing::info!(redis = %redis.address, prefix = redis.prefix, "a node of a fleet over redis");
-        let broker = RedisBroker::start(redis, namespaces).map_err(ServerError::Start)?;
+        let broker = RedisBroker::start(redis, namespaces).map_err(start_error)?;
+        let runtime = waiting_runtime().map_err(ServerError::Start)?;
+        runtime.block_on(broker.examine()).map_err(start_error)?;
         return Ok((Arc::new(broker), None));
     }
     tracing::info!("a single node: channels live in its memory");
@@ -276,6 +279,10 @@ fn make_broker(
     };
     let broker = Arc::new(MemoryBroker::new(&settings.broker, namespaces, clock));
     Ok((broker.clone(), Some(broker)))
+}
+
+fn start_error(error: StartError) -> ServerError {
+    ServerError::Start(std::io::Error::other(error))
 }
 
 /// A runtime for a thread that waits for the broker.

@@ -18,16 +18,21 @@ use bytes::Bytes;
 use fred::clients::Client;
 use fred::error::ErrorKind;
 use fred::interfaces::{ClientLike as _, PubsubInterface as _};
-use fred::types::ClientState;
+use fred::types::{ClientState, RespVersion};
+use fred::types::config::Config as Target;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 mod config;
+mod examine;
 mod lane;
 mod script;
 mod session;
+mod tls;
 
 pub use config::{Address, Config};
+pub use examine::StartError;
+use examine::Verdict;
 pub use fred::types::Value;
 use lane::Lane;
 pub use script::Script;
@@ -155,6 +160,9 @@ impl Link {
 /// What the sessions and the callers share.
 struct Shared {
     config: Config,
+    target: Target,
+    /// What came of the last attempt to connect.
+    verdict: watch::Sender<Verdict>,
     commands: Link,
     messages: Link,
     marks: String,
@@ -188,12 +196,13 @@ impl Redis {
     /// `scripts` are those that will be called, which each server is told before anything else.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the system gives no thread, or the certificates cannot be used.
     pub fn new(
         config: &Config,
         marks: String,
         scripts: &'static [&'static Script],
-    ) -> std::io::Result<Self> {
+    ) -> Result<Self, StartError> {
+        let target = target(config)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -207,6 +216,8 @@ impl Redis {
             })?;
         let shared = Arc::new(Shared {
             config: config.clone(),
+            target,
+            verdict: watch::Sender::new(Verdict::Trying),
             commands: Link::default(),
             messages: Link::default(),
             marks,
@@ -303,6 +314,17 @@ impl Redis {
             .and(marked.map(drop))
             .map_err(fault)
     }
+}
+
+/// What is connected to.
+fn target(config: &Config) -> Result<Target, StartError> {
+    // An address was parsed before it became one.
+    let mut target = config.address.target().unwrap_or_default();
+    target.version = RespVersion::RESP3;
+    if config.address.is_secure() {
+        target.tls = Some(tls::tls(config.ca_file.as_deref())?);
+    }
+    Ok(target)
 }
 
 impl Drop for Redis {

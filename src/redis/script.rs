@@ -20,7 +20,8 @@ impl Script {
         }
     }
 
-    pub(super) const fn text(&self) -> &'static str {
+    /// What runs.
+    pub const fn text(&self) -> &'static str {
         self.text
     }
 

@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fred::clients::Client;
+use fred::error::Error;
 use fred::interfaces::{ClientLike as _, EventInterface as _, PubsubInterface as _};
 use fred::prelude::{Builder, TcpConfig};
-use fred::types::config::{
-    Config as Target, ConnectionConfig, PerformanceConfig, UnresponsiveConfig,
-};
-use fred::types::{ClusterHash, CustomCommand, RespVersion, Value};
+use fred::types::config::{ConnectionConfig, PerformanceConfig, UnresponsiveConfig};
+use fred::types::{ClusterHash, CustomCommand, Value};
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{COMMAND_TIMEOUT, Link, Listener, Script, Shared};
+use super::examine::refusal;
+use super::{COMMAND_TIMEOUT, Link, Listener, Script, Shared, Verdict};
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -47,13 +47,17 @@ pub(super) async fn command_sessions(shared: Arc<Shared>) {
         if let Some((client, ended)) = connect(&shared, 32).await {
             pause = Pause::default();
             let watched = async {
-                let Role::Master(replication) = replication(&client).await else {
-                    return;
+                let replication = match replication(&client).await {
+                    Role::Master(id) => id,
+                    Role::Forbidden(why) => return shared.judge(Verdict::Refused(why)),
+                    Role::Other | Role::Silent => return shared.judge(Verdict::Away),
                 };
-                if !tell_scripts(&client, shared.scripts).await {
-                    return;
+                if let Err(error) = tell_scripts(&client, shared.scripts).await {
+                    tracing::warn!(%error, "redis does not take a script");
+                    return shared.failed(&error);
                 }
                 shared.commands.set(Some(client.clone()));
+                shared.judge(Verdict::Open);
                 tracing::info!(redis = %shared.config.address, "connected to redis");
                 watch_commands(&client, replication).await;
             };
@@ -65,19 +69,15 @@ pub(super) async fn command_sessions(shared: Arc<Shared>) {
     }
 }
 
-/// Tells the server the scripts, so that they can be called by name. Answers whether it took them.
-async fn tell_scripts(client: &Client, scripts: &[&Script]) -> bool {
+/// Tells the server the scripts, so that they can be called by name.
+async fn tell_scripts(client: &Client, scripts: &[&Script]) -> Result<(), Error> {
     for script in scripts {
         let command = CustomCommand::new_static("SCRIPT", ClusterHash::Random, false);
-        let told = client
+        client
             .custom::<Value, _>(command, vec!["LOAD", script.text()])
-            .await;
-        if let Err(error) = told {
-            tracing::warn!(%error, "redis does not take a script");
-            return false;
-        }
+            .await?;
     }
-    true
+    Ok(())
 }
 
 /// Makes connections that bring messages for as long as the runtime lives.
@@ -121,11 +121,13 @@ fn retire(shared: &Shared, link: &Link, client: Client) {
     });
 }
 
-async fn connect(shared: &Shared, capacity: usize) -> Option<(Client, fred::types::ConnectHandle)> {
-    let mut target = Target::from_url(shared.config.address.url()).ok()?;
-    target.version = RespVersion::RESP3;
+/// A connection that may hold so many messages that were not handed over yet.
+pub(super) async fn connect(
+    shared: &Shared,
+    capacity: usize,
+) -> Option<(Client, fred::types::ConnectHandle)> {
     // Without a policy the library never reconnects and never sends anything a second time.
-    let client = Builder::from_config(target)
+    let client = Builder::from_config(shared.target.clone())
         .with_performance_config(|performance: &mut PerformanceConfig| {
             performance.default_command_timeout = COMMAND_TIMEOUT;
             performance.broadcast_channel_capacity = capacity;
@@ -149,10 +151,12 @@ async fn connect(shared: &Shared, capacity: usize) -> Option<(Client, fred::type
     match tokio::time::timeout(CONNECT_TIMEOUT * 2, client.init()).await {
         Ok(Ok(ended)) => Some((client, ended)),
         Ok(Err(error)) => {
+            shared.failed(&error);
             tracing::warn!(redis = %shared.config.address, %error, "cannot connect to redis");
             None
         }
         Err(_) => {
+            shared.judge(Verdict::Away);
             tracing::warn!(redis = %shared.config.address, "cannot connect to redis in time");
             None
         }
@@ -166,8 +170,10 @@ enum Role {
     Master(String),
     /// It is none: what it takes would be lost.
     Other,
-    /// It did not answer, or may not.
+    /// It did not answer.
     Silent,
+    /// It does not let this user ask.
+    Forbidden(String),
 }
 
 /// How long a server may be silent: a slow script of somebody else's is no reason to leave.
@@ -191,7 +197,7 @@ impl Patience {
                 Ok(Some(id))
             }
             Role::Silent if self.heard_at.elapsed() < SILENCE_MAX => Ok(None),
-            Role::Silent | Role::Other => Err(()),
+            Role::Silent | Role::Other | Role::Forbidden(_) => Err(()),
         }
     }
 }
@@ -220,7 +226,9 @@ async fn replication(client: &Client) -> Role {
         Ok(info) => info.into_string().unwrap_or_default(),
         Err(error) => {
             tracing::warn!(%error, "redis does not answer INFO replication, which the hub must be allowed to ask");
-            return Role::Silent;
+            return refusal(&error).map_or(Role::Silent, |why| {
+                Role::Forbidden(format!("INFO: {why}"))
+            });
         }
     };
     let field = |name: &str| {
@@ -353,14 +361,14 @@ impl MessageSession<'_> {
         for _ in 0..2 {
             match replication(&commands).await {
                 // That connection has a watch of its own.
-                Role::Silent | Role::Other => return true,
+                Role::Silent | Role::Other | Role::Forbidden(_) => return true,
                 Role::Master(other) if other == own => return true,
                 Role::Master(_) => {}
             }
             match replication(&self.client).await {
                 Role::Master(again) => own = again,
                 Role::Silent => return true,
-                Role::Other => return false,
+                Role::Other | Role::Forbidden(_) => return false,
             }
         }
         tracing::warn!("the two connections lead to different redis servers");

@@ -72,6 +72,7 @@ impl suite::Harness for OverRedis {
             address: Address::parse(&self.server.url()).expect("an address"),
             prefix: format!("test-{}", ClientId::random()),
             ready_grace: Duration::ZERO,
+            ca_file: None,
         };
         let broker = RedisBroker::start(&config, Arc::new(namespaces)).expect("threads");
         let began = std::time::Instant::now();

@@ -165,7 +165,7 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 }
 
 /// A port below those that the system gives to outgoing connections.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() % 100).unwrap_or_default() * 10;
     loop {

@@ -63,6 +63,20 @@ impl Keys {
         format!("{}:{{fleet}}:{what}", self.prefix).into()
     }
 
+    fn probe_key(&self, what: &str) -> String {
+        format!("{}:{{probe}}:{what}", self.prefix)
+    }
+
+    /// Where it is tried what the user may do: a hash, a stream, a text, a sorted set, a set.
+    pub(super) fn probe(&self) -> [Bytes; 5] {
+        ["hash", "stream", "text", "ordered", "set"].map(|what| self.probe_key(what).into())
+    }
+
+    /// A channel for the same.
+    pub(super) fn probe_channel(&self) -> String {
+        self.probe_key("envelopes")
+    }
+
     /// Until when each node is alive.
     pub(super) fn leases(&self) -> Bytes {
         self.fleet("leases")

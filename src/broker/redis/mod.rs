@@ -28,7 +28,7 @@ use super::{
 use crate::model::{
     ChannelKey, ClientId, Epoch, HistoryPolicy, Member, Namespaces, Position, Publication,
 };
-use crate::redis::{CallError, Command, Config, Listener, Redis, Value};
+use crate::redis::{CallError, Command, Config, Listener, Redis, StartError, Value};
 
 mod envelope;
 mod fleet;
@@ -87,8 +87,8 @@ impl RedisBroker {
     /// Begins to connect, and goes on for as long as the value lives.
     ///
     /// # Errors
-    /// When the system gives no thread.
-    pub fn start(config: &Config, namespaces: Arc<Namespaces>) -> std::io::Result<Self> {
+    /// When the system gives no thread, or the certificates cannot be used.
+    pub fn start(config: &Config, namespaces: Arc<Namespaces>) -> Result<Self, StartError> {
         let keys = Keys::new(&config.prefix);
         let marks = keys.marks(&format!("{:032x}", rand::random::<u128>()));
         let inner = Arc::new(Inner {
@@ -109,6 +109,17 @@ impl RedisBroker {
         runtime.spawn(inner.clone().say_presence());
         inner.redis.listen(Arc::new(Ears(inner.clone())));
         Ok(Self { inner })
+    }
+
+    /// Asks whether the server lets this node do what it must. `Ok` as well when it is away.
+    ///
+    /// # Errors
+    /// When it refuses: a wrong password, a command, key or channel that the user may not use.
+    pub async fn examine(&self) -> Result<(), StartError> {
+        let keys = self.inner.keys.probe();
+        let channel = self.inner.keys.probe_channel();
+        let probe = Command::script(&scripts::PROBE, &keys.each_ref()).word(channel.clone());
+        self.inner.redis.examine(probe, &channel).await
     }
 }
 

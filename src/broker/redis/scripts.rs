@@ -24,6 +24,7 @@ pub(super) static ALL: &[&Script] = &[
     &COUNT,
     &CHANNELS,
     &ALIVE,
+    &PROBE,
 ];
 
 /// Publishes in a channel with history.
@@ -347,3 +348,54 @@ pub(super) static ALIVE: Script = Script::new(
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 return redis.call('ZRANGEBYSCORE', KEYS[1], string.format('%.0f', now), '+inf')",
 );
+
+/// Tries every command that is needed, and leaves nothing behind. KEYS: a hash, a stream, a text, a sorted set, a set. ARGV: a
+/// channel. Answers the commands that the user may not run there, each with what the server says.
+pub(super) static PROBE: Script = Script::new(
+    r"local hash, stream, text, ordered, set = unpack(KEYS)
+local tries = {
+  {'INFO', 'replication'}, {'TIME'}, {'PUBLISH', ARGV[1], ''},
+  {'HSET', hash, 'a', '1'}, {'HSETNX', hash, 'a', '1'}, {'HGET', hash, 'a'}, {'HMGET', hash, 'a', 'b'},
+  {'HGETALL', hash}, {'HINCRBY', hash, 'a', 1}, {'HEXISTS', hash, 'a'}, {'HLEN', hash}, {'HDEL', hash, 'a'},
+  {'XADD', stream, '1-1', 'a', 'b'}, {'XRANGE', stream, '-', '+', 'COUNT', 1}, {'XTRIM', stream, 'MAXLEN', '1'},
+  {'SET', text, 'a', 'PX', '1000'}, {'GET', text}, {'MGET', text}, {'PEXPIRE', text, '1000'},
+  {'ZADD', ordered, 0, 'a'}, {'ZSCORE', ordered, 'a'}, {'ZRANGE', ordered, 0, 0}, {'ZREM', ordered, 'a'},
+  {'ZRANGEBYSCORE', ordered, '-inf', '+inf'}, {'ZRANGEBYLEX', ordered, '-', '+'},
+  {'SADD', set, 'a'}, {'SMEMBERS', set}, {'SREM', set, 'a'},
+  {'DEL', hash, stream, text, ordered, set},
+}
+local refused = {}
+for _, try in ipairs(tries) do
+  local answer = redis.pcall(unpack(try))
+  local why = type(answer) == 'table' and answer.err or ''
+  if string.find(why, 'NOPERM') or string.find(why, 'permission') or string.find(why, 'ACL') then
+    refused[#refused + 1] = try[1] .. ': ' .. why
+  end
+end
+return refused",
+);
+
+/// What is asked for outside of scripts.
+#[cfg(test)]
+const PLAIN: [&str; 7] = [
+    "PUBLISH", "DEL", "HGET", "MGET", "PEXPIRE", "SMEMBERS", "SREM",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_is_needed_is_tried_before_the_start() {
+        let tries = |command: &str| PROBE.text().contains(&format!("{{'{command}'"));
+        for script in ALL {
+            let calls = script.text().split("redis.call('").skip(1);
+            for command in calls.filter_map(|call| call.split('\'').next()) {
+                assert!(tries(command), "{command}");
+            }
+        }
+        for command in PLAIN {
+            assert!(tries(command), "{command}");
+        }
+    }
+}
