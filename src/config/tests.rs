@@ -406,10 +406,6 @@ fn who_vouches_for_redis_is_asked_over_tls_only() {
 
 #[test]
 fn what_this_version_does_not_do_is_refused_or_said() {
-    check_fault(
-        &[("REDIS_URL", "redis-cluster://redis:6379")],
-        "REDIS_URL=\"********\" names a Redis Cluster, but this version works with a single server only",
-    );
     check_fault(&[("TLS_CERT", "/cert.pem")], "TLS_CERT is set, but");
     let settings = settings(&[
         ("CACHE_ENABLED", "true"),

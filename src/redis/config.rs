@@ -33,10 +33,14 @@ const SINGLE: &str = "must be redis://[[user]:password@]host[:port][/database], 
 const SENTINELS: &str = "must be redis-sentinel://[[user]:password@]host[:port][/database]?sentinelServiceName=name, \
      or rediss-sentinel:// over TLS, with &node=host:port for each further Sentinel";
 
+/// The same of a Cluster.
+const CLUSTER: &str = "must be redis-cluster://[[user]:password@]host[:port], or rediss-cluster:// over TLS, with \
+     ?node=host:port&node=host:port for further members; a Cluster has one database";
+
 impl Address {
     /// Reads `redis://[[user]:password@]host[:port][/database]`, or of Sentinels `redis-sentinel://…` with the parameters
-    /// `sentinelServiceName`, `node` (further Sentinels), `sentinelUsername` and `sentinelPassword`; over TLS `rediss://` and
-    /// `rediss-sentinel://`. What is special in user or password is percent-encoded.
+    /// `sentinelServiceName`, `node` (further Sentinels), `sentinelUsername` and `sentinelPassword`, or of a Cluster
+    /// `redis-cluster://…` with `node` for further members; over TLS `rediss` instead of `redis`. What is special in user or password is percent-encoded.
     ///
     /// # Errors
     /// With what is wrong, as the rest of a sentence.
@@ -46,12 +50,12 @@ impl Address {
         let (rule, is_right) = match scheme {
             "redis" | "rediss" => (SINGLE, !rest.is_empty() && !rest.contains('?')),
             "redis-sentinel" | "rediss-sentinel" => (SENTINELS, names_service(rest)),
-            "redis-cluster" | "rediss-cluster" => {
+            "redis-cluster" | "rediss-cluster" => (CLUSTER, is_cluster(rest)),
+            _ => {
                 return Err(
-                    "names a Redis Cluster, but this version works with a single server only",
+                    "must begin with redis://, rediss://, redis-sentinel:// or redis-cluster://",
                 );
             }
-            _ => return Err("must begin with redis://, rediss:// or redis-sentinel://"),
         };
         let address = Self {
             url: url.to_owned(),
@@ -85,6 +89,14 @@ fn names_service(rest: &str) -> bool {
         let value = parameter.strip_prefix("sentinelServiceName=");
         value.is_some_and(|value| !value.is_empty())
     })
+}
+
+fn is_cluster(rest: &str) -> bool {
+    let (host, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let is_known = |parameter: &str| parameter.starts_with("node=");
+    !host.is_empty()
+        && !host.trim_end_matches('/').contains('/')
+        && query.split('&').filter(|parameter| !parameter.is_empty()).all(is_known)
 }
 
 impl fmt::Debug for Address {
@@ -135,7 +147,9 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_with_the_rule() {
         for (url, why) in [
-            ("redis-cluster://host", "Cluster"),
+            ("redis-cluster://host/1", "one database"),
+            ("redis-cluster://host?nodes=a:1", "node=host:port"),
+            ("redis-cluster://", "redis-cluster://"),
             ("rediss-sentinel://host", "sentinelServiceName"),
             ("redis-sentinel://host", "sentinelServiceName"),
             (

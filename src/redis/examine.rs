@@ -8,7 +8,7 @@ use fred::error::Error;
 use fred::interfaces::ClientLike as _;
 use fred::types::{ClusterHash, CustomCommand, Value};
 
-use super::{CallError, Command, Redis, Shared, session};
+use super::{CallError, Command, Redis, Shared, cluster, session};
 
 /// How long a server may take to answer before the node begins without having asked.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -67,10 +67,12 @@ impl Shared {
 /// What the error says, when trying again would not help.
 pub(super) fn refusal(error: &Error) -> Option<String> {
     let details = error.details();
+    if let Some(at) = details.find("InvalidCertificate") {
+        return Some(format!("its certificate is not accepted: {}", &details[at..]));
+    }
     let is_for_good = ["WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH"]
         .iter()
-        .any(|word| details.starts_with(word))
-        || details.contains("invalid peer certificate");
+        .any(|word| details.starts_with(word));
     is_for_good.then(|| details.to_owned())
 }
 
@@ -101,7 +103,7 @@ impl Redis {
             _ => {}
         }
         match may_hear(&self.shared, channel).await {
-            Some(why) => Err(self.refused(format!("SUBSCRIBE: {why}"))),
+            Some(why) => Err(self.refused(why)),
             None => Ok(()),
         }
     }
@@ -117,12 +119,18 @@ impl Redis {
 /// Why a channel may not be subscribed to. Asked on a connection of its own: the library takes no answer to SUBSCRIBE,
 /// so that a refusal is the only one that comes, and the answer to the next command would be taken for it otherwise.
 async fn may_hear(shared: &Shared, channel: &str) -> Option<String> {
-    let (client, _ended) = session::connect(shared, 32).await?;
+    let server = shared.servers().into_iter().next()?;
+    let (client, _ended) = session::connect(shared, &server.target, 32).await?;
+    if server.is_sharded()
+        && let Some(why) = cluster::may_hear_sharded(&client, channel).await
+    {
+        return Some(format!("SSUBSCRIBE: {why}"));
+    }
     let command = CustomCommand::new_static("SUBSCRIBE", ClusterHash::Random, false);
     let subscribed = client.custom::<Value, _>(command, vec![channel]);
     let after = client.ping::<Value>(None);
     let (subscribed, _) = tokio::join!(biased; subscribed, after);
     let why = subscribed.err().and_then(|error| refusal(&error));
     let _ = client.quit().await;
-    why
+    why.map(|why| format!("SUBSCRIBE: {why}"))
 }

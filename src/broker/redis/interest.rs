@@ -6,6 +6,8 @@
 //! nothing is missed, and nothing comes after the end of an interest.
 //!
 //! Changes are asked under one lock, so they take effect in the order of the calls, and leave in batches.
+//!
+//! All of this is of one server; which channels are whose is known next door (`interests`).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -44,7 +46,7 @@ enum Phase {
 }
 
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     channel: ChannelKey,
     keeps_history: bool,
     is_wanted: bool,
@@ -85,33 +87,44 @@ pub(super) struct Change {
 #[derive(Debug, Default)]
 struct State {
     is_connected: bool,
-    /// Whether orders come.
+    /// Whether orders are to come from this server.
+    wants_control: bool,
+    /// Whether they do.
     is_controlled: bool,
+    /// Whether the server is one no more.
+    has_ended: bool,
     channels: HashMap<String, Entry>,
     starting: Vec<String>,
     ending: Vec<String>,
     checks: Vec<Check>,
+    /// Channels that another server has now, to which this one may still be subscribed.
+    departed: Vec<String>,
     /// In the order in which they became idle.
     idle: VecDeque<String>,
     barriers: HashMap<u64, Barrier>,
     marks: u64,
 }
 
-/// The channels of this node.
+/// The channels that this node wants of one server.
 pub(super) struct Interest {
     state: Mutex<State>,
     pub(super) changed: Notify,
+    ears: Arc<Ears>,
+}
+
+/// Where everything is handed over, and where orders come.
+#[derive(Default)]
+pub(super) struct Ears {
     pub(super) sink: OnceLock<Arc<dyn Sink>>,
-    control: String,
+    pub(super) control: String,
 }
 
 impl Interest {
-    pub(super) fn new(control: String) -> Self {
+    pub(super) fn new(ears: Arc<Ears>) -> Self {
         Self {
             state: Mutex::default(),
             changed: Notify::new(),
-            sink: OnceLock::new(),
-            control,
+            ears,
         }
     }
 
@@ -122,7 +135,52 @@ impl Interest {
     /// Whether the connection stands and brings orders.
     pub(super) fn is_ready(&self) -> bool {
         let state = self.lock();
-        state.is_connected && state.is_controlled
+        state.is_connected && (state.is_controlled || !state.wants_control)
+    }
+
+    /// Whether orders are to come from this server.
+    pub(super) fn want_control(&self, wants: bool) {
+        let mut state = self.lock();
+        state.is_controlled &= wants;
+        state.wants_control = wants;
+        self.changed.notify_one();
+    }
+
+    /// Gives away the channels that another server has now. Whoever waits for one goes on waiting.
+    pub(super) fn depart(&self, is_elsewhere: impl Fn(&str) -> bool) -> Vec<(String, Entry)> {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let gone: Vec<_> = state
+            .channels
+            .extract_if(|name, _| is_elsewhere(name))
+            .collect();
+        state.starting.retain(|name| state.channels.contains_key(name));
+        state.ending.retain(|name| state.channels.contains_key(name));
+        if state.is_connected {
+            state.departed.extend(gone.iter().map(|(name, _)| name.clone()));
+            self.changed.notify_one();
+        }
+        // Dropping what waits for an end says that it came.
+        gone.into_iter().filter(|(_, entry)| entry.is_wanted).collect()
+    }
+
+    /// Takes over a channel that another server had. What was published meanwhile may be missing.
+    pub(super) fn arrive(&self, name: String, mut entry: Entry) {
+        let mut state = self.lock();
+        entry.begin_again();
+        state.starting.push(name.clone());
+        state.channels.insert(name, entry);
+        self.changed.notify_one();
+    }
+
+    /// The server is one no more.
+    pub(super) fn end(&self) {
+        self.lock().has_ended = true;
+        self.changed.notify_one();
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.lock().has_ended
     }
 
     /// The channel is wanted. Answers whether it is handed over already, so that its position may be read at once;
@@ -198,9 +256,10 @@ impl Interest {
             removed: state.outlived(),
             mark: state.marks + 1,
         };
-        if !state.is_controlled && !state.barriers.values().any(|barrier| barrier.is_control) {
+        change.removed.append(&mut state.departed);
+        if state.wants_control && !state.is_controlled && !state.barriers.values().any(|barrier| barrier.is_control) {
             barrier.is_control = true;
-            change.added.push(self.control.clone());
+            change.added.push(self.ears.control.clone());
         }
         let count = state.starting.len().min(BATCH_MAX);
         barrier.started = state.starting.drain(..count).collect();
@@ -278,15 +337,11 @@ impl Interest {
         state.ending.clear();
         state.checks.clear();
         state.idle.clear();
+        state.departed.clear();
         // Dropping what waits for an end says that it came.
         state.channels.retain(|_, entry| entry.is_wanted);
         for entry in state.channels.values_mut() {
-            entry.ends.clear();
-            if !matches!(entry.phase, Phase::Asked) {
-                entry.has_hole = true;
-            }
-            entry.phase = Phase::Asked;
-            entry.last = None;
+            entry.begin_again();
         }
         state.starting = state.channels.keys().cloned().collect();
     }
@@ -377,9 +432,9 @@ impl Interest {
 
     /// A message came.
     pub(super) fn message(&self, name: &str, payload: &Bytes) {
-        if name == self.control {
+        if name == self.ears.control {
             if let (Some(sink), Some(control)) =
-                (self.sink.get(), envelope::unpack_control(payload))
+                (self.ears.sink.get(), envelope::unpack_control(payload))
             {
                 sink.control(&control);
             }
@@ -407,21 +462,14 @@ impl Interest {
         if let (Some(epoch), Event::Publication(publication)) = (envelope.epoch, &envelope.event) {
             entry.last = Some(Position::new(epoch, publication.offset));
         }
-        if let Some(sink) = self.sink.get() {
+        if let Some(sink) = self.ears.sink.get() {
             sink.deliver(envelope);
         }
     }
 
     fn hole(&self, channel: &ChannelKey) {
-        if let Some(sink) = self.sink.get() {
+        if let Some(sink) = self.ears.sink.get() {
             sink.hole(Some(channel));
-        }
-    }
-
-    /// Anything may be missing.
-    pub(super) fn hole_everywhere(&self) {
-        if let Some(sink) = self.sink.get() {
-            sink.hole(None);
         }
     }
 }
@@ -445,6 +493,16 @@ impl State {
 }
 
 impl Entry {
+    /// It is to be subscribed to anew, and something may have been missed.
+    fn begin_again(&mut self) {
+        self.ends.clear();
+        if !matches!(self.phase, Phase::Asked) {
+            self.has_hole = true;
+        }
+        self.phase = Phase::Asked;
+        self.last = None;
+    }
+
     /// Whether the stream does not stand where this node is, now that everything before the question has come.
     fn is_off(&self, check: &Check) -> bool {
         let (Some(last), Phase::Live) = (self.last, &self.phase) else {

@@ -51,7 +51,7 @@ impl Keys {
 
     /// Where orders to all nodes are published.
     pub(super) fn control(&self) -> String {
-        format!("{}:control", self.prefix)
+        format!("{}:{{fleet}}:control", self.prefix)
     }
 
     /// Where a node publishes marks to itself.
