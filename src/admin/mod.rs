@@ -24,7 +24,6 @@ mod page;
 mod request_id;
 mod scrape;
 mod stats;
-mod timestamp;
 
 #[cfg(test)]
 mod tests;

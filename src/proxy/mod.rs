@@ -23,6 +23,7 @@ mod rate;
 mod reply;
 mod stats;
 mod table;
+mod tokens;
 mod upload;
 mod websocket;
 mod wire;
@@ -32,21 +33,24 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use http::HeaderMap;
 use tokio::time::Instant;
 
 pub use config::{Address, Balance, Config, RESERVED_NAMES};
 pub use stats::{ServiceStats, UpstreamStats};
 
 use crate::auth::Verifier;
+use crate::http1::Field;
 use crate::model::Moment;
 use rate::AddressLimits;
 use table::Table;
+use tokens::Tokens;
 use websocket::TunnelConfig;
 
 /// The proxy of a node, shared by its workers.
 pub struct Proxy {
     table: ArcSwap<Table>,
-    verifier: Arc<Verifier>,
+    tokens: Tokens,
     timeout: Duration,
     body_timeout: Duration,
     body_bytes_max: u64,
@@ -77,7 +81,7 @@ impl Proxy {
     ) -> Self {
         Self {
             table: ArcSwap::from_pointee(Table::new(&config.services, config.balance)),
-            verifier,
+            tokens: Tokens::new(verifier),
             timeout: config.timeout,
             body_timeout: config.body_timeout,
             body_bytes_max: config.body_bytes_max,
@@ -104,6 +108,22 @@ impl Proxy {
         path.starts_with("/api/")
             || path.strip_prefix("/sse/").is_some_and(is_own)
             || path.strip_prefix("/ws/").is_some_and(is_own)
+    }
+
+    /// Whose request this is that came from `peer`: the client's address behind the proxies that are trusted, and whether
+    /// it came to them by TLS, as they say.
+    pub fn origin(&self, peer: IpAddr, headers: &HeaderMap) -> (IpAddr, bool) {
+        let fields: Vec<Field<'_>> = headers
+            .iter()
+            .map(|(name, value)| Field {
+                name: name.as_str(),
+                value: value.as_bytes(),
+            })
+            .collect();
+        let client = address::client(peer, &fields, &self.trusted);
+        let scheme = headers.get("x-forwarded-proto");
+        let is_https = scheme.is_some_and(|scheme| scheme == "https");
+        (client.ip, client.is_behind_trusted && is_https)
     }
 
     /// How many services there are.

@@ -250,14 +250,24 @@ impl Redis {
 
     /// Connects, and tells `listener` from now on. To be called once.
     pub fn listen(&self, listener: Arc<dyn Listener>) {
+        self.shared.set_listener(Some(listener));
+        self.connect();
+    }
+
+    /// Connects for commands only. To be called once, in the place of [`Redis::listen`].
+    pub fn connect(&self) {
         let shared = &self.shared;
-        shared.set_listener(Some(listener));
         if self.is_cluster() {
             self.handle.spawn(cluster::watch(shared.clone()));
         } else {
             let server = shared.new_server(String::new(), shared.target.clone());
             shared.change(Topology::single(server));
         }
+    }
+
+    /// Whether all connections for commands stand.
+    pub fn takes_commands(&self) -> bool {
+        self.shared.topology().takes_commands()
     }
 
     /// Whether keys are spread over several servers.

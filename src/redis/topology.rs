@@ -105,8 +105,17 @@ impl Topology {
 
     /// Whether every slot has a server that both connections lead to.
     pub(super) fn is_connected(&self) -> bool {
-        let is_whole = self.slots.as_ref().is_none_or(|slots| !slots.contains(&NOBODY));
-        is_whole && !self.servers.is_empty() && self.servers.iter().all(|server| server.is_connected())
+        self.is_whole() && self.servers.iter().all(|server| server.is_connected())
+    }
+
+    /// The same of the connections for commands.
+    pub(super) fn takes_commands(&self) -> bool {
+        self.is_whole() && self.servers.iter().all(|server| server.commands.client().is_some())
+    }
+
+    fn is_whole(&self) -> bool {
+        let has_all = |slots: &Vec<u16>| !slots.contains(&NOBODY);
+        !self.servers.is_empty() && self.slots.as_ref().is_none_or(has_all)
     }
 }
 
