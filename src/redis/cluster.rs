@@ -232,20 +232,26 @@ async fn follow_one(
 /// A pipeline of SSUBSCRIBE, one for each channel: a Cluster takes only channels of one slot together, and the library
 /// takes one answer for each command.
 pub(super) async fn subscribe_sharded(client: &Client, channels: Vec<String>) -> Vec<Answer> {
-    let words = channels.into_iter().map(|channel| ("SSUBSCRIBE", vec![Value::from(channel)]));
+    let words = channels
+        .into_iter()
+        .map(|channel| ("SSUBSCRIBE", vec![Value::from(channel)]));
     pipeline(client.clone(), words.collect()).await
 }
 
 /// Whether a server of a Cluster has sharded pub/sub.
 pub(super) fn has_shards(client: &Client) -> bool {
-    client.server_version().is_some_and(|version| version.major >= 7)
+    client
+        .server_version()
+        .is_some_and(|version| version.major >= 7)
 }
 
 /// Why a sharded channel may not be subscribed to. Any other refusal is one of the Cluster's own.
 pub(super) async fn may_hear_sharded(client: &Client, channel: &str) -> Option<String> {
     let command = CustomCommand::new_static("SSUBSCRIBE", ClusterHash::Random, false);
     let subscribed = client.custom::<Value, _>(command, vec![channel]).await;
-    subscribed.err().and_then(|error| super::examine::refusal(&error))
+    subscribed
+        .err()
+        .and_then(|error| super::examine::refusal(&error))
 }
 
 #[cfg(test)]
@@ -296,7 +302,9 @@ mod tests {
         let refused = |why: &str| Err(CallError::Refused(why.to_owned()));
         assert!(is_redirect(&refused("MOVED 3999 127.0.0.1:6381")));
         assert!(is_redirect(&refused("ASK 3999 127.0.0.1:6381")));
-        assert!(is_redirect(&refused("TRYAGAIN Multiple keys request during rehashing of slot")));
+        assert!(is_redirect(&refused(
+            "TRYAGAIN Multiple keys request during rehashing of slot"
+        )));
         assert!(!is_redirect(&refused("MOVED")));
         assert!(!is_redirect(&refused("CLUSTERDOWN Hash slot not served")));
         assert!(!is_redirect(&Ok(Value::Integer(1))));

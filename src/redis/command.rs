@@ -90,7 +90,10 @@ pub(super) fn words_in_full(command: &Command, is_sharded: bool) -> Words {
 }
 
 fn words_as(commands: &[&Command], is_sharded: bool, is_full: bool) -> Words {
-    let count = commands.iter().map(|command| command.words.len()).sum::<usize>();
+    let count = commands
+        .iter()
+        .map(|command| command.words.len())
+        .sum::<usize>();
     let mut words = Vec::with_capacity(count + 2);
     let Some(first) = commands.first() else {
         return ("", words);
@@ -109,9 +112,13 @@ fn words_as(commands: &[&Command], is_sharded: bool, is_full: bool) -> Words {
             name
         }
     };
-    let keys = commands.iter().flat_map(|command| &command.words[..command.keys]);
+    let keys = commands
+        .iter()
+        .flat_map(|command| &command.words[..command.keys]);
     words.extend(keys.cloned().map(Value::Bytes));
-    let arguments = commands.iter().flat_map(|command| &command.words[command.keys..]);
+    let arguments = commands
+        .iter()
+        .flat_map(|command| &command.words[command.keys..]);
     words.extend(arguments.cloned().map(Value::Bytes));
     (name, words)
 }
@@ -137,7 +144,9 @@ fn part(part: Value) -> Answer {
 }
 
 fn too_few_parts() -> Answer {
-    Err(CallError::Unanswered("an answer of another form".to_owned()))
+    Err(CallError::Unanswered(
+        "an answer of another form".to_owned(),
+    ))
 }
 
 #[cfg(test)]
@@ -171,13 +180,18 @@ mod tests {
     #[test]
     fn each_has_its_part_of_the_answer() {
         let fine = Value::Array(vec![text("epoch"), text("1"), Value::Integer(0)]);
-        let full = Value::Array(vec![text("OOM command not allowed when used memory > 'maxmemory'.")]);
+        let full = Value::Array(vec![text(
+            "OOM command not allowed when used memory > 'maxmemory'.",
+        )]);
         let answer = Value::Array(vec![fine.clone(), full]);
         assert_eq!(
             parts(Ok(answer.clone()), 2),
             [Ok(fine), Err(CallError::OutOfMemory)]
         );
-        assert!(matches!(parts(Ok(answer), 3)[..], [Err(CallError::Unanswered(_)), _, _]));
+        assert!(matches!(
+            parts(Ok(answer), 3)[..],
+            [Err(CallError::Unanswered(_)), _, _]
+        ));
         let lost = CallError::Unanswered("lost".to_owned());
         assert_eq!(parts(Err(lost.clone()), 2), [Err(lost.clone()), Err(lost)]);
     }

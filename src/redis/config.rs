@@ -96,7 +96,10 @@ fn is_cluster(rest: &str) -> bool {
     let is_known = |parameter: &str| parameter.starts_with("node=");
     !host.is_empty()
         && !host.trim_end_matches('/').contains('/')
-        && query.split('&').filter(|parameter| !parameter.is_empty()).all(is_known)
+        && query
+            .split('&')
+            .filter(|parameter| !parameter.is_empty())
+            .all(is_known)
 }
 
 impl fmt::Debug for Address {

@@ -13,6 +13,9 @@ use super::{CallError, Command, Redis, Shared, cluster, session};
 /// How long a server may take to answer before the node begins without having asked.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// Between two looks whether everybody is connected.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
 /// Why a node over Redis must not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -68,7 +71,10 @@ impl Shared {
 pub(super) fn refusal(error: &Error) -> Option<String> {
     let details = error.details();
     if let Some(at) = details.find("InvalidCertificate") {
-        return Some(format!("its certificate is not accepted: {}", &details[at..]));
+        return Some(format!(
+            "its certificate is not accepted: {}",
+            &details[at..]
+        ));
     }
     let is_for_good = ["WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH"]
         .iter()
@@ -92,6 +98,13 @@ impl Redis {
             Ok(Ok(Verdict::Open)) => {}
             _ => return Ok(()),
         }
+        // The other masters of a Cluster may take a moment longer.
+        let all = async {
+            while !self.takes_commands() {
+                tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+            }
+        };
+        let _ = tokio::time::timeout(PATIENCE, all).await;
         match self.call_one(probe).await {
             Ok(Value::Array(refused)) if !refused.is_empty() => {
                 let refused: Vec<_> = refused.iter().filter_map(Value::as_string).collect();

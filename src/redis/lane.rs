@@ -111,7 +111,11 @@ async fn send(shared: &Arc<Shared>, server: &Arc<Server>, client: &Client, calls
     let is_sharded = server.is_sharded();
     let commands: Vec<&Command> = calls.iter().flat_map(|call| &call.commands).collect();
     // The keys of a Cluster's command are of one slot.
-    let most = if server.is_of_cluster() { 1 } else { JOINED_MAX };
+    let most = if server.is_of_cluster() {
+        1
+    } else {
+        JOINED_MAX
+    };
     let joined = joined(&commands, most);
     let words = joined.iter().map(|some| command::words(some, is_sharded));
     let mut answers = Box::pin(pipeline(client.clone(), words.collect()));
@@ -197,9 +201,7 @@ impl Sent {
     /// Sends scripts with their text. Those of one call stay in order among each other.
     async fn again_with_text(&self, commands: &[Command], answers: &mut [Answer]) {
         let unknown = commands.iter().zip(answers.iter_mut());
-        let unknown: Vec<_> = unknown
-            .filter(|(_, answer)| is_unknown(answer))
-            .collect();
+        let unknown: Vec<_> = unknown.filter(|(_, answer)| is_unknown(answer)).collect();
         let words = unknown
             .iter()
             .map(|(command, _)| command::words_in_full(command, self.is_sharded));
@@ -223,10 +225,7 @@ fn is_unknown(answer: &Answer) -> bool {
 }
 
 /// Sends commands together and answers each; answered within the client's own time-out.
-pub(super) async fn pipeline(
-    client: Client,
-    commands: Vec<Words>,
-) -> Vec<Answer> {
+pub(super) async fn pipeline(client: Client, commands: Vec<Words>) -> Vec<Answer> {
     let count = commands.len();
     let pipeline = client.pipeline();
     for (name, words) in commands {

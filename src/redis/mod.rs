@@ -108,7 +108,10 @@ impl Shared {
     }
 
     fn set_listener(&self, listener: Option<Arc<dyn Listener>>) {
-        let mut place = self.listener.write().unwrap_or_else(PoisonError::into_inner);
+        let mut place = self
+            .listener
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         *place = listener;
     }
 
@@ -140,7 +143,9 @@ impl Shared {
             let topology = self.topology();
             // When nobody is connected, the Cluster may be another one, which counts from the beginning.
             let is_old = view.epoch < topology.epoch
-                && before.iter().any(|server| server.commands.client().is_some());
+                && before
+                    .iter()
+                    .any(|server| server.commands.client().is_some());
             let after = Topology::of(view, &topology, |host| {
                 self.new_server(host.address(), cluster::target_of(&self.target, host))
             });
@@ -156,18 +161,29 @@ impl Shared {
         let servers = after.servers.clone();
         tracing::info!(servers = ?servers, "what redis servers there are");
         let before = {
-            let mut topology = self.topology.write().unwrap_or_else(PoisonError::into_inner);
+            let mut topology = self
+                .topology
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *topology, after)
         };
         if let Some(listener) = self.listener() {
             listener.moved();
         }
-        let is_in = |some: &[Arc<Server>], server: &Server| some.iter().any(|one| one.id == server.id);
-        for server in before.servers.iter().filter(|server| !is_in(&servers, server)) {
+        let is_in =
+            |some: &[Arc<Server>], server: &Server| some.iter().any(|one| one.id == server.id);
+        for server in before
+            .servers
+            .iter()
+            .filter(|server| !is_in(&servers, server))
+        {
             server.give_up();
             self.generation.fetch_add(1, Ordering::Release);
         }
-        for server in servers.iter().filter(|server| !is_in(&before.servers, server)) {
+        for server in servers
+            .iter()
+            .filter(|server| !is_in(&before.servers, server))
+        {
             self.begin(server);
         }
     }
@@ -176,8 +192,10 @@ impl Shared {
     fn begin(self: &Arc<Self>, server: &Arc<Server>) {
         let tasks = [
             self.handle.spawn(lane::run(self.clone(), server.clone())),
-            self.handle.spawn(session::command_sessions(self.clone(), server.clone())),
-            self.handle.spawn(session::message_sessions(self.clone(), server.clone())),
+            self.handle
+                .spawn(session::command_sessions(self.clone(), server.clone())),
+            self.handle
+                .spawn(session::message_sessions(self.clone(), server.clone())),
         ];
         for task in tasks {
             server.own(task.abort_handle());
@@ -394,7 +412,10 @@ impl Redis {
                 true => Ok(()),
                 false if server.is_sharded() => {
                     let answers = cluster::subscribe_sharded(&client, added).await;
-                    answers.into_iter().find_map(Result::err).map_or(Ok(()), Err)
+                    answers
+                        .into_iter()
+                        .find_map(Result::err)
+                        .map_or(Ok(()), Err)
                 }
                 false => client.subscribe(added).await.map_err(fault),
             }

@@ -81,7 +81,10 @@ mod tests {
     #[test]
     fn the_name_is_the_one_that_redis_gives() {
         static SCRIPT: Script = Script::new("return 1");
-        assert_eq!(SCRIPT.sha(false), "e0e1f9fabfc9d4800c877a703b823ac0578ff8db");
+        assert_eq!(
+            SCRIPT.sha(false),
+            "e0e1f9fabfc9d4800c877a703b823ac0578ff8db"
+        );
     }
 
     #[test]

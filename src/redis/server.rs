@@ -82,14 +82,24 @@ impl Server {
     }
 
     /// Sends commands in their order, and behind those of earlier calls.
-    pub(super) fn call(&self, commands: Vec<Command>) -> Pending<Vec<Result<super::Value, CallError>>> {
+    pub(super) fn call(
+        &self,
+        commands: Vec<Command>,
+    ) -> Pending<Vec<Result<super::Value, CallError>>> {
         let count = commands.len();
         if self.commands.client().is_none() {
             return Box::pin(std::future::ready(vec![Err(CallError::NotSent); count]));
         }
         let told = self.lane.ask(commands);
         Box::pin(async move {
-            let ended = || vec![Err(CallError::Unanswered("the connection was given up".to_owned())); count];
+            let ended = || {
+                vec![
+                    Err(CallError::Unanswered(
+                        "the connection was given up".to_owned()
+                    ));
+                    count
+                ]
+            };
             told.await.unwrap_or_else(|_| ended())
         })
     }

@@ -8,7 +8,9 @@ use fred::clients::Client;
 use fred::error::Error;
 use fred::interfaces::{ClientLike as _, EventInterface as _, PubsubInterface as _};
 use fred::prelude::{Builder, TcpConfig};
-use fred::types::config::{Config as Target, ConnectionConfig, PerformanceConfig, UnresponsiveConfig};
+use fred::types::config::{
+    Config as Target, ConnectionConfig, PerformanceConfig, UnresponsiveConfig,
+};
 use fred::types::{ClusterHash, CustomCommand, Value};
 use tokio::sync::broadcast::error::RecvError;
 
@@ -247,9 +249,8 @@ async fn replication(client: &Client) -> Role {
         Ok(info) => info.into_string().unwrap_or_default(),
         Err(error) => {
             tracing::warn!(%error, "redis does not answer INFO replication, which the hub must be allowed to ask");
-            return refusal(&error).map_or(Role::Silent, |why| {
-                Role::Forbidden(format!("INFO: {why}"))
-            });
+            return refusal(&error)
+                .map_or(Role::Silent, |why| Role::Forbidden(format!("INFO: {why}")));
         }
     };
     let field = |name: &str| {

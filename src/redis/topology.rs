@@ -55,14 +55,21 @@ impl Topology {
     }
 
     /// The servers of a view. Those that were known before stay the same; `make` makes the others.
-    pub(super) fn of(view: &View, before: &Self, mut make: impl FnMut(&Host) -> Arc<Server>) -> Self {
+    pub(super) fn of(
+        view: &View,
+        before: &Self,
+        mut make: impl FnMut(&Host) -> Arc<Server>,
+    ) -> Self {
         let mut servers: Vec<Arc<Server>> = Vec::new();
         let mut slots = vec![NOBODY; SLOTS];
         for (from, to, host) in &view.ranges {
             let address = host.address();
             let known = servers.iter().position(|server| server.address == address);
             let at = known.unwrap_or_else(|| {
-                let old = before.servers.iter().find(|server| server.address == address);
+                let old = before
+                    .servers
+                    .iter()
+                    .find(|server| server.address == address);
                 servers.push(old.cloned().unwrap_or_else(|| make(host)));
                 servers.len() - 1
             });
@@ -110,7 +117,11 @@ impl Topology {
 
     /// The same of the connections for commands.
     pub(super) fn takes_commands(&self) -> bool {
-        self.is_whole() && self.servers.iter().all(|server| server.commands.client().is_some())
+        self.is_whole()
+            && self
+                .servers
+                .iter()
+                .all(|server| server.commands.client().is_some())
     }
 
     fn is_whole(&self) -> bool {
@@ -150,7 +161,10 @@ mod tests {
             let server = topology.server_of(key.as_bytes()).expect("a server");
             assert_eq!(server.address, "127.0.0.1:2", "{key}");
         }
-        assert_eq!(topology.server_of(b"bar").expect("a server").address, "127.0.0.1:1");
+        assert_eq!(
+            topology.server_of(b"bar").expect("a server").address,
+            "127.0.0.1:1"
+        );
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The conformance suite of the brokers, run against each of them. The cases are in `suite.rs` and know no broker; what
 //! a broker needs to be tested stands here, as a [`Harness`](suite::Harness).
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fanfare::broker::memory::MemoryBroker;

@@ -36,7 +36,11 @@ async fn a_master_that_dies_is_replaced() {
         .await;
     fleet.back_to_normal().await;
     // What was a master is the replica of the one that took its place.
-    fleet.cluster.as_mut().expect("a Cluster").start_again(master);
+    fleet
+        .cluster
+        .as_mut()
+        .expect("a Cluster")
+        .start_again(master);
     fleet.advance(5).await;
     fleet.compare(Loss::Any).await;
 }

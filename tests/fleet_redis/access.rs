@@ -95,7 +95,10 @@ fn a_command_that_is_not_allowed_is_named() {
 
 #[test]
 fn keys_and_channels_that_are_not_allowed_are_named() {
-    check_refused(&["resetkeys", "~other:*"], &["refuses this node", "NOPERM", "keys"]);
+    check_refused(
+        &["resetkeys", "~other:*"],
+        &["refuses this node", "NOPERM", "keys"],
+    );
     check_refused(
         &["resetchannels", "&other:*"],
         &["refuses this node", "PUBLISH"],
@@ -198,7 +201,13 @@ fn a_server_that_nobody_vouches_for_is_refused() {
 #[test]
 fn a_file_without_certificates_is_told() {
     for file in ["/nonexistent/ca.pem", "/dev/null"] {
-        let text = refusal(&[("REDIS_URL", "rediss://127.0.0.1:1"), ("REDIS_CA_FILE", file)]);
-        assert!(text.contains("REDIS_CA_FILE") && text.contains(file), "{text}");
+        let text = refusal(&[
+            ("REDIS_URL", "rediss://127.0.0.1:1"),
+            ("REDIS_CA_FILE", file),
+        ]);
+        assert!(
+            text.contains("REDIS_CA_FILE") && text.contains(file),
+            "{text}"
+        );
     }
 }

@@ -48,7 +48,10 @@ impl Cluster {
     }
 
     fn join(&self, has_replicas: bool) {
-        let members = self.servers.iter().map(|server| format!("127.0.0.1:{}", server.port()));
+        let members = self
+            .servers
+            .iter()
+            .map(|server| format!("127.0.0.1:{}", server.port()));
         let replicas = if has_replicas { "1" } else { "0" };
         let output = Command::new("redis-cli")
             .args(["--cluster", "create"])
@@ -63,14 +66,15 @@ impl Cluster {
 
     fn is_well(&self, has_replicas: bool) -> bool {
         let is_ok = |server: &RedisServer| {
-            server.ask(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
+            server
+                .ask(&["CLUSTER", "INFO"])
+                .contains("cluster_state:ok")
         };
         let is_followed = |server: &RedisServer| {
             let info = server.ask(&["INFO", "replication"]);
             info.contains("role:slave") || info.contains("state=online")
         };
-        self.servers.iter().all(is_ok)
-            && (!has_replicas || self.servers.iter().all(is_followed))
+        self.servers.iter().all(is_ok) && (!has_replicas || self.servers.iter().all(is_followed))
     }
 
     /// Where it is: one member is enough to find the others.
@@ -112,7 +116,8 @@ impl Cluster {
         let id = |index: usize| self.servers[index].ask(&["CLUSTER", "MYID"]);
         let (from_id, to_id) = (id(from), id(to));
         let set = |index: usize, words: [&str; 2]| {
-            let answer = self.servers[index].ask(&["CLUSTER", "SETSLOT", &slot, words[0], words[1]]);
+            let answer =
+                self.servers[index].ask(&["CLUSTER", "SETSLOT", &slot, words[0], words[1]]);
             assert_eq!(answer, "OK", "{words:?}");
         };
         set(to, ["IMPORTING", &from_id]);

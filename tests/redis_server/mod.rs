@@ -87,12 +87,17 @@ impl RedisServer {
     pub(crate) fn start_again(&mut self) {
         let log = File::create(self.directory.join("log")).expect("a file");
         let mut command = match self.is_shared {
-            false => Command::new("redis-server"),
+            false => Command::new(program()),
             true => {
                 // When this process ends, however it does, so does the input that the shell reads.
-                let script = "redis-server \"$@\" & cat >/dev/null; kill -9 $!; rm -rf \"$DIRECTORY\"";
+                let script =
+                    "redis-server \"$@\" & cat >/dev/null; kill -9 $!; rm -rf \"$DIRECTORY\"";
                 let mut shell = Command::new("sh");
-                shell.args(["-c", script, "sh"]).env("DIRECTORY", &self.directory);
+                shell
+                    .args(["-c", script, "sh"])
+                    
+                    .env("PROGRAM", program())
+                    .env("DIRECTORY", &self.directory);
                 shell
             }
         };
@@ -182,6 +187,11 @@ impl Drop for RedisServer {
         self.kill();
         let _ = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+/// What is started: another server that speaks as Redis does, when `REDIS_SERVER` names it (`valkey-server`).
+fn program() -> String {
+    std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
 }
 
 /// Copies a directory of files.

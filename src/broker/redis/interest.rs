@@ -154,14 +154,22 @@ impl Interest {
             .channels
             .extract_if(|name, _| is_elsewhere(name))
             .collect();
-        state.starting.retain(|name| state.channels.contains_key(name));
-        state.ending.retain(|name| state.channels.contains_key(name));
+        state
+            .starting
+            .retain(|name| state.channels.contains_key(name));
+        state
+            .ending
+            .retain(|name| state.channels.contains_key(name));
         if state.is_connected {
-            state.departed.extend(gone.iter().map(|(name, _)| name.clone()));
+            state
+                .departed
+                .extend(gone.iter().map(|(name, _)| name.clone()));
             self.changed.notify_one();
         }
         // Dropping what waits for an end says that it came.
-        gone.into_iter().filter(|(_, entry)| entry.is_wanted).collect()
+        gone.into_iter()
+            .filter(|(_, entry)| entry.is_wanted)
+            .collect()
     }
 
     /// Takes over a channel that another server had. What was published meanwhile may be missing.
@@ -257,7 +265,10 @@ impl Interest {
             mark: state.marks + 1,
         };
         change.removed.append(&mut state.departed);
-        if state.wants_control && !state.is_controlled && !state.barriers.values().any(|barrier| barrier.is_control) {
+        if state.wants_control
+            && !state.is_controlled
+            && !state.barriers.values().any(|barrier| barrier.is_control)
+        {
             barrier.is_control = true;
             change.added.push(self.ears.control.clone());
         }

@@ -38,19 +38,28 @@ impl Interests {
 
     /// That of a server; `None` of one that is none any more.
     pub(super) fn of(&self, server: ServerId) -> Option<Arc<Interest>> {
-        let by_server = self.by_server.read().unwrap_or_else(PoisonError::into_inner);
+        let by_server = self
+            .by_server
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         by_server.get(&server).cloned()
     }
 
     /// Those of all servers.
     pub(super) fn all(&self) -> Vec<Arc<Interest>> {
-        let by_server = self.by_server.read().unwrap_or_else(PoisonError::into_inner);
+        let by_server = self
+            .by_server
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         by_server.values().cloned().collect()
     }
 
     /// Whether all connections stand, and one brings orders.
     pub(super) fn is_ready(&self) -> bool {
-        let by_server = self.by_server.read().unwrap_or_else(PoisonError::into_inner);
+        let by_server = self
+            .by_server
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut known = by_server.iter().filter(|(id, _)| **id != ServerId::NOWHERE);
         by_server.len() > 1 && known.all(|(_, interest)| interest.is_ready())
     }
@@ -64,20 +73,29 @@ impl Interests {
         keeps_history: bool,
     ) -> Option<oneshot::Receiver<Result<Start, BrokerError>>> {
         // Held until the channel is in its place: nothing moves meanwhile.
-        let by_server = self.by_server.read().unwrap_or_else(PoisonError::into_inner);
+        let by_server = self
+            .by_server
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let interest = place(&by_server, redis.server_of(&name))?;
         interest.add(name, channel, keeps_history)
     }
 
     /// See [`Interest::remove`].
     pub(super) fn remove(&self, redis: &Redis, name: &str) -> Option<oneshot::Receiver<()>> {
-        let by_server = self.by_server.read().unwrap_or_else(PoisonError::into_inner);
+        let by_server = self
+            .by_server
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         place(&by_server, redis.server_of(name))?.remove(name)
     }
 
     /// Other servers have other channels. Answers the interest in servers that are new.
     pub(super) fn moved(&self, redis: &Redis) -> Vec<(ServerId, Arc<Interest>)> {
-        let mut by_server = self.by_server.write().unwrap_or_else(PoisonError::into_inner);
+        let mut by_server = self
+            .by_server
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         let servers = redis.servers();
         let mut moving = Vec::new();
         for (id, interest) in &*by_server {
@@ -120,5 +138,7 @@ impl Interests {
 
 /// The interest in a server, or in nobody.
 fn place(by_server: &HashMap<ServerId, Arc<Interest>>, server: ServerId) -> Option<&Arc<Interest>> {
-    by_server.get(&server).or_else(|| by_server.get(&ServerId::NOWHERE))
+    by_server
+        .get(&server)
+        .or_else(|| by_server.get(&ServerId::NOWHERE))
 }

@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::interest::{Check, Interest};
-use super::{
-    ChannelKey, Command, Inner, LEASE, Position, ServerId, Value, millis, read, scripts,
-};
+use super::{ChannelKey, Command, Inner, LEASE, Position, ServerId, Value, millis, read, scripts};
 
 /// How often interest is looked at without having changed, to leave channels that nobody wants any more.
 const INTEREST_TICK: Duration = Duration::from_millis(250);
