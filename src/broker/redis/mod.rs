@@ -117,10 +117,16 @@ impl RedisBroker {
     /// # Errors
     /// When it refuses: a wrong password, a command, key or channel that the user may not use.
     pub async fn examine(&self) -> Result<(), StartError> {
-        let keys = self.inner.keys.probe();
-        let channel = self.inner.keys.probe_channel();
-        let probe = Command::script(&scripts::PROBE, &keys.each_ref()).word(channel.clone());
-        self.inner.redis.examine(probe, &channel).await
+        let inner = self.inner.clone();
+        let asked = async move {
+            let keys = inner.keys.probe();
+            let channel = inner.keys.probe_channel();
+            let probe = Command::script(&scripts::PROBE, &keys.each_ref()).word(channel.clone());
+            inner.redis.examine(probe, &channel).await
+        };
+        // Connections live on that runtime only.
+        let asked = self.inner.redis.runtime().spawn(asked).await;
+        asked.unwrap_or(Ok(()))
     }
 }
 
