@@ -1,9 +1,9 @@
 //! Redis: connections, commands, scripts, and the watch over both. fred's only home.
 //!
 //! There are two connections to a server, and to each master of a Cluster. One carries commands, one carries what was
-//! published to this node. A connection is never mended by the client library: when one ends, for whatever reason, everything in flight on it fails, a new client
-//! takes its place, and who listens is told ([`Listener::lost`]). So nothing is ever sent twice, and no reconnect goes
-//! unnoticed.
+//! published to this node. A connection is never mended by the client library: when one ends, for whatever reason,
+//! everything in flight on it fails, a new client takes its place, and who listens is told ([`Listener::lost`]). So nothing
+//! is ever sent twice, and no reconnect goes unnoticed.
 //!
 //! Everything that waits here lives on a small runtime of this room's own. What [`Redis::call`] answers can be awaited
 //! on any runtime, and commands leave in the order of the calls.
@@ -11,7 +11,7 @@
 //! Not here: what the keys mean (the broker).
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +30,7 @@ mod lane;
 mod script;
 mod server;
 mod session;
+mod shared;
 mod tls;
 mod topology;
 
@@ -41,7 +42,8 @@ pub use fred::types::Value;
 pub use script::Script;
 use server::Server;
 pub use server::ServerId;
-use topology::{Topology, View};
+use shared::Shared;
+use topology::Topology;
 
 /// How long one command may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(900);
@@ -79,128 +81,6 @@ pub trait Listener: Send + Sync {
     fn passed(&self, server: ServerId, mark: u64);
     /// A server says that its data may be another than before.
     fn changed(&self);
-}
-
-/// What the sessions and the callers share.
-struct Shared {
-    config: Config,
-    target: Target,
-    /// What came of the last attempt to connect.
-    verdict: watch::Sender<Verdict>,
-    topology: RwLock<Topology>,
-    /// Somebody has heard that the Cluster is another than it was.
-    look: Notify,
-    /// Until the end: it may hold what holds this.
-    listener: RwLock<Option<Arc<dyn Listener>>>,
-    marks: String,
-    scripts: &'static [&'static Script],
-    handle: Handle,
-    /// How many connections have ended.
-    generation: AtomicU64,
-    /// How many servers there were.
-    ids: AtomicU32,
-}
-
-impl Shared {
-    fn listener(&self) -> Option<Arc<dyn Listener>> {
-        let listener = self.listener.read().unwrap_or_else(PoisonError::into_inner);
-        listener.clone()
-    }
-
-    fn set_listener(&self, listener: Option<Arc<dyn Listener>>) {
-        let mut place = self
-            .listener
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        *place = listener;
-    }
-
-    fn topology(&self) -> RwLockReadGuard<'_, Topology> {
-        self.topology.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn servers(&self) -> Vec<Arc<Server>> {
-        self.topology().servers.clone()
-    }
-
-    fn server_of(&self, key: &[u8]) -> Option<Arc<Server>> {
-        self.topology().server_of(key).cloned()
-    }
-
-    fn server_at(&self, address: &str) -> Option<Arc<Server>> {
-        self.topology().server_at(address).cloned()
-    }
-
-    fn new_server(&self, address: String, target: Target) -> Arc<Server> {
-        let id = self.ids.fetch_add(1, Ordering::Relaxed) + 1;
-        Server::new(id, address, target)
-    }
-
-    /// From now on it looks like this, unless this view is older than the last one. Called from one task only.
-    fn adopt(self: &Arc<Self>, view: &View) {
-        let before = self.servers();
-        let after = {
-            let topology = self.topology();
-            // When nobody is connected, the Cluster may be another one, which counts from the beginning.
-            let is_old = view.epoch < topology.epoch
-                && before
-                    .iter()
-                    .any(|server| server.commands.client().is_some());
-            let after = Topology::of(view, &topology, |host| {
-                self.new_server(host.address(), cluster::target_of(&self.target, host))
-            });
-            if is_old || after.is_same(&topology) {
-                return;
-            }
-            after
-        };
-        self.change(after);
-    }
-
-    fn change(self: &Arc<Self>, after: Topology) {
-        let servers = after.servers.clone();
-        tracing::info!(servers = ?servers, "what redis servers there are");
-        let before = {
-            let mut topology = self
-                .topology
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *topology, after)
-        };
-        if let Some(listener) = self.listener() {
-            listener.moved();
-        }
-        let is_in =
-            |some: &[Arc<Server>], server: &Server| some.iter().any(|one| one.id == server.id);
-        for server in before
-            .servers
-            .iter()
-            .filter(|server| !is_in(&servers, server))
-        {
-            server.give_up();
-            self.generation.fetch_add(1, Ordering::Release);
-        }
-        for server in servers
-            .iter()
-            .filter(|server| !is_in(&before.servers, server))
-        {
-            self.begin(server);
-        }
-    }
-
-    /// Connects to a server from now on.
-    fn begin(self: &Arc<Self>, server: &Arc<Server>) {
-        let tasks = [
-            self.handle.spawn(lane::run(self.clone(), server.clone())),
-            self.handle
-                .spawn(session::command_sessions(self.clone(), server.clone())),
-            self.handle
-                .spawn(session::message_sessions(self.clone(), server.clone())),
-        ];
-        for task in tasks {
-            server.own(task.abort_handle());
-        }
-    }
 }
 
 /// The connections to one Redis server, or to the masters of a Cluster. They are made anew, with growing pauses, for as long

@@ -95,7 +95,6 @@ impl RedisServer {
                 let mut shell = Command::new("sh");
                 shell
                     .args(["-c", script, "sh"])
-                    
                     .env("PROGRAM", program())
                     .env("DIRECTORY", &self.directory);
                 shell

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::broker::{BrokerError, Sink, Start};
 use crate::model::{ChannelKey, Envelope, Event, Position};
 
+use super::entry::{Check, Entry, Phase, is_before};
 use super::envelope;
 
 /// How long a channel stays subscribed to that nobody wants: churn must not become a storm.
@@ -29,43 +30,6 @@ const BATCH_MAX: usize = 512;
 
 /// The most envelopes that wait for the position of their channel; more are a hole.
 const HELD_MAX: usize = 1024;
-
-/// What a channel goes through, in this order.
-#[derive(Debug)]
-enum Phase {
-    /// It is to be subscribed to, and a mark is to come back. What comes before is not wanted yet.
-    Asked,
-    /// The position is being read. What comes waits for it.
-    Reading(Vec<Envelope>),
-    /// What comes is handed over.
-    Live,
-    /// Nobody wants it, but what was published before that is still handed over.
-    Ending,
-    /// Nobody wants it since then.
-    Idle(Instant),
-}
-
-#[derive(Debug)]
-pub(super) struct Entry {
-    channel: ChannelKey,
-    keeps_history: bool,
-    is_wanted: bool,
-    phase: Phase,
-    starts: Vec<oneshot::Sender<Result<Start, BrokerError>>>,
-    ends: Vec<oneshot::Sender<()>>,
-    /// Whether something may have been missed before it is live again.
-    has_hole: bool,
-    /// Where the stream stood when something last came, if it is known.
-    last: Option<Position>,
-}
-
-/// A channel whose position was looked up: what stood there, and what this node had seen before the question.
-#[derive(Debug)]
-pub(super) struct Check {
-    pub(super) name: String,
-    pub(super) seen: Position,
-    pub(super) found: Option<Position>,
-}
 
 /// What happens when a mark comes back.
 #[derive(Debug, Default)]
@@ -202,16 +166,8 @@ impl Interest {
         let mut state = self.lock();
         let state = &mut *state;
         let (tell, told) = oneshot::channel();
-        let entry = state.channels.entry(name.clone()).or_insert_with(|| Entry {
-            channel: channel.clone(),
-            keeps_history,
-            is_wanted: false,
-            phase: Phase::Idle(Instant::now()),
-            starts: Vec::new(),
-            ends: Vec::new(),
-            has_hole: false,
-            last: None,
-        });
+        let entry = state.channels.entry(name.clone());
+        let entry = entry.or_insert_with(|| Entry::new(channel, keeps_history));
         entry.is_wanted = true;
         match entry.phase {
             Phase::Live if state.is_connected => return None,
@@ -500,39 +456,5 @@ impl State {
             }
         }
         outlived
-    }
-}
-
-impl Entry {
-    /// It is to be subscribed to anew, and something may have been missed.
-    fn begin_again(&mut self) {
-        self.ends.clear();
-        if !matches!(self.phase, Phase::Asked) {
-            self.has_hole = true;
-        }
-        self.phase = Phase::Asked;
-        self.last = None;
-    }
-
-    /// Whether the stream does not stand where this node is, now that everything before the question has come.
-    fn is_off(&self, check: &Check) -> bool {
-        let (Some(last), Phase::Live) = (self.last, &self.phase) else {
-            return false;
-        };
-        match check.found {
-            None => true,
-            Some(found) if found.epoch != last.epoch => check.seen.epoch == last.epoch,
-            Some(found) => found.offset > last.offset || found.offset < check.seen.offset,
-        }
-    }
-}
-
-/// Whether a publication is part of what a position covers.
-fn is_before(envelope: &Envelope, position: Option<Position>) -> bool {
-    match (&envelope.event, envelope.epoch, position) {
-        (Event::Publication(publication), Some(epoch), Some(position)) => {
-            epoch == position.epoch && publication.offset <= position.offset
-        }
-        _ => false,
     }
 }

@@ -31,6 +31,7 @@ use crate::model::{
 };
 use crate::redis::{CallError, Command, Config, Listener, Redis, ServerId, StartError, Value};
 
+mod entry;
 mod envelope;
 mod fleet;
 mod flight;

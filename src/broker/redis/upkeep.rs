@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::interest::{Check, Interest};
+use super::entry::Check;
+use super::interest::Interest;
 use super::{ChannelKey, Command, Inner, LEASE, Position, ServerId, Value, millis, read, scripts};
 
 /// How often interest is looked at without having changed, to leave channels that nobody wants any more.
