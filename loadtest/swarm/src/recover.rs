@@ -54,14 +54,13 @@ impl Recover {
         let channel = format!("{}0", self.crowd.prefix);
         let position = self.publish(&channel)?;
         let swarms = self.connect()?;
-        let recover = json!({"type": "subscribe", "id": 1, "channel": channel, "recover": position});
+        let recover =
+            json!({"type": "subscribe", "id": 1, "channel": channel, "recover": position});
         let command = frame::masked(frame::TEXT, recover.to_string().as_bytes());
         let began = clock::now();
         // All of a node at once, and node after node, which is soon enough: sending is a small part of it.
         for swarm in &swarms {
-            swarm
-                .send_each(&command, AT_ONCE)
-                .context("subscribing")?;
+            swarm.send_each(&command, AT_ONCE).context("subscribing")?;
         }
         for (swarm, connections) in swarms.iter().zip(self.shares()) {
             swarm.wait_deliveries((connections * self.missed) as u64, QUIET);
@@ -69,7 +68,10 @@ impl Recover {
         let seconds = (clock::now() - began) as f64 / 1e9;
         let deliveries: u64 = swarms.iter().map(Swarm::deliveries).sum();
         let ended: usize = swarms.iter().map(Swarm::ended).sum();
-        let tallies: Vec<_> = swarms.into_iter().map(Swarm::finish).collect::<Result<_>>()?;
+        let tallies: Vec<_> = swarms
+            .into_iter()
+            .map(Swarm::finish)
+            .collect::<Result<_>>()?;
         let trouble = tallies.into_iter().find_map(|tally| tally.first_trouble);
         let mut report = Report::new(format!(
             "recover {} clients on {} nodes, {} missed each",
@@ -80,8 +82,16 @@ impl Recover {
         let expected = (self.connections * self.missed) as u64;
         report
             .say("seconds", seconds, "all caught up after {} s")
-            .say("missing", expected.saturating_sub(deliveries) as f64, "{} missing")
-            .say("duplicated", deliveries.saturating_sub(expected) as f64, "{} twice")
+            .say(
+                "missing",
+                expected.saturating_sub(deliveries) as f64,
+                "{} missing",
+            )
+            .say(
+                "duplicated",
+                deliveries.saturating_sub(expected) as f64,
+                "{} twice",
+            )
             .say("closed", ended as f64, "{} closed");
         report.troubles(&trouble);
         Ok(report)
@@ -99,7 +109,10 @@ impl Recover {
             request.push_str(&body);
             connection.send(request.as_bytes(), 1)?;
             let mut answer = Value::Null;
-            while connection.receive(|got| answer = serde_json::from_slice(got.body).unwrap_or_default())? == 0 {}
+            while connection
+                .receive(|got| answer = serde_json::from_slice(got.body).unwrap_or_default())?
+                == 0
+            {}
             ensure!(answer["offset"].is_u64(), "publishing: {answer}");
             position.get_or_insert(json!({"epoch": answer["epoch"], "offset": answer["offset"]}));
         }
