@@ -76,10 +76,7 @@ async fn check_hears(one: &[(&str, &str)], other: &[(&str, &str)]) {
 async fn the_documented_rules_are_enough() {
     let redis = server_with_user(&[]);
     let url = url_of_user(&redis);
-    let variables = [
-        ("REDIS_URL", url.as_str()),
-        ("REDIS_KEY_PREFIX", "fanfare"),
-    ];
+    let variables = [("REDIS_URL", url.as_str()), ("REDIS_KEY_PREFIX", "fanfare")];
     check_hears(&variables, &variables).await;
     let hub = hub(&variables).await;
     let account = json!({"username": "ann", "email": "ann@example.org", "password": "long enough"});
