@@ -2,6 +2,9 @@
 //!
 //! It reads as the order of start-up: broker, relay, doors, routes, server.
 
+mod gate;
+mod reload;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,9 +17,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-use crate::admin::{AdminState, Liveness, Snapshot, Source, Upstream};
+use crate::admin::{AdminState, Liveness, NodeRow, Nodes, Snapshot, Source, Upstream};
 use crate::api::{ApiError, ApiState, Origin, Process, SessionState};
-use crate::auth::{AdminAccess, Verifier, guard_admin, guard_hub, keep_keys};
+use crate::auth::{Verifier, guard_hub, keep_keys};
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, NodeInfo};
@@ -25,13 +28,15 @@ use crate::config::Settings;
 use crate::http1::{Exchange, RequestHead};
 use crate::model::{ConnectionPermit, DrainSignal, Moment, Namespaces, PeerAddr};
 use crate::outbound::Outbound;
-use crate::proxy::{self, Proxy};
+use crate::proxy::{self, Changes, Proxy};
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
 use crate::session::{Sessions, StoreError};
 use crate::telemetry::process::ProcessStats;
+use crate::telemetry::proxy::{Reload, reloaded};
 use crate::telemetry::setup::Exporter;
 use crate::transport::{self, Context, Doors, Intake, Levels, Pressure, Slot};
+use gate::AdminGate;
 
 /// How often the embedded broker gives memory back.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -185,18 +190,12 @@ impl Node {
             node: self.clone(),
             drain,
         });
-        let verifier = context.verifier.clone();
-        let admin_guard = move |headers: &HeaderMap| {
-            let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-            let (key, authorization) = (text("x-admin-key"), text("authorization"));
-            let access = AdminAccess::Read;
-            guard_admin(&verifier, key, authorization, access, unix_seconds()).is_ok()
-        };
         let admin = AdminState {
             source,
             exporter,
             config: self.settings.admin.clone(),
-            guard: Arc::new(admin_guard),
+            gate: Arc::new(AdminGate(context.verifier.clone())),
+            live: Arc::default(),
         };
         let sessions = self.session_state();
         Router::new()
@@ -267,8 +266,49 @@ impl Node {
             exporter.keep_up();
         };
         spawn("fanfare-upkeep", sweep);
+        let node = self.clone();
+        spawn("fanfare-reload", move || {
+            let files: Vec<_> = node.settings.file.iter().cloned().collect();
+            if let Err(error) = reload::watch(&files, |why| node.reload(why)) {
+                tracing::error!(%error, "the configuration will not be read again");
+            }
+        });
+        let proxy = self.proxy.clone();
+        spawn("fanfare-health", move || match io_runtime() {
+            Ok(runtime) => runtime.block_on(proxy.look_after_upstreams()),
+            Err(error) => tracing::error!(%error, "no runtime for health checks"),
+        });
         if self.memory.is_none() {
             spawn("fanfare-lease", move || self.announce_for_ever());
+        }
+    }
+
+    /// Reads the configuration again, and takes over what can change while the node runs: the services. A faulty one
+    /// changes nothing.
+    fn reload(&self, why: &str) {
+        let settings = match Settings::from_process() {
+            Ok(settings) => settings,
+            Err(error) => {
+                reloaded(Reload::Failed);
+                tracing::error!(%error, why, "the configuration is faulty: what was before stays");
+                return;
+            }
+        };
+        let Changes {
+            added,
+            removed,
+            kept,
+        } = self.proxy.reload(&settings.proxy.services);
+        reloaded(Reload::Done);
+        tracing::info!(
+            why,
+            added,
+            removed,
+            kept,
+            "upstreams as the configuration has them now"
+        );
+        if settings.namespaces != self.settings.namespaces {
+            tracing::warn!("the namespaces have changed: that takes a restart");
         }
     }
 
@@ -351,6 +391,13 @@ fn waiting_runtime() -> std::io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
+/// A runtime for a thread that has sockets of its own.
+fn io_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}
+
 /// Runs something beside everything else, for as long as the process lives.
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
     let spawned = std::thread::Builder::new()
@@ -380,6 +427,16 @@ impl Source for NodeSource {
             .collect()
     }
 
+    fn nodes(&self) -> Nodes<'_> {
+        Box::pin(async {
+            let this = self.node.info();
+            let mut nodes = self.node.broker.nodes().await.ok()?;
+            nodes.retain(|node| node.id != this.id);
+            nodes.push(this);
+            Some(nodes.into_iter().map(row).collect())
+        })
+    }
+
     fn snapshot(&self) -> Snapshot {
         let Node {
             settings,
@@ -389,6 +446,7 @@ impl Source for NodeSource {
             ..
         } = &*self.node;
         Snapshot {
+            id: settings.transport.node.to_string(),
             web_sockets: context.levels.iter().map(Levels::web_sockets).sum(),
             event_streams: context.levels.iter().map(Levels::event_streams).sum(),
             channels: context.relay.channel_count(),
@@ -413,12 +471,24 @@ impl Source for NodeSource {
     }
 }
 
+/// A replica as the admin room shows it.
+fn row(node: NodeInfo) -> NodeRow {
+    NodeRow {
+        id: node.id.to_string(),
+        connections: node.connections,
+        channels: node.channels,
+        version: node.version,
+        uptime_seconds: node.uptime_seconds,
+    }
+}
+
 /// An upstream as the admin room shows it.
 fn shown(service: &str, upstream: proxy::UpstreamStats) -> Upstream {
     let [http, sse, ws] = upstream.inflight.map(|count| count as u64);
     Upstream {
         service: service.to_owned(),
         url: upstream.url,
+        is_healthy: upstream.is_healthy,
         open_for: upstream.open_for_millis.map(Duration::from_millis),
         http,
         sse,

@@ -1,24 +1,29 @@
-//! What an operator, a load balancer and a curious developer look at: health, `/metrics` and the demo page.
+//! What an operator, a load balancer and a curious developer look at: health, `/metrics`, the dashboard and the demo
+//! page.
 //!
 //! Everything is answered from one [`Snapshot`] that a [`Source`] takes; this room knows no part of the node itself.
-//! Only `/admin/stats` needs credentials, and nothing here changes anything.
+//! Only what stands under `/admin` needs credentials ([`Gate`]), and nothing here changes anything.
 //!
 //! Not here: counting (`telemetry`) and deciding when the node drains (`server`).
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::routing::get;
-use http::HeaderMap;
+use axum::routing::{get, post};
 
 use crate::telemetry::http::{Route, Stopwatch};
 use crate::telemetry::setup::Exporter;
 
 mod config;
+mod dashboard;
+mod gate;
 mod health;
+mod live;
 mod not_found;
 mod page;
 mod request_id;
@@ -29,6 +34,8 @@ mod stats;
 mod tests;
 
 pub use config::Config;
+pub use gate::{Gate, Shown};
+pub use live::{Live, NodeRow};
 pub use not_found::not_found;
 pub use request_id::{RequestId, RequestIdLayer};
 pub use stats::Upstream;
@@ -40,11 +47,19 @@ pub trait Source: Send + Sync {
 
     /// The upstreams of all services, in the order of their names and of the configuration.
     fn upstreams(&self) -> Vec<Upstream>;
+
+    /// The replicas alive, this one among them; none when the broker does not tell.
+    fn nodes(&self) -> Nodes<'_>;
 }
+
+/// What [`Source::nodes`] gives.
+pub type Nodes<'a> = Pin<Box<dyn Future<Output = Option<Vec<NodeRow>>> + Send + 'a>>;
 
 /// The node at one moment.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
+    /// The node's id, as clients see it in `gateway_id`.
+    pub id: String,
     /// Open WebSockets.
     pub web_sockets: u64,
     /// Open streams of server-sent events.
@@ -89,8 +104,10 @@ pub struct AdminState {
     pub exporter: Exporter,
     /// Limits, and whether there is a page.
     pub config: Config,
-    /// Whether a request with these fields may see the statistics.
-    pub guard: Arc<dyn Fn(&HeaderMap) -> bool + Send + Sync>,
+    /// Who may look.
+    pub gate: Arc<dyn Gate>,
+    /// What viewers of the dashboard share.
+    pub live: Arc<Live>,
 }
 
 /// Health, metrics and the page. The router has no fallback: `app` sets [`not_found`] for the whole process.
@@ -104,6 +121,9 @@ pub fn router(state: AdminState) -> Router {
         .route("/_pressure", get(pressure))
         .route("/metrics", get(metrics))
         .route("/admin/stats", get(statistics))
+        .route("/admin/events", get(events))
+        .route("/admin", get(dashboard).post(login))
+        .route("/admin/logout", post(logout))
         .route("/fanfare.js", get(module))
         .route("/fanfare.d.ts", get(types));
     if state.config.page {
@@ -112,6 +132,22 @@ pub fn router(state: AdminState) -> Router {
     router
         .method_not_allowed_fallback(not_found)
         .with_state(Arc::new(state))
+}
+
+/// The form of the login; its body is all that is read here.
+async fn login(State(state): State<Arc<AdminState>>, request: Request) -> Response {
+    let watch = Stopwatch::start(Route::Dashboard);
+    let response = dashboard::login(&state, request).await;
+    watch.stop(response.status().as_u16());
+    response
+}
+
+/// The stream has no end of its own; its time is that of its head.
+async fn events(State(state): State<Arc<AdminState>>, request: Request) -> Response {
+    let watch = Stopwatch::start(Route::Dashboard);
+    let response = live::events(&state, &request);
+    watch.stop(response.status().as_u16());
+    response
 }
 
 /// Declares the handlers, each measured in the same way.
@@ -135,6 +171,8 @@ handlers! {
     pressure: Health => health::pressure;
     metrics: Metrics => scrape::metrics;
     statistics: Statistics => stats::stats;
+    dashboard: Dashboard => dashboard::page;
+    logout: Dashboard => dashboard::logout;
     demo: Page => page::demo;
     module: Page => page::module;
     types: Page => page::types;

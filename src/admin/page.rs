@@ -1,4 +1,4 @@
-//! The demo page and the client module, embedded in the binary.
+//! What is embedded in the binary: the pages, the client module, and how such a file is answered.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -18,17 +18,17 @@ use sha2::{Digest as _, Sha256};
 use super::AdminState;
 
 /// One embedded file and the headers that go with it.
-struct File {
+pub(super) struct File {
     text: &'static str,
     headers: HeaderMap,
 }
 
 static PAGE: LazyLock<File> = LazyLock::new(|| {
-    let text = include_str!("page/index.html");
-    let mut file = File::new(text, "text/html; charset=utf-8", "no-cache");
-    file.add(CONTENT_SECURITY_POLICY, &policy(text));
-    file.add(REFERRER_POLICY, "no-referrer");
-    file
+    // A developer may try another node's address.
+    File::new_page(
+        include_str!("page/index.html"),
+        "'self' ws: wss: http: https:",
+    )
 });
 
 /// The module may be imported by pages of any origin: it is public and holds nothing.
@@ -72,6 +72,14 @@ impl File {
         file
     }
 
+    /// A page that may connect to these sources (CSP level 3 section 6.1.2).
+    pub(super) fn new_page(text: &'static str, connect: &str) -> Self {
+        let mut file = Self::new(text, "text/html; charset=utf-8", "no-cache");
+        file.add(CONTENT_SECURITY_POLICY, &policy(text, connect));
+        file.add(REFERRER_POLICY, "no-referrer");
+        file
+    }
+
     /// For pages of any origin, kept five minutes: a deploy reaches everybody soon, and the tag saves the bytes.
     fn new_public(text: &'static str, media_type: &'static str) -> Self {
         let mut file = Self::new(text, media_type, "public, max-age=300");
@@ -89,7 +97,7 @@ impl File {
     }
 
     /// 200 with the text, or 304 when the caller has it.
-    fn response(&self, request: &Request) -> Response {
+    pub(super) fn response(&self, request: &Request) -> Response {
         let is_known = request
             .headers()
             .get(IF_NONE_MATCH)
@@ -105,6 +113,15 @@ impl File {
         response
     }
 
+    /// The text with this status, whatever the caller has.
+    pub(super) fn response_as(&self, status: StatusCode) -> Response {
+        let mut response = Response::new(Body::from(self.text));
+        *response.status_mut() = status;
+        response.headers_mut().clone_from(&self.headers);
+        response.headers_mut().remove(ETAG);
+        response
+    }
+
     /// Whether a list of entity tags (RFC 9110 section 13.1.2) holds ours, weak or not.
     fn has_tag(&self, tags: &str) -> bool {
         let ours = self.headers.get(ETAG).and_then(|tag| tag.to_str().ok());
@@ -114,12 +131,12 @@ impl File {
     }
 }
 
-/// The page may run and style only what it was built with, load the module from here, and connect to hubs anywhere
-/// (a developer may try another node's address).
-fn policy(html: &str) -> String {
+/// The page may run and style only what it was built with, load the module from here, send forms home, and connect to
+/// `connect`.
+fn policy(html: &str, connect: &str) -> String {
     let mut policy = String::from("default-src 'none'; img-src 'self' data:; base-uri 'none'");
-    policy.push_str("; form-action 'none'; frame-ancestors 'none'");
-    policy.push_str("; connect-src 'self' ws: wss: http: https:; script-src 'self'");
+    policy.push_str("; form-action 'self'; frame-ancestors 'none'");
+    let _ = write!(policy, "; connect-src {connect}; script-src 'self'");
     push_hashes(&mut policy, html, "script");
     policy.push_str("; style-src 'self'");
     push_hashes(&mut policy, html, "style");
@@ -153,7 +170,7 @@ mod tests {
     #[test]
     fn the_policy_names_what_stands_in_the_page() {
         let html = "<style>a{}</style><script type=\"module\">go()</script>";
-        let policy = policy(html);
+        let policy = policy(html, "'self'");
         let hash = STANDARD.encode(Sha256::digest("go()"));
         assert!(
             policy.contains(&format!("script-src 'self' 'sha256-{hash}'")),

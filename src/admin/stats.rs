@@ -1,6 +1,6 @@
 //! `GET /admin/stats`: connections and upstreams in the JSON that seed 001 gave its dashboard.
 //!
-//! Whoever may look is `app`'s matter (a valid token or `X-Admin-Key` where credentials are required).
+//! Whoever may look is [`gate`](super::gate)'s matter.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,8 +10,8 @@ use axum::response::Response;
 use http::StatusCode;
 use serde::Serialize;
 
-use super::AdminState;
 use super::health::json_response;
+use super::{AdminState, Snapshot, gate};
 
 /// One upstream, as `app` knows it.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +20,8 @@ pub struct Upstream {
     pub service: String,
     /// As configured.
     pub url: String,
+    /// Whether health checks, where there are any, take it to be well.
+    pub is_healthy: bool,
     /// Until its circuit breaker lets a request through again; none while it is closed.
     pub open_for: Option<Duration>,
     /// Requests that are under way.
@@ -42,9 +44,16 @@ pub struct Upstream {
     pub last_latency: Option<f64>,
 }
 
+impl Upstream {
+    /// Whether it is asked as any other.
+    fn is_well(&self) -> bool {
+        self.is_healthy && self.open_for.is_none()
+    }
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Stats<'a> {
+pub(super) struct Stats<'a> {
     now_ms: u64,
     uptime_seconds: u64,
     node_version: &'static str,
@@ -102,16 +111,30 @@ struct Unauthorized {
 
 /// The statistics, for who may see them.
 pub(super) fn stats(state: &AdminState, request: &Request) -> Response {
-    if !(state.guard)(request.headers()) {
-        let body = Unauthorized {
-            status_code: 401,
-            error: "Unauthorized",
-            message: "Invalid or missing token",
-        };
-        return json_response(StatusCode::UNAUTHORIZED, &body);
+    if !gate::may_look(state, request.headers()) {
+        return refused();
     }
     let node = state.source.snapshot();
     let upstreams = state.source.upstreams();
+    json_response(StatusCode::OK, &body(state, &node, &upstreams))
+}
+
+/// 401, as the seed says it.
+pub(super) fn refused() -> Response {
+    let body = Unauthorized {
+        status_code: 401,
+        error: "Unauthorized",
+        message: "Invalid or missing token",
+    };
+    json_response(StatusCode::UNAUTHORIZED, &body)
+}
+
+/// The body of `/admin/stats`.
+pub(super) fn body<'a>(
+    state: &AdminState,
+    node: &Snapshot,
+    upstreams: &'a [Upstream],
+) -> Stats<'a> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now_ms = millis(now.unwrap_or_default());
     let mut connections = ByTransport {
@@ -119,20 +142,19 @@ pub(super) fn stats(state: &AdminState, request: &Request) -> Response {
         sse: node.event_streams,
         ws: node.web_sockets,
     };
-    for upstream in &upstreams {
+    for upstream in upstreams {
         connections.http += upstream.http;
         connections.sse += upstream.sse;
         connections.ws += upstream.ws;
     }
-    let body = Stats {
+    Stats {
         now_ms,
         uptime_seconds: node.uptime.as_secs(),
         node_version: concat!("rust ", env!("CARGO_PKG_RUST_VERSION")),
         env: state.config.stage,
-        services: services(&upstreams, now_ms),
+        services: services(upstreams, now_ms),
         connections,
-    };
-    json_response(StatusCode::OK, &body)
+    }
 }
 
 fn services(upstreams: &[Upstream], now_ms: u64) -> BTreeMap<&str, Service<'_>> {
@@ -140,7 +162,7 @@ fn services(upstreams: &[Upstream], now_ms: u64) -> BTreeMap<&str, Service<'_>> 
     for upstream in upstreams {
         let service = services.entry(&upstream.service).or_default();
         service.upstreams += 1;
-        service.healthy += usize::from(upstream.open_for.is_none());
+        service.healthy += usize::from(upstream.is_well());
         service.rps += upstream.rate;
         // A sum for now.
         service.error_rate += upstream.error_rate;
@@ -166,7 +188,7 @@ fn services(upstreams: &[Upstream], now_ms: u64) -> BTreeMap<&str, Service<'_>> 
 fn detail(upstream: &Upstream, now_ms: u64) -> Detail<'_> {
     Detail {
         url: &upstream.url,
-        healthy: upstream.open_for.is_none(),
+        healthy: upstream.is_well(),
         circuit_open_until_ms: upstream.open_for.map(|left| now_ms + millis(left)),
         inflight: ByTransport {
             http: upstream.http,

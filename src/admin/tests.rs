@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use super::{AdminState, Config, Liveness, Snapshot, Source, not_found, router};
+use super::{AdminState, Config, Gate, Liveness, Shown, Snapshot, Source, not_found, router};
 use crate::telemetry::setup::{Exporter, install_metrics};
 use axum::body::Body;
 use axum::response::Response;
@@ -28,6 +28,7 @@ impl Source for Node {
         vec![super::Upstream {
             service: "users".to_owned(),
             url: "http://a".to_owned(),
+            is_healthy: true,
             rate: 2.0,
             error_rate: 1.0,
             latency: Some(4.0),
@@ -35,10 +36,38 @@ impl Source for Node {
             ..super::Upstream::default()
         }]
     }
+
+    fn nodes(&self) -> super::Nodes<'_> {
+        let row = super::NodeRow {
+            id: "node-1".to_owned(),
+            connections: 7,
+            channels: 3,
+            version: "9.9.9".to_owned(),
+            uptime_seconds: 60,
+        };
+        Box::pin(async { Some(vec![row]) })
+    }
+}
+
+/// Lets in who shows `right`, by whatever; nobody refuses where nothing is needed.
+struct Right {
+    is_open: bool,
+}
+
+impl Gate for Right {
+    fn may_look(&self, shown: Shown<'_>) -> bool {
+        let right = [shown.key, shown.authorization, shown.pass];
+        self.is_open || right.contains(&Some("right"))
+    }
+
+    fn pass(&self, key_or_token: &str) -> Option<(String, u64)> {
+        (key_or_token == "right").then(|| ("right".to_owned(), 60))
+    }
 }
 
 fn node() -> Snapshot {
     Snapshot {
+        id: "node-1".to_owned(),
         web_sockets: 5,
         event_streams: 2,
         channels: 3,
@@ -57,15 +86,28 @@ fn node() -> Snapshot {
     }
 }
 
-async fn send(node: Snapshot, config: Config, request: Request<Body>) -> Response {
-    let state = AdminState {
+fn state(node: Snapshot, config: Config, is_open: bool) -> AdminState {
+    AdminState {
         source: Arc::new(Node(node)),
         exporter: EXPORTER.clone(),
         config,
-        guard: Arc::new(|headers| !headers.contains_key("x-refuse")),
-    };
+        gate: Arc::new(Right { is_open }),
+        live: Arc::default(),
+    }
+}
+
+async fn answer(state: AdminState, request: Request<Body>) -> Response {
     let router = router(state).fallback(not_found);
     router.oneshot(request).await.expect("infallible")
+}
+
+async fn send(node: Snapshot, config: Config, request: Request<Body>) -> Response {
+    answer(state(node, config, true), request).await
+}
+
+/// Where credentials are needed.
+async fn send_guarded(request: Request<Body>) -> Response {
+    answer(state(node(), Config::default(), false), request).await
 }
 
 fn get(path: &str) -> Request<Body> {
@@ -292,9 +334,118 @@ async fn statistics_have_the_shape_of_the_seed() {
 }
 
 #[tokio::test]
-async fn statistics_are_refused_as_the_seed_refuses() {
-    let request = Request::get("/admin/stats").header("x-refuse", "1");
-    let request = request.body(Body::empty()).expect("a request");
-    let response = send(node(), Config::default(), request).await;
+async fn what_stands_under_admin_is_refused_as_the_seed_refuses() {
+    for path in ["/admin", "/admin/stats", "/admin/events"] {
+        let response = send_guarded(get(path)).await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{path}");
+        assert_eq!(
+            text(response).await,
+            r#"{"statusCode":401,"error":"Unauthorized","message":"Invalid or missing token"}"#
+        );
+        for (name, value) in [
+            ("x-admin-key", "right"),
+            ("authorization", "right"),
+            ("cookie", "a=b; fanfare_admin=right"),
+        ] {
+            let request = Request::get(path).header(name, value);
+            let response = send_guarded(request.body(Body::empty()).expect("a request")).await;
+            assert_eq!(response.status(), StatusCode::OK, "{path} with {name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_browser_without_credentials_gets_a_form() {
+    let request = Request::get("/admin").header("accept", "text/html,*/*");
+    let response = send_guarded(request.body(Body::empty()).expect("a request")).await;
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    let policy = response.headers()["content-security-policy"].clone();
+    let policy = policy.to_str().expect("ASCII");
+    assert!(policy.contains("form-action 'self'"), "{policy}");
+    assert!(text(response).await.contains("role=\"alert\" hidden"));
+    let wrong = Request::post("/admin").header("accept", "text/html");
+    let response = send_guarded(wrong.body(Body::from("token=wrong")).expect("a request")).await;
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert!(!text(response).await.contains("role=\"alert\" hidden"));
+}
+
+/// What a login answers: its status, where it leads and its cookie.
+async fn login(request: http::request::Builder, body: &'static str) -> (u16, String, String) {
+    let response = send_guarded(request.body(Body::from(body)).expect("a request")).await;
+    let field = |name| {
+        let value = response.headers().get(name);
+        value.map_or("", |value| value.to_str().expect("ASCII"))
+    };
+    let (leads, cookie) = (field("location").to_owned(), field("set-cookie").to_owned());
+    (response.status().as_u16(), leads, cookie)
+}
+
+#[tokio::test]
+async fn a_login_leaves_a_cookie_and_leads_to_the_address_without_the_token() {
+    let expected = "fanfare_admin=right; Path=/admin; Max-Age=60; HttpOnly; SameSite=Strict";
+    let leads = |cookie: &str| (303, "/admin".to_owned(), cookie.to_owned());
+    let by_query = login(Request::get("/admin?a=1&token=right"), "").await;
+    assert_eq!(by_query, leads(expected));
+    let by_form = login(Request::post("/admin"), "token=right").await;
+    assert_eq!(by_form, leads(expected));
+    let secure = Request::get("/admin?token=right").header("x-forwarded-proto", "https");
+    assert_eq!(
+        login(secure, "").await,
+        leads(&format!("{expected}; Secure"))
+    );
+    // A redirect of a navigation from another site would not carry the cookie.
+    let from_elsewhere = Request::get("/admin?token=right").header("sec-fetch-site", "cross-site");
+    assert_eq!(
+        login(from_elsewhere, "").await,
+        (200, String::new(), expected.to_owned())
+    );
+    let (status, _, cookie) = login(Request::get("/admin?token=wrong"), "").await;
+    assert_eq!((status, &*cookie), (401, ""));
+    let (_, _, cookie) = login(Request::post("/admin/logout"), "").await;
+    assert!(cookie.starts_with("fanfare_admin=; Path=/admin; Max-Age=0"));
+}
+
+/// The figures of the first event of a stream.
+async fn first_event(body: &mut Body) -> Value {
+    let frame = body.frame().await.expect("a frame").expect("no error");
+    let frame = frame.into_data().expect("data");
+    let text = std::str::from_utf8(&frame).expect("UTF-8");
+    let json = text.strip_prefix("data: ").expect("an event");
+    serde_json::from_str(json.strip_suffix("\n\n").expect("whole")).expect("JSON")
+}
+
+#[tokio::test]
+async fn viewers_get_the_node_its_fleet_and_its_upstreams() {
+    let response = send(node(), Config::default(), get("/admin/events")).await;
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let figures = first_event(&mut response.into_body()).await;
+    assert_eq!(figures["node"]["id"], "node-1");
+    assert_eq!(figures["node"]["webSockets"], 5);
+    assert_eq!(figures["nodes"][0]["uptimeSeconds"], 60);
+    assert_eq!(figures["stats"]["services"]["users"]["rps"], 2.0);
+    assert!(figures["rates"]["deliveries"].is_number());
+}
+
+#[tokio::test]
+async fn a_draining_node_ends_the_stream() {
+    let draining = Snapshot {
+        draining: true,
+        ..node()
+    };
+    let response = send(draining, Config::default(), get("/admin/events")).await;
+    assert_eq!(text(response).await, "");
+}
+
+#[tokio::test]
+async fn so_many_look_at_once_and_no_more() {
+    let state = state(node(), Config::default(), true);
+    let mut viewers = Vec::new();
+    for _ in 0..64 {
+        viewers.push(answer(state.clone(), get("/admin/events")).await);
+    }
+    let refused = answer(state.clone(), get("/admin/events")).await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    viewers.pop();
+    let response = answer(state, get("/admin/events")).await;
+    assert_eq!(response.status(), StatusCode::OK);
 }

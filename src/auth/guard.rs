@@ -81,7 +81,7 @@ fn require_role(identity: &Identity, roles: &[&str]) -> Result<(), AuthError> {
 }
 
 /// Compares in constant time. Digests are compared instead of the keys so that not even the key's length shows.
-fn is_same(key: &str, shown: &str) -> bool {
+pub(super) fn is_same(key: &str, shown: &str) -> bool {
     Sha256::digest(key)
         .as_slice()
         .ct_eq(Sha256::digest(shown).as_slice())

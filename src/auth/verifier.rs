@@ -77,6 +77,11 @@ impl Verifier {
         &self.config
     }
 
+    /// Whether there is any key by which a token could be valid.
+    pub fn has_keys(&self) -> bool {
+        !self.own.is_empty() || self.adopted.get().is_some() || self.config.key_set.is_some()
+    }
+
     /// Whether it cannot mint.
     pub fn lacks_secret(&self) -> bool {
         self.signing_secret().is_none()

@@ -31,13 +31,6 @@ pub(super) fn compute_defaults(reader: &mut Reader, machine: &Machine, stage: St
         "NODE_ID",
         &value::node_id(&node).unwrap_or_else(|| "node".to_owned()),
     );
-    let files = machine.open_files.saturating_sub(FILES_RESERVED);
-    // A request to an upstream takes two.
-    let each = 1 + u64::from(reader.text("UPSTREAMS").is_some_and(|text| text != "{}"));
-    let connections = (files / each).max(1);
-    reader.default_integer("MAX_CONNECTIONS", connections);
-    let handshakes = reader.integer("MAX_CONNECTIONS").min(4096);
-    reader.default_integer("MAX_HANDSHAKES", handshakes);
     let pretty = machine.is_terminal && !production;
     reader.default_text("LOG_FORMAT", if pretty { "pretty" } else { "json" });
 
@@ -64,6 +57,16 @@ pub(super) fn compute_defaults(reader: &mut Reader, machine: &Machine, stage: St
     reader.default_integer("WS_PING_INTERVAL_MS", ping_millis);
     let twice = reader.integer("WS_PING_INTERVAL_MS").div_ceil(500);
     reader.default_integer("WEBSOCKETS_INACTIVITY_TIMEOUT", twice.clamp(60, 86_400));
+}
+
+/// The same for the most connections, once it is known whether there are upstreams.
+pub(super) fn default_connections(reader: &mut Reader, machine: &Machine, has_upstreams: bool) {
+    let files = machine.open_files.saturating_sub(FILES_RESERVED);
+    // A request to an upstream takes two.
+    let connections = (files / (1 + u64::from(has_upstreams))).max(1);
+    reader.default_integer("MAX_CONNECTIONS", connections);
+    let handshakes = reader.integer("MAX_CONNECTIONS").min(4096);
+    reader.default_integer("MAX_HANDSHAKES", handshakes);
 }
 
 pub(super) fn server(reader: &Reader) -> server::Config {
@@ -241,22 +244,13 @@ pub(super) fn redis(reader: &Reader) -> Option<redis::Config> {
     })
 }
 
-pub(super) fn proxy(
-    reader: &Reader,
-    services: Vec<(String, Vec<proxy::Address>)>,
-) -> proxy::Config {
+pub(super) fn proxy(reader: &Reader, services: Vec<proxy::ServiceConfig>) -> proxy::Config {
     let trusted = reader.text("TRUSTED_PROXIES").unwrap_or_default();
     proxy::Config {
         services,
-        balance: match reader.text("LOAD_BALANCING") {
-            Some("round-robin") => proxy::Balance::RoundRobin,
-            Some("random") => proxy::Balance::Random,
-            _ => proxy::Balance::LeastLoad,
-        },
         trusted: value::list(trusted)
             .filter_map(upstreams::network)
             .collect(),
-        timeout: millis(reader, "HTTP_PROXY_TIMEOUT_MS"),
         body_timeout: millis(reader, "BODY_TIMEOUT_MS"),
         body_bytes_max: match reader.integer("MAX_BODY_BYTES") {
             0 => u64::MAX,

@@ -568,3 +568,41 @@ fn help_names_every_variable_with_its_default() {
         assert!(help.contains(&format!("  {} [{}", variable.name, variable.default_text())));
     }
 }
+
+#[test]
+fn keys_of_issuers_are_checked_at_the_start() {
+    check_fault(
+        &[("JWT_PUBLIC_KEY", "-----BEGIN PRIVATE KEY-----")],
+        "JWT_PUBLIC_KEY must be one or more public keys in PEM",
+    );
+    check_fault(&[("JWKS_URL", "example.com")], "JWKS_URL must be http://");
+    let production = [
+        ("NODE_ENV", "production"),
+        ("JWKS_URL", "http://issuer/keys"),
+    ];
+    check_fault(&production, "JWKS_URL must be https in production");
+    // An issuer's keys are enough where credentials are required.
+    let settings = settings(&[
+        ("AUTH_REQUIRED", "true"),
+        ("JWKS_URL", "https://issuer/keys"),
+    ]);
+    assert!(settings.auth.key_set.is_some_and(|url| url.is_secure()));
+    for (name, other) in [
+        ("JWT_PREVIOUS_SECRET", "JWT_PREVIOUS_SECRET_UNTIL"),
+        ("JWT_PREVIOUS_SECRET_UNTIL", "JWT_PREVIOUS_SECRET"),
+    ] {
+        let value = if name == "JWT_PREVIOUS_SECRET" {
+            SECRET
+        } else {
+            "2026-12-31"
+        };
+        check_fault(&[(name, value)], &format!("{name} needs {other} beside it"));
+    }
+    check_fault(
+        &[
+            ("JWT_PREVIOUS_SECRET", SECRET),
+            ("JWT_PREVIOUS_SECRET_UNTIL", "soon"),
+        ],
+        "JWT_PREVIOUS_SECRET_UNTIL must be a day",
+    );
+}

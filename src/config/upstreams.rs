@@ -10,6 +10,8 @@ use crate::proxy::{Address, RESERVED_NAMES};
 
 /// The most bytes of a service's name.
 const NAME_BYTES_MAX: usize = 64;
+/// What a service's name is made of.
+pub(super) const NAME_RULE: &str = "must be named with at most 64 letters, digits and -._~";
 
 /// The services and their upstreams; what is wrong goes to the reader.
 pub(super) fn services(reader: &mut Reader) -> Vec<(String, Vec<Address>)> {
@@ -37,11 +39,16 @@ fn parse(text: &str) -> (Vec<(String, Vec<Address>)>, Vec<String>) {
     (services, faults)
 }
 
-fn check_name(name: &str, faults: &mut Vec<String>) {
+/// Whether a service may be called so.
+pub(super) fn is_service_name(name: &str) -> bool {
     let is_plain = name
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));
-    if !is_plain || name.is_empty() || name.len() > NAME_BYTES_MAX || matches!(name, "." | "..") {
+    is_plain && (1..=NAME_BYTES_MAX).contains(&name.len()) && !matches!(name, "." | "..")
+}
+
+fn check_name(name: &str, faults: &mut Vec<String>) {
+    if !is_service_name(name) {
         faults.push(format!(
             "must name services with at most {NAME_BYTES_MAX} letters, digits and -._~, and {name:?} is none"
         ));

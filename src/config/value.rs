@@ -102,7 +102,7 @@ pub(super) fn log_format(text: &str) -> Option<String> {
 /// How an upstream is chosen.
 pub(super) fn balance(text: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
-    matches!(text.as_str(), "least-load" | "round-robin" | "random").then_some(text)
+    super::services::balance(&text).map(|_| text)
 }
 
 /// A file, by its path.

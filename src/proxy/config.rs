@@ -4,20 +4,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ServiceConfig;
+
 /// Names under which other things are served at `/ws` and `/sse`.
 pub const RESERVED_NAMES: [&str; 3] = ["connect", "health", "echo"];
 
 /// Services, whom to believe, and for how long to wait. `config` fills it; defaults and units stand there.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
-    /// Each service's name and its upstreams, checked (`UPSTREAMS`).
-    pub services: Vec<(String, Vec<Address>)>,
-    /// How an upstream is chosen (`LOAD_BALANCING`).
-    pub balance: Balance,
+    /// The services, checked (`UPSTREAMS` and `CONFIG_FILE`).
+    pub services: Vec<ServiceConfig>,
     /// Networks whose `X-Forwarded-*` are believed: an address and the bits of it that count (`TRUSTED_PROXIES`).
     pub trusted: Vec<(IpAddr, u8)>,
-    /// How long an upstream may take for the head of its answer, and pause in its body (`HTTP_PROXY_TIMEOUT_MS`).
-    pub timeout: Duration,
     /// How long a client may pause in its body, or take nothing of an answer (`BODY_TIMEOUT_MS`).
     pub body_timeout: Duration,
     /// The most bytes of a request's body (`MAX_BODY_BYTES`); `u64::MAX` is no limit.
@@ -70,18 +68,6 @@ impl Address {
             base: uri.path().trim_end_matches('/').to_owned(),
         })
     }
-}
-
-/// How an upstream is chosen.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Balance {
-    /// Of two at random, the one with the lower product of latency (peak EWMA) and requests in flight.
-    #[default]
-    LeastLoad,
-    /// One after the other.
-    RoundRobin,
-    /// Any.
-    Random,
 }
 
 #[cfg(test)]

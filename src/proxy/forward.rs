@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::Proxy;
 use super::address::{Client, client};
-use super::call::{Asked, Call, Course, expects};
+use super::call::Call;
+use super::course::{Asked, Course, expects, key};
 use super::error::ProxyError;
 use super::fields::{Introduction, ids, is_looping, write_request};
 use super::path::normalise;
 use super::table::{Target, target};
 use super::websocket::{Handshake, upstream_target};
+use super::{IdentityRule, Proxy};
 use crate::auth::{Identity, bearer, client_token};
 use crate::http1::{Exchange, RequestHead};
 use crate::telemetry::proxy::{self as counts, Carried};
@@ -110,18 +111,23 @@ impl Proxy {
             true => Some(self.handshake(head)?),
             false => None,
         };
-        let admitted = self.authenticate(head, target.carried, query)?;
+        let route = self.table.load().service(target.service).cloned();
+        let rule = route
+            .as_ref()
+            .map_or(&self.identity, |route| &route.policy.identity);
+        // Who may not ask does not get to know which services there are.
+        let admitted = self.authenticate(head, target.carried, query, rule)?;
         let unknown = || ProxyError::UnknownService(target.service.to_owned());
-        let service = self
-            .table
-            .load()
-            .service(target.service)
-            .ok_or_else(unknown)?
-            .clone();
+        let route = route.as_ref().ok_or_else(unknown)?;
         if (is_web_socket || target.carried == Carried::Sse) && (self.is_pressed)() {
             return Err(ProxyError::UnderPressure);
         }
+        let forwarded = match is_web_socket {
+            true => upstream_target(query)?,
+            false => with_query(&rest, query, admitted.is_in_query),
+        };
         let identity = admitted.identity.as_deref();
+        let key = key(route, head, &forwarded, client, identity);
         let identity = identity.map(|identity| (&*identity.user as &str, &*identity.role));
         if identity.is_some_and(|(user, role)| !is_field_text(user) || !is_field_text(role)) {
             return Err(ProxyError::Unauthorized);
@@ -135,14 +141,12 @@ impl Proxy {
             upgrades: is_web_socket,
         };
         write_request(head, &introduction, &mut fields);
-        let target = match is_web_socket {
-            true => upstream_target(query)?,
-            false => with_query(&rest, query, admitted.is_in_query),
-        };
         Ok(Course {
-            service,
-            target,
+            route: route.clone(),
+            key,
+            target: forwarded,
             fields,
+            is_secure: is_secure(head, client),
             handshake,
         })
     }
@@ -164,9 +168,9 @@ impl Proxy {
         head: &RequestHead<'_>,
         carried: Carried,
         query: Option<&str>,
+        rule: &IdentityRule,
     ) -> Result<Admitted, ProxyError> {
-        let config = self.tokens.verifier().config();
-        if config.secrets.is_empty() && !config.required {
+        if !rule.required && !self.tokens.verifier().has_keys() {
             return Ok(Admitted::NOBODY);
         }
         let text = |name| {
@@ -182,16 +186,29 @@ impl Proxy {
             Carried::Sse | Carried::Ws => client_token(query, authorization, protocols),
         };
         match token.and_then(|token| self.tokens.verify(&token, self.unix_seconds())) {
+            Some(identity) if !may(&identity, rule) => Err(ProxyError::Forbidden),
             Some(identity) => Ok(Admitted {
                 identity: Some(identity),
                 is_in_query: !in_header && !in_protocol,
                 is_in_protocol: in_protocol,
             }),
             // Where none is required, it may be meant for the upstream.
-            _ if config.required => Err(ProxyError::Unauthorized),
+            _ if rule.required => Err(ProxyError::Unauthorized),
             _ => Ok(Admitted::NOBODY),
         }
     }
+}
+
+/// Whether the role of a token is one of those that may.
+fn may(identity: &Identity, rule: &IdentityRule) -> bool {
+    let mut roles = rule.roles.iter();
+    rule.roles.is_empty() || roles.any(|role| **role == *identity.role)
+}
+
+/// Whether the client's connection is encrypted, as far as a trusted proxy says so.
+fn is_secure(head: &RequestHead<'_>, client: &Client) -> bool {
+    let proto = head.field("x-forwarded-proto");
+    client.is_behind_trusted && proto.is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"))
 }
 
 /// Whether a text can stand in a field as it is.

@@ -10,20 +10,29 @@
 
 mod address;
 mod breaker;
+mod budget;
 mod call;
+mod choosing;
 mod config;
 mod counter;
+mod course;
 mod download;
 mod endpoint;
 mod error;
 mod fields;
 mod forward;
+mod hash;
+mod health;
+mod hearing;
 mod path;
+mod policy;
 mod rate;
 mod reply;
+mod resolve;
 mod stats;
 mod table;
 mod tokens;
+mod trying;
 mod upload;
 mod websocket;
 mod wire;
@@ -36,8 +45,13 @@ use arc_swap::ArcSwap;
 use http::HeaderMap;
 use tokio::time::Instant;
 
-pub use config::{Address, Balance, Config, RESERVED_NAMES};
+pub use config::{Address, Config, RESERVED_NAMES};
+pub use policy::{
+    Balance, BreakerPolicy, HashKey, HealthPolicy, IdentityRule, Policy, RetryPolicy,
+    ServiceConfig, UpstreamConfig,
+};
 pub use stats::{ServiceStats, UpstreamStats};
+pub use table::Changes;
 
 use crate::auth::Verifier;
 use crate::http1::Field;
@@ -51,7 +65,8 @@ use websocket::TunnelConfig;
 pub struct Proxy {
     table: ArcSwap<Table>,
     tokens: Tokens,
-    timeout: Duration,
+    /// Who may ask for what is no service.
+    identity: IdentityRule,
     body_timeout: Duration,
     body_bytes_max: u64,
     trusted: Vec<(IpAddr, u8)>,
@@ -80,9 +95,12 @@ impl Proxy {
         is_pressed: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
         Self {
-            table: ArcSwap::from_pointee(Table::new(&config.services, config.balance)),
+            table: ArcSwap::from_pointee(Table::new(&config.services)),
+            identity: IdentityRule {
+                required: verifier.config().required,
+                roles: Vec::new(),
+            },
             tokens: Tokens::new(verifier),
-            timeout: config.timeout,
             body_timeout: config.body_timeout,
             body_bytes_max: config.body_bytes_max,
             origins: config.origins.clone(),
@@ -96,6 +114,14 @@ impl Proxy {
                 .then(|| AddressLimits::new(config.rate_max, config.rate_window)),
             started: Instant::now(),
         }
+    }
+
+    /// Swaps the services for these. What is under way keeps what it was matched to: nothing is cut. To be called from
+    /// one thread at a time.
+    pub fn reload(&self, services: &[ServiceConfig]) -> Changes {
+        let (table, changes) = self.table.load().changed(services, self.now());
+        self.table.store(Arc::new(table));
+        changes
     }
 
     /// Whether a path is the proxy's to answer.

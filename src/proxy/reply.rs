@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use http::StatusCode;
 
-use super::call::{Asked, is_replaced};
+use super::course::{Asked, is_replaced};
 use super::download::Form;
 use super::error::ProxyError;
 use super::fields::write_response;

@@ -79,6 +79,8 @@ label! {
         Metrics = "/metrics",
         /// `GET /admin/stats`.
         Statistics = "/admin/stats",
+        /// The dashboard, its login and its events.
+        Dashboard = "/admin",
         /// The page and its files.
         Page = "/",
         /// No route.

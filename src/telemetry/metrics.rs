@@ -11,6 +11,7 @@ use std::time::Duration;
 use ::metrics::{Counter, counter, gauge};
 
 use super::table::name;
+use super::totals::{self, Total};
 
 /// Declares a closed list of label values: an enum with every value, its index and its word.
 macro_rules! label {
@@ -131,6 +132,7 @@ static REFUSALS: LazyLock<[Counter; Refusal::COUNT]> = LazyLock::new(|| {
 /// Publications were accepted by `/hub`. Those of sockets are in [`WorkerCounts`](super::WorkerCounts).
 pub fn http_published(publications: u64) {
     HTTP_PUBLICATIONS.increment(publications);
+    totals::add(Total::Publications, publications);
 }
 
 /// Envelopes between nodes may have been missed.

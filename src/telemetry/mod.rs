@@ -13,6 +13,7 @@ pub mod process;
 pub mod proxy;
 pub mod setup;
 pub mod table;
+pub mod totals;
 mod worker;
 
 pub use config::{Config, LogFormat};

@@ -44,6 +44,16 @@ label! {
     }
 }
 
+label! {
+    /// What came of reading the configuration again.
+    Reload {
+        /// It holds from now on.
+        Done = "done",
+        /// It cannot be used: what was before stays.
+        Failed = "failed",
+    }
+}
+
 impl Method {
     /// The one of this name.
     pub fn of(name: &str) -> Self {
@@ -57,6 +67,11 @@ static OPENED: LazyLock<Counter> = LazyLock::new(|| counter!(name::BREAKER_OPENE
 static FAILED_OPEN: LazyLock<Counter> = LazyLock::new(|| counter!(name::FAILED_OPEN));
 static RETRIES: LazyLock<[Counter; 2]> = LazyLock::new(|| {
     ["spent", "made"].map(|outcome| counter!(name::UPSTREAM_RETRIES, "outcome" => outcome))
+});
+static HEALTH_CHANGES: LazyLock<[Counter; 2]> =
+    LazyLock::new(|| ["ill", "well"].map(|to| counter!(name::UPSTREAM_HEALTH_CHANGES, "to" => to)));
+static RELOADS: LazyLock<[Counter; Reload::COUNT]> = LazyLock::new(|| {
+    std::array::from_fn(|index| counter!(name::RELOADS, "outcome" => Reload::ALL[index].label()))
 });
 
 static BRIDGED: LazyLock<Gauge> = LazyLock::new(|| gauge!(name::GATEWAY_WEB_SOCKETS));
@@ -92,6 +107,16 @@ pub fn opened() {
 /// All breakers of a service were open, so that none was heeded.
 pub fn failed_open() {
     FAILED_OPEN.increment(1);
+}
+
+/// Health checks found an upstream well again, or ill.
+pub fn health_changed(to_well: bool) {
+    HEALTH_CHANGES[usize::from(to_well)].increment(1);
+}
+
+/// The configuration was read again.
+pub fn reloaded(outcome: Reload) {
+    RELOADS[outcome.index()].increment(1);
 }
 
 /// A retry was wanted: made, or not because the budget was spent.

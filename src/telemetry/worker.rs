@@ -9,6 +9,7 @@ use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use super::metrics::{CommandKind, Door, DropReason, Transport};
 use super::table::name;
+use super::totals::{self, Total};
 use crate::model::CloseReason;
 
 /// What one worker counts. Not shared: each worker makes its own, after the recorder is installed, and calls
@@ -120,6 +121,7 @@ impl WorkerCounts {
 
     /// Hands what was counted since the last flush to the recorder. Some 40 atomic additions at most.
     pub fn flush(&mut self) {
+        self.add_to_totals();
         let handles = &self.handles;
         add(&handles.publications, &mut self.publications);
         add(&handles.deliveries, &mut self.deliveries);
@@ -141,6 +143,19 @@ impl WorkerCounts {
             &handles.pending_bytes,
             self.pending_bytes,
             &mut self.told.pending_bytes,
+        );
+    }
+
+    /// Before the recorder takes the tallies away.
+    fn add_to_totals(&self) {
+        totals::add(Total::Publications, self.publications);
+        totals::add(Total::Deliveries, self.deliveries);
+        totals::add(Total::DeliveredBytes, self.delivered_bytes);
+        totals::add(Total::Gaps, self.gaps);
+        totals::add(Total::Drops, self.drops.iter().sum());
+        totals::shift(
+            [self.told.subscriptions, self.told.pending_bytes],
+            [self.subscriptions, self.pending_bytes],
         );
     }
 }

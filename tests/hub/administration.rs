@@ -193,7 +193,7 @@ async fn users_are_listed_page_by_page() {
 
 #[tokio::test]
 async fn the_numbers_are_those_of_this_node_and_of_redis() {
-    let redis = RedisServer::start();
+    let redis = RedisServer::start_with(&["--save", ""]);
     let variables = [("ADMIN_API_KEY", KEY), ("REDIS_URL", &redis.url())];
     let (hub, other) = (session_hub(&variables).await, session_hub(&variables).await);
     let ann = eventually("a user", async || {
