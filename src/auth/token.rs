@@ -44,10 +44,10 @@ pub struct TokenClaims {
     /// Unix seconds at which it begins.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nbf: Option<u64>,
-    /// Who made it. [`Verifier::mint`] fills in the configured issuer.
+    /// Who made it. `Verifier::mint` fills in the configured issuer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iss: Option<String>,
-    /// Whom it is for. [`Verifier::mint`] fills in the configured audience.
+    /// Whom it is for. `Verifier::mint` fills in the configured audience.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aud: Option<String>,
     /// Any JSON, shown in presence and join.

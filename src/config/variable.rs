@@ -188,7 +188,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Authentication, "SECRET_KEY", ANY, Unset, "", "The same by another name. When both are set, both verify and this one signs.").secret(),
     row(Authentication, "JWT_PREVIOUS_SECRET", ANY, Unset, "", "The secret before; what it signed stays good until JWT_PREVIOUS_SECRET_UNTIL.").secret(),
     row(Authentication, "JWT_PREVIOUS_SECRET_UNTIL", Text(value::unix_time, "a day (2026-12-31) or a time (2026-12-31T12:00:00Z)"), Unset, "", "Until when; a day counts from its first second."),
-    row(Authentication, "JWT_PUBLIC_KEY", Text(value::public_keys, crate::auth::PUBLIC_KEYS_RULE), Unset, "", "The public keys of an issuer elsewhere, one after the other. RS256 to RS512, PS256 to PS512, ES256, ES384 and EdDSA follow from the kind of key."),
+    row(Authentication, "JWT_PUBLIC_KEY", Text(value::public_keys, crate::auth::PUBLIC_KEYS_RULE), Unset, "", "The public keys of an issuer elsewhere, one after the other. RS256 to RS512, PS256 to PS512, ES256, ES384 and EdDSA follow from the kind of key.").secret(),
     row(Authentication, "JWKS_URL", Text(value::endpoint, crate::outbound::ENDPOINT_RULE), Unset, "", "Where an issuer elsewhere shows its keys (RFC 7517); https in production. They are fetched every ten minutes, and when a token names a key that is not there.").memory("32 keys"),
     row(Authentication, "ALGORITHM", Text(value::algorithms, "HS256, HS384 or HS512, or several with commas between"), Value("HS256"), "", "The accepted algorithms of tokens that a secret signed; the first one signs."),
     row(Authentication, "JWT_LEEWAY_SECONDS", Integer(0, 3600), Value("0"), "s", "By how much `exp` and `nbf` of tokens may be missed, for clocks that differ."),
