@@ -15,7 +15,7 @@ fn read_with(text: &str, mut services: Services) -> (Vec<ServiceConfig>, Vec<Str
 /// Services of the file alone, where tokens can be verified.
 fn read(text: &str) -> (Vec<ServiceConfig>, Vec<String>) {
     let services = Services {
-        has_secret: true,
+        has_keys: true,
         ..Services::default()
     };
     read_with(text, services)

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::limits::{Decision, Quota};
 use crate::model::Moment;
-use crate::redis::{CallError, Command, Config, Redis, Script, Value};
+use crate::redis::{CallError, Command, Config, Redis, Script, StartError, Value};
 use crate::telemetry::proxy as counts;
 
 /// How long a request waits for Redis.
@@ -60,8 +60,8 @@ impl FleetLimits {
     /// Begins to connect, and goes on for as long as the value lives. `nodes` is kept up by somebody else.
     ///
     /// # Errors
-    /// When the system gives no thread.
-    pub fn start(config: &Config, nodes: Arc<AtomicUsize>) -> std::io::Result<Self> {
+    /// When the system gives no thread, or the certificates cannot be used.
+    pub fn start(config: &Config, nodes: Arc<AtomicUsize>) -> Result<Self, StartError> {
         let redis = Redis::new(config, String::new(), SCRIPTS)?;
         redis.connect();
         Ok(Self {
