@@ -34,6 +34,7 @@ use crate::redis::StartError;
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
 use crate::session::{Sessions, StoreError};
+use crate::telemetry::process::ProcessStats;
 use crate::telemetry::proxy::{Reload, fleet_nodes, reloaded};
 use crate::telemetry::setup::Exporter;
 use crate::transport::{self, Context, Doors, Intake, Levels, Slot};
