@@ -28,7 +28,9 @@ use crate::proxy::{self, Proxy};
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
 use crate::telemetry::process::ProcessStats;
+use crate::telemetry::metrics::certificate_read;
 use crate::telemetry::setup::Exporter;
+use crate::tls::{Acceptor, Renewed};
 use crate::transport::{self, Context, Doors, Intake, Levels, Pressure, Slot};
 use gate::AdminGate;
 
@@ -182,6 +184,7 @@ impl Node {
     /// A node of a fleet says that it lives, too.
     fn begin_upkeep(self: Arc<Self>, exporter: Exporter) {
         let memory = self.memory.clone();
+        let acceptor = self.settings.server.tls.clone();
         let (is_too_large, bytes_max) = (
             self.is_too_large.clone(),
             self.settings.admin.resident_bytes_max,
@@ -192,6 +195,9 @@ impl Node {
                 is_too_large.store(resident > Some(bytes_max), Relaxed);
             }
             std::thread::sleep(SWEEP_INTERVAL);
+            if let Some(acceptor) = &acceptor {
+                renew(acceptor);
+            }
             if let Some(memory) = &memory {
                 memory.sweep();
             }
@@ -273,6 +279,21 @@ fn make_broker(
     };
     let broker = Arc::new(MemoryBroker::new(&settings.broker, namespaces, clock));
     Ok((broker.clone(), Some(broker)))
+}
+
+/// Takes a new certificate where the files have changed.
+fn renew(acceptor: &Acceptor) {
+    match acceptor.renew() {
+        Renewed::No => {}
+        Renewed::Yes => {
+            certificate_read(true);
+            tracing::info!("new connections get the new TLS certificate");
+        }
+        Renewed::Failed(error) => {
+            certificate_read(false);
+            tracing::error!(%error, "the TLS certificate stays as it was");
+        }
+    }
 }
 
 /// A runtime for a thread that waits for the broker.
@@ -394,18 +415,19 @@ struct NodeWorker {
 impl Worker for NodeWorker {
     type Slot = Slot;
 
-    fn take(&self, head: &RequestHead<'_>, peer: SocketAddr) -> Option<Box<dyn Exchange>> {
-        self.proxy.take(head, peer)
+    fn take(&self, head: &RequestHead<'_>, from: server::From) -> Option<Box<dyn Exchange>> {
+        self.proxy.take(head, from.peer, from.is_encrypted)
     }
 
     fn adopt(
         &self,
-        socket: std::net::TcpStream,
+        carrier: server::Carrier,
         read: Bytes,
         slot: Slot,
         permit: ConnectionPermit,
     ) {
-        self.hub.adopt(socket, read, &slot, permit);
+        let server::Carrier { socket, session } = carrier;
+        self.hub.adopt(socket, session, read, &slot, permit);
     }
 
     fn run(self: Rc<Self>, drain: DrainSignal) -> impl Future<Output = ()> + 'static {

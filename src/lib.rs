@@ -16,6 +16,7 @@
 //! client | relay            one client's conversation (sans-IO) | joins the workers to the broker
 //! auth                      claims, permissions, token verification
 //! hub | protocol | broker | limits | http1
+//! tls                       certificates, and sockets that are plain or encrypted
 //! telemetry                 metrics and logs
 //! model                     the shared nouns
 //! ```
@@ -40,4 +41,5 @@ pub mod redis;
 pub mod relay;
 pub mod server;
 pub mod telemetry;
+pub mod tls;
 pub mod transport;

@@ -14,6 +14,7 @@ mod namespaces;
 mod reader;
 mod rooms;
 mod rules;
+mod tls;
 mod upstreams;
 mod value;
 mod variable;
@@ -127,13 +128,18 @@ impl Settings {
         let namespaces = read_namespaces(&mut reader, inputs);
         rules::check(&mut reader, stage, &namespaces);
         let services = upstreams::services(&mut reader);
+        let acceptor = tls::acceptor(&mut reader);
+        let connector = tls::connector(&mut reader, &services);
         if !reader.faults.is_empty() {
             let faults = reader.faults;
             return Err(ConfigError { faults });
         }
         Ok(Self {
             stage,
-            server: rooms::server(&reader),
+            server: server::Config {
+                tls: acceptor,
+                ..rooms::server(&reader)
+            },
             transport: rooms::transport(&reader),
             client: rooms::client(&reader),
             auth: rooms::auth(&reader),
@@ -142,7 +148,10 @@ impl Settings {
             admin: rooms::admin(&reader, stage),
             broker: rooms::broker(&reader),
             redis: rooms::redis(&reader),
-            proxy: rooms::proxy(&reader, services),
+            proxy: proxy::Config {
+                connector,
+                ..rooms::proxy(&reader, services)
+            },
             namespaces,
             token_ttl: Duration::from_secs(reader.integer("ACCESS_TOKEN_EXPIRE_MINUTES") * 60),
             resolved: reader.resolved(),

@@ -56,6 +56,7 @@ pub(super) fn server(reader: &Reader) -> server::Config {
     let host = reader.text("HOST").and_then(|host| host.parse().ok());
     server::Config {
         host: host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        tls: None,
         port: u16::try_from(reader.integer("PORT")).unwrap_or(8080),
         workers: reader.size("WORKERS"),
         connections_max: reader.size("MAX_CONNECTIONS"),
@@ -212,6 +213,7 @@ pub(super) fn proxy(
         pong_timeout: seconds(reader, "WEBSOCKETS_PONG_TIMEOUT"),
         rate_max: u32::try_from(reader.integer("RATE_LIMIT_MAX")).unwrap_or(u32::MAX),
         rate_window: millis(reader, "RATE_LIMIT_WINDOW_MS"),
+        connector: None,
     }
 }
 

@@ -168,6 +168,8 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Server, "NODE_ENV", Text(value::stage, "development, test or production"), Value("development"), "", "What the node is for. Production requires credentials and strong secrets; only development reads `.env` and shows the page at `/`.").alias(&["APP_ENV"]),
     row(Server, "HOST", Text(value::host, "an IP address or localhost"), Value("0.0.0.0"), "", "The address to listen on."),
     row(Server, "PORT", Integer(0, 65_535), Value("8080"), "", "The port to listen on; 0 lets the system choose.").alias(&["DEFAULT_PORT"]),
+    row(Server, "TLS_CERT", ANY, Unset, "", "A file with the node's certificate in PEM, then those that lead to a root; with it every listener speaks TLS and nothing else. A changed file is taken within a second, and connections live on."),
+    row(Server, "TLS_KEY", ANY, Unset, "", "A file with its private key in PEM."),
     row(Server, "WORKERS", Integer(1, 1024), Computed("one for each core"), "threads", "Worker threads; each has its own connections and delivers without sharing."),
     row(Server, "NODE_ID", Text(value::node_id, "at most 128 printable characters without blanks"), Computed("the host's name and the process id"), "", "This node's name, `gateway_id` to clients; must differ between nodes.").alias(&["POD_NAME"]),
     row(Server, "CONFIG_FILE", ANY, Unset, "", "A TOML file with the namespaces (docs/OPERATIONS.md)."),
@@ -221,7 +223,8 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Fleet, "REDIS_KEY_PREFIX", Text(value::node_id, "at most 128 printable characters without blanks"), Value("fanfare"), "", "What every key and channel in Redis begins with; nodes with the same one are one fleet."),
     row(Fleet, "READY_REDIS_GRACE_MS", Integer(0, DAY_MS), Value("5000"), "ms", "How long Redis may be away before `/readyz` answers 503."),
 
-    row(Upstreams, "UPSTREAMS", ANY, Value("{}"), "", "JSON that maps names of services to lists of http URLs, as `{\"users\":[\"http://localhost:3001\"]}`; `/api/<name>/*`, `/sse/<name>/*` and `/ws/<name>?path=/p` are forwarded to them."),
+    row(Upstreams, "UPSTREAMS", ANY, Value("{}"), "", "JSON that maps names of services to lists of http or https URLs, as `{\"users\":[\"http://localhost:3001\"]}`; `/api/<name>/*`, `/sse/<name>/*` and `/ws/<name>?path=/p` are forwarded to them."),
+    row(Upstreams, "UPSTREAM_CA", ANY, Unset, "", "A file with the certificates in PEM that vouch for https upstreams; unset, the system's do."),
     row(Upstreams, "LOAD_BALANCING", Text(value::balance, "least-load, round-robin or random"), Value("least-load"), "", "How an upstream of a service is chosen."),
     row(Upstreams, "HTTP_PROXY_TIMEOUT_MS", Integer(1, DAY_MS), Value("30000"), "ms", "How long an upstream may take for the head of its answer, and pause in the body; streams of events may pause for ever."),
     row(Upstreams, "TRUSTED_PROXIES", Text(upstreams::networks, "addresses or networks (10.0.0.0/8) with commas between"), Unset, "", "Whose `X-Forwarded-*` are believed; those of others are replaced."),
@@ -260,8 +263,6 @@ const fn refused(name: &'static str, why: &'static str) -> NotYet {
 /// refuses to start.
 #[rustfmt::skip]
 pub(super) const NOT_YET: &[NotYet] = &[
-    refused("TLS_CERT", "is set, but this version does not speak TLS. Unset it and let a proxy in front do that"),
-    refused("TLS_KEY", "is set, but this version does not speak TLS. Unset it and let a proxy in front do that"),
     refused("LISTEN", "is set, but this version has one listener only, HOST and PORT"),
     ignored("DATABASE_URL"),
     ignored("DATA_FILE"),
@@ -278,8 +279,15 @@ pub(super) const NOT_YET: &[NotYet] = &[
 ];
 
 /// Names that begin so are ours: one that no row has is mistyped or of another version, and worth a warning.
-pub(super) const OUR_PREFIXES: [&str; 6] =
-    ["WS_", "WEBSOCKETS_", "JWT_", "SSE_", "INBOX_", "DRAIN_"];
+pub(super) const OUR_PREFIXES: [&str; 7] = [
+    "WS_",
+    "WEBSOCKETS_",
+    "JWT_",
+    "SSE_",
+    "INBOX_",
+    "DRAIN_",
+    "TLS_",
+];
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::download::{Download, DownloadFault, Form};
@@ -27,6 +26,7 @@ use crate::http1::{
 };
 use crate::model::BodyError;
 use crate::telemetry::proxy::{self as counts, Carried};
+use crate::tls::Stream;
 
 /// How long an upstream may take to accept a connection.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
@@ -87,7 +87,7 @@ pub(super) struct Call {
     state: State,
 }
 
-type Dial = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+type Dial = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
 
 enum State {
     Dialling(Dial),
@@ -180,8 +180,10 @@ impl Call {
     }
 
     fn dial(&mut self, endpoint: Arc<Endpoint>) {
+        let connector = self.proxy.connector.clone();
         self.state = State::Dialling(Box::pin(async move {
-            let dialled = tokio::time::timeout(CONNECT_TIME_MAX, endpoint.dial()).await;
+            let dialling = endpoint.dial(connector.as_ref());
+            let dialled = tokio::time::timeout(CONNECT_TIME_MAX, dialling).await;
             dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         }));
     }
@@ -501,6 +503,9 @@ impl Call {
                 Ok(0) | Err(_) => return Poll::Ready(Some(After::Cut)),
                 Ok(count) => *sent += count,
             }
+        }
+        if ready!(Pin::new(&mut *peer.socket).poll_flush(cx)).is_err() {
+            return Poll::Ready(Some(After::Cut));
         }
         if self.wire.is_some() {
             // That was an interim answer.

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::tls::Connector;
+
 /// Names under which other things are served at `/ws` and `/sse`.
 pub const RESERVED_NAMES: [&str; 3] = ["connect", "health", "echo"];
 
@@ -32,9 +34,11 @@ pub struct Config {
     pub rate_max: u32,
     /// `RATE_LIMIT_WINDOW_MS`.
     pub rate_window: Duration,
+    /// What begins TLS with upstreams (`UPSTREAM_CA`); there where any address is https.
+    pub connector: Option<Connector>,
 }
 
-/// Where one upstream is: an `http` URL taken apart.
+/// Where one upstream is: an `http` or `https` URL taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     /// The URL, without a trailing slash.
@@ -43,33 +47,48 @@ pub struct Address {
     pub host: String,
     /// The port.
     pub port: u16,
+    /// Whether TLS carries it (`https`).
+    pub is_encrypted: bool,
     /// What stands before every path: empty, or beginning with a slash and not ending in one.
     pub base: String,
 }
 
 impl Address {
-    /// Takes a URL apart: `http`, a host, perhaps a port and a path, and nothing else.
+    /// Takes a URL apart: `http` or `https`, a host, perhaps a port and a path, and nothing else.
     pub fn parse(url: &str) -> Option<Self> {
         let url = url.trim().trim_end_matches('/');
         let uri: http::Uri = url.parse().ok()?;
         let authority = uri.authority()?;
         let host = authority.host();
-        let is_plain = uri.scheme_str() == Some("http")
+        let is_encrypted = uri.scheme_str() == Some("https");
+        let is_plain = (is_encrypted || uri.scheme_str() == Some("http"))
             && uri.query().is_none()
             && !url.contains(['#', '@', '\\'])
             && !host.is_empty();
         // A port that is no number reads as none.
         let port = match authority.as_str()[host.len()..].strip_prefix(':') {
             Some(port) => port.parse().ok().filter(|port| *port > 0)?,
-            None => 80,
+            None => default_port(is_encrypted),
         };
         is_plain.then(|| Self {
             url: url.to_owned(),
             host: host.trim_matches(['[', ']']).to_owned(),
             port,
+            is_encrypted,
             base: uri.path().trim_end_matches('/').to_owned(),
         })
     }
+}
+
+impl Address {
+    /// The port that its scheme means where none is named.
+    pub(super) fn default_port(&self) -> u16 {
+        default_port(self.is_encrypted)
+    }
+}
+
+fn default_port(is_encrypted: bool) -> u16 {
+    if is_encrypted { 443 } else { 80 }
 }
 
 /// How an upstream is chosen.
@@ -95,6 +114,8 @@ mod tests {
             ("http://a:3001/", "a", 3001, ""),
             ("http://a.b:1/base/path//", "a.b", 1, "/base/path"),
             ("http://[::1]:8080/x", "::1", 8080, "/x"),
+            ("https://a", "a", 443, ""),
+            ("https://a:8443/x", "a", 8443, "/x"),
         ] {
             let address = Address::parse(url).expect(url);
             let found = (&*address.host, address.port, &*address.base);
@@ -109,7 +130,6 @@ mod tests {
             "a",
             "a:80",
             "/a",
-            "https://a",
             "ftp://a",
             "http://",
             "http://:80",

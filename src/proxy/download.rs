@@ -6,11 +6,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite as _;
-use tokio::net::TcpStream;
 
 use super::upload::Waits;
 use super::wire::{Wire, with_buffer};
 use crate::http1::Framing;
+use crate::tls::Stream;
 
 /// How the client gets the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl Download {
         &mut self,
         cx: &mut Context<'_>,
         wire: &mut Wire,
-        client: &mut TcpStream,
+        client: &mut Stream,
     ) -> Poll<Result<(), DownloadFault>> {
         loop {
             if self.granted == 0 && !wire.read.is_empty() && !self.body.is_done() && self.has_room()
@@ -79,6 +79,8 @@ impl Download {
                 sent.map_err(|_| DownloadFault::Client)?;
                 continue;
             }
+            let flushed = ready!(Pin::new(&mut *client).poll_flush(cx));
+            flushed.map_err(|_| DownloadFault::Client)?;
             if self.body.is_done() {
                 return Poll::Ready(Ok(()));
             }
@@ -140,7 +142,7 @@ impl Download {
         &mut self,
         cx: &mut Context<'_>,
         wire: &mut Wire,
-        client: &mut TcpStream,
+        client: &mut Stream,
     ) -> Poll<io::Result<()>> {
         let out = &self.out[self.out_sent..];
         let body = &wire.read.unread()[..self.granted];

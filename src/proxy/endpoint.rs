@@ -1,5 +1,6 @@
 //! One upstream of a service: where it is, how it does, and what is under way to it.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -13,6 +14,7 @@ use super::breaker::{Breaker, Pass};
 use super::counter::Recent;
 use crate::model::Moment;
 use crate::telemetry::proxy::{self as counts, Carried};
+use crate::tls::{Connector, Stream};
 
 /// The latency of an upstream that has not answered yet.
 const LATENCY_ASSUMED: f64 = 30.0;
@@ -51,7 +53,7 @@ impl Endpoint {
             address.host.clone()
         };
         let authority = match address.port {
-            80 => host,
+            port if port == address.default_port() => host,
             port => format!("{host}:{port}"),
         };
         let literal: Option<IpAddr> = address.host.parse().ok();
@@ -72,15 +74,20 @@ impl Endpoint {
         })
     }
 
-    /// A new connection. A name is looked up each time, so that a changed address is found.
-    pub(super) async fn dial(&self) -> std::io::Result<TcpStream> {
+    /// A new connection, encrypted where the address says so. A name is looked up each time, so that a changed address is found.
+    pub(super) async fn dial(&self, connector: Option<&Connector>) -> io::Result<Stream> {
         counts::dialled();
         let socket = match self.literal {
             Some(address) => TcpStream::connect(address).await?,
             None => TcpStream::connect((&*self.address.host, self.address.port)).await?,
         };
         socket.set_nodelay(true)?;
-        Ok(socket)
+        match connector.filter(|_| self.address.is_encrypted) {
+            Some(connector) => connector.connect(&self.address.host, socket).await,
+            // `config` gives a connector where any address is https: never in clear instead.
+            None if self.address.is_encrypted => Err(io::ErrorKind::Unsupported.into()),
+            None => Ok(socket.into()),
+        }
     }
 
     /// What it costs to ask it: latency times what is under way. A latency that nobody has measured lately fades, so

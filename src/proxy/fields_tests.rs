@@ -6,6 +6,7 @@ fn client(is_behind_trusted: bool) -> Client {
         peer: IpAddr::from([10, 0, 0, 1]),
         ip: IpAddr::from([9, 9, 9, 9]),
         is_behind_trusted,
+        is_encrypted: false,
     }
 }
 

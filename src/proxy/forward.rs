@@ -39,6 +39,7 @@ impl Proxy {
         self: &Arc<Self>,
         head: &RequestHead<'_>,
         peer: SocketAddr,
+        is_encrypted: bool,
     ) -> Option<Box<dyn Exchange>> {
         let (path, query) = match head.target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
@@ -48,7 +49,7 @@ impl Proxy {
             return None;
         }
         let started = Instant::now();
-        let client = client(peer.ip(), head.fields, &self.trusted);
+        let client = client(peer.ip(), is_encrypted, head.fields, &self.trusted);
         let ids = ids(head);
         let id_bytes = ids.len();
         let mut lines = ids;

@@ -6,7 +6,7 @@
 //! the router sees them and answers them byte by byte: bodies pass as they come, never buffered whole and never
 //! rewritten.
 //!
-//! Not here: TLS and HTTP/2, a cache.
+//! Not here: HTTP/2, a cache.
 
 mod address;
 mod breaker;
@@ -39,6 +39,7 @@ pub use stats::{ServiceStats, UpstreamStats};
 
 use crate::auth::Verifier;
 use crate::model::Moment;
+use crate::tls::Connector;
 use rate::AddressLimits;
 use table::Table;
 use websocket::TunnelConfig;
@@ -54,6 +55,7 @@ pub struct Proxy {
     origins: Option<Arc<[String]>>,
     limits: Option<AddressLimits>,
     tunnel: TunnelConfig,
+    connector: Option<Connector>,
     is_pressed: Box<dyn Fn() -> bool + Send + Sync>,
     started: Instant,
 }
@@ -86,6 +88,7 @@ impl Proxy {
                 ping_interval: config.ping_interval,
                 pong_timeout: config.pong_timeout,
             },
+            connector: config.connector.clone(),
             is_pressed: Box::new(is_pressed),
             trusted: config.trusted.clone(),
             limits: (config.rate_max > 0)

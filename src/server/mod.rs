@@ -1,4 +1,4 @@
-//! Threads, accept loops, strict HTTP/1, admission and drain; generic over what a worker does.
+//! Threads, accept loops, TLS, strict HTTP/1, admission and drain; generic over what a worker does.
 //!
 //! [`run`] starts one thread per worker, each with its own runtime, listener and connections: nothing is shared between
 //! them but counters. A connection is served by hyper and the router until a handler answers 101; then its socket goes
@@ -10,6 +10,7 @@ mod body;
 mod config;
 mod connection;
 mod drain;
+mod encrypted;
 mod linger;
 mod link;
 mod listen;
@@ -22,4 +23,4 @@ mod worker;
 pub use config::Config;
 pub use drain::Drain;
 pub use run::{Hooks, Outcome, ServerError, run};
-pub use worker::{Slot, Worker};
+pub use worker::{Carrier, From, Slot, Worker};

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -20,14 +19,14 @@ use tower::Service as _;
 use super::answer::Refusal;
 use super::link::{Handover, Link};
 use super::local::Local;
-use super::{Slot, Worker, body};
-use crate::model::PeerAddr;
+use super::{From, Slot, Worker, body};
+use crate::model::{Encrypted, PeerAddr};
 
 /// One connection's service: hyper calls it for each request.
 pub(super) struct Front<W: Worker> {
     pub(super) local: Rc<Local<W>>,
     pub(super) link: Rc<Link<W::Slot>>,
-    pub(super) peer: SocketAddr,
+    pub(super) from: From,
 }
 
 impl<W: Worker> hyper::service::Service<Request<Incoming>> for Front<W> {
@@ -59,7 +58,10 @@ impl<W: Worker> Front<W> {
         let limits = self.local.body;
         let (mut head, body) = request.into_parts();
         head.extensions.insert(self.local.index);
-        head.extensions.insert(PeerAddr(self.peer));
+        head.extensions.insert(PeerAddr(self.from.peer));
+        if self.from.is_encrypted {
+            head.extensions.insert(Encrypted);
+        }
         // Nothing else can be upgraded; HEAD is here because it reaches the handlers of GET.
         if matches!(head.method, Method::GET | Method::HEAD) {
             head.extensions.insert(self.link.slot.borrow().clone());

@@ -79,6 +79,7 @@ pub(super) mod name {
     pub(in crate::telemetry) const LOG_LINES_DROPPED: &str = "fanfare_log_lines_dropped_total";
     pub(in crate::telemetry) const BUILD_INFO: &str = "fanfare_build_info";
     pub(in crate::telemetry) const UPTIME: &str = "fanfare_uptime_seconds";
+    pub(in crate::telemetry) const CERTIFICATE_READS: &str = "fanfare_certificate_reads_total";
     pub(in crate::telemetry) const RESIDENT_BYTES: &str = "fanfare_process_resident_bytes";
     pub(in crate::telemetry) const OPEN_FDS: &str = "fanfare_process_open_fds";
     pub(in crate::telemetry) const MAX_FDS: &str = "fanfare_process_max_fds";
@@ -272,6 +273,13 @@ pub const METRICS: [Metric; 33] = [
         &[],
         "Seconds since the process started.",
         "Falls: the process restarted.",
+    ),
+    metric(
+        name::CERTIFICATE_READS,
+        Kind::Counter,
+        &["result"],
+        "Times that changed files of `TLS_CERT` and `TLS_KEY` were read: `taken`, or `failed` and the certificate stays.",
+        "Failed grows: the files are no pair, or broken; the log says why.",
     ),
     metric(
         name::RESIDENT_BYTES,

@@ -11,6 +11,7 @@ use crate::auth::Verifier;
 use crate::client::Rules;
 use crate::model::{ConnectionPermit, DrainSignal};
 use crate::relay::{Inbox, Relay};
+use crate::tls::Session;
 
 use super::Config;
 use super::intake::{Slot, Ticket};
@@ -36,7 +37,8 @@ pub struct Context {
 /// A socket on its way into the loop.
 #[derive(Debug)]
 pub(super) struct Adopted {
-    pub(super) stream: std::net::TcpStream,
+    pub(super) socket: std::net::TcpStream,
+    pub(super) session: Option<Session>,
     /// What was read ahead of the upgrade.
     pub(super) input: Bytes,
     pub(super) ticket: Ticket,
@@ -101,17 +103,19 @@ impl Worker {
         }
     }
 
-    /// Takes over a socket.
+    /// Takes over a socket, and the session that encrypts what passes it.
     pub fn adopt(
         &self,
-        stream: std::net::TcpStream,
+        socket: std::net::TcpStream,
+        session: Option<Session>,
         input: Bytes,
         slot: &Slot,
         permit: ConnectionPermit,
     ) {
         if let Some(ticket) = slot.take() {
             self.front.adopted.borrow_mut().push(Adopted {
-                stream,
+                socket,
+                session,
                 input,
                 ticket,
                 permit,
