@@ -351,7 +351,7 @@ impl Source for NodeSource {
             ..
         } = &*self.node;
         Snapshot {
-            id: settings.transport.node.clone(),
+            id: settings.transport.node.to_string(),
             web_sockets: context.levels.iter().map(Levels::web_sockets).sum(),
             event_streams: context.levels.iter().map(Levels::event_streams).sum(),
             channels: context.relay.channel_count(),
@@ -379,7 +379,7 @@ impl Source for NodeSource {
 /// A replica as the admin room shows it.
 fn row(node: NodeInfo) -> NodeRow {
     NodeRow {
-        id: node.id,
+        id: node.id.to_string(),
         connections: node.connections,
         channels: node.channels,
         version: node.version,

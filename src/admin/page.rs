@@ -25,7 +25,10 @@ pub(super) struct File {
 
 static PAGE: LazyLock<File> = LazyLock::new(|| {
     // A developer may try another node's address.
-    File::new_page(include_str!("page/index.html"), "'self' ws: wss: http: https:")
+    File::new_page(
+        include_str!("page/index.html"),
+        "'self' ws: wss: http: https:",
+    )
 });
 
 /// The module may be imported by pages of any origin: it is public and holds nothing.

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use super::unix_seconds;
 use crate::admin::{Gate, Shown};
-use crate::auth::{
-    AdminAccess, PASS_SECONDS, Verifier, admin_pass, guard_admin, guard_admin_pass,
-};
+use crate::auth::{AdminAccess, PASS_SECONDS, Verifier, admin_pass, guard_admin, guard_admin_pass};
 
 /// Who may look at `/admin`.
 pub(super) struct AdminGate(pub(super) Arc<Verifier>);

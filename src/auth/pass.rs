@@ -91,7 +91,10 @@ mod tests {
         let end = NOW + PASS_SECONDS;
         assert!(guard_admin_pass(&ours, &pass, end).is_err());
         assert!(guard_admin_pass(&verifier("another"), &pass, NOW).is_err());
-        assert!(ours.verify(&pass, NOW).is_err(), "it is no token of the hub");
+        assert!(
+            ours.verify(&pass, NOW).is_err(),
+            "it is no token of the hub"
+        );
     }
 
     #[test]

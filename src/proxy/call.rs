@@ -385,6 +385,10 @@ impl Call {
             Heard::Switched => {
                 let attempt = self.attempt.take();
                 let config = self.proxy.tunnel;
+                // A tunnel lives long, and nothing of the request is needed any more.
+                self.course = None;
+                self.upload = Upload::new(Framing::NONE, 0);
+                self.asked.lines = Vec::new();
                 self.state = State::Tunnel(Box::new(Tunnel::new(wire, out, attempt, config)));
             }
         }

@@ -20,7 +20,7 @@ use crate::telemetry::proxy::{self as counts, Carried};
 
 /// What a token said, and where it stood.
 struct Admitted {
-    identity: Option<Identity>,
+    identity: Option<Arc<Identity>>,
     is_in_query: bool,
     is_in_protocol: bool,
 }
@@ -122,7 +122,7 @@ impl Proxy {
         if (is_web_socket || target.carried == Carried::Sse) && (self.is_pressed)() {
             return Err(ProxyError::UnderPressure);
         }
-        let identity = admitted.identity.as_ref();
+        let identity = admitted.identity.as_deref();
         let identity = identity.map(|identity| (&*identity.user as &str, &*identity.role));
         if identity.is_some_and(|(user, role)| !is_field_text(user) || !is_field_text(role)) {
             return Err(ProxyError::Unauthorized);
@@ -166,7 +166,7 @@ impl Proxy {
         carried: Carried,
         query: Option<&str>,
     ) -> Result<Admitted, ProxyError> {
-        let config = self.verifier.config();
+        let config = self.tokens.verifier().config();
         if config.secrets.is_empty() && !config.required {
             return Ok(Admitted::NOBODY);
         }
@@ -182,8 +182,8 @@ impl Proxy {
             Carried::Http => authorization.and_then(bearer).map(Cow::Borrowed),
             Carried::Sse | Carried::Ws => client_token(query, authorization, protocols),
         };
-        match token.map(|token| self.verifier.verify(&token, self.unix_seconds())) {
-            Some(Ok(identity)) => Ok(Admitted {
+        match token.and_then(|token| self.tokens.verify(&token, self.unix_seconds())) {
+            Some(identity) => Ok(Admitted {
                 identity: Some(identity),
                 is_in_query: !in_header && !in_protocol,
                 is_in_protocol: in_protocol,

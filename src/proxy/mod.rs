@@ -23,6 +23,7 @@ mod rate;
 mod reply;
 mod stats;
 mod table;
+mod tokens;
 mod upload;
 mod websocket;
 mod wire;
@@ -42,12 +43,13 @@ use crate::model::Moment;
 use crate::tls::Connector;
 use rate::AddressLimits;
 use table::Table;
+use tokens::Tokens;
 use websocket::TunnelConfig;
 
 /// The proxy of a node, shared by its workers.
 pub struct Proxy {
     table: ArcSwap<Table>,
-    verifier: Arc<Verifier>,
+    tokens: Tokens,
     timeout: Duration,
     body_timeout: Duration,
     body_bytes_max: u64,
@@ -79,7 +81,7 @@ impl Proxy {
     ) -> Self {
         Self {
             table: ArcSwap::from_pointee(Table::new(&config.services, config.balance)),
-            verifier,
+            tokens: Tokens::new(verifier),
             timeout: config.timeout,
             body_timeout: config.body_timeout,
             body_bytes_max: config.body_bytes_max,

@@ -328,7 +328,7 @@ pub const METRICS: [Metric; 33] = [
         Kind::Gauge,
         &[],
         "WebSockets that are carried to upstreams.",
-        "Each takes two connections and about 2 KB.",
+        "Each takes two connections and about 8 KB.",
     ),
     metric(
         name::UPSTREAM_CONNECTIONS,

@@ -1,0 +1,112 @@
+//! Tokens that were verified lately, by worker: a client shows the same one with each request, and its signature costs
+//! more than everything else that is done to a request.
+//!
+//! A token stands here for as long as its own `exp` says, leeway not counted; one without `exp` never does.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use crate::auth::{Identity, Verifier};
+
+/// The most tokens of a worker; when there are more, all are forgotten. About 2 MB.
+const TOKENS_MAX: usize = 4096;
+
+/// Verifies tokens, the same one once.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    verifier: Arc<Verifier>,
+    /// Unique in the process: what one verifier has accepted says nothing about another.
+    id: usize,
+}
+
+/// By verifier and token.
+type Known = HashMap<(usize, Box<str>), Arc<Identity>>;
+
+thread_local! {
+    static KNOWN: RefCell<Known> = RefCell::default();
+}
+
+impl Tokens {
+    /// Tokens that this accepts.
+    pub(super) fn new(verifier: Arc<Verifier>) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        Self {
+            verifier,
+            id: NEXT.fetch_add(1, Relaxed),
+        }
+    }
+
+    /// What accepts them.
+    pub(super) fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+
+    /// Who shows this token; nobody when it is not accepted.
+    pub(super) fn verify(&self, token: &str, unix_seconds: u64) -> Option<Arc<Identity>> {
+        let key = (self.id, Box::from(token));
+        let is_valid =
+            |identity: &Identity| identity.expires_at.is_some_and(|end| unix_seconds < end);
+        let known = KNOWN.with_borrow(|known| known.get(&key).cloned());
+        if let Some(known) = known.filter(|identity| is_valid(identity)) {
+            return Some(known);
+        }
+        let identity = Arc::new(self.verifier.verify(token, unix_seconds).ok()?);
+        if is_valid(&identity) {
+            KNOWN.with_borrow_mut(|known| {
+                if known.len() >= TOKENS_MAX {
+                    known.clear();
+                }
+                known.insert(key, identity.clone());
+            });
+        }
+        Some(identity)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{Algorithm, Config, TokenClaims};
+    use std::time::Duration;
+
+    fn token(verifier: &Verifier, end: u64) -> String {
+        let claims = TokenClaims {
+            sub: Some("alice".to_owned()),
+            exp: Some(end),
+            ..TokenClaims::default()
+        };
+        verifier.mint(&claims).expect("a token")
+    }
+
+    fn tokens(secret: &str) -> Tokens {
+        let config = Config {
+            secrets: vec![secret.as_bytes().into()],
+            algorithms: vec![Algorithm::HS256],
+            leeway: Duration::ZERO,
+            audience: None,
+            issuer: None,
+            hub_api_key: None,
+            admin_api_key: None,
+            required: true,
+        };
+        Tokens::new(Arc::new(Verifier::new(&config)))
+    }
+
+    #[test]
+    fn a_token_is_known_until_it_ends_and_by_its_own_verifier_only() {
+        let (ours, others) = (
+            tokens("one-secret-of-at-least-32-bytes!"),
+            tokens("another-secret-of-at-least-32-b!"),
+        );
+        let token = token(ours.verifier(), 1000);
+        for _ in 0..2 {
+            let identity = ours.verify(&token, 999).expect("a good token");
+            assert_eq!(&*identity.user as &str, "alice");
+        }
+        assert!(ours.verify(&token, 1001).is_none(), "its end has come");
+        assert!(others.verify(&token, 999).is_none(), "of another secret");
+        assert!(ours.verify(&format!("{token}x"), 999).is_none());
+    }
+}
