@@ -27,8 +27,8 @@ use crate::model::{ConnectionPermit, DrainSignal, Moment, Namespaces};
 use crate::proxy::{self, Proxy};
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
-use crate::telemetry::process::ProcessStats;
 use crate::telemetry::metrics::certificate_read;
+use crate::telemetry::process::ProcessStats;
 use crate::telemetry::setup::Exporter;
 use crate::tls::{Acceptor, Renewed};
 use crate::transport::{self, Context, Doors, Intake, Levels, Pressure, Slot};
@@ -419,13 +419,7 @@ impl Worker for NodeWorker {
         self.proxy.take(head, from.peer, from.is_encrypted)
     }
 
-    fn adopt(
-        &self,
-        carrier: server::Carrier,
-        read: Bytes,
-        slot: Slot,
-        permit: ConnectionPermit,
-    ) {
+    fn adopt(&self, carrier: server::Carrier, read: Bytes, slot: Slot, permit: ConnectionPermit) {
         let server::Carrier { socket, session } = carrier;
         self.hub.adopt(socket, session, read, &slot, permit);
     }

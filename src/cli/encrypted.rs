@@ -22,9 +22,8 @@ pub(super) fn health(
     let authority = local_authority(settings);
     let url = format!("https://{authority}/healthz");
     let connector = Connector::for_own(acceptor);
-    let exchange = async {
-        tokio::time::timeout(ANSWER_TIMEOUT, exchange(&authority, &connector)).await
-    };
+    let exchange =
+        async { tokio::time::timeout(ANSWER_TIMEOUT, exchange(&authority, &connector)).await };
     let answer = runtime()?.block_on(exchange);
     let answer = answer
         .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::Worker;
 use super::local::Local;
 use crate::tls::Stream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Sockets of one worker in this state; beyond it they are just closed.
 const LINGERING_MAX: usize = 256;

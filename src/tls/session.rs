@@ -6,8 +6,20 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 
 use rustls::ServerConnection;
 
-/// What the session asks a socket for at least: when less comes, the socket has no more.
-const READ_BYTES: usize = 4096;
+/// A socket that notes whether a read got all that it had room for: otherwise the socket has no more, and asking would
+/// cost a call for each message.
+struct Once<'a, S> {
+    socket: &'a mut S,
+    was_filled: bool,
+}
+
+impl<S: Read> Read for Once<'_, S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.socket.read(buffer)?;
+        self.was_filled = count == buffer.len();
+        Ok(count)
+    }
+}
 
 /// One connection's session, after its handshake.
 #[derive(Debug)]
@@ -44,7 +56,7 @@ impl Session {
                 false => return Err(ErrorKind::WouldBlock.into()),
             }
             match self.read_records(&mut socket) {
-                Ok(count) => has_more = count == 0 || count >= READ_BYTES,
+                Ok(more) => has_more = more,
                 Err(error) if filled == 0 || error.kind() == ErrorKind::InvalidData => {
                     return Err(error);
                 }
@@ -54,16 +66,21 @@ impl Session {
         }
     }
 
-    /// Reads once; tells how much came. 0 is the socket's end, which the reader then tells.
-    fn read_records(&mut self, socket: &mut (impl Read + Write)) -> io::Result<usize> {
-        let count = self.0.read_tls(socket)?;
+    /// Reads once; tells whether there may be more: another read, or the socket's end, which the reader then tells.
+    fn read_records(&mut self, socket: &mut (impl Read + Write)) -> io::Result<bool> {
+        let mut once = Once {
+            socket,
+            was_filled: false,
+        };
+        let count = self.0.read_tls(&mut once)?;
+        let has_more = once.was_filled || count == 0;
         let processed = self.0.process_new_packets();
         // What it wants to answer: a new key, or why it gives up. A socket that is full takes it with the next write.
         if self.0.wants_write() {
             let _ = self.flush(socket);
         }
         let invalid = |error| io::Error::new(ErrorKind::InvalidData, error);
-        processed.map(|_| count).map_err(invalid)
+        processed.map(|_| has_more).map_err(invalid)
     }
 
     /// Writes plain text; tells how much of it was taken, which is more than nothing. What was encrypted and not taken by

@@ -82,13 +82,13 @@ impl Shard {
         permit: ConnectionPermit,
     ) -> Option<ConnectionRef> {
         // What a stalled reader leaves in the kernel is bounded as well. A refusal leaves the system's own bound.
-        let _ =
-            SockRef::from(&stream.socket).set_send_buffer_size(self.context.config.socket_buffer_bytes);
+        let _ = SockRef::from(&stream.socket)
+            .set_send_buffer_size(self.context.config.socket_buffer_bytes);
         let index = self.hub.connect(format);
-        let registered = self
-            .poll
-            .registry()
-            .register(&mut stream.socket, token(index), interest(false));
+        let registered =
+            self.poll
+                .registry()
+                .register(&mut stream.socket, token(index), interest(false));
         if registered.is_err() {
             self.hub.disconnect(index, &mut Vec::new());
             return None;

@@ -11,8 +11,10 @@ mod support;
 
 mod bad_upstreams;
 mod choosing;
+mod encrypted;
 mod http;
 mod identity;
+mod shims;
 mod streams;
 mod strict;
 mod upstream;
