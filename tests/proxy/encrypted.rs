@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::shims::{Pair, client_side, server_side, text};
 use crate::support::http::Answer;
-use crate::support::sse::Stream;
+use crate::support::sse::EventStream;
 use crate::support::ws::Socket;
 use crate::support::{Hub, eventually, hub};
 use crate::upstream::Upstream;
@@ -32,7 +32,7 @@ async fn every_door_is_behind_the_same_certificate() {
     let (_node, door) = encrypted(&pair, &upstream).await;
     let mut socket = Socket::open(&door).await;
     socket.subscribe("news").await;
-    let mut stream = Stream::open(&door, "channel=news", &[]).await;
+    let mut stream = EventStream::open(&door, "channel=news", &[]).await;
     // Larger than a record, than a read, and than what a session holds.
     let data = json!("x".repeat(60_000));
     for _ in 0..5 {
