@@ -12,6 +12,7 @@ mod closing;
 mod config;
 mod counting;
 mod deliver;
+mod ended;
 mod handshake;
 mod intake;
 mod joining;

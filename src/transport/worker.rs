@@ -11,6 +11,7 @@ use crate::auth::Verifier;
 use crate::client::Rules;
 use crate::model::{ConnectionPermit, DrainSignal};
 use crate::relay::{Inbox, Relay};
+use crate::session::Sessions;
 
 use super::Config;
 use super::intake::{Slot, Ticket};
@@ -27,6 +28,8 @@ pub struct Context {
     pub rules: Arc<Rules>,
     /// The way to the broker.
     pub relay: Arc<Relay>,
+    /// Users' sessions.
+    pub sessions: Arc<Sessions>,
     /// Verifies tokens.
     pub verifier: Arc<Verifier>,
     /// What each worker tells of itself.
