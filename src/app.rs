@@ -2,20 +2,20 @@
 //!
 //! It reads as the order of start-up: broker, relay, doors, routes, server.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
 use crate::admin::{AdminState, Liveness, NodeRow, Nodes, Snapshot, Source, Upstream};
-use crate::api::{ApiError, ApiState};
+use crate::api::{ApiError, ApiState, Origin, SessionState};
 use crate::auth::{Verifier, guard_hub};
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
@@ -23,10 +23,11 @@ use crate::broker::{Broker, NodeInfo};
 use crate::client::Rules;
 use crate::config::Settings;
 use crate::http1::{Exchange, RequestHead};
-use crate::model::{ConnectionPermit, DrainSignal, Moment, Namespaces};
+use crate::model::{ConnectionPermit, DrainSignal, Encrypted, Moment, Namespaces, PeerAddr};
 use crate::proxy::{self, Proxy};
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
+use crate::session::Sessions;
 use crate::telemetry::metrics::certificate_read;
 use crate::telemetry::process::ProcessStats;
 use crate::telemetry::setup::Exporter;
@@ -38,6 +39,9 @@ mod gate;
 
 /// How often the embedded broker gives memory back.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a session's update may say beside the data.
+const SESSION_BODY_REST: usize = 64 * 1024;
 
 /// How often a node of a fleet says that it lives: a third of its lease.
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(3);
@@ -66,6 +70,7 @@ pub fn serve(
         proxy: proxy.clone(),
     };
     let outcome = server::run(&node.settings.server, router, make_worker, hooks);
+    node.context.sessions.end();
     node.withdraw();
     outcome
 }
@@ -95,6 +100,18 @@ impl Node {
             bytes_max: settings.transport.inbox_bytes_max,
         };
         let inboxes = (0..workers).map(|_| Arc::new(Inbox::new(limits))).collect();
+        let mut auth = settings.auth.clone();
+        // The other nodes of a fleet would not know it.
+        if auth.secrets.is_empty() && settings.redis.is_none() {
+            tracing::info!("no JWT_SECRET: tokens that are minted here end with this process");
+            auth = auth.with_own_secret();
+        }
+        let sessions = Sessions::start(
+            &settings.session,
+            settings.transport.node.clone(),
+            broker.clone(),
+        )
+        .map_err(ServerError::Start)?;
         let rules = Rules {
             config: settings.client.clone(),
             namespaces,
@@ -104,7 +121,8 @@ impl Node {
             config: Arc::new(settings.transport.clone()),
             rules: Arc::new(rules),
             relay: Arc::new(Relay::new(broker.clone(), inboxes)),
-            verifier: Arc::new(Verifier::new(&settings.auth)),
+            sessions: Arc::new(sessions),
+            verifier: Arc::new(Verifier::new(&auth)),
             levels: (0..workers).map(|_| Levels::default()).collect(),
         };
         let capacity = settings.transport.intake_capacity;
@@ -136,6 +154,7 @@ impl Node {
         let doors = Doors {
             config: context.config.clone(),
             namespaces: context.rules.namespaces.clone(),
+            sessions: context.sessions.clone(),
             verifier: context.verifier.clone(),
             intakes: self.intakes.clone(),
             pressure: Pressure::new(pressure(
@@ -171,8 +190,23 @@ impl Node {
             gate: Arc::new(AdminGate(context.verifier.clone())),
             live: Arc::default(),
         };
+        let proxy = self.proxy.clone();
+        let sessions = SessionState {
+            sessions: context.sessions.clone(),
+            verifier: context.verifier.clone(),
+            token_seconds: self.settings.token_ttl.as_secs(),
+            origin_of: Arc::new(move |request: &Request| {
+                let peer = request.extensions().get::<PeerAddr>();
+                let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
+                let is_encrypted = request.extensions().get::<Encrypted>().is_some();
+                let (ip, is_secure) = proxy.origin(peer, is_encrypted, request.headers());
+                Origin { ip, is_secure }
+            }),
+            body_bytes_max: self.settings.session.limits.data_bytes_max + SESSION_BODY_REST,
+        };
         Router::new()
             .merge(transport::router(doors))
+            .merge(crate::api::session_router(sessions))
             .merge(crate::api::router(api))
             .merge(crate::admin::router(admin))
             .fallback(crate::admin::not_found)
@@ -420,8 +454,8 @@ impl Worker for NodeWorker {
     }
 
     fn adopt(&self, carrier: server::Carrier, read: Bytes, slot: Slot, permit: ConnectionPermit) {
-        let server::Carrier { socket, session } = carrier;
-        self.hub.adopt(socket, session, read, &slot, permit);
+        let server::Carrier { socket, layer } = carrier;
+        self.hub.adopt(socket, layer, read, &slot, permit);
     }
 
     fn run(self: Rc<Self>, drain: DrainSignal) -> impl Future<Output = ()> + 'static {

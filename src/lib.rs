@@ -14,7 +14,7 @@
 //! transport | api | proxy | admin
 //!                           sockets and streams | HTTP for back ends | to upstreams | page, health, metrics
 //! client | relay            one client's conversation (sans-IO) | joins the workers to the broker
-//! auth                      claims, permissions, token verification
+//! auth | session            claims, permissions, token verification | users and their login sessions
 //! hub | protocol | broker | limits | http1
 //! tls                       certificates, and sockets that are plain or encrypted
 //! telemetry                 metrics and logs
@@ -40,6 +40,7 @@ pub mod proxy;
 pub mod redis;
 pub mod relay;
 pub mod server;
+pub mod session;
 pub mod telemetry;
 pub mod tls;
 pub mod transport;

@@ -14,8 +14,8 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 use serde_json::json;
 
-use super::timestamp::rfc3339;
 use super::{AdminState, Snapshot};
+use crate::model::rfc3339;
 use crate::telemetry::process::ProcessStats;
 
 /// `{"ok":true}`.

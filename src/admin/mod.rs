@@ -29,7 +29,6 @@ mod page;
 mod request_id;
 mod scrape;
 mod stats;
-mod timestamp;
 
 #[cfg(test)]
 mod tests;

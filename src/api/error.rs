@@ -44,6 +44,11 @@ impl ApiError {
         self.code
     }
 
+    /// What and where.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Whether the command may have been done all the same.
     pub const fn outcome_unknown(&self) -> bool {
         self.outcome_unknown

@@ -29,9 +29,11 @@ mod error;
 mod item;
 mod json;
 mod publish;
+mod sessions;
 
 pub use config::Config;
 pub use error::ApiError;
+pub use sessions::{Origin, OriginOf, SessionState, session_router};
 
 /// Whether a request may use `/hub`. Asked once for each call, before its body is read.
 pub type Guard = Arc<dyn Fn(&HeaderMap) -> Result<(), ApiError> + Send + Sync>;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use super::Action;
-use crate::model::{ChannelKey, Payload, UserId};
+use crate::model::{ChannelKey, Payload, SessionId, UserId};
 
 /// An exact channel name, or a prefix ending in `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub struct Identity {
     pub role: Arc<str>,
     /// Whether a verified token stands behind it.
     pub authenticated: bool,
+    /// The login session that the token was minted for; `None` for a token that was made elsewhere.
+    pub login_session: Option<SessionId>,
     /// Unix seconds after which the token is worth nothing.
     pub expires_at: Option<u64>,
     /// Shown in presence and join.
@@ -83,6 +85,7 @@ impl Identity {
             user: Arc::from(""),
             role: Arc::from(""),
             authenticated: false,
+            login_session: None,
             expires_at: None,
             info: None,
             channels: Vec::new(),

@@ -23,6 +23,16 @@ pub struct Config {
     pub required: bool,
 }
 
+impl Config {
+    /// The same with a further secret of this process's own: tokens that it signs end with the process.
+    #[must_use]
+    pub fn with_own_secret(mut self) -> Self {
+        let secret: [u8; 32] = rand::random();
+        self.secrets.push(secret.into());
+        self
+    }
+}
+
 impl Default for Config {
     /// Open: no secrets, no keys, nothing required. For tests and for development without a configuration.
     fn default() -> Self {

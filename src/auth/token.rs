@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::{AuthError, Config, Grants, Identity, Pattern};
-use crate::model::{ChannelKey, Payload, Scope};
+use crate::model::{ChannelKey, Payload, Scope, SessionId};
 
 /// The most bytes of a token: what still fits a request's head beside other headers.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
@@ -36,9 +36,15 @@ pub struct TokenClaims {
     /// The user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sub: Option<String>,
+    /// The user again, as clients of the FastAPI gateway read it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
     /// `user`, `publisher`, `admin` or one of the operator's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
+    /// The login session that it is minted for: with the session, the token ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login_session: Option<String>,
     /// Unix seconds at which it ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exp: Option<u64>,
@@ -252,6 +258,7 @@ impl Verifier {
             user: Arc::from(user.unwrap_or_default()),
             role: Arc::from(role.unwrap_or_default()),
             authenticated: true,
+            login_session: login_session(claims.login_session)?,
             expires_at,
             info: info(claims.info)?,
             channels: channels(claims.channels)?,
@@ -305,6 +312,8 @@ struct SignedClaims<'a> {
     user_id: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
     role: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
+    login_session: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
     exp: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
@@ -363,6 +372,16 @@ fn text(
         Some(text) if text.len() > bytes_max => Err(AuthError::BadClaim { claim: name, rule }),
         text => Ok(text),
     }
+}
+
+fn login_session(json: Option<&RawValue>) -> Result<Option<SessionId>, AuthError> {
+    let rule = "a UUID";
+    let id: Option<String> = claim("login_session", json, rule)?;
+    let id = id.map(|id| id.parse()).transpose();
+    id.map_err(|_| AuthError::BadClaim {
+        claim: "login_session",
+        rule,
+    })
 }
 
 /// A NumericDate (RFC 7519, 2) may have a fraction: it is cut off. What is before 1970 is long past.

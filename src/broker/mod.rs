@@ -11,7 +11,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::model::{
-    ChannelKey, ClientId, Envelope, Member, NodeId, Origin, Payload, Position, Publication, UserId,
+    ChannelKey, ClientId, Envelope, Member, NodeId, Origin, Payload, Position, Publication,
+    SessionId, UserId,
 };
 
 mod config;
@@ -133,8 +134,10 @@ pub enum Target {
 pub enum Control {
     /// Close the connections (4002).
     Disconnect(Target),
-    /// Close the user's connections (4003): logged out, replaced, deleted.
+    /// Close the user's connections (4003): logged out everywhere, or the account deleted.
     LogOut(UserId),
+    /// Close those of the user's connections (4003) that belong to one of these sessions: logged out, or replaced.
+    EndSessions(UserId, Arc<[SessionId]>),
     /// Subscribe the connections to a channel.
     Subscribe(Target, ChannelKey),
     /// End the connections' subscriptions to a channel.

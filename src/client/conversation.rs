@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use crate::auth::{Action, Identity, may};
 use crate::limits::{Rate, TokenBucket};
-use crate::model::{ChannelKey, ClientId, ErrorCode, Member, Moment, Namespaces, Origin, Payload};
+use crate::model::{
+    ChannelKey, ClientId, ErrorCode, Member, Moment, Namespaces, Origin, Payload, SessionId,
+};
 use crate::protocol::{ClaimedPosition, Command, CommandId, DecodeError, Reply};
 
 use super::{Config, Heartbeat};
@@ -26,7 +28,8 @@ pub struct Rules {
 pub struct Client {
     id: ClientId,
     identity: Arc<Identity>,
-    session_id: Option<Arc<str>>,
+    /// The session that it came with. Most clients have none.
+    session: Option<Box<NamedSession>>,
     heartbeat: Heartbeat,
     commands: TokenBucket,
     /// When the token ends, in the worker's time; the far future for a token without an end.
@@ -35,6 +38,15 @@ pub struct Client {
     waiting: Option<Box<Waiting>>,
     /// Channels that a back end subscribed it to: no token decides about them.
     granted: Vec<ChannelKey>,
+}
+
+/// The session that a connection was opened with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedSession {
+    /// As the client named it.
+    pub text: Arc<str>,
+    /// The session, when it was found to be this user's; without, the name is only repeated.
+    pub verified: Option<SessionId>,
 }
 
 /// The place of an answer in the order of answers.
@@ -112,6 +124,13 @@ pub enum Question {
         /// Of what.
         channel: ChannelKey,
     },
+    /// Keep a key in the session's data.
+    UpdateApiKey {
+        /// The session.
+        session: SessionId,
+        /// The key.
+        key: Box<str>,
+    },
     /// Verify a token and bring the identity to [`Client::refresh`].
     Refresh {
         /// The token.
@@ -124,7 +143,10 @@ impl Question {
     pub fn is_barrier(&self) -> bool {
         !matches!(
             self,
-            Self::Publish { .. } | Self::History { .. } | Self::Presence { .. }
+            Self::Publish { .. }
+                | Self::History { .. }
+                | Self::Presence { .. }
+                | Self::UpdateApiKey { .. }
         )
     }
 }
@@ -143,7 +165,7 @@ impl Client {
     /// A conversation that begins now. `jitter` in 0..1 spreads heartbeats.
     pub fn new(
         identity: Arc<Identity>,
-        session_id: Option<Arc<str>>,
+        session: Option<Box<NamedSession>>,
         rules: &Rules,
         now: Moment,
         unix_seconds: u64,
@@ -153,7 +175,7 @@ impl Client {
         Self {
             id: ClientId::random(),
             identity,
-            session_id,
+            session,
             heartbeat: Heartbeat::new(now, &rules.config, jitter),
             commands: TokenBucket::full(command_rate(rules), now),
             expires_at,
@@ -174,7 +196,19 @@ impl Client {
 
     /// The session it named.
     pub fn session_id(&self) -> Option<&Arc<str>> {
-        self.session_id.as_ref()
+        self.session.as_ref().map(|session| &session.text)
+    }
+
+    /// The session whose data are this connection's.
+    pub fn session(&self) -> Option<SessionId> {
+        self.session.as_ref().and_then(|session| session.verified)
+    }
+
+    /// The sessions with which it ends: the one that it named, and the one that its token was minted for.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.session()
+            .into_iter()
+            .chain(self.identity.login_session)
     }
 
     /// Its heartbeat.
@@ -288,11 +322,10 @@ impl Client {
             }),
             Command::Pong => Step::Nothing,
             Command::Refresh { token } => Step::Ask(Question::Refresh { token }),
-            Command::UpdateApiKey { key } => Step::Answer(Reply::ApiKeyUpdated {
-                api_key: key,
-                session_id: self.session_id.clone(),
-                gateway_id: rules.gateway_id.clone(),
-            }),
+            Command::UpdateApiKey { key } => match self.session() {
+                Some(session) => Step::Ask(Question::UpdateApiKey { session, key }),
+                None => Step::Answer(self.api_key_updated(key, rules)),
+            },
             Command::Unknown { kind } => Step::Answer(error(
                 ErrorCode::BadRequest,
                 format!("Unknown message type: {kind}"),
@@ -391,6 +424,15 @@ impl Client {
             return Step::Answer(error(ErrorCode::NotAvailable, text));
         }
         Step::Ask(Question::Presence { channel })
+    }
+
+    /// The answer to an API key that was kept, as far as there is a session to keep it in.
+    pub fn api_key_updated(&self, api_key: Box<str>, rules: &Rules) -> Reply {
+        Reply::ApiKeyUpdated {
+            api_key,
+            session_id: self.session_id().cloned(),
+            gateway_id: rules.gateway_id.clone(),
+        }
     }
 
     fn forbidden(&self, what: &str) -> Reply {

@@ -10,7 +10,7 @@ mod conversation;
 mod heartbeat;
 
 pub use config::Config;
-pub use conversation::{Answer, Client, Completion, Question, Rules, Step, Ticket};
+pub use conversation::{Answer, Client, Completion, NamedSession, Question, Rules, Step, Ticket};
 pub use heartbeat::{Heartbeat, Signal};
 
 #[cfg(test)]

@@ -25,7 +25,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::model::{Namespace, Namespaces};
-use crate::{admin, api, auth, broker, client, proxy, redis, server, telemetry, transport};
+use crate::{
+    admin, api, auth, broker, client, proxy, redis, server, session, telemetry, transport,
+};
 
 pub use document::{env_example, help, markdown};
 pub use fault::{ConfigError, Fault};
@@ -69,6 +71,8 @@ pub struct Settings {
     pub client: client::Config,
     /// The auth room's.
     pub auth: auth::Config,
+    /// The session room's.
+    pub session: session::Config,
     /// The telemetry room's.
     pub telemetry: telemetry::Config,
     /// The api room's.
@@ -143,6 +147,7 @@ impl Settings {
             transport: rooms::transport(&reader),
             client: rooms::client(&reader),
             auth: rooms::auth(&reader),
+            session: rooms::session(&reader),
             telemetry: rooms::telemetry(&reader),
             api: rooms::api(&reader),
             admin: rooms::admin(&reader, stage),

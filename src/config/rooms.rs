@@ -9,8 +9,11 @@ use super::machine::Machine;
 use super::reader::Reader;
 use super::{upstreams, value};
 use crate::model::NodeId;
+use crate::session::SessionLimits;
 use crate::telemetry::LogFormat;
-use crate::{admin, api, auth, broker, client, proxy, redis, server, telemetry, transport};
+use crate::{
+    admin, api, auth, broker, client, proxy, redis, server, session, telemetry, transport,
+};
 
 /// Files of the process that are no connections: listeners, logs, polls, standard streams.
 const FILES_RESERVED: u64 = 128;
@@ -45,6 +48,16 @@ pub(super) fn compute_defaults(reader: &mut Reader, machine: &Machine, stage: St
     );
     reader.default_integer("WS_MAX_MESSAGE_BYTES", buffered.min(MESSAGE_BYTES));
     reader.default_integer("HISTORY_MAX_BYTES", machine.memory_bytes / 8);
+
+    let in_test = stage == Stage::Test;
+    reader.default_text("DATA_FILE", if in_test { ":memory:" } else { "fanfare.db" });
+    let alias = reader.integer("REDIS_SESSION_TIMEOUT_SECONDS").div_ceil(60);
+    reader.default_integer(
+        "SESSION_TIMEOUT_MINUTES",
+        if alias > 0 { alias } else { 30 },
+    );
+    let threads = (machine.cores / 2).clamp(1, 256) as u64;
+    reader.default_integer("PASSWORD_THREADS", threads);
 
     let ping_millis = reader.integer("WEBSOCKETS_PING_INTERVAL") * 1000;
     reader.default_integer("WS_PING_INTERVAL_MS", ping_millis);
@@ -128,6 +141,36 @@ pub(super) fn auth(reader: &Reader) -> auth::Config {
         hub_api_key: reader.text("HUB_API_KEY").map(Into::into),
         admin_api_key: reader.text("ADMIN_API_KEY").map(Into::into),
         required: reader.boolean("AUTH_REQUIRED"),
+    }
+}
+
+pub(super) fn session(reader: &Reader) -> session::Config {
+    let days = |name| Duration::from_secs(reader.integer(name) * 86_400);
+    let rate = |name| u32::try_from(reader.integer(name)).unwrap_or(u32::MAX);
+    let hash = reader.text("PASSWORD_HASH").unwrap_or_default();
+    session::Config {
+        data_file: reader.text("DATA_FILE").unwrap_or_default().to_owned(),
+        redis: redis(reader),
+        // The names of the FastAPI gateway's keys, unless the operator gave a prefix.
+        redis_prefix: match reader.text("REDIS_KEY_PREFIX") {
+            Some(prefix) if reader.is_set("REDIS_KEY_PREFIX") => format!("{prefix}:"),
+            _ => String::new(),
+        },
+        limits: SessionLimits {
+            timeout: Duration::from_secs(reader.integer("SESSION_TIMEOUT_MINUTES") * 60),
+            per_user_max: reader.size("MAX_SESSIONS_PER_USER"),
+            data_bytes_max: reader.size("MAX_SESSION_BYTES"),
+        },
+        is_single: reader.boolean("SINGLE_SESSION_PER_USER"),
+        password_hash: hash.parse().unwrap_or_default(),
+        password_threads: reader.size("PASSWORD_THREADS"),
+        password_waiting_max: reader.size("PASSWORD_QUEUE"),
+        login_rate_max: rate("LOGIN_RATE_MAX"),
+        login_address_rate_max: rate("LOGIN_ADDRESS_RATE_MAX"),
+        login_rate_window: millis(reader, "LOGIN_RATE_WINDOW_MS"),
+        write_interval: millis(reader, "BATCH_WRITE_INTERVAL_MS"),
+        inactive_max: days("SESSION_MAX_INACTIVE_DAYS"),
+        check_interval: days("SESSION_CHECK_INTERVAL_DAYS"),
     }
 }
 

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use crate::session::HashParameters;
+
 /// Makes a string the one form that the rooms know, or nothing when it breaks the rule.
 pub(super) type Normalise = fn(&str) -> Option<String>;
 
@@ -98,6 +100,17 @@ pub(super) fn log_format(text: &str) -> Option<String> {
 pub(super) fn balance(text: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
     matches!(text.as_str(), "least-load" | "round-robin" | "random").then_some(text)
+}
+
+/// A file, by its path.
+pub(super) fn data_file(text: &str) -> Option<String> {
+    (!text.contains('\0')).then(|| text.to_owned())
+}
+
+/// The cost of password hashes.
+pub(super) fn password_hash(text: &str) -> Option<String> {
+    let parameters: HashParameters = text.parse().ok()?;
+    Some(parameters.to_string())
 }
 
 /// HMAC algorithms with commas between; the first signs.

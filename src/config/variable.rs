@@ -32,6 +32,7 @@ pub(super) enum DefaultValue {
 pub(super) enum Group {
     Server,
     Authentication,
+    Sessions,
     Connections,
     Streams,
     Publications,
@@ -41,9 +42,10 @@ pub(super) enum Group {
 }
 
 impl Group {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Server,
         Self::Authentication,
+        Self::Sessions,
         Self::Connections,
         Self::Streams,
         Self::Publications,
@@ -56,6 +58,7 @@ impl Group {
         match self {
             Self::Server => "Server",
             Self::Authentication => "Authentication",
+            Self::Sessions => "Users and sessions",
             Self::Connections => "Connections",
             Self::Streams => "Server-sent events",
             Self::Publications => "Channels and publications",
@@ -150,7 +153,8 @@ pub(super) fn variable(name: &str) -> Option<&'static Variable> {
 
 use DefaultValue::{Computed, Unset, Value};
 use Group::{
-    Authentication, Connections, Fleet, Operations, Publications, Server, Streams, Upstreams,
+    Authentication, Connections, Fleet, Operations, Publications, Server, Sessions, Streams,
+    Upstreams,
 };
 use Kind::{Boolean, Integer, Text};
 
@@ -193,6 +197,22 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Authentication, "ADMIN_API_KEY", ANY, Unset, "", "What operators show at `/admin` as `X-Admin-Key`. Unset, only tokens with the role admin open it.").secret(),
     row(Authentication, "ALLOW_ORIGINS", Text(value::origins, "* or origins (scheme://host[:port]) with commas between"), Computed("any origin"), "", "The origins of pages that may connect; others are answered 403."),
     row(Authentication, "ALLOW_CREDENTIALS", Boolean, Value("false"), "", "Whether browsers may send cookies along; refused together with ALLOW_ORIGINS=*."),
+
+    row(Sessions, "DATA_FILE", Text(value::data_file, "the path of a file, or :memory:"), Computed("fanfare.db; :memory: when NODE_ENV is test"), "", "The SQLite file with users and sessions; it is made when there is none. With `:memory:` they are forgotten when the node ends."),
+    row(Sessions, "SESSION_TIMEOUT_MINUTES", Integer(1, 5_256_000), Computed("30, or REDIS_SESSION_TIMEOUT_SECONDS"), "min", "How long a session lasts without use."),
+    row(Sessions, "REDIS_SESSION_TIMEOUT_SECONDS", Integer(60, 315_360_000), Unset, "s", "The same in seconds; SESSION_TIMEOUT_MINUTES wins."),
+    row(Sessions, "SINGLE_SESSION_PER_USER", Boolean, Value("true"), "", "Whether a login ends the user's other sessions and closes their sockets (4003)."),
+    row(Sessions, "MAX_SESSIONS_PER_USER", Integer(1, 100_000), Value("100"), "sessions", "The most sessions of one user; a further one ends the one that was used the longest ago."),
+    row(Sessions, "MAX_SESSION_BYTES", Integer(256, 1 << 30), Value("1048576"), "bytes", "The most bytes of a session's data."),
+    row(Sessions, "SESSION_MAX_INACTIVE_DAYS", Integer(1, 36_500), Value("365"), "days", "Users who have not logged in for so long are removed."),
+    row(Sessions, "SESSION_CHECK_INTERVAL_DAYS", Integer(1, 365), Value("1"), "days", "Between two looks for such users."),
+    row(Sessions, "BATCH_WRITE_INTERVAL_MS", Integer(1, 3_600_000), Value("100"), "ms", "Between two writes of which sessions were used; nothing else is written behind.").memory("4 MB in all"),
+    row(Sessions, "PASSWORD_HASH", Text(value::password_hash, crate::session::PARAMETERS_RULE), Value("argon2id:19456:2:1"), "", "How passwords are hashed: KiB of memory, passes and lanes. Older hashes are replaced when their user logs in.").memory("its KiB for each of the PASSWORD_THREADS"),
+    row(Sessions, "PASSWORD_THREADS", Integer(1, 256), Computed("half of the cores, at least one"), "threads", "Threads of lowest priority that hash passwords."),
+    row(Sessions, "PASSWORD_QUEUE", Integer(1, 100_000), Value("32"), "logins", "The most logins that wait for such a thread; more are answered 503.").memory("about 2 KB each"),
+    row(Sessions, "LOGIN_RATE_MAX", Integer(0, 1_000_000), Value("10"), "logins", "The most logins of one user from one address in LOGIN_RATE_WINDOW_MS, ten times as many from all addresses; 0 is no limit. Each node counts for itself.").memory("2 MB in all"),
+    row(Sessions, "LOGIN_ADDRESS_RATE_MAX", Integer(0, 1_000_000), Value("600"), "logins", "The most logins from one address in LOGIN_RATE_WINDOW_MS, whatever the users; 0 is no limit.").memory("1 MB in all"),
+    row(Sessions, "LOGIN_RATE_WINDOW_MS", Integer(1000, DAY_MS), Value("60000"), "ms", "In which time that many come back."),
 
     row(Connections, "WS_MAX_BUFFERED_BYTES", Integer(4096, BYTES), Value("2000000"), "bytes", "The most pending bytes of one connection; a frame that many share counts in full.").memory("this for each connection, within WS_TOTAL_BUFFERED_BYTES"),
     row(Connections, "WS_SOCKET_BUFFER_BYTES", Integer(4_096, 1_073_741_824), Value("131072"), "bytes", "The most bytes that the system itself keeps for one connection that does not read; beside WS_MAX_BUFFERED_BYTES, and outside the process.").memory("twice its value a connection, in the kernel"),
@@ -265,7 +285,6 @@ const fn refused(name: &'static str, why: &'static str) -> NotYet {
 pub(super) const NOT_YET: &[NotYet] = &[
     refused("LISTEN", "is set, but this version has one listener only, HOST and PORT"),
     ignored("DATABASE_URL"),
-    ignored("DATA_FILE"),
     ignored("JWT_PUBLIC_KEY"),
     ignored("JWKS_URL"),
     ignored("CONNECT_URL"),
@@ -275,11 +294,10 @@ pub(super) const NOT_YET: &[NotYet] = &[
     ignored("CACHE_ENABLED"),
     ignored("TRACING_ENABLED"),
     ignored("TRACING_ENDPOINT"),
-    ignored("SESSION_TIMEOUT_MINUTES"),
 ];
 
 /// Names that begin so are ours: one that no row has is mistyped or of another version, and worth a warning.
-pub(super) const OUR_PREFIXES: [&str; 7] = [
+pub(super) const OUR_PREFIXES: [&str; 10] = [
     "WS_",
     "WEBSOCKETS_",
     "JWT_",
@@ -287,6 +305,9 @@ pub(super) const OUR_PREFIXES: [&str; 7] = [
     "INBOX_",
     "DRAIN_",
     "TLS_",
+    "SESSION_",
+    "PASSWORD_",
+    "LOGIN_",
 ];
 
 #[cfg(test)]

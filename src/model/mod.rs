@@ -12,6 +12,8 @@ mod namespace;
 mod peer;
 mod position;
 mod publication;
+mod session_id;
+mod timestamp;
 mod wire;
 
 pub use admission::{ConnectionPermit, HandshakePermit, ServerCounts};
@@ -26,4 +28,6 @@ pub use namespace::{HistoryPolicy, Namespace, Namespaces, OverflowPolicy, Permis
 pub use peer::{Encrypted, PeerAddr, WorkerIndex};
 pub use position::{Epoch, Position};
 pub use publication::{Envelope, Event, Member, Origin, Payload, Publication};
+pub use session_id::{SessionId, SessionIdError};
+pub use timestamp::rfc3339;
 pub use wire::{Encode, WireFormat};

@@ -33,12 +33,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use http::HeaderMap;
 use tokio::time::Instant;
 
 pub use config::{Address, Balance, Config, RESERVED_NAMES};
 pub use stats::{ServiceStats, UpstreamStats};
 
 use crate::auth::Verifier;
+use crate::http1::Field;
 use crate::model::Moment;
 use crate::tls::Connector;
 use rate::AddressLimits;
@@ -109,6 +111,23 @@ impl Proxy {
         path.starts_with("/api/")
             || path.strip_prefix("/sse/").is_some_and(is_own)
             || path.strip_prefix("/ws/").is_some_and(is_own)
+    }
+
+    /// Whose request this is that came from `peer`: the client's address behind the proxies that are trusted, and whether
+    /// it came by TLS, to us or, as they say, to them.
+    pub fn origin(&self, peer: IpAddr, is_encrypted: bool, headers: &HeaderMap) -> (IpAddr, bool) {
+        let fields: Vec<Field<'_>> = headers
+            .iter()
+            .map(|(name, value)| Field {
+                name: name.as_str(),
+                value: value.as_bytes(),
+            })
+            .collect();
+        let client = address::client(peer, is_encrypted, &fields, &self.trusted);
+        let scheme = headers.get("x-forwarded-proto");
+        let is_https = scheme.is_some_and(|scheme| scheme == "https");
+        let is_secure = is_encrypted || (client.is_behind_trusted && is_https);
+        (client.ip, is_secure)
     }
 
     /// How many services there are.

@@ -223,11 +223,22 @@ impl Redis {
 
     /// Connects, and tells `listener` from now on. To be called once.
     pub fn listen(&self, listener: Arc<dyn Listener>) {
+        self.connect();
+        self.runtime()
+            .spawn(session::message_sessions(self.shared.clone(), listener));
+    }
+
+    /// Connects for commands only. To be called once, in the place of [`Redis::listen`].
+    pub fn connect(&self) {
         let runtime = self.runtime();
         let shared = self.shared.clone();
         runtime.spawn(shared.lane.clone().run(move || shared.commands.client()));
         runtime.spawn(session::command_sessions(self.shared.clone()));
-        runtime.spawn(session::message_sessions(self.shared.clone(), listener));
+    }
+
+    /// Whether the connection for commands stands.
+    pub fn takes_commands(&self) -> bool {
+        self.shared.commands.client().is_some()
     }
 
     /// Where tasks live that wait for Redis.

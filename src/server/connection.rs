@@ -44,9 +44,9 @@ pub(super) async fn serve<W: Worker>(
     let (socket, read, slot) = link.into_parts();
     match end {
         End::Done if handover != Handover::None => match socket.into_std() {
-            Ok((socket, session)) => {
+            Ok((socket, layer)) => {
                 local.counts.upgraded.fetch_add(1, Relaxed);
-                let carrier = Carrier { socket, session };
+                let carrier = Carrier { socket, layer };
                 local.worker.adopt(carrier, read.into(), slot, permit);
             }
             Err(error) => tracing::warn!(%error, "cannot hand a socket over to its worker"),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::http1::{Exchange, RequestHead};
 use crate::model::{ConnectionPermit, DrainSignal};
-use crate::tls::Session;
+use crate::tls::Layer;
 
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +24,7 @@ pub struct Carrier {
     /// The socket.
     pub socket: TcpStream,
     /// What encrypts what passes it, and may hold bytes of it.
-    pub session: Option<Session>,
+    pub layer: Option<Layer>,
 }
 
 /// What a worker does with sockets that were upgraded. One value per worker thread, made on that thread, inside its

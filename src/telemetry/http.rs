@@ -35,6 +35,24 @@ label! {
         Disconnect = "/hub/disconnect",
         /// `GET /hub/nodes`.
         Nodes = "/hub/nodes",
+        /// `POST /sessions/register`.
+        Register = "/sessions/register",
+        /// `POST /sessions/login`.
+        Login = "/sessions/login",
+        /// `POST /sessions/logout`.
+        Logout = "/sessions/logout",
+        /// `POST /sessions/delete_account`.
+        DeleteAccount = "/sessions/delete_account",
+        /// `POST /sessions/create`.
+        CreateSession = "/sessions/create",
+        /// `POST /sessions/update/{id}`.
+        UpdateSession = "/sessions/update/{id}",
+        /// `GET /sessions/{id}`.
+        Session = "/sessions/{id}",
+        /// `GET /sessions/users/{user}/sessions`.
+        UserSessions = "/sessions/users/{user}/sessions",
+        /// `GET /sessions/users/{user}/connection`.
+        UserConnection = "/sessions/users/{user}/connection",
         /// `GET /ws/connect`.
         WebSocket = "/ws/connect",
         /// `GET /sse/connect`.

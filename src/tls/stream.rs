@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use super::Session;
+use super::Layer;
 
 /// One connection. What is written to an encrypted one is on its way only after a flush; reading flushes too, so that
 /// whoever waits for an answer need not think of it.
@@ -39,17 +39,17 @@ impl Stream {
         }
     }
 
-    /// Takes the socket out of tokio, with the session that goes on over it.
+    /// Takes the socket out of tokio, with the layer that goes on over it.
     ///
     /// # Errors
-    /// When the system refuses; and for a connection that we began, whose session is no server's.
-    pub fn into_std(self) -> io::Result<(std::net::TcpStream, Option<Session>)> {
+    /// When the system refuses; and for a connection that we began, whose side is no server's.
+    pub fn into_std(self) -> io::Result<(std::net::TcpStream, Option<Layer>)> {
         match self {
             Self::Plain(socket) => Ok((socket.into_std()?, None)),
             Self::Tls(stream) => match *stream {
                 TlsStream::Server(stream) => {
                     let (socket, session): (TcpStream, ServerConnection) = stream.into_inner();
-                    Ok((socket.into_std()?, Some(Session::new(session))))
+                    Ok((socket.into_std()?, Some(Layer::new(session))))
                 }
                 TlsStream::Client(_) => Err(io::ErrorKind::Unsupported.into()),
             },

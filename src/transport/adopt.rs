@@ -24,7 +24,7 @@ impl Shard {
     pub(super) fn adopt(&mut self, adopted: Adopted) {
         let Adopted {
             socket,
-            session,
+            layer,
             input,
             ticket,
             permit,
@@ -32,7 +32,7 @@ impl Shard {
         let Ticket {
             purpose,
             identity,
-            session_id,
+            session,
             refused,
             head,
             ..
@@ -46,19 +46,23 @@ impl Shard {
         let unix = unix_time().as_secs();
         let client = Client::new(
             identity,
-            session_id,
+            session,
             &self.context.rules,
             self.clock.now,
             unix,
             jitter,
         );
-        let stream = Stream::new(socket, session);
+        let stream = Stream::new(socket, layer);
         let holds_input = stream.may_hold_input();
         let Some(connection) = self.insert(stream, purpose.format(), carrier, client, permit)
         else {
             return;
         };
         self.hub.send(connection.index, &head);
+        let refused = refused.or_else(|| self.has_ended(connection));
+        if refused.is_none() {
+            self.tell_opened(connection);
+        }
         match (refused, purpose) {
             (Some(reason), _) => self.close(connection.index, reason),
             (None, Purpose::Events(events)) => self.open_events(connection, events),
@@ -111,6 +115,25 @@ impl Shard {
         };
         self.sockets.insert(index, socket);
         Some(ConnectionRef { index, generation })
+    }
+
+    /// Why it must not stay: its session ended on its way here.
+    fn has_ended(&mut self, connection: ConnectionRef) -> Option<CloseReason> {
+        let socket = self.sockets.find(connection)?;
+        let has_ended = self.ended.concerns(self.clock.now, &socket.client);
+        has_ended.then_some(CloseReason::LoggedOut)
+    }
+
+    /// The session has a further socket.
+    fn tell_opened(&mut self, connection: ConnectionRef) {
+        let Some(socket) = self.sockets.find(connection) else {
+            return;
+        };
+        if let (Some(session), true) = (socket.client.session(), socket.is_websocket()) {
+            let user = &socket.client.identity().user;
+            let sessions = &self.context.sessions;
+            sessions.opened(socket.client.id(), user, session);
+        }
     }
 
     /// A WebSocket: the first message comes when the token's channels are subscribed to.

@@ -148,6 +148,10 @@ impl Shard {
         };
         socket.stream.part();
         self.count_connection(&socket.carrier, false);
+        if socket.client.session().is_some() && socket.is_websocket() {
+            let user = &socket.client.identity().user;
+            self.context.sessions.closed(socket.client.id(), user);
+        }
     }
 
     /// Ends all subscriptions of a connection.
@@ -241,6 +245,14 @@ impl Shard {
     }
 
     fn ping(&mut self, connection: ConnectionIndex) {
+        let socket = self.sockets.get_mut(connection);
+        // Who is connected uses the session: it lasts as long as the connection answers.
+        if let Some(client) = socket.map(|socket| &socket.client)
+            && let Some(session) = client.session()
+        {
+            let user = &client.identity().user;
+            self.context.sessions.saw(session, user);
+        }
         let ping = self.tools.ping.clone();
         let speaks_json = self.hub.format(connection) == Some(WireFormat::Json);
         let json_ping = self.tools.json_ping.clone().filter(|_| speaks_json);

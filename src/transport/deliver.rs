@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::broker::{Control, Target};
 use crate::hub::{ChannelIndex, ConnectionIndex, Verdict};
-use crate::model::{ChannelKey, CloseReason, Envelope, Event, Publication};
+use crate::model::{ChannelKey, CloseReason, Envelope, Event, Publication, SessionId, UserId};
 use crate::protocol::Push;
 use crate::relay::Message;
 
@@ -119,6 +119,7 @@ impl Shard {
         match control {
             Control::Disconnect(target) => self.close_all(&target, CloseReason::Disconnected),
             Control::LogOut(user) => self.close_all(&Target::User(user), CloseReason::LoggedOut),
+            Control::EndSessions(user, ended) => self.end_sessions(&user, &ended),
             Control::Subscribe(target, channel) => {
                 for connection in self.targets(&target) {
                     self.subscribe_for(connection, &channel);
@@ -135,6 +136,24 @@ impl Shard {
     fn close_all(&mut self, target: &Target, reason: CloseReason) {
         for connection in self.targets(target) {
             self.close(connection, reason);
+        }
+    }
+
+    /// Closes the user's connections that belong to a session that has ended.
+    fn end_sessions(&mut self, user: &UserId, ended: &[SessionId]) {
+        self.ended.note(self.clock.now, ended);
+        let connections = self.targets(&Target::User(user.clone()));
+        for connection in connections {
+            let Some(socket) = self.sockets.get_mut(connection) else {
+                continue;
+            };
+            if socket
+                .client
+                .sessions()
+                .any(|session| ended.contains(&session))
+            {
+                self.close(connection, CloseReason::LoggedOut);
+            }
         }
     }
 

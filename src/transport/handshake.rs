@@ -18,8 +18,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::auth::{Action, Identity, Verifier, client_token, may};
+use crate::client::NamedSession;
 use crate::model::{ChannelKey, CloseReason, ErrorCode, Namespaces, WireFormat, WorkerIndex};
 use crate::protocol::sse;
+use crate::session::{Admission, Sessions};
 use crate::telemetry::metrics;
 
 use super::Config;
@@ -39,6 +41,8 @@ pub struct Doors {
     pub config: Arc<Config>,
     /// Whether clients may have the channels that they ask for.
     pub namespaces: Arc<Namespaces>,
+    /// Users' sessions.
+    pub sessions: Arc<Sessions>,
     /// Who clients are.
     pub verifier: Arc<Verifier>,
     /// One for each worker.
@@ -93,6 +97,8 @@ struct Refusal {
     /// Not a WebSocket handshake: says which version is spoken (RFC 6455 section 4.4).
     needs_upgrade: bool,
     counts_as: metrics::Refusal,
+    /// With what a connection is closed instead, for clients that expect an upgrade first.
+    closes: Option<CloseReason>,
 }
 
 impl Refusal {
@@ -109,6 +115,7 @@ impl Refusal {
             message: message.into(),
             needs_upgrade: false,
             counts_as,
+            closes: None,
         }
     }
 }
@@ -146,20 +153,26 @@ async fn ws_connect(
     let accept = accept_key(headers)?;
     doors.check_origin(headers)?;
     let protocol = Subprotocol::select(headers)?;
-    let session_id = parameter(query, "session_id");
-    let has_both = session_id.is_some() && parameter(query, "token").is_some();
-    let (identity, refused) = match doors.identify(headers, query) {
-        Ok(identity) => (identity, None),
-        Err(_) if has_both => (Identity::nobody(), Some(CloseReason::InvalidToken)),
+    let named = parameter(query, "session_id");
+    let has_both = named.is_some() && parameter(query, "token").is_some();
+    let identified = match doors.identify(headers, query) {
+        Ok(identity) => doors.find_session(identity, named).await,
+        Err(refusal) => Err(refusal),
+    };
+    let (identity, session, refused) = match identified {
+        Ok((identity, session)) => (identity, session, None),
+        Err(Refusal {
+            closes: Some(reason),
+            ..
+        }) if has_both => (Identity::nobody(), None, Some(reason)),
         Err(refusal) => return Err(refusal),
     };
     let purpose = Purpose::Messages(protocol.map_or(WireFormat::Json, Subprotocol::format));
-    let session_id = session_id.map(Arc::from);
     let head = switching_head(&accept, protocol.map(Subprotocol::name));
     doors.admit(&slot, worker, |place| Ticket {
         purpose,
         identity,
-        session_id,
+        session,
         refused,
         head,
         _place: place,
@@ -178,7 +191,7 @@ async fn ws_echo(
     doors.admit(&slot, worker, |place| Ticket {
         purpose: Purpose::Echo,
         identity: Identity::nobody(),
-        session_id: None,
+        session: None,
         refused: None,
         head,
         _place: place,
@@ -194,6 +207,7 @@ async fn sse_connect(
     let (headers, query) = (request.headers(), request.uri().query());
     doors.check_origin(headers)?;
     let identity = doors.identify(headers, query)?;
+    let (identity, _) = doors.find_session(identity, None).await?;
     let channels = stream_channels(query)?;
     for channel in &channels {
         if !may(
@@ -212,7 +226,7 @@ async fn sse_connect(
     doors.admit(&slot, worker, |place| Ticket {
         purpose: Purpose::Events(EventStream { channels, from }),
         identity,
-        session_id: None,
+        session: None,
         refused: None,
         head: head.into(),
         _place: place,
@@ -251,7 +265,53 @@ impl Doors {
         let identity = self
             .verifier
             .identify(token.as_deref(), unix_time().as_secs());
-        identity.map_err(|error| Refusal::new(error.code(), error.to_string()))
+        identity.map_err(|error| Refusal {
+            closes: Some(CloseReason::InvalidToken),
+            ..Refusal::new(error.code(), error.to_string())
+        })
+    }
+
+    /// The session that a verified client names, or that its token was minted for. Of somebody without a token the
+    /// name is taken as it is: it gives no rights.
+    async fn find_session(
+        &self,
+        identity: Arc<Identity>,
+        named: Option<String>,
+    ) -> Result<(Arc<Identity>, Option<Box<NamedSession>>), Refusal> {
+        let text = named.as_deref().map(Arc::from);
+        let (login, has_token) = (identity.login_session, identity.authenticated);
+        if !has_token || (login.is_none() && named.is_none()) {
+            let unverified = |text| {
+                Box::new(NamedSession {
+                    text,
+                    verified: None,
+                })
+            };
+            return Ok((identity, text.map(unverified)));
+        }
+        let admitted = self.sessions.admit(&identity.user, login, named.as_deref());
+        let admission = admitted.await.map_err(|error| {
+            let unavailable = error.to_string();
+            Refusal::new(ErrorCode::Unavailable, unavailable)
+        })?;
+        match admission {
+            Admission::Admitted(verified) => {
+                let text = text.or_else(|| verified.map(|id| id.to_string().into()));
+                let named = text.map(|text| Box::new(NamedSession { text, verified }));
+                Ok((identity, named))
+            }
+            Admission::Ended => Err(Refusal {
+                closes: Some(CloseReason::InvalidToken),
+                ..Refusal::new(
+                    ErrorCode::InvalidToken,
+                    "the session of the token has ended",
+                )
+            }),
+            Admission::Mismatch => Err(Refusal {
+                closes: Some(CloseReason::SessionMismatch),
+                ..Refusal::new(ErrorCode::Forbidden, "Session mismatch")
+            }),
+        }
     }
 
     /// Takes a place in the worker's intake and leaves the ticket. The answer stays within the process: the worker

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::auth::Identity;
+use crate::client::NamedSession;
 use crate::model::{ChannelKey, CloseReason, WireFormat};
 use crate::protocol::ClaimedPosition;
 
@@ -59,7 +60,7 @@ pub(super) enum Resume {
 pub(super) struct Ticket {
     pub(super) purpose: Purpose,
     pub(super) identity: Arc<Identity>,
-    pub(super) session_id: Option<Arc<str>>,
+    pub(super) session: Option<Box<NamedSession>>,
     /// The head of the HTTP answer. The worker writes it together with its first message: one call, one packet.
     pub(super) head: Box<[u8]>,
     /// Close at once, with this: for clients that expect an upgrade before they are refused.

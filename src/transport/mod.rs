@@ -13,6 +13,7 @@ mod closing;
 mod config;
 mod counting;
 mod deliver;
+mod ended;
 mod handshake;
 mod intake;
 mod joining;

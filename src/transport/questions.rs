@@ -8,12 +8,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
+use crate::auth::Identity;
 use crate::broker::{BrokerError, Page, Publish, ReadLimit, Recovery, Start};
 use crate::client::{Completion, Question, Ticket};
 use crate::hub::ConnectionIndex;
-use crate::model::{ChannelKey, ErrorCode, Position, WireFormat};
+use crate::model::{ChannelKey, CloseReason, ErrorCode, Position, SessionId, WireFormat};
 use crate::protocol::plain::{encode_push, encode_reply};
 use crate::protocol::{ClaimedPosition, CommandId, Push, Reply};
+use crate::session::{Sessions, StoreError, Updated};
 
 use super::shard::{Shard, unix_time};
 use super::socket::{Cause, ConnectionRef, Joining};
@@ -23,6 +25,12 @@ use super::socket::{Cause, ConnectionRef, Joining};
 pub(super) enum Done {
     /// To a command.
     Replied(ConnectionRef, Ticket, Reply),
+    /// Whose a fresh token is; `None` when it is worth nothing.
+    Refreshed(
+        ConnectionRef,
+        Ticket,
+        Result<Option<Arc<Identity>>, StoreError>,
+    ),
     /// Where a channel's stream stands, now that this worker has interest.
     Started(ChannelKey, Result<Start, BrokerError>),
     /// What a new subscriber missed.
@@ -66,6 +74,9 @@ impl Shard {
                 self.answer(connection, id, Reply::Unsubscribed { channel });
             }
             Question::Refresh { token } => self.ask_refresh(connection, id, &token),
+            Question::UpdateApiKey { session, key } => {
+                self.ask_update_api_key(connection, id, session, key);
+            }
             Question::Publish { channel, data, key } => {
                 self.ask_publish(connection, id, channel, data, key);
             }
@@ -110,22 +121,89 @@ impl Shard {
     }
 
     fn ask_refresh(&mut self, connection: ConnectionIndex, id: Option<CommandId>, token: &str) {
-        let (now, unix) = (self.clock.now, unix_time().as_secs());
-        let verified = self.context.verifier.verify(token, unix);
+        let verified = self
+            .context
+            .verifier
+            .verify(token, unix_time().as_secs())
+            .ok();
         let Some(socket) = self.sockets.get_mut(connection) else {
             return;
         };
-        let refreshed = verified
-            .ok()
-            .and_then(|identity| socket.client.refresh(Arc::new(identity), now, unix));
-        match refreshed {
+        let ticket = socket.client.open(id);
+        let connection = ConnectionRef {
+            index: connection,
+            generation: socket.generation,
+        };
+        let sessions = self.context.sessions.clone();
+        self.when_done(async move {
+            let alive = match verified {
+                Some(identity) => still_alive(&sessions, identity).await,
+                None => Ok(None),
+            };
+            Done::Refreshed(connection, ticket, alive)
+        });
+    }
+
+    /// The identity of a fresh token takes the place of the old one, or the connection ends.
+    fn refreshed(
+        &mut self,
+        connection: ConnectionRef,
+        ticket: Ticket,
+        identity: Result<Option<Arc<Identity>>, StoreError>,
+    ) {
+        let now = self.clock.now;
+        let Some(socket) = self.sockets.find(connection) else {
+            return;
+        };
+        let reply = match identity {
+            // Nobody knows: the old token holds for as long as it does.
+            Err(error) => Some(store_error(error)),
+            Ok(identity) => identity.and_then(|identity| {
+                let unix = unix_time().as_secs();
+                socket.client.refresh(identity, now, unix)
+            }),
+        };
+        match reply {
             Some(reply) => {
-                self.answer(connection, id, reply);
-                self.end_what_is_not_permitted(connection);
-                self.schedule(connection);
+                let completion = socket.client.complete(ticket, reply);
+                self.send_answers(connection.index, completion);
+                self.end_what_is_not_permitted(connection.index);
+                self.schedule(connection.index);
+                self.read_on(connection.index);
+                self.go_on(connection.index);
             }
-            None => self.close(connection, crate::model::CloseReason::NotAllowed),
+            None => self.close(connection.index, CloseReason::NotAllowed),
         }
+    }
+
+    fn ask_update_api_key(
+        &mut self,
+        connection: ConnectionIndex,
+        id: Option<CommandId>,
+        session: SessionId,
+        key: Box<str>,
+    ) {
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
+        let user = socket.client.identity().user.clone();
+        let sessions = self.context.sessions.clone();
+        let fields = serde_json::json!({ "api_key": key }).to_string();
+        let done = socket.client.api_key_updated(key, &self.context.rules);
+        self.reply_when_done(connection, id, async move {
+            match sessions.update(session, &user, None, &fields).await {
+                Ok(Updated::Done) => done,
+                Ok(Updated::TooLarge) => Reply::Error {
+                    code: ErrorCode::TooLarge,
+                    message: "the session has no room for this key".to_owned(),
+                },
+                Ok(Updated::Missing | Updated::NotOwner) => Reply::Error {
+                    code: ErrorCode::NotFound,
+                    message: "the session has ended".to_owned(),
+                },
+                Err(error) => store_error(error),
+            }
+        });
     }
 
     fn ask_publish(
@@ -273,6 +351,9 @@ impl Shard {
             Done::CaughtUp(connection, channel, from, recovery) => {
                 self.caught_up(connection, &channel, from, recovery);
             }
+            Done::Refreshed(connection, ticket, identity) => {
+                self.refreshed(connection, ticket, identity);
+            }
             Done::Repaired(channel, from, recovery) => self.repaired(channel, from, recovery),
             Done::Retry(connection, channel) => self.retry(connection, channel),
             Done::RepairAgain(channel, from) => self.repair_again(channel, from),
@@ -346,6 +427,26 @@ pub(super) fn broker_error(error: BrokerError) -> Reply {
         code,
         message: error.to_string(),
     }
+}
+
+/// The answer to a command that the store of sessions could not do.
+fn store_error(error: StoreError) -> Reply {
+    Reply::Error {
+        code: ErrorCode::Unavailable,
+        message: error.to_string(),
+    }
+}
+
+/// The identity, unless the session that it was minted for has ended.
+async fn still_alive(
+    sessions: &Sessions,
+    identity: Identity,
+) -> Result<Option<Arc<Identity>>, StoreError> {
+    let is_alive = match identity.login_session {
+        Some(login) => sessions.is_alive(&identity.user, login).await?,
+        None => true,
+    };
+    Ok(is_alive.then(|| Arc::new(identity)))
 }
 
 /// What the future has to say now. One that is not ready is polled again by a task, with a waker that wakes.

@@ -17,6 +17,7 @@ use crate::relay::{Inbox, Message};
 use crate::telemetry::WorkerCounts;
 
 use super::allowance::Allowance;
+use super::ended::Ended;
 use super::poll::Poll;
 use super::repair::Repairs;
 use super::socket::{ConnectionRef, Joining, Sockets};
@@ -41,6 +42,8 @@ pub(super) struct Shard {
     pub(super) waiting: Waiting,
     pub(super) clock: Clock,
     pub(super) tools: Tools,
+    /// Sessions whose sockets may still be on their way here.
+    pub(super) ended: Ended,
     drain: Drain,
 }
 
@@ -141,6 +144,7 @@ impl Shard {
                 signal,
                 has_begun: false,
             },
+            ended: Ended::default(),
             context,
             worker,
             front,

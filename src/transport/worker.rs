@@ -11,7 +11,8 @@ use crate::auth::Verifier;
 use crate::client::Rules;
 use crate::model::{ConnectionPermit, DrainSignal};
 use crate::relay::{Inbox, Relay};
-use crate::tls::Session;
+use crate::session::Sessions;
+use crate::tls::Layer;
 
 use super::Config;
 use super::intake::{Slot, Ticket};
@@ -28,6 +29,8 @@ pub struct Context {
     pub rules: Arc<Rules>,
     /// The way to the broker.
     pub relay: Arc<Relay>,
+    /// Users' sessions.
+    pub sessions: Arc<Sessions>,
     /// Verifies tokens.
     pub verifier: Arc<Verifier>,
     /// What each worker tells of itself.
@@ -38,7 +41,7 @@ pub struct Context {
 #[derive(Debug)]
 pub(super) struct Adopted {
     pub(super) socket: std::net::TcpStream,
-    pub(super) session: Option<Session>,
+    pub(super) layer: Option<Layer>,
     /// What was read ahead of the upgrade.
     pub(super) input: Bytes,
     pub(super) ticket: Ticket,
@@ -103,11 +106,11 @@ impl Worker {
         }
     }
 
-    /// Takes over a socket, and the session that encrypts what passes it.
+    /// Takes over a socket, and the layer that encrypts what passes it.
     pub fn adopt(
         &self,
         socket: std::net::TcpStream,
-        session: Option<Session>,
+        layer: Option<Layer>,
         input: Bytes,
         slot: &Slot,
         permit: ConnectionPermit,
@@ -115,7 +118,7 @@ impl Worker {
         if let Some(ticket) = slot.take() {
             self.front.adopted.borrow_mut().push(Adopted {
                 socket,
-                session,
+                layer,
                 input,
                 ticket,
                 permit,

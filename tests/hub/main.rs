@@ -2,8 +2,11 @@
 //!
 //! What a test needs to know of the hub stands in `docs/PROTOCOL.md`; nothing here looks inside.
 
+#[path = "../redis_server/mod.rs"]
+mod redis_server;
 mod support;
 
+mod accounts;
 mod back_end;
 mod bad_input;
 mod drain;
@@ -13,6 +16,9 @@ mod operations;
 mod overload;
 mod presence;
 mod recovery;
+mod session_fleet;
+mod session_records;
+mod session_sockets;
 mod slow;
 mod tokens;
 mod websocket;

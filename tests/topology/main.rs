@@ -14,3 +14,4 @@ mod fleet;
 mod listener;
 mod moving;
 mod publisher;
+mod sessions;

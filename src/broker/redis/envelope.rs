@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::broker::{Control, NodeInfo, Target};
 use crate::model::{
     ChannelKey, ClientId, Envelope, Epoch, Event, Member, NodeId, Origin, Payload, Publication,
+    SessionId,
 };
 
 use super::keys::{channel_of, tag};
@@ -163,6 +164,8 @@ struct Order<'a> {
     client: Option<ClientId>,
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     channel: Option<String>,
+    #[serde(rename = "s", default, skip_serializing_if = "Vec::is_empty")]
+    sessions: Vec<String>,
 }
 
 /// An order to all nodes.
@@ -170,6 +173,7 @@ pub(super) fn pack_control(control: &Control) -> Bytes {
     let (kind, target, channel) = match control {
         Control::Disconnect(target) => ("disconnect", target.clone(), None),
         Control::LogOut(user) => ("log_out", Target::User(user.clone()), None),
+        Control::EndSessions(user, _) => ("end_sessions", Target::User(user.clone()), None),
         Control::Subscribe(target, channel) => ("subscribe", target.clone(), Some(tag(channel))),
         Control::Unsubscribe(target, channel) => {
             ("unsubscribe", target.clone(), Some(tag(channel)))
@@ -179,12 +183,17 @@ pub(super) fn pack_control(control: &Control) -> Bytes {
         Target::User(user) => (Some(&**user), None),
         Target::Client(client) => (None, Some(*client)),
     };
+    let sessions = match control {
+        Control::EndSessions(_, sessions) => sessions.iter().map(SessionId::to_string).collect(),
+        _ => Vec::new(),
+    };
     pack(&Order {
         version: VERSION,
         kind,
         user,
         client,
         channel,
+        sessions,
     })
 }
 
@@ -200,6 +209,10 @@ pub(super) fn unpack_control(bytes: &[u8]) -> Option<Control> {
     Some(match (order.kind, target, channel) {
         ("disconnect", target, _) => Control::Disconnect(target),
         ("log_out", Target::User(user), _) => Control::LogOut(user),
+        ("end_sessions", Target::User(user), _) => {
+            let sessions = order.sessions.iter().filter_map(|id| id.parse().ok());
+            Control::EndSessions(user, sessions.collect())
+        }
         ("subscribe", target, Some(channel)) => Control::Subscribe(target, channel),
         ("unsubscribe", target, Some(channel)) => Control::Unsubscribe(target, channel),
         _ => return None,
@@ -318,6 +331,10 @@ mod tests {
         for order in [
             Control::Disconnect(user.clone()),
             Control::LogOut(Arc::from("ann")),
+            Control::EndSessions(
+                Arc::from("ann"),
+                [SessionId::from_bits(1), SessionId::from_bits(u128::MAX)].into(),
+            ),
             Control::Subscribe(client, news()),
             Control::Unsubscribe(user, news()),
         ] {

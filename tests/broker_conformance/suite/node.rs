@@ -1,7 +1,7 @@
 //! Nodes, and orders to them.
 
 use fanfare::broker::{Control, NodeInfo, Target};
-use fanfare::model::{ClientId, NodeId, UserId};
+use fanfare::model::{ClientId, NodeId, SessionId, UserId};
 
 use super::{Case, Harness, channel};
 
@@ -16,6 +16,10 @@ pub(crate) async fn an_order_reaches_this_node(harness: &impl Harness) {
     let orders = [
         Control::Disconnect(Target::Client(ClientId::from_bits(1))),
         Control::LogOut(UserId::from("ann")),
+        Control::EndSessions(
+            UserId::from("ann"),
+            [SessionId::from_bits(1), SessionId::from_bits(u128::MAX)].into(),
+        ),
         Control::Subscribe(Target::User(UserId::from("ann")), channel("default")),
     ];
     for order in &orders {

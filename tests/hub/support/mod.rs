@@ -3,6 +3,7 @@
 pub(crate) mod http;
 pub(crate) mod hub;
 pub(crate) mod raw;
+pub(crate) mod session;
 pub(crate) mod sse;
 pub(crate) mod token;
 pub(crate) mod ws;

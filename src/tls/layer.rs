@@ -21,11 +21,11 @@ impl<S: Read> Read for Once<'_, S> {
     }
 }
 
-/// One connection's session, after its handshake.
+/// One connection's TLS, after its handshake.
 #[derive(Debug)]
-pub struct Session(Box<ServerConnection>);
+pub struct Layer(Box<ServerConnection>);
 
-impl Session {
+impl Layer {
     pub(super) fn new(session: ServerConnection) -> Self {
         Self(Box::new(session))
     }
@@ -84,7 +84,7 @@ impl Session {
     }
 
     /// Writes plain text; tells how much of it was taken, which is more than nothing. What was encrypted and not taken by
-    /// the socket goes with [`Session::flush`].
+    /// the socket goes with [`Layer::flush`].
     ///
     /// # Errors
     /// The socket's; `WouldBlock` when it does not even take what came before.

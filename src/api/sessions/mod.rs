@@ -1,0 +1,107 @@
+//! HTTP for users: `/sessions`, in the bodies, statuses and error envelope of the FastAPI gateway.
+//!
+//! Register, log in, and work with sessions. A token that was minted here ends with its login session, so each call
+//! with one asks the store; what another issuer's token says is taken as it is until it expires.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::{any, get, post};
+
+use crate::auth::Verifier;
+use crate::session::Sessions;
+use crate::telemetry::http::{Route, Stopwatch};
+
+mod accounts;
+mod caller;
+mod error;
+mod fields;
+mod records;
+
+use error::SessionError;
+
+/// Where a request came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The client's address, behind the proxies that are trusted.
+    pub ip: IpAddr,
+    /// Whether the client itself speaks TLS.
+    pub is_secure: bool,
+}
+
+/// Tells where requests come from.
+pub type OriginOf = Arc<dyn Fn(&Request) -> Origin + Send + Sync>;
+
+/// What the calls stand on.
+#[derive(Clone)]
+pub struct SessionState {
+    /// Accounts and sessions.
+    pub sessions: Arc<Sessions>,
+    /// Verifies and mints tokens.
+    pub verifier: Arc<Verifier>,
+    /// How long a token lasts, in seconds.
+    pub token_seconds: u64,
+    /// Where requests come from.
+    pub origin_of: OriginOf,
+    /// The most bytes of a request's body.
+    pub body_bytes_max: usize,
+}
+
+/// Every path under `/sessions`. Unknown ones are answered here too, in the same envelope.
+pub fn session_router(state: SessionState) -> Router {
+    Router::new()
+        .route("/sessions/register", post(register))
+        .route("/sessions/login", post(login))
+        .route("/sessions/logout", post(logout))
+        .route("/sessions/delete_account", post(delete_account))
+        .route("/sessions/create", post(create))
+        .route("/sessions/update/{id}", post(update))
+        .route("/sessions/{id}", get(session))
+        .route("/sessions/users/{user}/sessions", get(sessions))
+        .route("/sessions/users/{user}/connection", get(connection))
+        .method_not_allowed_fallback(method_not_allowed)
+        .route("/sessions", any(not_found))
+        .route("/sessions/", any(not_found))
+        // Below `{id}`, for a name and a catch-all cannot share a place.
+        .route("/sessions/{id}/{*path}", any(not_found))
+        .with_state(Arc::new(state))
+}
+
+/// Declares the handlers: each is measured and answered in the same way.
+macro_rules! handlers {
+    ($($name:ident: $route:ident => $call:path;)+) => {$(
+        async fn $name(State(state): State<Arc<SessionState>>, request: Request) -> Response {
+            let watch = Stopwatch::start(Route::$route);
+            let path = request.uri().path().to_owned();
+            let response = match $call(&state, request).await {
+                Ok(json) => super::json::response(json),
+                Err(error) => error.response(&path),
+            };
+            watch.stop(response.status().as_u16());
+            response
+        }
+    )+};
+}
+
+handlers! {
+    register: Register => accounts::register;
+    login: Login => accounts::login;
+    logout: Logout => accounts::logout;
+    delete_account: DeleteAccount => accounts::delete_account;
+    create: CreateSession => records::create;
+    update: UpdateSession => records::update;
+    session: Session => records::session;
+    sessions: UserSessions => records::sessions;
+    connection: UserConnection => records::connection;
+    not_found: Unmatched => error::not_found;
+    method_not_allowed: Unmatched => error::method_not_allowed;
+}
+
+/// An answer's bytes.
+fn written(body: &impl serde::Serialize) -> Result<Vec<u8>, SessionError> {
+    // Strings, numbers and JSON that was read before cannot fail to be written.
+    serde_json::to_vec(body).map_err(|_| SessionError::internal())
+}

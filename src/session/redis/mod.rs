@@ -1,0 +1,387 @@
+//! The store in Redis: what a fleet shares. Any node serves any session.
+//!
+//! Users, sessions and connections have the names, forms and times of the FastAPI gateway, whose data can be taken over:
+//! `users:<name>` is a hash (without end), `sessions:<uuid>` a JSON text, `connections:<user>` a hash of the newest socket;
+//! the latter two end without use. What that system searched for with `KEYS` stands in indices of ours, `idx:…`.
+//!
+//! Each call is one script, so it is done wholly or not at all, and a session is merged where it is kept. A script names
+//! keys that it reads elsewhere, which a single server allows.
+
+mod record;
+mod scripts;
+
+use std::sync::Arc;
+
+use super::store::{Answer, Counts, SessionLimits, Swept, Update, Updated, Used};
+use super::{Connection, Session, SessionHead, Store, StoreError, UnixTime, User, UserName};
+use crate::model::{ClientId, SessionId, UserId};
+use crate::redis::{CallError, Command, Redis, Script, Value};
+
+/// The most users that one sweep removes.
+const SWEPT_MAX: u64 = 1000;
+
+/// Users and sessions in Redis.
+#[derive(Debug)]
+pub struct RedisStore {
+    redis: Redis,
+    /// What every key begins with; empty, or with a colon at its end.
+    prefix: String,
+    limits: SessionLimits,
+}
+
+impl RedisStore {
+    /// Begins to connect, and goes on for as long as the value lives. `prefix` begins every key.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(
+        config: &crate::redis::Config,
+        prefix: &str,
+        limits: SessionLimits,
+    ) -> std::io::Result<Self> {
+        let redis = Redis::new(config, String::new(), scripts::ALL)?;
+        redis.connect();
+        Ok(Self {
+            redis,
+            prefix: prefix.to_owned(),
+            limits,
+        })
+    }
+
+    /// Whether the server can be asked now.
+    pub fn is_ready(&self) -> bool {
+        self.redis.takes_commands()
+    }
+
+    fn script(&self, script: &'static Script) -> Command {
+        Command::script(script, &[&self.prefix.clone().into()])
+    }
+
+    /// Sends now, in the order of the calls, and reads the answer when it is there.
+    fn ask<T: Send + 'static>(
+        &self,
+        command: Command,
+        read: impl FnOnce(Value) -> Option<T> + Send + 'static,
+    ) -> Answer<'static, T> {
+        let answer = self.redis.call_one(command);
+        Box::pin(async move {
+            let value = answer.await.map_err(fault)?;
+            read(value).ok_or_else(|| {
+                tracing::error!("redis answered something else than a script of ours says");
+                StoreError::Unavailable
+            })
+        })
+    }
+
+    fn millis(time: UnixTime) -> u64 {
+        time.as_millis()
+    }
+
+    fn timeout_millis(&self) -> u64 {
+        u64::try_from(self.limits.timeout.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The words of a session that is added.
+    fn with_session(&self, command: Command, session: &Session, most: usize) -> Command {
+        let Session { head, data } = session;
+        command
+            .word(head.user.to_string())
+            .word(head.id.to_string())
+            .word(record::write(head, data))
+            .word(record::write_head(head))
+            .number(Self::millis(head.last_access))
+            .number(self.timeout_millis())
+            .number(most as u64)
+    }
+}
+
+/// What became of a command, for who asked.
+fn fault(error: CallError) -> StoreError {
+    match error {
+        CallError::NotSent => StoreError::Unavailable,
+        CallError::OutOfMemory => StoreError::Busy,
+        CallError::Unanswered(_) => StoreError::OutcomeUnknown,
+        CallError::Refused(why) => {
+            tracing::error!(why, "redis refused a script of sessions");
+            StoreError::Unavailable
+        }
+    }
+}
+
+impl Store for RedisStore {
+    fn add_user(&self, user: User) -> Answer<'_, bool> {
+        let command = self
+            .script(&scripts::ADD_USER)
+            .word(user.name.key().to_owned())
+            .word(user.name.text().to_string())
+            .word(String::from(user.email))
+            .word(String::from(user.password))
+            .word(user.role.to_string())
+            .number(Self::millis(user.created_at))
+            .number(Self::millis(user.last_login));
+        self.ask(command, |value| record::flag(&value))
+    }
+
+    fn user<'a>(&'a self, name: &'a UserName) -> Answer<'a, Option<User>> {
+        let command = self
+            .script(&scripts::GET_USER)
+            .word(name.key().to_owned())
+            .word(name.text().to_string());
+        let name = name.clone();
+        self.ask(command, move |value| {
+            let fields = value.into_array();
+            match fields.is_empty() {
+                true => Some(None),
+                false => record::user(name.text(), &fields).map(Some),
+            }
+        })
+    }
+
+    fn replace_password<'a>(
+        &'a self,
+        name: &'a UserName,
+        from: &'a str,
+        to: &'a str,
+    ) -> Answer<'a, bool> {
+        let command = self
+            .script(&scripts::REPLACE_PASSWORD)
+            .word(name.key().to_owned())
+            .word(from.to_owned())
+            .word(to.to_owned());
+        self.ask(command, |value| record::flag(&value))
+    }
+
+    fn set_role<'a>(&'a self, name: &'a UserName, role: &'a str) -> Answer<'a, bool> {
+        let command = self
+            .script(&scripts::SET_ROLE)
+            .word(name.key().to_owned())
+            .word(role.to_owned());
+        self.ask(command, |value| record::flag(&value))
+    }
+
+    fn remove_user<'a>(&'a self, name: &'a UserName) -> Answer<'a, Option<Vec<SessionId>>> {
+        let command = self
+            .script(&scripts::REMOVE_USER)
+            .word(name.key().to_owned());
+        self.ask(command, record::optional_ids)
+    }
+
+    fn users<'a>(&'a self, cursor: &'a str, limit: usize) -> Answer<'a, Vec<User>> {
+        let command = self
+            .script(&scripts::LIST_USERS)
+            .word(cursor.to_owned())
+            .number(limit as u64);
+        self.ask(command, |value| {
+            let users = value.into_array().into_iter().map(|user| {
+                let fields = user.into_array();
+                let (key, fields) = fields.split_first()?;
+                record::user(&key.as_string()?, fields)
+            });
+            // One that an operator changed into something unreadable does not hide the others.
+            Some(users.flatten().collect())
+        })
+    }
+
+    fn begin_login(
+        &self,
+        name: UserName,
+        session: Session,
+        ends_others: bool,
+    ) -> Answer<'_, Option<Vec<SessionId>>> {
+        let most = if ends_others {
+            1
+        } else {
+            self.limits.per_user_max
+        };
+        let command = self.with_session(self.script(&scripts::LOG_IN), &session, most);
+        let command = command.word(name.key().to_owned());
+        self.ask(command, record::optional_ids)
+    }
+
+    fn add_session(&self, session: Session) -> Answer<'_, Vec<SessionId>> {
+        let most = self.limits.per_user_max;
+        let command = self.with_session(self.script(&scripts::ADD), &session, most);
+        self.ask(command, record::ids)
+    }
+
+    fn session(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<Session>> {
+        let alive_since = now.before(self.limits.timeout);
+        let command = self.script(&scripts::READ).word(id.to_string()).number(1);
+        self.ask(command, move |value| {
+            record::session(id, value, alive_since)
+        })
+    }
+
+    fn owner(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<UserId>> {
+        let alive_since = now.before(self.limits.timeout);
+        let command = self.script(&scripts::READ).word(id.to_string()).number(0);
+        self.ask(command, move |value| record::owner(value, alive_since))
+    }
+
+    fn session_for<'a>(
+        &'a self,
+        user: &'a str,
+        chat_id: &'a str,
+        now: UnixTime,
+    ) -> Answer<'a, Option<Session>> {
+        let heads = self.sessions(user, now);
+        Box::pin(async move {
+            let mut heads = heads.await?;
+            heads.retain(|head| *head.chat_id == *chat_id);
+            match heads.into_iter().max_by_key(|head| head.last_access) {
+                Some(head) => self.session(head.id, now).await,
+                None => Ok(None),
+            }
+        })
+    }
+
+    fn sessions<'a>(&'a self, user: &'a str, now: UnixTime) -> Answer<'a, Vec<SessionHead>> {
+        let alive_since = now.before(self.limits.timeout);
+        let command = self
+            .script(&scripts::LIST)
+            .word(user.to_owned())
+            .number(Self::millis(alive_since));
+        let user: UserId = Arc::from(user);
+        self.ask(command, move |value| {
+            let list = value.into_array();
+            let heads = list
+                .chunks_exact(3)
+                .filter_map(|part| record::head(&user, part));
+            let mut heads: Vec<SessionHead> = heads.collect();
+            heads.sort_by_key(|head| (std::cmp::Reverse(head.created_at), head.id));
+            Some(heads)
+        })
+    }
+
+    fn update_session(&self, update: Update) -> Answer<'_, Updated> {
+        let chat_id = update.chat_id.as_deref().map(record::json_text);
+        let command = self
+            .script(&scripts::UPDATE)
+            .word(update.id.to_string())
+            .word(update.user.to_string())
+            .word(chat_id.unwrap_or_default())
+            .word(String::from(update.fields))
+            .number(Self::millis(update.now))
+            .number(self.timeout_millis())
+            .number(self.limits.data_bytes_max as u64)
+            .word(record::json_text(update.node.as_str()));
+        self.ask(command, |value| {
+            Some(match &*value.as_str()? {
+                "done" => Updated::Done,
+                "missing" => Updated::Missing,
+                "not_owner" => Updated::NotOwner,
+                "too_large" => Updated::TooLarge,
+                _ => return None,
+            })
+        })
+    }
+
+    fn end_session(&self, id: SessionId) -> Answer<'_, bool> {
+        let command = self.script(&scripts::END).word(id.to_string());
+        self.ask(command, |value| record::flag(&value))
+    }
+
+    fn end_sessions<'a>(&'a self, user: &'a str) -> Answer<'a, Vec<SessionId>> {
+        let command = self.script(&scripts::END_ALL).word(user.to_owned());
+        self.ask(command, record::ids)
+    }
+
+    fn touch(&self, used: Vec<Used>) -> Answer<'_, ()> {
+        let mut command = self.script(&scripts::TOUCH).number(self.timeout_millis());
+        for Used { session, user, at } in used {
+            command = command
+                .word(session.to_string())
+                .word(user.to_string())
+                .number(Self::millis(at));
+        }
+        self.ask(command, |_| Some(()))
+    }
+
+    fn connect(&self, connection: Connection) -> Answer<'_, ()> {
+        let command = self
+            .script(&scripts::CONNECT)
+            .word(connection.user.to_string())
+            .word(connection.client.to_string())
+            .word(record::write_connection(&connection))
+            .word(connection.session.to_string())
+            .word(connection.node.as_str().to_owned())
+            .number(Self::millis(connection.connected_at))
+            .number(self.timeout_millis());
+        self.ask(command, |_| Some(()))
+    }
+
+    fn disconnect<'a>(&'a self, user: &'a str, client: ClientId) -> Answer<'a, ()> {
+        let command = self
+            .script(&scripts::DISCONNECT)
+            .word(user.to_owned())
+            .word(client.to_string());
+        self.ask(command, |_| Some(()))
+    }
+
+    fn connections<'a>(&'a self, user: &'a str) -> Answer<'a, Vec<Connection>> {
+        let key = format!("{}idx:connections:{user}", self.prefix);
+        let command = Command::new("HGETALL").word(key);
+        let user: UserId = Arc::from(user);
+        self.ask(command, move |value| {
+            let fields = record::pairs(value)?;
+            let connections = fields
+                .iter()
+                .filter_map(|(client, json)| record::connection(&user, client, json));
+            let mut connections: Vec<Connection> = connections.collect();
+            connections.sort_by_key(|one| (std::cmp::Reverse(one.connected_at), one.client));
+            Some(connections)
+        })
+    }
+
+    fn counts(&self, now: UnixTime) -> Answer<'_, Counts> {
+        let alive_since = now.before(self.limits.timeout);
+        let users = Command::new("ZCARD").word(format!("{}idx:users", self.prefix));
+        let sessions = Command::new("ZCOUNT")
+            .word(format!("{}idx:sessions", self.prefix))
+            .number(Self::millis(alive_since))
+            .word("+inf");
+        let answers = self.redis.call(vec![users, sessions]);
+        Box::pin(async move {
+            let mut counts = answers.await.into_iter().map(|answer| {
+                let count = answer.map_err(fault)?;
+                count.as_u64().ok_or(StoreError::Unavailable)
+            });
+            let mut next = || counts.next().unwrap_or(Err(StoreError::Unavailable));
+            Ok(Counts {
+                users: next()?,
+                sessions: next()?,
+            })
+        })
+    }
+
+    fn sweep(&self, now: UnixTime, inactive_since: UnixTime) -> Answer<'_, Swept> {
+        let alive_since = now.before(self.limits.timeout);
+        let command = self
+            .script(&scripts::SWEEP)
+            .number(Self::millis(alive_since))
+            .number(Self::millis(inactive_since))
+            .number(SWEPT_MAX);
+        self.ask(command, |value| {
+            let gone = value.into_array();
+            let (sessions, users) = gone.split_first()?;
+            Some(Swept {
+                sessions: sessions.as_u64()?,
+                users: users
+                    .iter()
+                    .filter_map(|name| Some(Arc::from(&*name.as_str()?)))
+                    .collect(),
+            })
+        })
+    }
+
+    fn announce(&self, channel: &str, event: &str) {
+        let channel = format!("{}{channel}", self.prefix);
+        let command = Command::new("PUBLISH").word(channel).word(event.to_owned());
+        // It is sent by the call. Nobody waits for who hears of it.
+        drop(self.redis.call_one(command));
+    }
+
+    fn kind(&self) -> &'static str {
+        "redis"
+    }
+}

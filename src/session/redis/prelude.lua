@@ -1,0 +1,123 @@
+-- What the scripts of sessions share. JSON is taken apart as text: a way through Redis's own tables would turn an empty
+-- list into an empty object and round long numbers.
+
+-- The place after the JSON value that begins at i.
+local function skip(s, i)
+  local first = string.sub(s, i, i)
+  if first == '"' then
+    local j = i + 1
+    while true do
+      j = string.find(s, '["\\]', j)
+      if string.sub(s, j, j) == '"' then return j + 1 end
+      j = j + 2
+    end
+  end
+  if first ~= '{' and first ~= '[' then return string.find(s, '[%s,%]}]', i) end
+  local depth, j = 0, i
+  while true do
+    j = string.find(s, '["%[%]{}]', j)
+    local c = string.sub(s, j, j)
+    if c == '"' then
+      j = skip(s, j)
+    else
+      depth = depth + ((c == '{' or c == '[') and 1 or -1)
+      j = j + 1
+      if depth == 0 then return j end
+    end
+  end
+end
+
+-- The text of a JSON string.
+local function text(json) return cjson.decode('[' .. json .. ']')[1] end
+
+-- The names of an object in their order, each once and in one spelling, and its values by name, all as JSON.
+local function members(s)
+  local names, values = {}, {}
+  local i = string.find(s, '[^%s]', 2)
+  while string.sub(s, i, i) ~= '}' do
+    local after = skip(s, i)
+    local name = string.sub(s, i, after - 1)
+    if string.find(name, '\\', 1, true) then
+      local plain = text(name)
+      local needs_escapes = string.find(plain, '[%c"\\]')
+      name = needs_escapes and cjson.encode(plain) or '"' .. plain .. '"'
+    end
+    i = string.find(s, '[^%s:]', after)
+    after = skip(s, i)
+    if not values[name] then names[#names + 1] = name end
+    values[name] = string.sub(s, i, after - 1)
+    i = string.find(s, '[^%s,]', after)
+  end
+  return names, values
+end
+
+local function whole(number) return string.format('%.0f', number) end
+local function seconds(millis) return string.format('%.3f', millis / 1000) end
+
+-- The keys of a user, by a prefix and the name.
+local function of_user(prefix, user)
+  return {
+    sessions = prefix .. 'idx:sessions:' .. user,
+    heads = prefix .. 'idx:heads:' .. user,
+    connections = prefix .. 'idx:connections:' .. user,
+    connection = prefix .. 'connections:' .. user,
+    all = prefix .. 'idx:sessions',
+  }
+end
+
+-- What is kept of a user ends when the last session does.
+local function expire(keys, timeout)
+  local top = redis.call('ZREVRANGE', keys.sessions, 0, 0, 'WITHSCORES')[2]
+  if not top then return end
+  local at = whole(tonumber(top) + timeout)
+  redis.call('PEXPIREAT', keys.sessions, at)
+  redis.call('PEXPIREAT', keys.heads, at)
+  redis.call('PEXPIREAT', keys.connections, at)
+  redis.call('PEXPIREAT', keys.connection, at)
+end
+
+local function index(keys, id, head, last, timeout)
+  redis.call('ZADD', keys.sessions, whole(last), id)
+  redis.call('ZADD', keys.all, whole(last), id)
+  redis.call('HSET', keys.heads, id, head)
+  expire(keys, timeout)
+end
+
+local function drop(prefix, keys, ids)
+  for _, id in ipairs(ids) do
+    redis.call('DEL', prefix .. 'sessions:' .. id)
+    redis.call('ZREM', keys.sessions, id)
+    redis.call('ZREM', keys.all, id)
+    redis.call('HDEL', keys.heads, id)
+  end
+  return ids
+end
+
+local function drop_all(prefix, user)
+  local keys = of_user(prefix, user)
+  return drop(prefix, keys, redis.call('ZRANGE', keys.sessions, 0, -1))
+end
+
+-- Adds a session; of the user's sessions the most that were used last stay. Answers those that went.
+local function add(prefix, user, id, record, head, last, timeout, most)
+  local keys = of_user(prefix, user)
+  drop(prefix, keys, redis.call('ZRANGEBYSCORE', keys.sessions, '-inf', '(' .. whole(last - timeout)))
+  local ended = redis.call('ZREVRANGE', keys.sessions, most - 1, -1)
+  drop(prefix, keys, ended)
+  redis.call('SET', prefix .. 'sessions:' .. id, record, 'PXAT', whole(last + timeout))
+  index(keys, id, head, last, timeout)
+  return ended
+end
+
+-- Whose a session is, when it was last used, and its parts; nothing when there is none.
+local function find(prefix, id)
+  local record = redis.call('GET', prefix .. 'sessions:' .. id)
+  if not record then return end
+  local _, parts = members(record)
+  local user = text(parts['"user_id"'])
+  local keys = of_user(prefix, user)
+  local used = redis.call('ZSCORE', keys.sessions, id)
+  -- One that another system wrote has no index.
+  used = tonumber(used) or (tonumber(parts['"last_access"']) or 0) * 1000
+  return user, used, parts, record, keys
+end

@@ -1,0 +1,218 @@
+//! The forms in which things are kept in Redis, and back.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::model::{ClientId, NodeId, SessionId, UserId};
+use crate::redis::Value;
+use crate::session::{Connection, Session, SessionHead, UnixTime, User, UserName};
+
+/// What a session is for that another system made and did not say.
+const DEFAULT_CHAT: &str = "default";
+
+/// A session: the FastAPI gateway's fields, and the node.
+#[derive(Deserialize)]
+struct Record<'a> {
+    #[serde(borrow)]
+    user_id: std::borrow::Cow<'a, str>,
+    #[serde(borrow, default)]
+    chat_id: Option<std::borrow::Cow<'a, str>>,
+    created_at: f64,
+    #[serde(borrow, default)]
+    node: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+/// What the list of a user's sessions shows.
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(borrow, default)]
+    chat_id: Option<std::borrow::Cow<'a, str>>,
+    created_at: f64,
+    #[serde(borrow, default)]
+    node: Option<std::borrow::Cow<'a, str>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Socket {
+    session: String,
+    node: String,
+    /// Milliseconds since 1970.
+    at: u64,
+}
+
+/// A text as JSON.
+pub(super) fn json_text(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A session as it is kept.
+pub(super) fn write(head: &SessionHead, data: &str) -> String {
+    let rest = rest(head);
+    let (user, last) = (json_text(&head.user), head.last_access.as_secs_f64());
+    format!(r#"{{"user_id":{user},{rest},"last_access":{last:.3},"data":{data}}}"#)
+}
+
+/// A session's place in the list of its user.
+pub(super) fn write_head(head: &SessionHead) -> String {
+    format!("{{{}}}", rest(head))
+}
+
+fn rest(head: &SessionHead) -> String {
+    let (chat, node) = (json_text(&head.chat_id), json_text(head.node.as_str()));
+    let created = head.created_at.as_secs_f64();
+    format!(r#""chat_id":{chat},"created_at":{created:.3},"node":{node}"#)
+}
+
+/// A socket as it is kept.
+pub(super) fn write_connection(connection: &Connection) -> String {
+    let socket = Socket {
+        session: connection.session.to_string(),
+        node: connection.node.as_str().to_owned(),
+        at: connection.connected_at.as_millis(),
+    };
+    // Two texts and a number cannot fail to be written.
+    serde_json::to_string(&socket).unwrap_or_default()
+}
+
+/// Milliseconds out of seconds with a fraction; what is before 1970 is 1970.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a float converts saturating"
+)]
+fn time(seconds: f64) -> UnixTime {
+    UnixTime::from_millis((seconds * 1000.0).round() as u64)
+}
+
+/// 1 or 0.
+pub(super) fn flag(value: &Value) -> Option<bool> {
+    value.as_u64().map(|flag| flag == 1)
+}
+
+/// Fields and values.
+pub(super) fn pairs(value: Value) -> Option<Vec<(String, String)>> {
+    match value {
+        Value::Map(map) => map
+            .inner()
+            .into_iter()
+            .map(|(field, value)| Some((field.into_string()?, value.as_string()?)))
+            .collect(),
+        Value::Null => Some(Vec::new()),
+        other => other
+            .into_array()
+            .chunks_exact(2)
+            .map(|pair| Some((pair[0].as_string()?, pair[1].as_string()?)))
+            .collect(),
+    }
+}
+
+/// A user by fields and values in turn; `fallback` is the name of one that another system kept, which has it in its key
+/// only.
+pub(super) fn user(fallback: &str, fields: &[Value]) -> Option<User> {
+    let field = |name: &str| {
+        let mut pairs = fields.chunks_exact(2);
+        let pair = pairs.find(|pair| pair[0].as_str().as_deref() == Some(name))?;
+        pair[1].as_string()
+    };
+    let seconds = |name: &str| field(name).and_then(|text| text.parse::<f64>().ok());
+    let last_login = time(seconds("last_login").unwrap_or_default());
+    Some(User {
+        name: UserName::new(&field("name").unwrap_or_else(|| fallback.to_owned())).ok()?,
+        email: field("email").unwrap_or_default().into(),
+        password: field("password")?.into(),
+        role: field("role").unwrap_or_else(|| "user".to_owned()).into(),
+        created_at: seconds("created_at").map_or(last_login, time),
+        last_login,
+    })
+}
+
+/// Ids of sessions. What is none stands for nothing of ours.
+pub(super) fn ids(value: Value) -> Option<Vec<SessionId>> {
+    let ids = value.into_array().into_iter();
+    Some(ids.filter_map(|id| id.as_str()?.parse().ok()).collect())
+}
+
+/// The same, or nothing at all.
+pub(super) fn optional_ids(value: Value) -> Option<Option<Vec<SessionId>>> {
+    match value {
+        Value::Null => Some(None),
+        value => ids(value).map(Some),
+    }
+}
+
+/// Whose a session is that was used since then: from `{user, last use, …}`.
+pub(super) fn owner(value: Value, alive_since: UnixTime) -> Option<Option<UserId>> {
+    if value.is_null() {
+        return Some(None);
+    }
+    let parts = value.into_array();
+    let [user, used, ..] = parts.as_slice() else {
+        return None;
+    };
+    let used = UnixTime::from_millis(number(used)?);
+    let user = user.as_str()?;
+    Some((used >= alive_since).then(|| UserId::from(&*user)))
+}
+
+/// A session that was used since then: from `{user, last use, record}`.
+pub(super) fn session(
+    id: SessionId,
+    value: Value,
+    alive_since: UnixTime,
+) -> Option<Option<Session>> {
+    if value.is_null() {
+        return Some(None);
+    }
+    let parts = value.into_array();
+    let [_, used, text] = parts.as_slice() else {
+        return None;
+    };
+    let used = UnixTime::from_millis(number(used)?);
+    let text = text.as_str()?;
+    let record: Record<'_> = serde_json::from_str(&text).ok()?;
+    let session = Session {
+        head: SessionHead {
+            id,
+            user: UserId::from(&*record.user_id),
+            chat_id: record.chat_id.as_deref().unwrap_or(DEFAULT_CHAT).into(),
+            created_at: time(record.created_at),
+            last_access: used,
+            node: NodeId::new(record.node.as_deref().unwrap_or_default()),
+        },
+        data: record.data.get().into(),
+    };
+    Some((used >= alive_since).then_some(session))
+}
+
+/// A session of the list: from id, last use and head.
+pub(super) fn head(user: &UserId, part: &[Value]) -> Option<SessionHead> {
+    let [id, used, text] = part else { return None };
+    let text = text.as_str()?;
+    let head: Head<'_> = serde_json::from_str(&text).ok()?;
+    Some(SessionHead {
+        id: id.as_str()?.parse().ok()?,
+        user: user.clone(),
+        chat_id: head.chat_id.as_deref().unwrap_or(DEFAULT_CHAT).into(),
+        created_at: time(head.created_at),
+        last_access: UnixTime::from_millis(number(used)?),
+        node: NodeId::new(head.node.as_deref().unwrap_or_default()),
+    })
+}
+
+/// A socket of a user.
+pub(super) fn connection(user: &UserId, client: &str, json: &str) -> Option<Connection> {
+    let socket: Socket = serde_json::from_str(json).ok()?;
+    Some(Connection {
+        client: client.parse::<ClientId>().ok()?,
+        user: user.clone(),
+        session: socket.session.parse().ok()?,
+        node: NodeId::new(&socket.node),
+        connected_at: UnixTime::from_millis(socket.at),
+    })
+}
+
+fn number(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok())
+}

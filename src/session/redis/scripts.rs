@@ -1,0 +1,260 @@
+//! The scripts of sessions: each does one thing wholly. All take the prefix of keys as their only key, because the other
+//! keys follow from what they read; so they need a single server.
+//!
+//! Times are milliseconds since 1970, in records seconds with a fraction.
+
+use crate::redis::Script;
+
+/// A script after the functions that all share.
+macro_rules! script {
+    ($text:literal) => {
+        Script::new(concat!(include_str!("prelude.lua"), $text))
+    };
+}
+
+/// Every script.
+pub(super) const ALL: &[&Script] = &[
+    &ADD_USER,
+    &GET_USER,
+    &REPLACE_PASSWORD,
+    &SET_ROLE,
+    &REMOVE_USER,
+    &LIST_USERS,
+    &LOG_IN,
+    &ADD,
+    &READ,
+    &LIST,
+    &UPDATE,
+    &END,
+    &END_ALL,
+    &TOUCH,
+    &CONNECT,
+    &DISCONNECT,
+    &SWEEP,
+];
+
+/// ARGV: key, name, email, password, role, created, last login. Answers 1 when the name was free.
+pub(super) static ADD_USER: Script = script!(
+    r"
+local prefix, key = KEYS[1], ARGV[1]
+if redis.call('EXISTS', prefix .. 'users:' .. key) == 1 then return 0 end
+redis.call('HSET', prefix .. 'users:' .. key, 'name', ARGV[2], 'email', ARGV[3], 'password', ARGV[4], 'role', ARGV[5],
+  'created_at', seconds(tonumber(ARGV[6])), 'last_login', seconds(tonumber(ARGV[7])))
+redis.call('ZADD', prefix .. 'idx:users', 0, key)
+redis.call('ZADD', prefix .. 'idx:logins', ARGV[7], key)
+return 1"
+);
+
+/// ARGV: key, the name as it was written. A user whom another system kept under the name as it was written moves to the
+/// key, for good. Answers fields and values in turn.
+pub(super) static GET_USER: Script = script!(
+    r"
+local prefix, key, name = KEYS[1], ARGV[1], ARGV[2]
+local at, other = prefix .. 'users:' .. key, prefix .. 'users:' .. name
+if key ~= name and redis.call('EXISTS', at) == 0 and redis.call('HEXISTS', other, 'password') == 1 then
+  redis.call('RENAME', other, at)
+  redis.call('HSETNX', at, 'name', name)
+  redis.call('PERSIST', at)
+end
+return redis.call('HGETALL', at)"
+);
+
+/// ARGV: key, from, to. Answers 1 when it was replaced.
+pub(super) static REPLACE_PASSWORD: Script = script!(
+    r"
+local at = KEYS[1] .. 'users:' .. ARGV[1]
+if redis.call('HGET', at, 'password') ~= ARGV[2] then return 0 end
+redis.call('HSET', at, 'password', ARGV[3])
+return 1"
+);
+
+/// ARGV: key, role. Answers 1 when there is such a user.
+pub(super) static SET_ROLE: Script = script!(
+    r"
+local at = KEYS[1] .. 'users:' .. ARGV[1]
+if redis.call('EXISTS', at) == 0 then return 0 end
+redis.call('HSET', at, 'role', ARGV[2])
+return 1"
+);
+
+/// ARGV: key. Answers the ids of the sessions that ended; nothing when there is no such user.
+pub(super) static REMOVE_USER: Script = script!(
+    r"
+local prefix, key = KEYS[1], ARGV[1]
+local at = prefix .. 'users:' .. key
+if redis.call('EXISTS', at) == 0 then return false end
+local name = redis.call('HGET', at, 'name') or key
+redis.call('DEL', at)
+redis.call('ZREM', prefix .. 'idx:users', key)
+redis.call('ZREM', prefix .. 'idx:logins', key)
+return drop_all(prefix, name)"
+);
+
+/// ARGV: after which key, how many. Answers a list for each user: the key, then fields and values in turn.
+pub(super) static LIST_USERS: Script = script!(
+    r"
+local prefix = KEYS[1]
+local after = ARGV[1] == '' and '-' or '(' .. ARGV[1]
+local users = {}
+for _, key in ipairs(redis.call('ZRANGEBYLEX', prefix .. 'idx:users', after, '+', 'LIMIT', 0, ARGV[2])) do
+  local fields = redis.call('HGETALL', prefix .. 'users:' .. key)
+  table.insert(fields, 1, key)
+  users[#users + 1] = fields
+end
+return users"
+);
+
+/// ARGV: user, id, record, head, last use, time-out, the most sessions, key. Answers the ids of those that ended;
+/// nothing when the user is gone.
+pub(super) static LOG_IN: Script = script!(
+    r"
+local prefix, key, now = KEYS[1], ARGV[8], tonumber(ARGV[5])
+local at = prefix .. 'users:' .. key
+if redis.call('HEXISTS', at, 'password') == 0 then return false end
+redis.call('HSET', at, 'last_login', seconds(now))
+redis.call('PERSIST', at)
+redis.call('ZADD', prefix .. 'idx:users', 0, key)
+redis.call('ZADD', prefix .. 'idx:logins', whole(now), key)
+return add(prefix, ARGV[1], ARGV[2], ARGV[3], ARGV[4], now, tonumber(ARGV[6]), tonumber(ARGV[7]))"
+);
+
+/// ARGV: user, id, record, head, last use, time-out, the most sessions. Answers the ids of those that ended.
+pub(super) static ADD: Script = script!(
+    r"
+return add(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]))"
+);
+
+/// ARGV: id, whether the record is wanted (1). Answers `{user, last use, record?}`, or nothing.
+pub(super) static READ: Script = script!(
+    r"
+local user, used, _, record = find(KEYS[1], ARGV[1])
+if not user then return false end
+if ARGV[2] == '1' then return {user, whole(used), record} end
+return {user, whole(used)}"
+);
+
+/// ARGV: user, alive since. Answers id, last use and head in turn.
+pub(super) static LIST: Script = script!(
+    r"
+local keys = of_user(KEYS[1], ARGV[1])
+local scored = redis.call('ZRANGEBYSCORE', keys.sessions, ARGV[2], '+inf', 'WITHSCORES')
+local list = {}
+for i = 1, #scored, 2 do
+  local head = redis.call('HGET', keys.heads, scored[i])
+  if head then
+    list[#list + 1] = scored[i]
+    list[#list + 1] = whole(tonumber(scored[i + 1]))
+    list[#list + 1] = head
+  end
+end
+return list"
+);
+
+/// ARGV: id, user, the conversation (JSON) or nothing, fields (JSON), now, time-out, the most bytes of data, node (JSON).
+/// Answers what became of it in a word.
+pub(super) static UPDATE: Script = script!(
+    r#"
+local prefix, id, now, timeout = KEYS[1], ARGV[1], tonumber(ARGV[5]), tonumber(ARGV[6])
+local user, used, parts, _, keys = find(prefix, id)
+if not user or used + timeout < now then return 'missing' end
+if user ~= ARGV[2] then return 'not_owner' end
+local names, values = members(parts['"data"'])
+local added, changed = members(ARGV[4])
+for _, name in ipairs(added) do
+  if not values[name] then names[#names + 1] = name end
+  values[name] = changed[name]
+end
+local fields = {}
+for i, name in ipairs(names) do fields[i] = name .. ':' .. values[name] end
+local data = '{' .. table.concat(fields, ',') .. '}'
+if #data > tonumber(ARGV[7]) then return 'too_large' end
+local chat = ARGV[3] ~= '' and ARGV[3] or parts['"chat_id"'] or '"default"'
+local created, last = parts['"created_at"'] or seconds(now), math.max(used, now)
+local rest = '"chat_id":' .. chat .. ',"created_at":' .. created .. ',"node":' .. ARGV[8]
+local record = '{"user_id":' .. parts['"user_id"'] .. ',' .. rest .. ',"last_access":' .. seconds(last) .. ',"data":'
+redis.call('SET', prefix .. 'sessions:' .. id, record .. data .. '}', 'PXAT', whole(last + timeout))
+index(keys, id, '{' .. rest .. '}', last, timeout)
+return 'done'"#
+);
+
+/// ARGV: id. Answers 1 when there was one.
+pub(super) static END: Script = script!(
+    r"
+local user, _, _, _, keys = find(KEYS[1], ARGV[1])
+if not user then return 0 end
+drop(KEYS[1], keys, {ARGV[1]})
+return 1"
+);
+
+/// ARGV: user. Answers the ids of those that ended.
+pub(super) static END_ALL: Script = script!(r"return drop_all(KEYS[1], ARGV[1])");
+
+/// ARGV: time-out, then id, user and time of use in turn.
+pub(super) static TOUCH: Script = script!(
+    r"
+local prefix, timeout = KEYS[1], tonumber(ARGV[1])
+for i = 2, #ARGV, 3 do
+  local id, keys, at = ARGV[i], of_user(prefix, ARGV[i + 1]), tonumber(ARGV[i + 2])
+  local used = tonumber(redis.call('ZSCORE', keys.sessions, id))
+  if used and at > used and redis.call('PEXPIREAT', prefix .. 'sessions:' .. id, whole(at + timeout)) == 1 then
+    redis.call('ZADD', keys.sessions, whole(at), id)
+    redis.call('ZADD', keys.all, whole(at), id)
+    expire(keys, timeout)
+  end
+end
+return 1"
+);
+
+/// ARGV: user, client, connection (JSON), session, node, now, time-out.
+pub(super) static CONNECT: Script = script!(
+    r"
+local keys = of_user(KEYS[1], ARGV[1])
+local at = whole(tonumber(ARGV[6]) + tonumber(ARGV[7]))
+redis.call('HSET', keys.connections, ARGV[2], ARGV[3])
+redis.call('HSET', keys.connection, 'session_id', ARGV[4], 'gateway_id', ARGV[5], 'ws_connected', '1', 'last_seen',
+  seconds(tonumber(ARGV[6])))
+redis.call('PEXPIREAT', keys.connections, at)
+redis.call('PEXPIREAT', keys.connection, at)
+return 1"
+);
+
+/// ARGV: user, client.
+pub(super) static DISCONNECT: Script = script!(
+    r"
+local keys = of_user(KEYS[1], ARGV[1])
+redis.call('HDEL', keys.connections, ARGV[2])
+local left = redis.call('HVALS', keys.connections)
+if #left == 0 then
+  redis.call('DEL', keys.connection)
+  return 1
+end
+local newest = {at = -1}
+for _, json in ipairs(left) do
+  local connection = cjson.decode(json)
+  if connection.at > newest.at then newest = connection end
+end
+redis.call('HSET', keys.connection, 'session_id', newest.session, 'gateway_id', newest.node)
+return 1"
+);
+
+/// ARGV: alive since, inactive since, the most users. Answers how many sessions went from the index, then the names of
+/// the users who went.
+pub(super) static SWEEP: Script = script!(
+    r"
+local prefix = KEYS[1]
+local gone = {redis.call('ZREMRANGEBYSCORE', prefix .. 'idx:sessions', '-inf', '(' .. ARGV[1])}
+local idle = redis.call('ZRANGEBYSCORE', prefix .. 'idx:logins', '-inf', '(' .. ARGV[2], 'LIMIT', 0, ARGV[3])
+for _, key in ipairs(idle) do
+  local at = prefix .. 'users:' .. key
+  local name = redis.call('HGET', at, 'name') or key
+  local keys = of_user(prefix, name)
+  if redis.call('ZCOUNT', keys.sessions, ARGV[1], '+inf') == 0 then
+    redis.call('DEL', at)
+    redis.call('ZREM', prefix .. 'idx:users', key)
+    redis.call('ZREM', prefix .. 'idx:logins', key)
+    drop_all(prefix, name)
+    gone[#gone + 1] = name
+  end
+end
+return gone"
+);

@@ -1,0 +1,480 @@
+//! What users do with their accounts and sessions: the rules that hold on every store.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
+
+use super::activity::Activity;
+use super::attempts::Attempts;
+use super::{
+    AccountError, Admission, Config, Connection, EMPTY_DATA, LoggedIn, Opened, Passwords,
+    RedisStore, Session, SessionHead, SqliteStore, Store, StoreError, UnixTime, Update, Updated,
+    User, UserName, Verdict, upkeep,
+};
+use crate::broker::{Broker, Control};
+use crate::model::{ClientId, NodeId, SessionId, UserId};
+
+/// How long the end may take to write what waits.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
+/// What a conversation is called that nobody named.
+const DEFAULT_CHAT: &str = "default";
+/// The role of whoever registers.
+const DEFAULT_ROLE: &str = "user";
+
+/// Accounts and sessions. It has a small runtime of its own, on which the store lives, so that what was begun ends
+/// although the one who asked has gone away.
+pub struct Sessions {
+    store: Arc<dyn Store>,
+    broker: Arc<dyn Broker>,
+    passwords: Passwords,
+    attempts: Attempts,
+    activity: Arc<Activity>,
+    node: NodeId,
+    is_single: bool,
+    /// Taken at the end.
+    runtime: Mutex<Option<Runtime>>,
+}
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sessions")
+            .field("store", &self.store.kind())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sessions {
+    /// Opens the store and starts what writes behind and sweeps. Orders to close sockets go to `broker`.
+    ///
+    /// # Errors
+    /// When the store cannot be opened, or the system gives no thread.
+    pub fn start(
+        config: &Config,
+        node: NodeId,
+        broker: Arc<dyn Broker>,
+    ) -> Result<Self, std::io::Error> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("fanfare-session")
+            .enable_all()
+            .build()?;
+        let store: Arc<dyn Store> = match &config.redis {
+            Some(redis) => Arc::new(RedisStore::start(
+                redis,
+                &config.redis_prefix,
+                config.limits,
+            )?),
+            None => {
+                let opened = SqliteStore::open(&config.data_file, config.limits);
+                Arc::new(runtime.block_on(opened).map_err(std::io::Error::other)?)
+            }
+        };
+        let activity = Arc::new(Activity::default());
+        upkeep::begin(&runtime, &store, &activity, config);
+        let passwords = Passwords::start(
+            config.password_hash,
+            config.password_threads,
+            config.password_waiting_max,
+        )?;
+        Ok(Self {
+            store,
+            broker,
+            passwords,
+            attempts: Attempts::new(config),
+            activity,
+            node,
+            is_single: config.is_single,
+            runtime: Mutex::new(Some(runtime)),
+        })
+    }
+
+    /// Writes what waits to be written and ends the store's runtime. To be called outside of any runtime.
+    pub fn end(&self) {
+        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(runtime) = { runtime }.take() else {
+            return;
+        };
+        let flush = self.activity.flush(&*self.store);
+        if runtime
+            .block_on(async { timeout(END_TIMEOUT, flush).await })
+            .is_err()
+        {
+            tracing::warn!("the last use of sessions could not be written");
+        }
+        runtime.shutdown_timeout(END_TIMEOUT);
+    }
+
+    /// Where it is kept, for what needs no rules.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Makes an account.
+    ///
+    /// # Errors
+    /// When the name is taken, or it could not be made.
+    pub async fn register(
+        &self,
+        name: UserName,
+        email: &str,
+        password: &str,
+    ) -> Result<(), AccountError> {
+        // A look first: a hash costs a thousand looks.
+        if self.store.user(&name).await?.is_some() {
+            return Err(AccountError::Taken);
+        }
+        let password = self.passwords.hash(password).await?.into();
+        let now = UnixTime::now();
+        let user = User {
+            name,
+            email: email.into(),
+            password,
+            role: DEFAULT_ROLE.into(),
+            created_at: now,
+            last_login: now,
+        };
+        let username = user.name.text().clone();
+        if self.store.add_user(user).await? {
+            self.announce("user:register", &username, &[("username", &username)]);
+            Ok(())
+        } else {
+            Err(AccountError::Taken)
+        }
+    }
+
+    /// Logs a user in from an address, and ends the user's other sessions where there may be only one.
+    ///
+    /// # Errors
+    /// When it is not that user, or nobody can say.
+    pub async fn log_in(
+        &self,
+        name: UserName,
+        password: &str,
+        ip: IpAddr,
+    ) -> Result<LoggedIn, AccountError> {
+        self.attempts
+            .check(&name, ip)
+            .map_err(AccountError::TooMany)?;
+        let user = self.store.user(&name).await?;
+        let kept = user.as_ref().map(|user| &*user.password);
+        let verdict = self.passwords.verify(password, kept).await?;
+        let (Some(user), Verdict::Right | Verdict::RightButOld) = (user, verdict) else {
+            return Err(AccountError::Refused);
+        };
+        if verdict == Verdict::RightButOld {
+            self.renew_hash(&user, password).await;
+        }
+        let session = self.new_session(user.name.text(), DEFAULT_CHAT);
+        let id = session.head.id;
+        let begun = self
+            .store
+            .begin_login(user.name.clone(), session, self.is_single)
+            .await?;
+        // Deleted while the password was checked.
+        let ended = begun.ok_or(AccountError::Refused)?;
+        self.close_sockets(user.name.text(), ended).await;
+        let session_id = id.to_string();
+        self.announce(
+            "session:new",
+            user.name.text(),
+            &[("session_id", &session_id), ("chat_id", DEFAULT_CHAT)],
+        );
+        Ok(LoggedIn {
+            user: user.name.text().clone(),
+            role: user.role,
+            session: id,
+        })
+    }
+
+    /// Keeps a hash of today's kind. When that fails, the old one serves until the next login.
+    async fn renew_hash(&self, user: &User, password: &str) {
+        let Ok(hash) = self.passwords.hash(password).await else {
+            return;
+        };
+        let replaced = self
+            .store
+            .replace_password(&user.name, &user.password, &hash);
+        if let Err(error) = replaced.await {
+            tracing::debug!(%error, "an old password hash stays for now");
+        }
+    }
+
+    /// Ends the session of a login; all sessions of the user where there may be only one, or when the token names
+    /// none. Closes their sockets on every node.
+    ///
+    /// # Errors
+    /// When the store failed: nothing has ended.
+    pub async fn log_out(&self, user: &UserId, login: Option<SessionId>) -> Result<(), StoreError> {
+        match login {
+            Some(session) if !self.is_single => {
+                self.store.end_session(session).await?;
+                self.close_sockets(user, vec![session]).await;
+            }
+            Some(_) => {
+                let ended = self.store.end_sessions(user).await?;
+                self.close_sockets(user, ended).await;
+            }
+            None => self.end_all(user).await?,
+        }
+        let session_id = login.map(|login| login.to_string()).unwrap_or_default();
+        self.announce("session:logout", user, &[("session_id", &session_id)]);
+        Ok(())
+    }
+
+    /// Deletes an account with its sessions and closes its sockets on every node. Answers whether there was one.
+    ///
+    /// # Errors
+    /// When the store failed: nothing is deleted.
+    pub async fn delete_account(&self, user: &UserId) -> Result<bool, StoreError> {
+        // A name of another issuer's may be one that nobody could register here.
+        let removed = match UserName::new(user) {
+            Ok(name) if *name.text() == *user => self.store.remove_user(&name).await?,
+            _ => None,
+        };
+        let is_removed = removed.is_some();
+        if let Some(ended) = removed {
+            self.close_sockets(user, ended).await;
+        }
+        // Sessions that began meanwhile, and sockets that have none.
+        self.end_all(user).await?;
+        if is_removed {
+            self.announce("user:delete", user, &[("username", user)]);
+            self.announce("account:deleted", user, &[("username", user)]);
+        }
+        Ok(is_removed)
+    }
+
+    /// Ends all sessions of a user and closes all sockets.
+    async fn end_all(&self, user: &UserId) -> Result<(), StoreError> {
+        let ended = self.store.end_sessions(user).await?;
+        self.close_sockets(user, ended).await;
+        self.tell(Control::LogOut(user.clone())).await;
+        Ok(())
+    }
+
+    /// The user's session of this id, or for this conversation; a new one when there is none. A new one has an id of
+    /// its own: whoever could choose it could make somebody use theirs.
+    ///
+    /// # Errors
+    /// When the store failed.
+    pub async fn open(
+        &self,
+        user: &UserId,
+        chat_id: Option<&str>,
+        id: Option<SessionId>,
+    ) -> Result<Opened, StoreError> {
+        let now = UnixTime::now();
+        let found = match id {
+            Some(id) => self.store.session(id, now).await?,
+            None => {
+                let chat_id = chat_id.unwrap_or(DEFAULT_CHAT);
+                self.store.session_for(user, chat_id, now).await?
+            }
+        };
+        match found {
+            Some(session) if session.head.user != *user => Ok(Opened::NotOwner),
+            Some(session) => {
+                self.saw(session.head.id, user);
+                Ok(Opened::Session(session))
+            }
+            None => {
+                let session = self.new_session(user, chat_id.unwrap_or(DEFAULT_CHAT));
+                let ended = self.store.add_session(session.clone()).await?;
+                self.close_sockets(user, ended).await;
+                self.announce(
+                    "session:new",
+                    user,
+                    &[
+                        ("session_id", &id_text(&session.head)),
+                        ("chat_id", &session.head.chat_id),
+                    ],
+                );
+                Ok(Opened::Session(session))
+            }
+        }
+    }
+
+    /// Changes a session: what was answered, every node sees.
+    ///
+    /// # Errors
+    /// When the store failed.
+    pub fn update(
+        &self,
+        id: SessionId,
+        user: &UserId,
+        chat_id: Option<&str>,
+        fields: &str,
+    ) -> super::Answer<'_, Updated> {
+        let updated = self.store.update_session(Update {
+            id,
+            user: user.clone(),
+            chat_id: chat_id.map(Into::into),
+            fields: fields.into(),
+            now: UnixTime::now(),
+            node: self.node.clone(),
+        });
+        let user = user.clone();
+        Box::pin(async move {
+            let updated = updated.await?;
+            if updated == Updated::Done {
+                let session_id = id.to_string();
+                self.announce("session:update", &user, &[("session_id", &session_id)]);
+            }
+            Ok(updated)
+        })
+    }
+
+    /// A session, whoever's it is.
+    ///
+    /// # Errors
+    /// When the store failed.
+    pub async fn session(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.store.session(id, UnixTime::now()).await
+    }
+
+    /// The sessions of a user, the newest first.
+    ///
+    /// # Errors
+    /// When the store failed.
+    pub async fn sessions(&self, user: &str) -> Result<Vec<SessionHead>, StoreError> {
+        self.store.sessions(user, UnixTime::now()).await
+    }
+
+    /// Whether a token of this login session is still worth something. That is use of the session.
+    ///
+    /// # Errors
+    /// When the store failed.
+    pub async fn is_alive(&self, user: &UserId, login: SessionId) -> Result<bool, StoreError> {
+        let owner = self.store.owner(login, UnixTime::now()).await?;
+        let is_alive = owner.is_some_and(|owner| owner == *user);
+        if is_alive {
+            self.saw(login, user);
+        }
+        Ok(is_alive)
+    }
+
+    /// Whether a socket may open: with a token of `login`, and naming a session.
+    ///
+    /// # Errors
+    /// When the store failed.
+    pub async fn admit(
+        &self,
+        user: &UserId,
+        login: Option<SessionId>,
+        named: Option<&str>,
+    ) -> Result<Admission, StoreError> {
+        if let Some(login) = login
+            && !self.is_alive(user, login).await?
+        {
+            return Ok(Admission::Ended);
+        }
+        let Some(named) = named else {
+            return Ok(Admission::Admitted(login));
+        };
+        let Ok(named) = named.parse() else {
+            return Ok(Admission::Mismatch);
+        };
+        if login == Some(named) || self.is_alive(user, named).await? {
+            return Ok(Admission::Admitted(Some(named)));
+        }
+        Ok(Admission::Mismatch)
+    }
+
+    /// A session was used: it lasts from now on. Written behind.
+    pub fn saw(&self, session: SessionId, user: &UserId) {
+        self.activity.saw(session, user, UnixTime::now());
+    }
+
+    /// A socket opened with a session.
+    pub fn opened(&self, client: ClientId, user: &UserId, session: SessionId) {
+        self.saw(session, user);
+        let connected = self.store.connect(Connection {
+            client,
+            user: user.clone(),
+            session,
+            node: self.node.clone(),
+            connected_at: UnixTime::now(),
+        });
+        self.drive(connected);
+        let session = session.to_string();
+        self.announce("connection:ws", user, &[("session_id", &session)]);
+    }
+
+    /// A socket with a session closed.
+    pub fn closed(&self, client: ClientId, user: &UserId) {
+        self.drive(self.store.disconnect(user, client));
+        self.announce("connection:removed", user, &[]);
+    }
+
+    /// Tells the FastAPI gateway's listeners: `events:<what>:<user>`.
+    fn announce(&self, what: &str, user: &str, fields: &[(&str, &str)]) {
+        let own = [("gateway_id", self.node.as_str())];
+        announce(&*self.store, what, user, &[&own, fields].concat());
+    }
+
+    /// Sees to what nobody waits for. It was asked already, in the order of the calls.
+    fn drive(&self, mut answer: super::Answer<'_, ()>) {
+        let waker = std::task::Waker::noop();
+        let mut context = std::task::Context::from_waker(waker);
+        if let std::task::Poll::Ready(Err(error)) = answer.as_mut().poll(&mut context) {
+            tracing::debug!(%error, "the list of connections is not up to date");
+        }
+    }
+
+    fn new_session(&self, user: &UserId, chat_id: &str) -> Session {
+        let now = UnixTime::now();
+        Session {
+            head: SessionHead {
+                id: SessionId::random(),
+                user: user.clone(),
+                chat_id: chat_id.into(),
+                created_at: now,
+                last_access: now,
+                node: self.node.clone(),
+            },
+            data: EMPTY_DATA.into(),
+        }
+    }
+
+    /// Closes the sockets of sessions that have ended, wherever they are.
+    async fn close_sockets(&self, user: &UserId, ended: Vec<SessionId>) {
+        if !ended.is_empty() {
+            self.tell(Control::EndSessions(user.clone(), ended.into()))
+                .await;
+        }
+    }
+
+    /// Tells every node. The sessions have ended already; sockets that do not hear of it end with their tokens.
+    async fn tell(&self, control: Control) {
+        if let Err(error) = self.broker.control(control).await {
+            tracing::warn!(%error, "sockets of sessions that ended may stay open on other nodes");
+        }
+    }
+}
+
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        let mut runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        // A runtime may not be dropped where tasks run; in the background it may.
+        if let Some(runtime) = runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Tells the FastAPI gateway's listeners: `events:<what>:<user>`, with these fields beside the user.
+pub(super) fn announce(store: &dyn Store, what: &str, user: &str, fields: &[(&str, &str)]) {
+    let fields = fields.iter().copied();
+    let event: BTreeMap<&str, &str> = [("user_id", user)].into_iter().chain(fields).collect();
+    // A map of texts cannot fail to be written.
+    let event = serde_json::to_string(&event).unwrap_or_default();
+    store.announce(&format!("events:{what}:{user}"), &event);
+}
+
+fn id_text(head: &SessionHead) -> String {
+    head.id.to_string()
+}

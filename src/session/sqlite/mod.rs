@@ -1,0 +1,292 @@
+//! The store in an embedded SQLite file: for a node that is alone. `:memory:` forgets everything when the node ends.
+//!
+//! Everything goes through one connection in batches (`writer`). Connections of clients are not in the file: they end
+//! with the process.
+
+mod sessions;
+mod users;
+mod writer;
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, SqlSafeStr as _};
+
+use super::connections::Connections;
+use super::store::{Answer, Counts, SessionLimits, Swept, Update, Updated, Used};
+use super::{Connection, Session, SessionHead, Store, UnixTime, User, UserName};
+use crate::model::{ClientId, SessionId, UserId};
+use writer::Writer;
+
+/// What stands for no file at all.
+pub const IN_MEMORY: &str = ":memory:";
+
+/// How long another process may hold the file, as `sqlite3` in an operator's hands.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Each with its version and name; a migration that was released never changes.
+const MIGRATIONS: [(i64, &str, &str); 1] = [(
+    1,
+    "users and sessions",
+    include_str!("migrations/0001_users_and_sessions.sql"),
+)];
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It is no database, or it cannot be created or written.
+    #[error("{file}: {cause}")]
+    File {
+        /// `DATA_FILE`.
+        file: String,
+        /// What SQLite says.
+        #[source]
+        cause: sqlx::Error,
+    },
+    /// Its tables could not be made what this version needs.
+    #[error("{file}: its tables cannot be brought up to date: {cause}")]
+    Migration {
+        /// `DATA_FILE`.
+        file: String,
+        /// Why.
+        #[source]
+        cause: MigrateError,
+    },
+}
+
+/// Users and sessions in an SQLite file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: Writer,
+    connections: Connections,
+    limits: SessionLimits,
+}
+
+impl SqliteStore {
+    /// Opens the file, creates it when there is none, and brings its tables up to date. The task that works on it
+    /// lives on the present runtime.
+    ///
+    /// # Errors
+    /// When it cannot be read and written.
+    pub async fn open(file: &str, limits: SessionLimits) -> Result<Self, OpenError> {
+        let options = match file {
+            IN_MEMORY => SqliteConnectOptions::new().in_memory(true),
+            _ => SqliteConnectOptions::new()
+                .filename(Path::new(file))
+                .create_if_missing(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                // A user who was told "registered" is registered, also after a power cut; batches make it affordable.
+                .synchronous(SqliteSynchronous::Full),
+        };
+        let options = options
+            .busy_timeout(BUSY_TIMEOUT)
+            .thread_name(|_| "fanfare-sqlite".to_owned())
+            .disable_statement_logging();
+        let failed = |cause| OpenError::File {
+            file: file.to_owned(),
+            cause,
+        };
+        let mut connection = options.connect().await.map_err(failed)?;
+        let migrations = MIGRATIONS.map(|(version, name, sql)| {
+            let up = MigrationType::Simple;
+            Migration::new(version, name.into(), up, sql.into_sql_str(), false)
+        });
+        let migrated = Migrator::with_migrations(migrations.into())
+            .run(&mut connection)
+            .await;
+        migrated.map_err(|cause| OpenError::Migration {
+            file: file.to_owned(),
+            cause,
+        })?;
+        // Reading works in a file that may not be written; whoever starts should know now.
+        let probe = "BEGIN IMMEDIATE; ROLLBACK";
+        sqlx::raw_sql(probe)
+            .execute(&mut connection)
+            .await
+            .map_err(failed)?;
+        Ok(Self {
+            writer: Writer::start(connection),
+            connections: Connections::default(),
+            limits,
+        })
+    }
+}
+
+impl Store for SqliteStore {
+    fn add_user(&self, user: User) -> Answer<'_, bool> {
+        self.writer
+            .ask(move |connection| Box::pin(users::add(connection, user)))
+    }
+
+    fn user<'a>(&'a self, name: &'a UserName) -> Answer<'a, Option<User>> {
+        let key = name.key().to_owned();
+        self.writer
+            .ask(move |connection| Box::pin(users::get(connection, key)))
+    }
+
+    fn replace_password<'a>(
+        &'a self,
+        name: &'a UserName,
+        from: &'a str,
+        to: &'a str,
+    ) -> Answer<'a, bool> {
+        let (key, from, to) = (name.key().to_owned(), from.to_owned(), to.to_owned());
+        self.writer
+            .ask(move |connection| Box::pin(users::replace_password(connection, key, from, to)))
+    }
+
+    fn set_role<'a>(&'a self, name: &'a UserName, role: &'a str) -> Answer<'a, bool> {
+        let (key, role) = (name.key().to_owned(), role.to_owned());
+        self.writer
+            .ask(move |connection| Box::pin(users::set_role(connection, key, role)))
+    }
+
+    fn remove_user<'a>(&'a self, name: &'a UserName) -> Answer<'a, Option<Vec<SessionId>>> {
+        let key = name.key().to_owned();
+        self.writer
+            .ask(move |connection| Box::pin(users::remove(connection, key)))
+    }
+
+    fn users<'a>(&'a self, cursor: &'a str, limit: usize) -> Answer<'a, Vec<User>> {
+        let cursor = cursor.to_owned();
+        self.writer
+            .ask(move |connection| Box::pin(users::list(connection, cursor, limit)))
+    }
+
+    fn begin_login(
+        &self,
+        name: UserName,
+        session: Session,
+        ends_others: bool,
+    ) -> Answer<'_, Option<Vec<SessionId>>> {
+        let most = if ends_others {
+            1
+        } else {
+            self.limits.per_user_max
+        };
+        self.writer.ask(move |connection| {
+            Box::pin(async move {
+                if !users::log_in(connection, &name, session.head.created_at).await? {
+                    return Ok(None);
+                }
+                sessions::add(connection, session, most).await.map(Some)
+            })
+        })
+    }
+
+    fn add_session(&self, session: Session) -> Answer<'_, Vec<SessionId>> {
+        let most = self.limits.per_user_max;
+        self.writer
+            .ask(move |connection| Box::pin(sessions::add(connection, session, most)))
+    }
+
+    fn session(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<Session>> {
+        let alive_since = now.before(self.limits.timeout);
+        self.writer
+            .ask(move |connection| Box::pin(sessions::get(connection, id, alive_since)))
+    }
+
+    fn owner(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<UserId>> {
+        let alive_since = now.before(self.limits.timeout);
+        self.writer
+            .ask(move |connection| Box::pin(sessions::owner(connection, id, alive_since)))
+    }
+
+    fn session_for<'a>(
+        &'a self,
+        user: &'a str,
+        chat_id: &'a str,
+        now: UnixTime,
+    ) -> Answer<'a, Option<Session>> {
+        let alive_since = now.before(self.limits.timeout);
+        let (user, chat_id) = (user.to_owned(), chat_id.to_owned());
+        self.writer.ask(move |connection| {
+            Box::pin(sessions::get_for(connection, user, chat_id, alive_since))
+        })
+    }
+
+    fn sessions<'a>(&'a self, user: &'a str, now: UnixTime) -> Answer<'a, Vec<SessionHead>> {
+        let alive_since = now.before(self.limits.timeout);
+        let user = user.to_owned();
+        self.writer
+            .ask(move |connection| Box::pin(sessions::of_user(connection, user, alive_since)))
+    }
+
+    fn update_session(&self, update: Update) -> Answer<'_, Updated> {
+        let limits = self.limits;
+        self.writer
+            .ask(move |connection| Box::pin(sessions::update(connection, update, limits)))
+    }
+
+    fn end_session(&self, id: SessionId) -> Answer<'_, bool> {
+        self.writer
+            .ask(move |connection| Box::pin(sessions::end(connection, id)))
+    }
+
+    fn end_sessions<'a>(&'a self, user: &'a str) -> Answer<'a, Vec<SessionId>> {
+        let user = user.to_owned();
+        self.writer
+            .ask(move |connection| Box::pin(sessions::end_all(connection, user)))
+    }
+
+    fn touch(&self, used: Vec<Used>) -> Answer<'_, ()> {
+        self.writer
+            .ask(move |connection| Box::pin(sessions::touch(connection, used)))
+    }
+
+    fn connect(&self, connection: Connection) -> Answer<'_, ()> {
+        self.connections.add(connection);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn disconnect<'a>(&'a self, _: &'a str, client: ClientId) -> Answer<'a, ()> {
+        self.connections.remove(client);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn connections<'a>(&'a self, user: &'a str) -> Answer<'a, Vec<Connection>> {
+        Box::pin(std::future::ready(Ok(self.connections.of(user))))
+    }
+
+    fn counts(&self, now: UnixTime) -> Answer<'_, Counts> {
+        let alive_since = now.before(self.limits.timeout);
+        self.writer.ask(move |connection| {
+            Box::pin(async move {
+                Ok(Counts {
+                    users: users::count(connection).await?,
+                    sessions: sessions::count(connection, alive_since).await?,
+                })
+            })
+        })
+    }
+
+    fn sweep(&self, now: UnixTime, inactive_since: UnixTime) -> Answer<'_, Swept> {
+        let alive_since = now.before(self.limits.timeout);
+        self.writer.ask(move |connection| {
+            Box::pin(async move {
+                Ok(Swept {
+                    sessions: sessions::sweep(connection, alive_since).await?,
+                    users: users::sweep(connection, inactive_since).await?,
+                })
+            })
+        })
+    }
+
+    fn announce(&self, _: &str, _: &str) {}
+
+    fn kind(&self) -> &'static str {
+        "sqlite"
+    }
+}
+
+/// A time as a column has it.
+fn column(time: UnixTime) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A time out of a column.
+fn time(column: i64) -> UnixTime {
+    UnixTime::from_millis(u64::try_from(column).unwrap_or(0))
+}

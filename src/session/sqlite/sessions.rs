@@ -1,0 +1,226 @@
+//! The table of sessions. A session is alive when it was used at or after a time that the caller gives.
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqliteConnection};
+
+use super::{column, time};
+use crate::model::{NodeId, SessionId, UserId};
+use crate::session::merge::merged;
+use crate::session::store::{SessionLimits, Update, Updated, Used};
+use crate::session::{Session, SessionHead, UnixTime};
+
+/// Adds a session; of the user's sessions the `most` that were used last stay. Answers those that went.
+pub(super) async fn add(
+    connection: &mut SqliteConnection,
+    session: Session,
+    most: usize,
+) -> Result<Vec<SessionId>, sqlx::Error> {
+    let Session { head, data } = session;
+    let others = i64::try_from(most.saturating_sub(1)).unwrap_or(i64::MAX);
+    let ended = sqlx::query(
+        "DELETE FROM sessions WHERE id IN (
+             SELECT id FROM sessions WHERE user = ? ORDER BY last_access DESC LIMIT -1 OFFSET ?)
+         RETURNING id",
+    )
+    .bind(&*head.user)
+    .bind(others)
+    .fetch_all(&mut *connection)
+    .await?;
+    sqlx::query(
+        "INSERT INTO sessions (id, user, chat_id, data, created_at, last_access, node)
+         VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(key(head.id))
+    .bind(&*head.user)
+    .bind(&*head.chat_id)
+    .bind(&*data)
+    .bind(column(head.created_at))
+    .bind(column(head.last_access))
+    .bind(head.node.as_str())
+    .execute(connection)
+    .await?;
+    ids(&ended)
+}
+
+pub(super) async fn get(
+    connection: &mut SqliteConnection,
+    id: SessionId,
+    alive_since: UnixTime,
+) -> Result<Option<Session>, sqlx::Error> {
+    let row = sqlx::query("SELECT * FROM sessions WHERE id = ? AND last_access >= ?")
+        .bind(key(id))
+        .bind(column(alive_since))
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map(session).transpose()
+}
+
+pub(super) async fn owner(
+    connection: &mut SqliteConnection,
+    id: SessionId,
+    alive_since: UnixTime,
+) -> Result<Option<UserId>, sqlx::Error> {
+    let user: Option<String> =
+        sqlx::query_scalar("SELECT user FROM sessions WHERE id = ? AND last_access >= ?")
+            .bind(key(id))
+            .bind(column(alive_since))
+            .fetch_optional(connection)
+            .await?;
+    Ok(user.map(UserId::from))
+}
+
+pub(super) async fn get_for(
+    connection: &mut SqliteConnection,
+    user: String,
+    chat_id: String,
+    alive_since: UnixTime,
+) -> Result<Option<Session>, sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT * FROM sessions WHERE user = ? AND chat_id = ? AND last_access >= ?
+         ORDER BY last_access DESC, id LIMIT 1",
+    )
+    .bind(user)
+    .bind(chat_id)
+    .bind(column(alive_since))
+    .fetch_optional(connection)
+    .await?;
+    row.as_ref().map(session).transpose()
+}
+
+pub(super) async fn of_user(
+    connection: &mut SqliteConnection,
+    user: String,
+    alive_since: UnixTime,
+) -> Result<Vec<SessionHead>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT id, user, chat_id, created_at, last_access, node FROM sessions
+         WHERE user = ? AND last_access >= ? ORDER BY created_at DESC, id",
+    )
+    .bind(user)
+    .bind(column(alive_since))
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(head).collect()
+}
+
+pub(super) async fn update(
+    connection: &mut SqliteConnection,
+    update: Update,
+    limits: SessionLimits,
+) -> Result<Updated, sqlx::Error> {
+    let alive_since = update.now.before(limits.timeout);
+    let Some(Session { head, data }) = get(connection, update.id, alive_since).await? else {
+        return Ok(Updated::Missing);
+    };
+    if head.user != update.user {
+        return Ok(Updated::NotOwner);
+    }
+    let broken = || sqlx::Error::Decode("the data of a session is no JSON object".into());
+    let data = merged(&data, &update.fields).ok_or_else(broken)?;
+    if data.len() > limits.data_bytes_max {
+        return Ok(Updated::TooLarge);
+    }
+    sqlx::query(
+        "UPDATE sessions SET data = ?, chat_id = coalesce(?, chat_id), last_access = max(last_access, ?), node = ?
+         WHERE id = ?",
+    )
+    .bind(data)
+    .bind(update.chat_id.as_deref())
+    .bind(column(update.now))
+    .bind(update.node.as_str())
+    .bind(key(update.id))
+    .execute(connection)
+    .await?;
+    Ok(Updated::Done)
+}
+
+pub(super) async fn end(
+    connection: &mut SqliteConnection,
+    id: SessionId,
+) -> Result<bool, sqlx::Error> {
+    let ended = sqlx::query("DELETE FROM sessions WHERE id = ?")
+        .bind(key(id))
+        .execute(connection)
+        .await?;
+    Ok(ended.rows_affected() == 1)
+}
+
+pub(super) async fn end_all(
+    connection: &mut SqliteConnection,
+    user: String,
+) -> Result<Vec<SessionId>, sqlx::Error> {
+    let ended = sqlx::query("DELETE FROM sessions WHERE user = ? RETURNING id")
+        .bind(user)
+        .fetch_all(connection)
+        .await?;
+    ids(&ended)
+}
+
+pub(super) async fn touch(
+    connection: &mut SqliteConnection,
+    used: Vec<Used>,
+) -> Result<(), sqlx::Error> {
+    for Used { session, at, .. } in used {
+        sqlx::query("UPDATE sessions SET last_access = max(last_access, ?) WHERE id = ?")
+            .bind(column(at))
+            .bind(key(session))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn count(
+    connection: &mut SqliteConnection,
+    alive_since: UnixTime,
+) -> Result<u64, sqlx::Error> {
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM sessions WHERE last_access >= ?")
+        .bind(column(alive_since))
+        .fetch_one(connection)
+        .await?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// Throws away what is no longer alive. Answers how many.
+pub(super) async fn sweep(
+    connection: &mut SqliteConnection,
+    alive_since: UnixTime,
+) -> Result<u64, sqlx::Error> {
+    let swept = sqlx::query("DELETE FROM sessions WHERE last_access < ?")
+        .bind(column(alive_since))
+        .execute(connection)
+        .await?;
+    Ok(swept.rows_affected())
+}
+
+fn key(id: SessionId) -> Vec<u8> {
+    id.bits().to_be_bytes().to_vec()
+}
+
+fn id(row: &SqliteRow) -> Result<SessionId, sqlx::Error> {
+    let bytes: &[u8] = row.try_get("id")?;
+    let bytes = <[u8; 16]>::try_from(bytes).map_err(|error| sqlx::Error::Decode(error.into()))?;
+    Ok(SessionId::from_bits(u128::from_be_bytes(bytes)))
+}
+
+fn ids(rows: &[SqliteRow]) -> Result<Vec<SessionId>, sqlx::Error> {
+    rows.iter().map(id).collect()
+}
+
+fn head(row: &SqliteRow) -> Result<SessionHead, sqlx::Error> {
+    Ok(SessionHead {
+        id: id(row)?,
+        user: row.try_get::<String, _>("user")?.into(),
+        chat_id: row.try_get::<String, _>("chat_id")?.into(),
+        created_at: time(row.try_get("created_at")?),
+        last_access: time(row.try_get("last_access")?),
+        node: NodeId::new(row.try_get("node")?),
+    })
+}
+
+fn session(row: &SqliteRow) -> Result<Session, sqlx::Error> {
+    Ok(Session {
+        head: head(row)?,
+        data: row.try_get::<String, _>("data")?.into(),
+    })
+}

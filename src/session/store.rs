@@ -1,0 +1,192 @@
+//! Where users, sessions and connections are kept: one narrow trait.
+//!
+//! Every store passes the same conformance suite (`tests/store_conformance`). Times are arguments: a store reads no
+//! clock of its own, so that all nodes and the tests agree on what has expired.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Connection, Session, SessionHead, UnixTime, User, UserName};
+use crate::model::{ClientId, NodeId, SessionId, UserId};
+
+/// A future that a store answers with.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// Why a store could not do what it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached, or failed: nothing was done.
+    #[error("the store cannot be reached")]
+    Unavailable,
+    /// It has more to do than it takes in: nothing was done.
+    #[error("the store has too much to do")]
+    Busy,
+    /// It was asked and no answer came: it may or may not have been done.
+    #[error("the store did not answer in time; the outcome is unknown")]
+    OutcomeUnknown,
+}
+
+/// The limits of sessions, the same for every store.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionLimits {
+    /// How long a session lasts without use (`SESSION_TIMEOUT_MINUTES`).
+    pub timeout: Duration,
+    /// The most sessions of one user; a further one ends the one that was used the longest ago.
+    pub per_user_max: usize,
+    /// The most bytes of a session's data.
+    pub data_bytes_max: usize,
+}
+
+/// A change of one session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Update {
+    /// Which.
+    pub id: SessionId,
+    /// Whose it has to be.
+    pub user: Arc<str>,
+    /// The conversation that it is for from now on, when that changes.
+    pub chat_id: Option<Box<str>>,
+    /// A JSON object, on one line: its fields replace those of the same name.
+    pub fields: Box<str>,
+    /// When.
+    pub now: UnixTime,
+    /// The node that does it.
+    pub node: NodeId,
+}
+
+/// What became of an update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Updated {
+    /// It is done: whoever reads the session sees it.
+    Done,
+    /// There is no such session, or it has expired.
+    Missing,
+    /// It is somebody else's.
+    NotOwner,
+    /// The data would be over its limit; nothing was changed.
+    TooLarge,
+}
+
+/// One use of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Used {
+    /// Which.
+    pub session: SessionId,
+    /// Whose it is.
+    pub user: UserId,
+    /// When.
+    pub at: UnixTime,
+}
+
+/// What a sweep threw away.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// How many sessions had expired.
+    pub sessions: u64,
+    /// Users who had not logged in for too long, at most a thousand at a time.
+    pub users: Vec<Arc<str>>,
+}
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Users who registered here.
+    pub users: u64,
+    /// Sessions that have not expired.
+    pub sessions: u64,
+}
+
+/// Users, sessions and connections.
+///
+/// What was answered is kept: whoever asks afterwards, on whichever node, sees it. Each call is done wholly or not at
+/// all.
+pub trait Store: Send + Sync {
+    /// Adds a user. Answers whether the name was free: of several who ask at once exactly one gets it.
+    fn add_user(&self, user: User) -> Answer<'_, bool>;
+
+    /// The user of this name.
+    fn user<'a>(&'a self, name: &'a UserName) -> Answer<'a, Option<User>>;
+
+    /// Puts another hash in the place of `from`. Answers false, and changes nothing, when it is no longer `from`.
+    fn replace_password<'a>(
+        &'a self,
+        name: &'a UserName,
+        from: &'a str,
+        to: &'a str,
+    ) -> Answer<'a, bool>;
+
+    /// Gives a user another role. Answers whether there is such a user.
+    fn set_role<'a>(&'a self, name: &'a UserName, role: &'a str) -> Answer<'a, bool>;
+
+    /// Removes a user with all sessions, whose ids it answers; `None` when there is no such user.
+    fn remove_user<'a>(&'a self, name: &'a UserName) -> Answer<'a, Option<Vec<SessionId>>>;
+
+    /// Users in the order of their keys, after `cursor` (a key), at most `limit`.
+    fn users<'a>(&'a self, cursor: &'a str, limit: usize) -> Answer<'a, Vec<User>>;
+
+    /// Begins the session of a login, unless the user is gone by now (`None`). With `ends_others` it is the user's
+    /// only one: answers the ids of those that it ended.
+    fn begin_login(
+        &self,
+        name: UserName,
+        session: Session,
+        ends_others: bool,
+    ) -> Answer<'_, Option<Vec<SessionId>>>;
+
+    /// Adds a session. Answers the ids of those that had to go because the user has too many.
+    fn add_session(&self, session: Session) -> Answer<'_, Vec<SessionId>>;
+
+    /// A session that has not expired at this time.
+    fn session(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<Session>>;
+
+    /// Whose a session is that has not expired at this time.
+    fn owner(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<UserId>>;
+
+    /// The session of the user for a conversation: the one that was used last, when there are several.
+    fn session_for<'a>(
+        &'a self,
+        user: &'a str,
+        chat_id: &'a str,
+        now: UnixTime,
+    ) -> Answer<'a, Option<Session>>;
+
+    /// The sessions of a user that have not expired, the newest first.
+    fn sessions<'a>(&'a self, user: &'a str, now: UnixTime) -> Answer<'a, Vec<SessionHead>>;
+
+    /// Changes a session, atomically: of several who change it at once, nobody's fields are lost.
+    fn update_session(&self, update: Update) -> Answer<'_, Updated>;
+
+    /// Ends a session. Answers whether it was there.
+    fn end_session(&self, id: SessionId) -> Answer<'_, bool>;
+
+    /// Ends all sessions of a user, whose ids it answers.
+    fn end_sessions<'a>(&'a self, user: &'a str) -> Answer<'a, Vec<SessionId>>;
+
+    /// These sessions were used. Those that are gone stay gone.
+    fn touch(&self, used: Vec<Used>) -> Answer<'_, ()>;
+
+    /// A WebSocket was opened. This and [`disconnect`](Store::disconnect) take effect in the order of the calls,
+    /// although nobody waits for the answers.
+    fn connect(&self, connection: Connection) -> Answer<'_, ()>;
+
+    /// It was closed. No other is touched.
+    fn disconnect<'a>(&'a self, user: &'a str, client: ClientId) -> Answer<'a, ()>;
+
+    /// The WebSockets of a user, the newest first.
+    fn connections<'a>(&'a self, user: &'a str) -> Answer<'a, Vec<Connection>>;
+
+    /// How much is kept at this time.
+    fn counts(&self, now: UnixTime) -> Answer<'_, Counts>;
+
+    /// Throws away sessions that have expired, and users who have not logged in since `inactive_since` and have no
+    /// session.
+    fn sweep(&self, now: UnixTime, inactive_since: UnixTime) -> Answer<'_, Swept>;
+
+    /// Tells whoever listens beside the fleet, under a name of the FastAPI gateway's; nobody may.
+    fn announce(&self, channel: &str, event: &str);
+
+    /// What it stands on, for logs and statistics.
+    fn kind(&self) -> &'static str;
+}

@@ -1,0 +1,179 @@
+//! Sessions of a fleet: any node serves any session, whichever node each request lands on.
+
+use serde_json::{Value, json};
+
+use crate::redis_server::RedisServer;
+use crate::support::session::{PASSWORD, session_hub};
+use crate::support::ws::Socket;
+use crate::support::{Hub, eventually};
+
+struct Fleet {
+    redis: RedisServer,
+    hubs: Vec<Hub>,
+}
+
+impl Fleet {
+    async fn start(size: usize) -> Self {
+        let redis = RedisServer::start();
+        let url = redis.url();
+        let mut hubs = Vec::new();
+        for _ in 0..size {
+            hubs.push(session_hub(&[("REDIS_URL", &url), ("READY_REDIS_GRACE_MS", "0")]).await);
+        }
+        let fleet = Self { redis, hubs };
+        // The stores have connections of their own.
+        for hub in &fleet.hubs {
+            eventually("the store answers", async || {
+                (hub.try_login("nobody", "x").await.status == 401).then_some(())
+            })
+            .await;
+        }
+        fleet
+    }
+}
+
+#[tokio::test]
+async fn a_client_lives_on_three_nodes_and_notices_nothing() {
+    let fleet = Fleet::start(3).await;
+    let [first, second, third] = fleet.hubs.as_slice() else {
+        panic!("three");
+    };
+    assert_eq!(first.register("ann").await.status, 200);
+    let ann = second.login("ann").await;
+    let created = third
+        .call(
+            "POST",
+            "/sessions/create",
+            &ann.token,
+            &json!({"chat_id": "default"}),
+        )
+        .await;
+    assert_eq!(
+        created.json()["session_id"],
+        ann.session.as_str(),
+        "{created:?}"
+    );
+    let mut socket = Socket::open_at(first, &ann.ws_path(), &[]).await;
+    let key = json!({"type": "update_api_key", "key": "by socket"});
+    assert_eq!(socket.ask(&key).await["type"], "ack");
+    assert_eq!(second.session_data(&ann).await["api_key"], "by socket");
+    let path = format!("/sessions/update/{}", ann.session);
+    let body = json!({"data": {"mood": "good"}});
+    assert_eq!(
+        third.call("POST", &path, &ann.token, &body).await.status,
+        200
+    );
+    assert_eq!(
+        first.session_data(&ann).await,
+        json!({"api_key": "by socket", "conversation": [], "mood": "good"})
+    );
+    // It is a client of the hub as well, wherever the publication comes from.
+    socket.subscribe("news").await;
+    third.publish("news", &json!("hello")).await;
+    assert_eq!(socket.next().await["data"], "hello");
+    let path = "/sessions/users/ann/connection";
+    let told = second
+        .call("GET", path, &ann.token, &Value::Null)
+        .await
+        .json();
+    assert_eq!(told["ws_connected"], true, "{told}");
+    assert_eq!(told["gateway_id"], socket.connected["gateway_id"]);
+    let out = second
+        .call("POST", "/sessions/logout", &ann.token, &Value::Null)
+        .await;
+    assert_eq!(out.status, 200);
+    let (code, reason) = socket.closed().await;
+    assert_eq!((code, reason.as_str()), (4003, "logged out"));
+    third
+        .call("POST", "/sessions/create", &ann.token, &json!({}))
+        .await
+        .expect_refusal(401, "Invalid token");
+}
+
+#[tokio::test]
+async fn a_newer_login_elsewhere_closes_the_older_sockets() {
+    let fleet = Fleet::start(2).await;
+    let old = fleet.hubs[0].user("ann").await;
+    let mut old_socket = Socket::open_at(&fleet.hubs[0], &old.ws_path(), &[]).await;
+    let new = fleet.hubs[1].login("ann").await;
+    let mut new_socket = Socket::open_at(&fleet.hubs[0], &new.ws_path(), &[]).await;
+    assert_eq!(old_socket.closed().await.0, 4003);
+    new_socket.expect_alive().await;
+}
+
+#[tokio::test]
+async fn two_nodes_that_update_one_session_at_once_lose_nothing() {
+    let fleet = Fleet::start(2).await;
+    let ann = fleet.hubs[0].user("ann").await;
+    let path = format!("/sessions/update/{}", ann.session);
+    let updates = (0..60).map(|number| {
+        let body = json!({"data": {format!("field-{number}"): number}});
+        let (hub, path, ann) = (&fleet.hubs[number % 2], &path, &ann);
+        async move { hub.call("POST", path, &ann.token, &body).await.status }
+    });
+    let statuses = futures_util::future::join_all(updates).await;
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    let data = fleet.hubs[1].session_data(&ann).await;
+    for number in 0..60 {
+        assert_eq!(data[format!("field-{number}")], number);
+    }
+}
+
+#[tokio::test]
+async fn of_many_who_register_one_name_on_all_nodes_exactly_one_gets_it() {
+    let fleet = Fleet::start(3).await;
+    let attempts = (0..12).map(|number| {
+        let hub = &fleet.hubs[number % 3];
+        let body =
+            json!({"username": "ann", "email": "a@b", "password": format!("password {number}")});
+        async move {
+            hub.call("POST", "/sessions/register", "", &body)
+                .await
+                .status
+        }
+    });
+    let statuses = futures_util::future::join_all(attempts).await;
+    let won = statuses.iter().filter(|status| **status == 200).count();
+    assert_eq!(won, 1, "{statuses:?}");
+    assert!(
+        statuses.iter().all(|status| [200, 400].contains(status)),
+        "{statuses:?}"
+    );
+}
+
+#[tokio::test]
+async fn without_redis_everybody_is_told_at_once_and_nothing_is_half_done() {
+    let mut fleet = Fleet::start(1).await;
+    let ann = fleet.hubs[0].user("ann").await;
+    fleet.redis.kill();
+    let hub = &fleet.hubs[0];
+    eventually("the hub has noticed", async || {
+        (hub.get("/readyz").await.status == 503).then_some(())
+    })
+    .await;
+    let path = format!("/sessions/update/{}", ann.session);
+    let body = json!({"data": {"api_key": "lost"}});
+    for answer in [
+        hub.call("POST", &path, &ann.token, &body).await,
+        hub.try_login("ann", PASSWORD).await,
+        hub.register("bob").await,
+        hub.call("POST", "/sessions/logout", &ann.token, &Value::Null)
+            .await,
+    ] {
+        answer.expect_refusal(503, "Service Unavailable");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+    fleet.redis.start_again();
+    let hub = &fleet.hubs[0];
+    eventually("the hub is back", async || {
+        let path = format!("/sessions/{}", ann.session);
+        (hub.call("GET", &path, &ann.token, &Value::Null)
+            .await
+            .status
+            == 200)
+            .then_some(())
+    })
+    .await;
+    assert_eq!(hub.session_data(&ann).await["api_key"], Value::Null);
+    assert_eq!(hub.register("bob").await.status, 200);
+}

@@ -1,0 +1,28 @@
+//! The conformance suite of the stores, run against each of them, and what is special to one of them. The cases are in
+//! `suite.rs` and know no store; what a store needs to be tested stands here, as a [`Harness`](suite::Harness).
+
+mod over_redis;
+#[path = "../redis_server/mod.rs"]
+mod redis_server;
+mod sqlite_file;
+mod suite;
+
+use std::sync::Arc;
+
+use fanfare::session::{IN_MEMORY, SessionLimits, SqliteStore, Store};
+
+/// SQLite without a file.
+struct Sqlite;
+
+impl suite::Harness for Sqlite {
+    const KIND: &str = "sqlite";
+
+    async fn store(&self, limits: SessionLimits) -> Arc<dyn Store> {
+        let store = SqliteStore::open(IN_MEMORY, limits).await;
+        Arc::new(store.expect("it opens"))
+    }
+}
+
+store_conformance!(sqlite, Sqlite);
+
+store_conformance!(redis, over_redis::OverRedis::new());

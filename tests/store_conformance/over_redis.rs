@@ -1,0 +1,211 @@
+//! The Redis store against a server of each case's own, and what is special to it: the forms in which the FastAPI gateway
+//! kept things, a server that goes away.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fanfare::redis::{Address, Config};
+use fanfare::session::{RedisStore, SessionLimits, Store, StoreError, Updated, UserName};
+
+use crate::redis_server::RedisServer;
+use crate::suite::{self, LIMITS, name, seconds, session, start, update, user};
+
+/// Redis, each case with a server of its own.
+pub(crate) struct OverRedis {
+    server: RedisServer,
+}
+
+impl OverRedis {
+    pub(crate) fn new() -> Self {
+        let server = RedisServer::start_with(&["--save", "", "--appendonly", "no"]);
+        Self { server }
+    }
+}
+
+async fn connected(server: &RedisServer, prefix: &str, limits: SessionLimits) -> RedisStore {
+    let config = Config {
+        address: Address::parse(&server.url()).expect("an address"),
+        prefix: "unused".to_owned(),
+        ready_grace: Duration::ZERO,
+    };
+    let store = RedisStore::start(&config, prefix, limits).expect("threads");
+    ready(&store).await;
+    store
+}
+
+async fn ready(store: &RedisStore) {
+    let began = Instant::now();
+    while !store.is_ready() {
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "it does not connect"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+impl suite::Harness for OverRedis {
+    const KIND: &str = "redis";
+
+    async fn store(&self, limits: SessionLimits) -> Arc<dyn Store> {
+        Arc::new(connected(&self.server, "test:", limits).await)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_and_times_are_those_of_the_fastapi_gateway() {
+    let server = RedisServer::start_with(&["--save", ""]);
+    let store = connected(&server, "", LIMITS).await;
+    let (ann, now) = (UserName::new("ann").expect("a name"), start());
+    assert_eq!(store.add_user(user(&ann, now)).await, Ok(true));
+    assert_eq!(server.ask(&["hget", "users:ann", "role"]), "user");
+    assert_eq!(server.ask(&["ttl", "users:ann"]), "-1");
+    let session = session(&ann, "default", now);
+    store.add_session(session.clone()).await.expect("added");
+    let key = format!("sessions:{}", session.head.id);
+    let record: serde_json::Value =
+        serde_json::from_str(&server.ask(&["get", &key])).expect("JSON");
+    assert_eq!(record["user_id"], "ann");
+    assert_eq!(record["chat_id"], "default");
+    assert_eq!(record["data"]["conversation"], serde_json::json!([]));
+    assert!(record["last_access"].as_f64().expect("seconds") > 1.7e9);
+    let ttl: u64 = server.ask(&["ttl", &key]).parse().expect("a number");
+    assert!((1795..=1800).contains(&ttl), "{ttl}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_fastapi_gateway_kept_is_taken_over() {
+    let server = RedisServer::start_with(&["--save", ""]);
+    let store = connected(&server, "", LIMITS).await;
+    let now = start();
+    let login = now.as_secs_f64().to_string();
+    let words = [
+        "hset",
+        "users:Ann",
+        "password",
+        "abc",
+        "email",
+        "a@b",
+        "role",
+        "admin",
+        "last_login",
+        &login,
+    ];
+    server.ask(&words);
+    server.ask(&["expire", "users:Ann", "21600"]);
+    let ann = UserName::new("Ann").expect("a name");
+    let kept = store.user(&ann).await.expect("it answers").expect("a user");
+    assert_eq!(
+        (&**kept.name.text(), &*kept.role, &*kept.password),
+        ("Ann", "admin", "abc")
+    );
+    assert_eq!(server.ask(&["ttl", "users:ann"]), "-1");
+    let other = UserName::new("ANN").expect("a name");
+    assert_eq!(store.user(&other).await, Ok(Some(kept)));
+    // As Python writes it, with blanks and without a node.
+    let id = session(&ann, "x", now).head.id;
+    let record = format!(
+        r#"{{"user_id": "Ann", "chat_id": "c 1", "data": {{"conversation": [], "api_key": null}}, "created_at": {login}, "last_access": {login}}}"#
+    );
+    let key = format!("sessions:{id}");
+    server.ask(&["set", &key, &record, "EX", "1800"]);
+    let read = store
+        .session(id, now)
+        .await
+        .expect("it answers")
+        .expect("alive");
+    assert_eq!((&*read.head.user, &*read.head.chat_id), ("Ann", "c 1"));
+    let updated = store
+        .update_session(update(&read, r#"{"api_key":"sk"}"#, now))
+        .await;
+    assert_eq!(updated, Ok(Updated::Done));
+    let read = store
+        .session(id, now)
+        .await
+        .expect("it answers")
+        .expect("alive");
+    let data: serde_json::Value = serde_json::from_str(&read.data).expect("an object");
+    assert_eq!(
+        data,
+        serde_json::json!({"api_key": "sk", "conversation": []})
+    );
+    let heads = store.sessions("Ann", now).await.expect("it answers");
+    assert_eq!(heads.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_merged_in_every_spelling() {
+    let server = RedisServer::start_with(&["--save", ""]);
+    let limits = SessionLimits {
+        data_bytes_max: 100_000,
+        ..LIMITS
+    };
+    let store = connected(&server, "", limits).await;
+    let session = session(&name("ann"), "default", start());
+    store.add_session(session.clone()).await.expect("added");
+    for fields in [
+        r#"{"a/b":1,"q\"\\":{"}":"]"},"n\u0000":[[],{}],"\u00e4":"\\"}"#,
+        r#"{"\u0061\/b":2,"q\u0022\u005c":[],"n\u0000":null,"ä":"\"}"}"#,
+    ] {
+        let updated = store
+            .update_session(update(&session, fields, start()))
+            .await;
+        assert_eq!(updated, Ok(Updated::Done), "{fields}");
+    }
+    let kept = store.session(session.head.id, start()).await;
+    let kept = kept.expect("it answers").expect("alive").data;
+    let data: serde_json::Value = serde_json::from_str(&kept).expect("an object");
+    let expected = serde_json::json!({
+        "a/b": 2, "q\"\\": [], "n\u{0}": null, "ä": "\"}", "api_key": null, "conversation": [],
+    });
+    assert_eq!(data, expected, "{kept}");
+    assert_eq!(
+        kept.matches("a/b").count() + kept.matches("a\\/b").count(),
+        1,
+        "{kept}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_is_told_at_once_and_comes_back() {
+    let mut server = RedisServer::start_with(&[
+        "--save",
+        "",
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "always",
+    ]);
+    let store = connected(&server, "", LIMITS).await;
+    let ann = name("ann");
+    assert_eq!(store.add_user(user(&ann, start())).await, Ok(true));
+    server.kill();
+    let began = Instant::now();
+    let answer = loop {
+        let answer = store.user(&ann).await;
+        assert!(began.elapsed() < Duration::from_secs(10), "{answer:?}");
+        if answer == Err(StoreError::Unavailable) {
+            break answer;
+        }
+    };
+    assert_eq!(answer, Err(StoreError::Unavailable));
+    server.start_again();
+    ready(&store).await;
+    assert!(store.user(&ann).await.expect("it answers").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn indices_end_with_the_sessions() {
+    let server = RedisServer::start_with(&["--save", ""]);
+    let store = connected(&server, "", LIMITS).await;
+    let (ann, now) = (UserName::new("ann").expect("a name"), start());
+    let old = now.before(LIMITS.timeout).after(seconds(1));
+    store
+        .add_session(session(&ann, "a", old))
+        .await
+        .expect("added");
+    for key in ["idx:sessions:ann", "idx:heads:ann"] {
+        let ttl: i64 = server.ask(&["pttl", key]).parse().expect("a number");
+        assert!((0..=1000).contains(&ttl), "{key}: {ttl}");
+    }
+}
