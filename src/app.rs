@@ -2,10 +2,14 @@
 //!
 //! It reads as the order of start-up: broker, relay, doors, routes, server.
 
+mod gate;
+mod pressure;
+mod reload;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -24,18 +28,18 @@ use crate::client::Rules;
 use crate::config::Settings;
 use crate::http1::{Exchange, RequestHead};
 use crate::model::{ConnectionPermit, DrainSignal, Encrypted, Moment, Namespaces, PeerAddr};
-use crate::proxy::{self, Proxy};
+use crate::proxy::{self, Changes, FleetLimits, Proxy, Strain};
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
 use crate::session::Sessions;
 use crate::telemetry::metrics::certificate_read;
-use crate::telemetry::process::ProcessStats;
+use crate::telemetry::proxy::{Reload, fleet_nodes, reloaded};
 use crate::telemetry::setup::Exporter;
 use crate::tls::{Acceptor, Renewed};
-use crate::transport::{self, Context, Doors, Intake, Levels, Pressure, Slot};
-use gate::AdminGate;
+use crate::transport::{self, Context, Doors, Intake, Levels, Slot};
 
-mod gate;
+use gate::AdminGate;
+use pressure::Pressure;
 
 /// How often the embedded broker gives memory back.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -85,8 +89,9 @@ struct Node {
     context: Context,
     intakes: Arc<[Arc<Intake>]>,
     proxy: Arc<Proxy>,
-    /// Whether the process holds more memory than it may.
-    is_too_large: Arc<AtomicBool>,
+    /// The nodes of the fleet, as far as it is known.
+    nodes: Arc<AtomicUsize>,
+    pressure: Arc<Pressure>,
 }
 
 impl Node {
@@ -129,13 +134,15 @@ impl Node {
         let intakes = (0..workers)
             .map(|_| Arc::new(Intake::new(capacity)))
             .collect();
-        let is_too_large: Arc<AtomicBool> = Arc::default();
-        let pressure = pressure(
-            &context,
-            settings.admin.loop_delay_max,
-            is_too_large.clone(),
-        );
-        let proxy = Proxy::new(&settings.proxy, context.verifier.clone(), pressure);
+        let pressure = Pressure::new(context.levels.clone(), settings.admin.clone());
+        let pressure = Arc::new(pressure);
+        let nodes = Arc::new(AtomicUsize::new(1));
+        let fleet = settings.redis.as_ref();
+        let fleet = fleet.map(|redis| FleetLimits::start(redis, nodes.clone()));
+        let fleet = fleet.transpose().map_err(ServerError::Start)?;
+        let asked = pressure.clone();
+        let strain = move || asked.strain();
+        let proxy = Proxy::new(&settings.proxy, context.verifier.clone(), fleet, strain);
         Ok(Self {
             settings,
             started,
@@ -144,24 +151,22 @@ impl Node {
             context,
             intakes,
             proxy: Arc::new(proxy),
-            is_too_large,
+            nodes,
+            pressure,
         })
     }
 
     /// Everything that is answered over HTTP.
     fn router(self: &Arc<Self>, exporter: Exporter, drain: Drain) -> Router {
         let context = &self.context;
+        let pressure = self.pressure.clone();
         let doors = Doors {
             config: context.config.clone(),
             namespaces: context.rules.namespaces.clone(),
             sessions: context.sessions.clone(),
             verifier: context.verifier.clone(),
             intakes: self.intakes.clone(),
-            pressure: Pressure::new(pressure(
-                context,
-                self.settings.admin.loop_delay_max,
-                self.is_too_large.clone(),
-            )),
+            pressure: transport::Pressure::new(move || pressure.strain() > Strain::None),
         };
         let verifier = context.verifier.clone();
         let guard = move |headers: &HeaderMap| {
@@ -219,15 +224,9 @@ impl Node {
     fn begin_upkeep(self: Arc<Self>, exporter: Exporter) {
         let memory = self.memory.clone();
         let acceptor = self.settings.server.tls.clone();
-        let (is_too_large, bytes_max) = (
-            self.is_too_large.clone(),
-            self.settings.admin.resident_bytes_max,
-        );
+        let pressure = self.pressure.clone();
         let sweep = move || loop {
-            if let Some(bytes_max) = bytes_max {
-                let resident = ProcessStats::read().resident_bytes;
-                is_too_large.store(resident > Some(bytes_max), Relaxed);
-            }
+            pressure.look();
             std::thread::sleep(SWEEP_INTERVAL);
             if let Some(acceptor) = &acceptor {
                 renew(acceptor);
@@ -238,8 +237,49 @@ impl Node {
             exporter.keep_up();
         };
         spawn("fanfare-upkeep", sweep);
+        let node = self.clone();
+        spawn("fanfare-reload", move || {
+            let files: Vec<_> = node.settings.file.iter().cloned().collect();
+            if let Err(error) = reload::watch(&files, |why| node.reload(why)) {
+                tracing::error!(%error, "the configuration will not be read again");
+            }
+        });
+        let proxy = self.proxy.clone();
+        spawn("fanfare-health", move || match io_runtime() {
+            Ok(runtime) => runtime.block_on(proxy.look_after_upstreams()),
+            Err(error) => tracing::error!(%error, "no runtime for health checks"),
+        });
         if self.memory.is_none() {
             spawn("fanfare-lease", move || self.announce_for_ever());
+        }
+    }
+
+    /// Reads the configuration again, and takes over what can change while the node runs: the services. A faulty one
+    /// changes nothing.
+    fn reload(&self, why: &str) {
+        let settings = match Settings::from_process() {
+            Ok(settings) => settings,
+            Err(error) => {
+                reloaded(Reload::Failed);
+                tracing::error!(%error, why, "the configuration is faulty: what was before stays");
+                return;
+            }
+        };
+        let Changes {
+            added,
+            removed,
+            kept,
+        } = self.proxy.reload(&settings.proxy);
+        reloaded(Reload::Done);
+        tracing::info!(
+            why,
+            added,
+            removed,
+            kept,
+            "upstreams as the configuration has them now"
+        );
+        if settings.namespaces != self.settings.namespaces {
+            tracing::warn!("the namespaces have changed: that takes a restart");
         }
     }
 
@@ -255,6 +295,11 @@ impl Node {
         loop {
             let channels = self.context.relay.all_channels();
             let announced = runtime.block_on(self.broker.announce(self.info(), channels));
+            // What was known last holds while Redis is away.
+            if let Ok(nodes) = runtime.block_on(self.broker.nodes()) {
+                self.nodes.store(nodes.len().max(1), Relaxed);
+                fleet_nodes(nodes.len());
+            }
             // After a failure soon again: the lease is short, and the members come back with it.
             std::thread::sleep(announced.map_or(SWEEP_INTERVAL, |()| ANNOUNCE_INTERVAL));
         }
@@ -281,16 +326,6 @@ impl Node {
             uptime_seconds: self.started.elapsed().as_secs(),
         }
     }
-}
-
-/// What keeps new clients out: a worker that is late, or too much memory.
-fn pressure(
-    context: &Context,
-    delay_max: Duration,
-    is_too_large: Arc<AtomicBool>,
-) -> impl Fn() -> bool + Send + Sync + 'static {
-    let levels = context.levels.clone();
-    move || is_too_large.load(Relaxed) || levels.iter().any(|level| level.loop_delay() > delay_max)
 }
 
 /// A broker, and the same again when it is the embedded one.
@@ -334,6 +369,13 @@ fn renew(acceptor: &Acceptor) {
 fn waiting_runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_time()
+        .build()
+}
+
+/// A runtime for a thread that has sockets of its own.
+fn io_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
         .build()
 }
 
@@ -395,6 +437,7 @@ impl Source for NodeSource {
             version: env!("CARGO_PKG_VERSION"),
             uptime: started.elapsed(),
             upstream_services: self.node.proxy.service_count(),
+            is_full: self.node.proxy.is_full(),
             loop_delay: context
                 .levels
                 .iter()
@@ -427,6 +470,7 @@ fn shown(service: &str, upstream: proxy::UpstreamStats) -> Upstream {
     Upstream {
         service: service.to_owned(),
         url: upstream.url,
+        is_healthy: upstream.is_healthy,
         open_for: upstream.open_for_millis.map(Duration::from_millis),
         http,
         sse,

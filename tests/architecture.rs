@@ -40,7 +40,6 @@ const RULES: Rules = Rules {
         (
             "config",
             &[
-                "server",
                 "transport",
                 "api",
                 "admin",
@@ -51,12 +50,28 @@ const RULES: Rules = Rules {
             ],
             &["Config"],
         ),
+        ("config", &["server"], &["Browsers", "Config", "Origins"]),
         ("config", &["redis"], &["Address", "Config"]),
         ("config", &["auth"], &["Config", "Algorithm"]),
         (
             "config",
             &["proxy"],
-            &["Config", "Address", "Balance", "RESERVED_NAMES"],
+            &[
+                "Config",
+                "Address",
+                "Balance",
+                "BreakerPolicy",
+                "HashKey",
+                "HealthPolicy",
+                "IdentityRule",
+                "Policy",
+                "RESERVED_NAMES",
+                "RateKey",
+                "RatePolicy",
+                "RetryPolicy",
+                "ServiceConfig",
+                "UpstreamConfig",
+            ],
         ),
         ("config", &["tls"], &["Acceptor", "Connector", "TlsError"]),
         (
@@ -105,7 +120,7 @@ const RULES: Rules = Rules {
         ("dashmap", &["relay"]),
         ("form_urlencoded", &["transport", "admin"]),
         ("fred", &["redis"]),
-        ("futures_util", &["cli", "admin"]),
+        ("futures_util", &["cli"]),
         ("hashbrown", &["transport", "hub", "broker"]),
         ("http", &["*"]),
         ("http_body_util", &["cli", "api"]),
@@ -121,6 +136,7 @@ const RULES: Rules = Rules {
             "rand",
             &[
                 "cli",
+                "server",
                 "transport",
                 "proxy",
                 "auth/config",
@@ -172,7 +188,7 @@ const RULES: Rules = Rules {
         ("tracing_appender", &["telemetry"]),
         ("tracing_subscriber", &["telemetry"]),
         ("unicode_normalization", &["session"]),
-        ("uuid", &["model", "proxy", "admin"]),
+        ("uuid", &["model", "proxy", "server"]),
     ],
 };
 

@@ -26,7 +26,6 @@ mod health;
 mod live;
 mod not_found;
 mod page;
-mod request_id;
 mod scrape;
 mod stats;
 
@@ -37,7 +36,6 @@ pub use config::Config;
 pub use gate::{Gate, Shown};
 pub use live::{Live, NodeRow};
 pub use not_found::not_found;
-pub use request_id::{RequestId, RequestIdLayer};
 pub use stats::Upstream;
 
 /// Where the numbers come from: `app` joins the parts of the node.
@@ -78,6 +76,8 @@ pub struct Snapshot {
     pub uptime: Duration,
     /// Services that have upstreams.
     pub upstream_services: usize,
+    /// Whether more requests to upstreams are under way than may be.
+    pub is_full: bool,
     /// The longest that a worker's loop was late lately.
     pub loop_delay: Duration,
     /// What clients are told about signs of life.

@@ -20,6 +20,8 @@ pub struct Upstream {
     pub service: String,
     /// As configured.
     pub url: String,
+    /// Whether health checks, where there are any, take it to be well.
+    pub is_healthy: bool,
     /// Until its circuit breaker lets a request through again; none while it is closed.
     pub open_for: Option<Duration>,
     /// Requests that are under way.
@@ -40,6 +42,13 @@ pub struct Upstream {
     pub latency: Option<f64>,
     /// The last latency, in milliseconds.
     pub last_latency: Option<f64>,
+}
+
+impl Upstream {
+    /// Whether it is asked as any other.
+    fn is_well(&self) -> bool {
+        self.is_healthy && self.open_for.is_none()
+    }
 }
 
 #[derive(Serialize)]
@@ -153,7 +162,7 @@ fn services(upstreams: &[Upstream], now_ms: u64) -> BTreeMap<&str, Service<'_>> 
     for upstream in upstreams {
         let service = services.entry(&upstream.service).or_default();
         service.upstreams += 1;
-        service.healthy += usize::from(upstream.open_for.is_none());
+        service.healthy += usize::from(upstream.is_well());
         service.rps += upstream.rate;
         // A sum for now.
         service.error_rate += upstream.error_rate;
@@ -179,7 +188,7 @@ fn services(upstreams: &[Upstream], now_ms: u64) -> BTreeMap<&str, Service<'_>> 
 fn detail(upstream: &Upstream, now_ms: u64) -> Detail<'_> {
     Detail {
         url: &upstream.url,
-        healthy: upstream.open_for.is_none(),
+        healthy: upstream.is_well(),
         circuit_open_until_ms: upstream.open_for.map(|left| now_ms + millis(left)),
         inflight: ByTransport {
             http: upstream.http,

@@ -28,6 +28,7 @@ impl Source for Node {
         vec![super::Upstream {
             service: "users".to_owned(),
             url: "http://a".to_owned(),
+            is_healthy: true,
             rate: 2.0,
             error_rate: 1.0,
             latency: Some(4.0),
@@ -76,6 +77,7 @@ fn node() -> Snapshot {
         version: "9.9.9",
         uptime: Duration::from_secs(60),
         upstream_services: 4,
+        is_full: false,
         loop_delay: Duration::from_millis(3),
         liveness: Liveness {
             ping_interval: Duration::from_secs(30),

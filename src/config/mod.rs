@@ -2,18 +2,22 @@
 //! here.
 //!
 //! Strings (`reader`, `dotenv`) become values (`value`, by the one table in `variable`), values become rooms
-//! (`rooms`, `namespaces`), and `rules` checks what must hold between them. Every fault is reported at once, with the
+//! (`rooms`, `namespaces`, `services`), and `rules` checks what must hold between them. Every fault is reported at once, with the
 //! name, the value (secrets masked) and the rule that it breaks. The process's environment, the file system and the
 //! machine are arguments ([`Inputs`]), so that a test needs none of them.
 
 mod document;
 mod dotenv;
 mod fault;
+mod file;
 mod machine;
 mod namespaces;
+mod place;
+mod policies;
 mod reader;
 mod rooms;
 mod rules;
+mod services;
 mod tls;
 mod upstreams;
 mod value;
@@ -21,7 +25,7 @@ mod variable;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::model::{Namespace, Namespaces};
@@ -36,6 +40,7 @@ pub use reader::{Resolved, Source};
 pub use value::duration;
 
 use reader::Reader;
+use services::Services;
 
 /// What a node is for (`NODE_ENV`, `APP_ENV`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +90,8 @@ pub struct Settings {
     pub redis: Option<redis::Config>,
     /// The proxy room's.
     pub proxy: proxy::Config,
+    /// The file that is read again while the node runs (`CONFIG_FILE`).
+    pub file: Option<PathBuf>,
     /// What the channels are like.
     pub namespaces: Namespaces,
     /// How long tokens last that are minted here (`ACCESS_TOKEN_EXPIRE_MINUTES`).
@@ -129,10 +136,12 @@ impl Settings {
             _ => Stage::Development,
         };
         rooms::compute_defaults(&mut reader, &inputs.machine, stage);
-        let namespaces = read_namespaces(&mut reader, inputs);
+        let mut services = Services::new(&mut reader);
+        let namespaces = read_file(&mut reader, inputs, &mut services);
+        rooms::default_connections(&mut reader, &inputs.machine, !services.is_empty());
         rules::check(&mut reader, stage, &namespaces);
-        let services = upstreams::services(&mut reader);
         let acceptor = tls::acceptor(&mut reader);
+        let services = services.into_vec();
         let connector = tls::connector(&mut reader, &services);
         if !reader.faults.is_empty() {
             let faults = reader.faults;
@@ -157,6 +166,7 @@ impl Settings {
                 connector,
                 ..rooms::proxy(&reader, services)
             },
+            file: reader.text("CONFIG_FILE").map(PathBuf::from),
             namespaces,
             token_ttl: Duration::from_secs(reader.integer("ACCESS_TOKEN_EXPIRE_MINUTES") * 60),
             resolved: reader.resolved(),
@@ -187,7 +197,7 @@ fn dotenv_text(inputs: &Inputs<'_>) -> (String, Option<Fault>) {
     }
 }
 
-fn read_namespaces(reader: &mut Reader, inputs: &Inputs<'_>) -> Namespaces {
+fn read_file(reader: &mut Reader, inputs: &Inputs<'_>, services: &mut Services) -> Namespaces {
     let mut base = Namespace::default_for(!reader.boolean("AUTH_REQUIRED"));
     // A small buffer brings small publications along, unless the file says otherwise and is told why not.
     let room = reader
@@ -201,7 +211,7 @@ fn read_namespaces(reader: &mut Reader, inputs: &Inputs<'_>) -> Namespaces {
     };
     match (inputs.read_file)(Path::new(&file)) {
         Ok(text) => {
-            let (namespaces, faults) = namespaces::parse(&file, &text, &base);
+            let (namespaces, faults) = file::parse(&file, &text, &base, services);
             reader.faults.extend(faults);
             namespaces
         }

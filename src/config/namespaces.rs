@@ -1,60 +1,19 @@
-//! The namespaces of `CONFIG_FILE` (TOML). An unknown key is a fault with its name and line, so that a mistyped limit
-//! is not a limit that nobody set.
-//!
-//! `[namespaces.default]` is the default namespace; the others take from it what they do not say. Room for
-//! `[services]` and `[routes]` is kept: until they do something they are unknown keys.
+//! The namespaces of `CONFIG_FILE`. `[namespaces.default]` is the default namespace; the others take from it what they do
+//! not say.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::fault::Fault;
-use super::value;
-use crate::model::{ChannelKey, Namespace, Namespaces, OverflowPolicy, Permission};
+use super::place::{Key, Place, Value};
+use crate::model::{ChannelKey, Namespace, OverflowPolicy, Permission};
 
 /// The most publications of one channel that can be kept; the bytes over all have their own bound.
 const HISTORY_SIZE_MAX: u64 = 1_000_000;
 
-/// The namespaces of a file's text, beginning with `base` for the default one. `file` is the name that faults show.
-pub(super) fn parse(file: &str, text: &str, base: &Namespace) -> (Namespaces, Vec<Fault>) {
-    let (root, errors) = DeTable::parse_recoverable(text);
-    let mut place = Place {
-        file,
-        text,
-        faults: Vec::new(),
-    };
-    for error in errors {
-        let start = error.span().map_or(0, |span| span.start);
-        place.fault(start, "", None, error.message().to_owned());
-    }
-    let mut default = base.clone();
-    let mut named = BTreeMap::new();
-    for (key, value) in root.get_ref() {
-        match (key.get_ref().as_ref(), value.get_ref()) {
-            ("namespaces", DeValue::Table(tables)) => {
-                (default, named) = place.namespaces(tables, base);
-            }
-            ("namespaces", _) => place.wrong(value, "namespaces", "must be a table"),
-            (name, _) => place.unknown(key, name, "namespaces"),
-        }
-    }
-    (Namespaces::new(default, named), place.faults)
-}
-
-type Key<'i> = Spanned<std::borrow::Cow<'i, str>>;
-type Value<'i> = Spanned<DeValue<'i>>;
-
-/// Where we are in the file, and what was wrong so far.
-struct Place<'t> {
-    file: &'t str,
-    text: &'t str,
-    faults: Vec<Fault>,
-}
-
 impl Place<'_> {
-    fn namespaces(
+    /// The default namespace, beginning with `base`, and the named ones.
+    pub(super) fn namespaces(
         &mut self,
         tables: &DeTable<'_>,
         base: &Namespace,
@@ -152,84 +111,6 @@ impl Place<'_> {
             }
         }
     }
-
-    fn boolean(&mut self, path: &str, value: &Value<'_>, to: &mut bool) {
-        match value.get_ref() {
-            DeValue::Boolean(on) => *to = *on,
-            _ => self.wrong(value, path, "must be true or false"),
-        }
-    }
-
-    fn integer(&mut self, path: &str, value: &Value<'_>, least: u64, most: u64) -> Option<u64> {
-        let number = match value.get_ref() {
-            DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix()).ok(),
-            _ => None,
-        };
-        let number = number.filter(|number| (least..=most).contains(number));
-        if number.is_none() {
-            let rule = format!("must be a whole number from {least} to {most}");
-            self.wrong(value, path, &rule);
-        }
-        number
-    }
-
-    fn duration(&mut self, path: &str, value: &Value<'_>, to: &mut Duration) {
-        // Ten years: beyond it, sums with the present time would have to be watched.
-        const MOST: Duration = Duration::from_secs(3650 * 86_400);
-        let duration = value.get_ref().as_str().and_then(value::duration);
-        match duration.filter(|duration| !duration.is_zero() && *duration <= MOST) {
-            Some(duration) => *to = duration,
-            None => self.wrong(
-                value,
-                path,
-                "must be a duration as \"250ms\", \"300s\", \"5m\", \"2h\" or \"1d\", at most ten years",
-            ),
-        }
-    }
-
-    fn choice<T: Copy>(
-        &mut self,
-        path: &str,
-        value: &Value<'_>,
-        choices: &[(&str, T)],
-        to: &mut T,
-    ) {
-        let said = value.get_ref().as_str();
-        match choices.iter().find(|(word, _)| Some(*word) == said) {
-            Some((_, choice)) => *to = *choice,
-            None => {
-                let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-                self.wrong(value, path, &format!("must be one of {}", words.join(", ")));
-            }
-        }
-    }
-
-    fn wrong(&mut self, value: &Value<'_>, path: &str, rule: &str) {
-        let written = match value.get_ref() {
-            DeValue::Table(_) => None,
-            _ => self
-                .text
-                .get(value.span())
-                .map(|text| text.trim_matches('"').to_owned()),
-        };
-        self.fault(value.span().start, path, written, rule.to_owned());
-    }
-
-    fn unknown(&mut self, key: &Key<'_>, path: &str, known: &str) {
-        let rule = format!("is not known here; known are: {known}");
-        self.fault(key.span().start, path, None, rule);
-    }
-
-    fn fault(&mut self, start: usize, path: &str, value: Option<String>, rule: String) {
-        let line = self.text.as_bytes()[..start.min(self.text.len())]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count()
-            + 1;
-        let place = format!("{} line {line}: {path}", self.file);
-        let name = place.trim_end_matches([' ', ':']).to_owned();
-        self.faults.push(Fault { name, value, rule });
-    }
 }
 
 const OVERFLOW: [(&str, OverflowPolicy); 3] = [
@@ -246,10 +127,17 @@ const PERMISSION: [(&str, Permission); 3] = [
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::config::file;
+    use crate::config::services::Services;
+    use crate::model::Namespaces;
 
     fn read(text: &str) -> (Namespaces, Vec<String>) {
-        let (namespaces, faults) = parse("fanfare.toml", text, &Namespace::default_for(false));
+        let base = Namespace::default_for(false);
+        let mut services = Services::default();
+        let (namespaces, faults) = file::parse("fanfare.toml", text, &base, &mut services);
         let faults = faults.iter().map(ToString::to_string).collect();
         (namespaces, faults)
     }

@@ -30,13 +30,6 @@ pub(super) fn compute_defaults(reader: &mut Reader, machine: &Machine, stage: St
         "NODE_ID",
         &value::node_id(&node).unwrap_or_else(|| "node".to_owned()),
     );
-    let files = machine.open_files.saturating_sub(FILES_RESERVED);
-    // A request to an upstream takes two.
-    let each = 1 + u64::from(reader.text("UPSTREAMS").is_some_and(|text| text != "{}"));
-    let connections = (files / each).max(1);
-    reader.default_integer("MAX_CONNECTIONS", connections);
-    let handshakes = reader.integer("MAX_CONNECTIONS").min(4096);
-    reader.default_integer("MAX_HANDSHAKES", handshakes);
     let pretty = machine.is_terminal && !production;
     reader.default_text("LOG_FORMAT", if pretty { "pretty" } else { "json" });
 
@@ -65,11 +58,21 @@ pub(super) fn compute_defaults(reader: &mut Reader, machine: &Machine, stage: St
     reader.default_integer("WEBSOCKETS_INACTIVITY_TIMEOUT", twice.clamp(60, 86_400));
 }
 
+/// The same for the most connections, once it is known whether there are upstreams.
+pub(super) fn default_connections(reader: &mut Reader, machine: &Machine, has_upstreams: bool) {
+    let files = machine.open_files.saturating_sub(FILES_RESERVED);
+    // A request to an upstream takes two.
+    let connections = (files / (1 + u64::from(has_upstreams))).max(1);
+    reader.default_integer("MAX_CONNECTIONS", connections);
+    let handshakes = reader.integer("MAX_CONNECTIONS").min(4096);
+    reader.default_integer("MAX_HANDSHAKES", handshakes);
+}
+
 pub(super) fn server(reader: &Reader) -> server::Config {
     let host = reader.text("HOST").and_then(|host| host.parse().ok());
     server::Config {
-        host: host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         tls: None,
+        host: host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         port: u16::try_from(reader.integer("PORT")).unwrap_or(8080),
         workers: reader.size("WORKERS"),
         connections_max: reader.size("MAX_CONNECTIONS"),
@@ -77,8 +80,28 @@ pub(super) fn server(reader: &Reader) -> server::Config {
         header_timeout: millis(reader, "HEADER_TIMEOUT_MS"),
         body_timeout: millis(reader, "BODY_TIMEOUT_MS"),
         body_bytes_max: reader.size("MAX_BODY_BYTES"),
+        browsers: browsers(reader),
         drain_delay: millis(reader, "DRAIN_DELAY_MS"),
         drain_window: seconds(reader, "DRAIN_SECONDS"),
+    }
+}
+
+fn browsers(reader: &Reader) -> server::Browsers {
+    let list = |name| {
+        let entries: Vec<&str> = value::list(reader.text(name).unwrap_or_default()).collect();
+        entries.join(", ")
+    };
+    server::Browsers {
+        origins: match (reader.text("ALLOW_ORIGINS"), origins(reader)) {
+            (None, _) => server::Origins::Own,
+            (Some(_), None) => server::Origins::Any,
+            (Some(_), Some(origins)) => server::Origins::These(origins),
+        },
+        credentials: reader.boolean("ALLOW_CREDENTIALS"),
+        methods: list("ALLOW_METHODS"),
+        headers: list("ALLOW_HEADERS"),
+        exposed: list("EXPOSE_HEADERS"),
+        hardens: reader.boolean("SECURITY_HEADERS"),
     }
 }
 
@@ -194,9 +217,8 @@ pub(super) fn admin(reader: &Reader, stage: Stage) -> admin::Config {
         },
         page: stage == Stage::Development,
         loop_delay_max: millis(reader, "UNDER_PRESSURE_MAX_EVENT_LOOP_DELAY_MS"),
-        resident_bytes_max: reader
-            .is_set("UNDER_PRESSURE_MAX_RSS_BYTES")
-            .then(|| reader.integer("UNDER_PRESSURE_MAX_RSS_BYTES")),
+        resident_bytes_max: if_set(reader, "UNDER_PRESSURE_MAX_RSS_BYTES"),
+        heap_bytes_max: if_set(reader, "UNDER_PRESSURE_MAX_HEAP_USED_BYTES"),
     }
 }
 
@@ -230,22 +252,22 @@ pub(super) fn redis(reader: &Reader) -> Option<redis::Config> {
     })
 }
 
-pub(super) fn proxy(
-    reader: &Reader,
-    services: Vec<(String, Vec<proxy::Address>)>,
-) -> proxy::Config {
+pub(super) fn proxy(reader: &Reader, services: Vec<proxy::ServiceConfig>) -> proxy::Config {
     let trusted = reader.text("TRUSTED_PROXIES").unwrap_or_default();
     proxy::Config {
         services,
-        balance: match reader.text("LOAD_BALANCING") {
-            Some("round-robin") => proxy::Balance::RoundRobin,
-            Some("random") => proxy::Balance::Random,
-            _ => proxy::Balance::LeastLoad,
-        },
         trusted: value::list(trusted)
             .filter_map(upstreams::network)
             .collect(),
-        timeout: millis(reader, "HTTP_PROXY_TIMEOUT_MS"),
+        inflight_max: if_set(reader, "UNDER_PRESSURE_MAX_IN_FLIGHT").map_or(usize::MAX, |most| {
+            usize::try_from(most).unwrap_or(usize::MAX)
+        }),
+        tells_forwarded: reader.boolean("FORWARDED"),
+        removed: value::list(reader.text("REMOVE_RESPONSE_HEADERS").unwrap_or_default())
+            .filter(|pattern| *pattern != "-")
+            .map(str::to_owned)
+            .collect(),
+        access_percent: u32::try_from(reader.integer("ACCESS_LOG_PERCENT")).unwrap_or(100),
         body_timeout: millis(reader, "BODY_TIMEOUT_MS"),
         body_bytes_max: match reader.integer("MAX_BODY_BYTES") {
             0 => u64::MAX,
@@ -254,10 +276,17 @@ pub(super) fn proxy(
         origins: origins(reader),
         ping_interval: millis(reader, "WS_PING_INTERVAL_MS"),
         pong_timeout: seconds(reader, "WEBSOCKETS_PONG_TIMEOUT"),
-        rate_max: u32::try_from(reader.integer("RATE_LIMIT_MAX")).unwrap_or(u32::MAX),
-        rate_window: millis(reader, "RATE_LIMIT_WINDOW_MS"),
+        rate: proxy::RatePolicy {
+            max: u32::try_from(reader.integer("RATE_LIMIT_MAX")).unwrap_or(u32::MAX),
+            window: millis(reader, "RATE_LIMIT_WINDOW_MS"),
+            by: proxy::RateKey::Address,
+        },
         connector: None,
     }
+}
+
+fn if_set(reader: &Reader, name: &str) -> Option<u64> {
+    reader.is_set(name).then(|| reader.integer(name))
 }
 
 fn millis(reader: &Reader, name: &str) -> Duration {

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::reader::Reader;
-use crate::proxy::Address;
+use crate::proxy::ServiceConfig;
 use crate::tls::{Acceptor, Connector};
 
 /// The node's certificate; none where TLS is not spoken.
@@ -31,11 +31,11 @@ pub(super) fn acceptor(reader: &mut Reader) -> Option<Acceptor> {
 /// Whom to believe behind us; none where no upstream is asked over TLS.
 pub(super) fn connector(
     reader: &mut Reader,
-    services: &[(String, Vec<Address>)],
+    services: &[ServiceConfig],
 ) -> Option<Connector> {
     let roots = reader.text("UPSTREAM_CA").map(str::to_owned);
-    let mut addresses = services.iter().flat_map(|(_, addresses)| addresses);
-    if roots.is_none() && !addresses.any(|address| address.is_encrypted) {
+    let mut upstreams = services.iter().flat_map(|service| &service.upstreams);
+    if roots.is_none() && !upstreams.any(|upstream| upstream.address.is_encrypted) {
         return None;
     }
     let loaded = Connector::load(roots.as_deref().map(Path::new));

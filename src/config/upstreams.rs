@@ -10,6 +10,8 @@ use crate::proxy::{Address, RESERVED_NAMES};
 
 /// The most bytes of a service's name.
 const NAME_BYTES_MAX: usize = 64;
+/// What a service's name is made of.
+pub(super) const NAME_RULE: &str = "must be named with at most 64 letters, digits and -._~";
 
 /// The services and their upstreams; what is wrong goes to the reader.
 pub(super) fn services(reader: &mut Reader) -> Vec<(String, Vec<Address>)> {
@@ -37,11 +39,16 @@ fn parse(text: &str) -> (Vec<(String, Vec<Address>)>, Vec<String>) {
     (services, faults)
 }
 
-fn check_name(name: &str, faults: &mut Vec<String>) {
+/// Whether a service may be called so.
+pub(super) fn is_service_name(name: &str) -> bool {
     let is_plain = name
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));
-    if !is_plain || name.is_empty() || name.len() > NAME_BYTES_MAX || matches!(name, "." | "..") {
+    is_plain && (1..=NAME_BYTES_MAX).contains(&name.len()) && !matches!(name, "." | "..")
+}
+
+fn check_name(name: &str, faults: &mut Vec<String>) {
+    if !is_service_name(name) {
         faults.push(format!(
             "must name services with at most {NAME_BYTES_MAX} letters, digits and -._~, and {name:?} is none"
         ));
@@ -69,6 +76,38 @@ fn addresses(name: &str, urls: &Value, faults: &mut Vec<String>) -> Vec<Address>
             address
         })
         .collect()
+}
+
+/// Names of fields with commas between, perhaps with a `*` at the end, in lower case; for the table of variables. `-` is
+/// none at all.
+pub(super) fn patterns(text: &str) -> Option<String> {
+    /// Names are looked at up to here.
+    const BYTES_MAX: usize = 32;
+    const FRAMING: [&str; 6] = [
+        "connection",
+        "content-length",
+        "content-type",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    let pattern = |text: &str| {
+        let name = text.to_ascii_lowercase();
+        let bare = name.trim_end_matches('*');
+        let is_name =
+            http::HeaderName::from_bytes(bare.as_bytes()).is_ok() && name.len() - bare.len() < 2;
+        let frames = |one: &&str| match name.ends_with('*') {
+            true => one.starts_with(bare),
+            false => *one == bare,
+        };
+        let is_good = is_name && bare.len() <= BYTES_MAX && !FRAMING.iter().any(|one| frames(one));
+        is_good.then_some(name)
+    };
+    if text.trim() == "-" {
+        return Some("-".to_owned());
+    }
+    let patterns: Option<Vec<String>> = value::list(text).map(pattern).collect();
+    patterns.map(|patterns| patterns.join(","))
 }
 
 /// Networks, normalised to `address/bits`; for the table of variables.
@@ -136,6 +175,24 @@ mod tests {
                 "\"x/y\" is none",
             ],
         );
+    }
+
+    #[test]
+    fn patterns_of_fields() {
+        let check = |text, expected| assert_eq!(patterns(text).as_deref(), expected, "{text}");
+        check("X-Internal-*, Server", Some("x-internal-*,server"));
+        check("-", Some("-"));
+        for bad in [
+            "*",
+            "x**",
+            "a b",
+            "Content-Length",
+            "content-*",
+            "transfer-encoding",
+            "x-a-name-that-is-longer-than-thirty-two",
+        ] {
+            check(bad, None);
+        }
     }
 
     #[test]

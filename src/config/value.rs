@@ -99,7 +99,7 @@ pub(super) fn log_format(text: &str) -> Option<String> {
 /// How an upstream is chosen.
 pub(super) fn balance(text: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
-    matches!(text.as_str(), "least-load" | "round-robin" | "random").then_some(text)
+    super::services::balance(&text).map(|_| text)
 }
 
 /// A file, by its path.
@@ -118,6 +118,18 @@ pub(super) fn algorithms(text: &str) -> Option<String> {
     let names: Vec<String> = list(text).map(str::to_ascii_uppercase).collect();
     let known = |name: &String| matches!(name.as_str(), "HS256" | "HS384" | "HS512");
     (!names.is_empty() && names.iter().all(known)).then(|| names.join(","))
+}
+
+/// Names of methods or header fields (RFC 9110 section 5.6.2) with commas between; empty parts are skipped, as the
+/// FastAPI gateway's default begins with one.
+pub(super) fn tokens(text: &str) -> Option<String> {
+    let is_token =
+        |name: &str| http::HeaderName::from_bytes(name.as_bytes()).is_ok() || name == "*";
+    let names: Vec<&str> = list(text).collect();
+    names
+        .iter()
+        .all(|name| is_token(name))
+        .then(|| names.join(","))
 }
 
 /// `*`, or origins (`scheme://host[:port]`) with commas between, as browsers send them: in lower case, without a path
@@ -239,6 +251,15 @@ mod tests {
         ] {
             check(origins, text, None);
         }
+    }
+
+    #[test]
+    fn names_with_commas_between() {
+        check(tokens, ",Authorization", Some("Authorization"));
+        check(tokens, "*", Some("*"));
+        check(tokens, "GET, POST", Some("GET,POST"));
+        check(tokens, "a b", None);
+        check(tokens, "a\nb", None);
     }
 
     #[test]

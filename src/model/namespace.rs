@@ -109,7 +109,7 @@ impl Namespace {
 }
 
 /// All namespaces, by the part of the channel name before the first `:`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Namespaces {
     default: Namespace,
     named: BTreeMap<String, Namespace>,

@@ -1,5 +1,5 @@
-//! One upstream's circuit breaker: five failures within ten seconds open it for fifteen; then one request at a time is
-//! let through as a probe, and its outcome closes or opens it again.
+//! One upstream's circuit breaker: so many failures within a window open it for a while; then a few requests at a time
+//! are let through as probes, and their outcomes close it or open it again, for twice as long.
 //!
 //! The time is an argument. While closed, a request costs one load.
 
@@ -7,32 +7,53 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::BreakerPolicy;
 use crate::model::Moment;
-
-/// So many failures...
-const FAILURES: usize = 5;
-/// ...within this time...
-const WINDOW: Duration = Duration::from_secs(10);
-/// ...open it for this long.
-const OPEN: Duration = Duration::from_secs(15);
 
 const CLOSED: u8 = 0;
 const OPENED: u8 = 1;
 
 /// Whether an upstream may be asked.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Breaker {
+    policy: BreakerPolicy,
     state: AtomicU8,
     detail: Mutex<Detail>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Detail {
-    /// When the last failures were, as a ring.
-    failures: [Option<Moment>; FAILURES],
+    /// When the last failures were, as a ring; as long as failures are needed.
+    failures: Box<[Option<Moment>]>,
     next: usize,
     until: Moment,
-    probing: bool,
+    /// For how long it was opened last.
+    open: Duration,
+    /// Probes that are under way.
+    probing: u32,
+    /// Probes that succeeded since it was opened last.
+    passed: u32,
+}
+
+impl Detail {
+    fn new(policy: &BreakerPolicy) -> Self {
+        Self {
+            failures: vec![None; policy.failures.max(1) as usize].into(),
+            next: 0,
+            until: Moment::default(),
+            open: Duration::ZERO,
+            probing: 0,
+            passed: 0,
+        }
+    }
+
+    /// Notes a failure; tells whether there are enough of them.
+    fn note(&mut self, now: Moment, window: Duration) -> bool {
+        self.failures[self.next] = Some(now);
+        self.next = (self.next + 1) % self.failures.len();
+        let oldest = self.failures[self.next];
+        oldest.is_some_and(|oldest| now.since(oldest) <= window)
+    }
 }
 
 /// How a request is let through.
@@ -40,11 +61,25 @@ struct Detail {
 pub(super) enum Pass {
     /// As any other.
     Free,
-    /// As the one that finds out whether the upstream is well again.
+    /// As one of those that find out whether the upstream is well again.
     Probe,
 }
 
 impl Breaker {
+    /// A closed one.
+    pub(super) fn new(policy: BreakerPolicy) -> Self {
+        Self {
+            policy,
+            state: AtomicU8::new(CLOSED),
+            detail: Mutex::new(Detail::new(&policy)),
+        }
+    }
+
+    /// When it opens.
+    pub(super) const fn policy(&self) -> &BreakerPolicy {
+        &self.policy
+    }
+
     /// Whether it is closed: the upstream is taken to be well.
     pub(super) fn is_closed(&self) -> bool {
         self.state.load(Relaxed) == CLOSED
@@ -57,8 +92,9 @@ impl Breaker {
             return Some(Pass::Free);
         }
         let mut detail = self.lock();
-        (now >= detail.until && !detail.probing).then(|| {
-            detail.probing = true;
+        let has_room = detail.probing + detail.passed < self.policy.probes.max(1);
+        (now >= detail.until && has_room).then(|| {
+            detail.probing += 1;
             Pass::Probe
         })
     }
@@ -68,28 +104,44 @@ impl Breaker {
         (!self.is_closed()).then(|| self.lock().until)
     }
 
-    /// The upstream answered.
-    pub(super) fn succeeded(&self, pass: Pass) {
-        if pass == Pass::Probe {
-            *self.lock() = Detail::default();
-            self.state.store(CLOSED, Relaxed);
-        }
-    }
-
-    /// The upstream failed; tells whether that opened the breaker.
-    pub(super) fn failed(&self, pass: Pass, now: Moment) -> bool {
-        let mut detail = self.lock();
-        let next = detail.next;
-        detail.failures[next] = Some(now);
-        detail.next = (next + 1) % FAILURES;
-        let oldest = detail.failures[detail.next];
-        let many = oldest.is_some_and(|oldest| now.since(oldest) <= WINDOW);
-        if pass == Pass::Probe {
-            detail.probing = false;
-        } else if !many || !self.is_closed() {
+    /// The upstream answered; tells whether that closed the breaker.
+    pub(super) fn succeeded(&self, pass: Pass) -> bool {
+        if pass == Pass::Free {
             return false;
         }
-        detail.until = now + OPEN;
+        let mut detail = self.lock();
+        detail.probing = detail.probing.saturating_sub(1);
+        detail.passed += 1;
+        let is_well = detail.passed >= self.policy.probes && !self.is_closed();
+        if is_well {
+            *detail = Detail::new(&self.policy);
+            self.state.store(CLOSED, Relaxed);
+        }
+        is_well
+    }
+
+    /// The upstream failed; tells whether that opened the breaker. `failed_percent` is asked how much of what the
+    /// upstream was asked lately failed.
+    pub(super) fn failed(
+        &self,
+        pass: Pass,
+        now: Moment,
+        failed_percent: impl FnOnce() -> u32,
+    ) -> bool {
+        let mut detail = self.lock();
+        let many = detail.note(now, self.policy.window);
+        if pass == Pass::Probe {
+            detail.probing = detail.probing.saturating_sub(1);
+            if self.is_closed() {
+                return false;
+            }
+        } else if !many || !self.is_closed() || failed_percent() < self.policy.percent {
+            return false;
+        }
+        let open = (detail.open * 2).min(self.policy.open_max);
+        detail.open = open.max(self.policy.open);
+        detail.until = now + detail.open;
+        detail.passed = 0;
         self.state.store(OPENED, Relaxed);
         true
     }
@@ -97,7 +149,8 @@ impl Breaker {
     /// Nobody waited for the outcome.
     pub(super) fn abandoned(&self, pass: Pass) {
         if pass == Pass::Probe {
-            self.lock().probing = false;
+            let mut detail = self.lock();
+            detail.probing = detail.probing.saturating_sub(1);
         }
     }
 
@@ -107,23 +160,35 @@ impl Breaker {
 }
 
 #[cfg(test)]
+impl Default for Breaker {
+    fn default() -> Self {
+        Self::new(crate::proxy::policy::tests::POLICY)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::policy::tests::POLICY;
 
     fn at(seconds: u64) -> Moment {
         Moment::from_millis(seconds * 1000)
     }
 
-    fn opened() -> Breaker {
-        let breaker = Breaker::default();
-        let opens: Vec<bool> = (0..5).map(|n| breaker.failed(Pass::Free, at(n))).collect();
+    fn fails(breaker: &Breaker, pass: Pass, now: Moment) -> bool {
+        breaker.failed(pass, now, || 100)
+    }
+
+    fn opened(policy: BreakerPolicy) -> Breaker {
+        let breaker = Breaker::new(policy);
+        let opens: Vec<bool> = (0..5).map(|n| fails(&breaker, Pass::Free, at(n))).collect();
         assert_eq!(opens, [false, false, false, false, true]);
         breaker
     }
 
     #[test]
     fn five_failures_in_ten_seconds_open_it_for_fifteen() {
-        let breaker = opened();
+        let breaker = opened(POLICY);
         assert_eq!(breaker.open_until(), Some(at(19)));
         assert_eq!(breaker.admit(at(18)), None);
         assert_eq!(breaker.admit(at(19)), Some(Pass::Probe));
@@ -133,31 +198,70 @@ mod tests {
     #[test]
     fn failures_that_are_far_between_do_not() {
         let breaker = Breaker::default();
-        assert!((0..20).all(|n| !breaker.failed(Pass::Free, at(n * 3))));
+        assert!((0..20).all(|n| !fails(&breaker, Pass::Free, at(n * 3))));
         assert!(breaker.is_closed());
     }
 
     #[test]
+    fn failures_that_are_few_among_many_requests_do_not() {
+        let breaker = Breaker::new(BreakerPolicy {
+            percent: 50,
+            ..POLICY
+        });
+        assert!((0..20).all(|_| !breaker.failed(Pass::Free, at(1), || 49)));
+        assert!(breaker.failed(Pass::Free, at(1), || 50));
+    }
+
+    #[test]
     fn a_probe_decides() {
-        let breaker = opened();
+        let breaker = opened(POLICY);
         assert_eq!(breaker.admit(at(20)), Some(Pass::Probe));
-        assert!(breaker.failed(Pass::Probe, at(21)));
-        assert_eq!(breaker.admit(at(35)), None);
-        assert_eq!(breaker.admit(at(36)), Some(Pass::Probe));
+        assert!(fails(&breaker, Pass::Probe, at(21)));
+        assert_eq!(breaker.admit(at(50)), None, "twice as long");
+        assert_eq!(breaker.admit(at(51)), Some(Pass::Probe));
         breaker.abandoned(Pass::Probe);
-        assert_eq!(breaker.admit(at(36)), Some(Pass::Probe));
-        breaker.succeeded(Pass::Probe);
-        assert_eq!(breaker.admit(at(36)), Some(Pass::Free));
+        assert_eq!(breaker.admit(at(51)), Some(Pass::Probe));
+        assert!(breaker.succeeded(Pass::Probe));
+        assert_eq!(breaker.admit(at(51)), Some(Pass::Free));
         assert!(
-            !breaker.failed(Pass::Free, at(37)),
+            !fails(&breaker, Pass::Free, at(52)),
             "counts from nothing again"
         );
     }
 
     #[test]
+    fn it_never_opens_for_longer_than_the_most() {
+        let breaker = opened(POLICY);
+        let mut now = 100;
+        for open in [30, 60, 60] {
+            assert_eq!(breaker.admit(at(now)), Some(Pass::Probe));
+            assert!(fails(&breaker, Pass::Probe, at(now)));
+            assert_eq!(breaker.open_until(), Some(at(now + open)));
+            now += 100;
+        }
+    }
+
+    #[test]
+    fn several_probes_must_all_succeed_and_no_more_are_let_through() {
+        let breaker = opened(BreakerPolicy {
+            probes: 2,
+            ..POLICY
+        });
+        let admitted: Vec<_> = (0..3).map(|_| breaker.admit(at(20))).collect();
+        assert_eq!(admitted, [Some(Pass::Probe), Some(Pass::Probe), None]);
+        assert!(!breaker.succeeded(Pass::Probe));
+        assert_eq!(breaker.admit(at(20)), None);
+        assert!(fails(&breaker, Pass::Probe, at(20)));
+        assert_eq!(breaker.admit(at(50)), Some(Pass::Probe));
+        assert!(!breaker.succeeded(Pass::Probe), "from nothing again");
+        assert_eq!(breaker.admit(at(50)), Some(Pass::Probe));
+        assert!(breaker.succeeded(Pass::Probe));
+    }
+
+    #[test]
     fn what_was_under_way_when_it_opened_does_not_keep_it_open() {
-        let breaker = opened();
-        assert!(!breaker.failed(Pass::Free, at(18)));
+        let breaker = opened(POLICY);
+        assert!(!fails(&breaker, Pass::Free, at(18)));
         assert_eq!(breaker.open_until(), Some(at(19)));
     }
 }

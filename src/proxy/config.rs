@@ -4,22 +4,28 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::{RatePolicy, ServiceConfig};
 use crate::tls::Connector;
 
 /// Names under which other things are served at `/ws` and `/sse`.
 pub const RESERVED_NAMES: [&str; 3] = ["connect", "health", "echo"];
 
 /// Services, whom to believe, and for how long to wait. `config` fills it; defaults and units stand there.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Config {
-    /// Each service's name and its upstreams, checked (`UPSTREAMS`).
-    pub services: Vec<(String, Vec<Address>)>,
-    /// How an upstream is chosen (`LOAD_BALANCING`).
-    pub balance: Balance,
+    /// The services, checked (`UPSTREAMS` and `CONFIG_FILE`).
+    pub services: Vec<ServiceConfig>,
     /// Networks whose `X-Forwarded-*` are believed: an address and the bits of it that count (`TRUSTED_PROXIES`).
     pub trusted: Vec<(IpAddr, u8)>,
-    /// How long an upstream may take for the head of its answer, and pause in its body (`HTTP_PROXY_TIMEOUT_MS`).
-    pub timeout: Duration,
+    /// Requests under way at `/api` over which the others are turned away (`UNDER_PRESSURE_MAX_IN_FLIGHT`).
+    pub inflight_max: usize,
+    /// Whether upstreams get `Forwarded` (RFC 7239) beside `X-Forwarded-*` (`FORWARDED`).
+    pub tells_forwarded: bool,
+    /// Names of fields of answers, in lower case, that go no further; one that ends in `*` is a beginning
+    /// (`REMOVE_RESPONSE_HEADERS`).
+    pub removed: Vec<String>,
+    /// Which part of the requests is logged, in percent, beside all failures; 0: none at all (`ACCESS_LOG_PERCENT`).
+    pub access_percent: u32,
     /// How long a client may pause in its body, or take nothing of an answer (`BODY_TIMEOUT_MS`).
     pub body_timeout: Duration,
     /// The most bytes of a request's body (`MAX_BODY_BYTES`); `u64::MAX` is no limit.
@@ -30,10 +36,9 @@ pub struct Config {
     pub ping_interval: Duration,
     /// How long a sign of life may take after one (`WEBSOCKETS_PONG_TIMEOUT`).
     pub pong_timeout: Duration,
-    /// Requests of one address in `rate_window` (`RATE_LIMIT_MAX`); 0 is no limit.
-    pub rate_max: u32,
-    /// `RATE_LIMIT_WINDOW_MS`.
-    pub rate_window: Duration,
+    /// Requests of one address to all services that have no limit of their own (`RATE_LIMIT_MAX`,
+    /// `RATE_LIMIT_WINDOW_MS`); 0 is no limit.
+    pub rate: RatePolicy,
     /// What begins TLS with upstreams (`UPSTREAM_CA`); there where any address is https.
     pub connector: Option<Connector>,
 }
@@ -89,18 +94,6 @@ impl Address {
 
 fn default_port(is_encrypted: bool) -> u16 {
     if is_encrypted { 443 } else { 80 }
-}
-
-/// How an upstream is chosen.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Balance {
-    /// Of two at random, the one with the lower product of latency (peak EWMA) and requests in flight.
-    #[default]
-    LeastLoad,
-    /// One after the other.
-    RoundRobin,
-    /// Any.
-    Random,
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite as _;
 
+use super::events::{Boundary, HEARTBEAT};
 use super::upload::Waits;
 use super::wire::{Wire, with_buffer};
 use crate::http1::Framing;
@@ -19,7 +20,8 @@ pub(super) enum Form {
     Same,
     /// A client of HTTP/1.0 knows no chunks: the end of the connection ends the body.
     Bare,
-    /// The upstream ends the body with its connection; the client gets chunks, and keeps its own.
+    /// In chunks of ours: where the upstream ends the body with its connection the client keeps its own, and comments of
+    /// ours can stand between them.
     Chunks,
 }
 
@@ -40,9 +42,13 @@ pub(super) struct Download {
     out_sent: usize,
     body: Framing,
     form: Form,
+    /// The last chunk of ours is written.
+    is_closed: bool,
     /// Of what the upstream sent, so many bytes are the client's.
     granted: usize,
     pub(super) waits: Waits,
+    /// Of a stream of events between which comments of ours may stand.
+    events: Option<Boundary>,
     /// Something went on since this was last cleared.
     pub(super) has_moved: bool,
 }
@@ -55,10 +61,43 @@ impl Download {
             out_sent: 0,
             body,
             form,
+            is_closed: false,
             granted: 0,
             waits: Waits::ForUpstream,
+            events: None,
             has_moved: false,
         }
+    }
+
+    /// The same for a stream of events that has heartbeats; it must not be of the form [`Form::Same`].
+    pub(super) fn with_heartbeats(mut self) -> Self {
+        self.events = Some(Boundary::default());
+        self
+    }
+
+    /// Whether a comment could stand here: the client has everything, and no event has begun.
+    pub(super) fn may_beat(&self) -> bool {
+        self.out_sent == self.out.len()
+            && self.granted == 0
+            && self.events.is_some_and(|events| events.is_here())
+    }
+
+    /// Puts a comment between two events.
+    pub(super) fn beat(&mut self) {
+        if self.may_beat() {
+            self.frame(HEARTBEAT);
+        }
+    }
+
+    /// Bytes of a body that is framed anew.
+    fn frame(&mut self, bytes: &[u8]) {
+        if self.form != Form::Chunks {
+            return self.out.extend_from_slice(bytes);
+        }
+        // A vector takes every write.
+        let _ = write!(self.out, "{:x}\r\n", bytes.len());
+        self.out.extend_from_slice(bytes);
+        self.out.extend_from_slice(b"\r\n");
     }
 
     /// Passes on what there is; ready at the end.
@@ -82,6 +121,10 @@ impl Download {
             let flushed = ready!(Pin::new(&mut *client).poll_flush(cx));
             flushed.map_err(|_| DownloadFault::Client)?;
             if self.body.is_done() {
+                if self.form == Form::Chunks && !std::mem::replace(&mut self.is_closed, true) {
+                    self.out.extend_from_slice(b"0\r\n\r\n");
+                    continue;
+                }
                 return Poll::Ready(Ok(()));
             }
             self.waits = Waits::ForUpstream;
@@ -90,12 +133,7 @@ impl Download {
                 Poll::Ready(filled)
             });
             match ready!(filled) {
-                Ok(0) if matches!(self.body, Framing::UntilClose) => {
-                    self.body = Framing::NONE;
-                    if self.form == Form::Chunks {
-                        self.out.extend_from_slice(b"0\r\n\r\n");
-                    }
-                }
+                Ok(0) if matches!(self.body, Framing::UntilClose) => self.body = Framing::NONE,
                 Ok(0) | Err(_) => return Poll::Ready(Err(DownloadFault::Upstream)),
                 Ok(_) => self.has_moved = true,
             }
@@ -122,15 +160,11 @@ impl Download {
             };
             let bytes = &unread[used..used + run.length];
             used += run.length;
-            match self.form {
-                Form::Chunks => {
-                    // A vector takes every write.
-                    let _ = write!(self.out, "{:x}\r\n", bytes.len());
-                    self.out.extend_from_slice(bytes);
-                    self.out.extend_from_slice(b"\r\n");
+            if run.is_data && !bytes.is_empty() {
+                if let Some(events) = &mut self.events {
+                    events.follow(bytes);
                 }
-                _ if run.is_data => self.out.extend_from_slice(bytes),
-                _ => {}
+                self.frame(bytes);
             }
         }
         wire.read.consume(used);

@@ -1,17 +1,16 @@
 //! One upstream of a service: where it is, how it does, and what is under way to it.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::HeaderValue;
-use tokio::net::TcpStream;
 
-use super::Address;
 use super::breaker::{Breaker, Pass};
 use super::counter::Recent;
+use super::resolve::Resolver;
+use super::{Address, BreakerPolicy};
 use crate::model::Moment;
 use crate::telemetry::proxy::{self as counts, Carried};
 use crate::tls::{Connector, Stream};
@@ -20,8 +19,12 @@ use crate::tls::{Connector, Stream};
 const LATENCY_ASSUMED: f64 = 30.0;
 /// In which time a latency loses all but a third of its weight, in milliseconds.
 const DECAY: f64 = 10_000.0;
+/// How long an upstream that asks for rest (503 with `Retry-After`) is left alone at most.
+const REST_MAX: Duration = Duration::from_secs(60);
+/// The part of its requests with which a slow start begins.
+const SLOW_START_LEAST: f64 = 0.1;
 
-/// One upstream. Shared by all workers; everything in it is an atomic but the breaker's detail.
+/// One upstream. Shared by all workers; everything in it is an atomic but the breaker's detail and its addresses.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     /// Unique in the process: the place in each worker's pool.
@@ -29,9 +32,16 @@ pub(super) struct Endpoint {
     pub(super) address: Address,
     /// What `Host` says to it.
     pub(super) authority: HeaderValue,
-    /// Known without asking anybody, when the host is an address.
-    literal: Option<SocketAddr>,
+    /// A number that follows from its URL alone: the same on every node, and after every start.
+    pub(super) token: u64,
+    resolver: Resolver,
     pub(super) breaker: Breaker,
+    /// Health checks found it ill.
+    is_ill: AtomicBool,
+    /// It asked to be left alone until then.
+    rests_until: AtomicU64,
+    /// Since when it is well, for its slow start; 0 for "always".
+    well_since: AtomicU64,
     inflight: [AtomicUsize; Carried::COUNT],
     requests: AtomicU64,
     errors: AtomicU64,
@@ -45,7 +55,7 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     /// The upstream at this address, or nothing when it cannot stand in `Host`.
-    pub(super) fn new(address: Address) -> Option<Self> {
+    pub(super) fn new(address: Address, breaker: BreakerPolicy) -> Option<Self> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let host = if address.host.contains(':') {
             format!("[{}]", address.host)
@@ -56,13 +66,16 @@ impl Endpoint {
             port if port == address.default_port() => host,
             port => format!("{host}:{port}"),
         };
-        let literal: Option<IpAddr> = address.host.parse().ok();
         Some(Self {
             id: NEXT.fetch_add(1, Relaxed),
             authority: HeaderValue::try_from(authority).ok()?,
-            literal: literal.map(|ip| SocketAddr::new(ip, address.port)),
+            token: super::hash::of(address.url.as_bytes()),
+            resolver: Resolver::new(&address.host, address.port),
             address,
-            breaker: Breaker::default(),
+            breaker: Breaker::new(breaker),
+            is_ill: AtomicBool::new(false),
+            rests_until: AtomicU64::new(0),
+            well_since: AtomicU64::new(0),
             inflight: Default::default(),
             requests: AtomicU64::new(0),
             errors: AtomicU64::new(0),
@@ -74,13 +87,10 @@ impl Endpoint {
         })
     }
 
-    /// A new connection, encrypted where the address says so. A name is looked up each time, so that a changed address is found.
+    /// A new connection, encrypted where the address says so.
     pub(super) async fn dial(&self, connector: Option<&Connector>) -> io::Result<Stream> {
         counts::dialled();
-        let socket = match self.literal {
-            Some(address) => TcpStream::connect(address).await?,
-            None => TcpStream::connect((&*self.address.host, self.address.port)).await?,
-        };
+        let socket = self.resolver.connect().await?;
         socket.set_nodelay(true)?;
         match connector.filter(|_| self.address.is_encrypted) {
             Some(connector) => connector.connect(&self.address.host, socket).await,
@@ -89,6 +99,67 @@ impl Endpoint {
             None => Ok(socket.into()),
         }
     }
+
+    /// For how long a connection to it may be used: one to a name, so that a changed address is found even by those who
+    /// never let go of theirs.
+    pub(super) fn connection_age_max(&self) -> Option<Duration> {
+        self.resolver.age_max()
+    }
+
+    // Whether it may be asked.
+
+    /// Whether nothing speaks against asking it.
+    pub(super) fn is_free(&self, now: Moment) -> bool {
+        self.breaker.is_closed()
+            && !self.is_ill.load(Relaxed)
+            && self.rests_until.load(Relaxed) <= now.as_millis()
+    }
+
+    /// Whether as many requests are under way to it as may be.
+    pub(super) fn is_full(&self, most: usize) -> bool {
+        most != usize::MAX && self.total_inflight() >= most
+    }
+
+    /// Whether health checks take it to be well.
+    pub(super) fn is_healthy(&self) -> bool {
+        !self.is_ill.load(Relaxed)
+    }
+
+    /// What a health check found out; tells whether that is news.
+    pub(super) fn found(&self, healthy: bool, now: Moment) -> bool {
+        let is_news = self.is_ill.swap(!healthy, Relaxed) == healthy;
+        if is_news && healthy {
+            self.begin_slowly(now);
+        }
+        is_news
+    }
+
+    /// From now on it comes to its whole part slowly, where its service says so.
+    pub(super) fn begin_slowly(&self, now: Moment) {
+        self.well_since.store(now.as_millis().max(1), Relaxed);
+    }
+
+    /// The part of its requests that it gets: 1, or less during its slow start.
+    pub(super) fn warmth(&self, now: Moment, slow_start: Duration) -> f64 {
+        if slow_start.is_zero() {
+            return 1.0;
+        }
+        match self.well_since.load(Relaxed) {
+            0 => 1.0,
+            since => {
+                let elapsed = now.since(Moment::from_millis(since)).as_secs_f64();
+                (elapsed / slow_start.as_secs_f64()).clamp(SLOW_START_LEAST, 1.0)
+            }
+        }
+    }
+
+    /// It answered that it wants to be left alone for so long.
+    fn rest(&self, time: Duration, now: Moment) {
+        let until = now + time.min(REST_MAX);
+        self.rests_until.store(until.as_millis(), Relaxed);
+    }
+
+    // How it does.
 
     /// What it costs to ask it: latency times what is under way. A latency that nobody has measured lately fades, so
     /// that an upstream with one slow answer is tried again.
@@ -128,6 +199,12 @@ impl Endpoint {
         self.last_latency.store(millis.to_bits(), Relaxed);
     }
 
+    /// How much of what it was asked in the last ten seconds failed.
+    fn failed_percent(&self, now: Moment) -> u32 {
+        let (all, failed) = (self.recent.count(now), self.recent_errors.count(now));
+        u32::try_from(failed * 100 / all.max(1)).unwrap_or(100)
+    }
+
     /// What a dashboard shows.
     pub(super) fn levels(&self, now: Moment) -> Levels {
         let known = |bits: &AtomicU64| {
@@ -161,6 +238,14 @@ pub(super) struct Levels {
     pub(super) last_latency: Option<f64>,
 }
 
+/// What an answer's head says of its upstream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answered {
+    pub(super) status: u16,
+    /// `Retry-After` in seconds; its other form, a date, is not looked at.
+    pub(super) retry_after: Option<Duration>,
+}
+
 /// One request that is under way to an upstream; dropping it ends that. Exactly one outcome reaches the breaker.
 #[derive(Debug)]
 pub(super) struct Attempt {
@@ -190,13 +275,19 @@ impl Attempt {
     }
 
     /// The head of an answer came.
-    pub(super) fn answered(&mut self, status: u16, elapsed: Duration, now: Moment) {
+    pub(super) fn answered(&mut self, answer: &Answered, elapsed: Duration, now: Moment) {
         self.endpoint.measured(elapsed, now);
-        if status >= 500 {
+        if answer.status >= 500 {
             self.failed(now);
         } else {
             self.is_judged = true;
-            self.endpoint.breaker.succeeded(self.pass);
+            if self.endpoint.breaker.succeeded(self.pass) {
+                self.endpoint.begin_slowly(now);
+                tracing::info!(upstream = %self.endpoint.address.url, "the circuit breaker closes: the upstream is well");
+            }
+        }
+        if let (503, Some(time)) = (answer.status, answer.retry_after) {
+            self.endpoint.rest(time, now);
         }
     }
 
@@ -205,7 +296,11 @@ impl Attempt {
         self.is_judged = true;
         self.endpoint.errors.fetch_add(1, Relaxed);
         self.endpoint.recent_errors.add(now);
-        if self.endpoint.breaker.failed(self.pass, now) {
+        let endpoint = &self.endpoint;
+        if endpoint
+            .breaker
+            .failed(self.pass, now, || endpoint.failed_percent(now))
+        {
             counts::opened();
             tracing::warn!(upstream = %self.endpoint.address.url, "the circuit breaker opens: too many failures");
         }
@@ -224,10 +319,11 @@ impl Drop for Attempt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::policy::tests::POLICY;
 
     fn endpoint() -> Arc<Endpoint> {
         let address = Address::parse("http://[::1]:81/base").expect("a URL");
-        Arc::new(Endpoint::new(address).expect("an endpoint"))
+        Arc::new(Endpoint::new(address, POLICY).expect("an endpoint"))
     }
 
     #[test]
@@ -262,7 +358,7 @@ mod tests {
         let endpoint = endpoint();
         let now = Moment::from_millis(0);
         (0..5).for_each(|_| {
-            endpoint.breaker.failed(Pass::Free, now);
+            endpoint.breaker.failed(Pass::Free, now, || 100);
         });
         let later = Moment::from_millis(20_000);
         let pass = endpoint.breaker.admit(later).expect("a probe");
@@ -273,5 +369,39 @@ mod tests {
     #[test]
     fn the_host_of_an_upstream_is_written_as_it_should() {
         assert_eq!(endpoint().authority, "[::1]:81");
+    }
+
+    #[test]
+    fn one_that_asks_for_rest_gets_it() {
+        let endpoint = endpoint();
+        let at = Moment::from_millis;
+        let busy = Answered {
+            status: 503,
+            retry_after: Some(Duration::from_secs(1000)),
+        };
+        let mut attempt = Attempt::begin(endpoint.clone(), Pass::Free, Carried::Http, at(0));
+        attempt.answered(&busy, Duration::ZERO, at(0));
+        assert!(!endpoint.is_free(at(59_999)));
+        assert!(endpoint.is_free(at(60_000)), "but not for ever");
+    }
+
+    #[test]
+    fn a_slow_start_begins_with_little_and_ends() {
+        let endpoint = endpoint();
+        let (at, time) = (Moment::from_millis, Duration::from_secs(10));
+        assert!(
+            (endpoint.warmth(at(5), time) - 1.0).abs() < 1e-9,
+            "always well"
+        );
+        assert!(endpoint.found(false, at(0)) && !endpoint.is_free(at(0)));
+        assert!(!endpoint.found(false, at(0)), "no news");
+        assert!(endpoint.found(true, at(1000)) && endpoint.is_free(at(1000)));
+        for (now, expected) in [(1000, 0.1), (6000, 0.5), (11_000, 1.0), (60_000, 1.0)] {
+            assert!(
+                (endpoint.warmth(at(now), time) - expected).abs() < 1e-9,
+                "{now}"
+            );
+        }
+        assert!((endpoint.warmth(at(1000), Duration::ZERO) - 1.0).abs() < 1e-9);
     }
 }

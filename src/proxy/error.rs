@@ -29,6 +29,9 @@ pub(super) enum ProxyError {
     /// The client showed no valid token.
     #[error("no valid token")]
     Unauthorized,
+    /// The client's role is not one that may.
+    #[error("the role may not")]
+    Forbidden,
     /// The client's address asks too often.
     #[error("too many requests")]
     TooMany(Decision),
@@ -41,6 +44,9 @@ pub(super) enum ProxyError {
     /// The upstream cannot be reached, or broke off.
     #[error("the upstream failed")]
     Unavailable,
+    /// Every upstream has as much to do as it may.
+    #[error("all upstreams have enough to do")]
+    Overloaded,
     /// The upstream took too long.
     #[error("the upstream timed out")]
     TimedOut,
@@ -115,6 +121,11 @@ impl ProxyError {
                 let (code, error) = ("FST_UNDER_PRESSURE", "Service Unavailable");
                 framework(503, Some(code), error, error)
             }
+            Self::Overloaded => {
+                let message = "Every upstream has as much to do as it may";
+                short(503, "upstream_overloaded", message)
+            }
+            Self::Forbidden => framework(403, None, "Forbidden", "This role may not"),
             Self::Unauthorized => framework(401, None, "Unauthorized", "Invalid or missing token"),
             Self::BadPath => {
                 let message = "The path is not a valid url component";
@@ -139,6 +150,7 @@ impl ProxyError {
         match self {
             Self::NotWebSocket => "upgrade: websocket\r\nsec-websocket-version: 13\r\n",
             Self::UnderPressure => "retry-after: 10\r\n",
+            Self::Overloaded => "retry-after: 1\r\n",
             _ => "",
         }
     }

@@ -20,6 +20,11 @@ fn head_of(fields: &[(&str, &str)]) -> String {
 
 /// What a request's fields become.
 fn forwarded(fields: &[(&str, &str)], is_behind_trusted: bool) -> String {
+    told(fields, is_behind_trusted, false)
+}
+
+/// The same, with `Forwarded` or without.
+fn told(fields: &[(&str, &str)], is_behind_trusted: bool, tells_forwarded: bool) -> String {
     let text = head_of(fields);
     let mut slots = slots();
     let head = RequestHead::parse(text.as_bytes(), &mut slots).expect("a good head");
@@ -29,6 +34,7 @@ fn forwarded(fields: &[(&str, &str)], is_behind_trusted: bool) -> String {
         identity: None,
         hides_bearer: false,
         upgrades: false,
+        tells_forwarded,
     };
     let mut out = Vec::new();
     write_request(&head, &intro, &mut out);
@@ -218,4 +224,17 @@ fn ports_are_read_from_the_host() {
     ] {
         assert_eq!(port(host), expected, "{host}");
     }
+}
+
+#[test]
+fn the_standard_form_of_who_asks_is_told_to_who_wants_it() {
+    let brought = [("forwarded", "for=1.1.1.1;proto=https")];
+    let ours = "for=10.0.0.1;host=\"a.b:8080\";proto=http";
+    has(&told(&brought, false, true), "forwarded", ours);
+    let both = format!("for=1.1.1.1;proto=https, {ours}");
+    has(&told(&brought, true, true), "forwarded", &both);
+    assert!(!told(&brought, true, false).contains("forwarded: "));
+    let mut out = Vec::new();
+    standard_address(&mut out, "2001:db8::1".parse().expect("an address"));
+    assert_eq!(out, b"\"[2001:db8::1]\"");
 }

@@ -6,14 +6,17 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::Proxy;
+use super::access::Entry;
 use super::address::{Client, client};
-use super::call::{Asked, Call, Course, expects};
+use super::call::Call;
+use super::course::{Asked, Course, expects, key};
 use super::error::ProxyError;
-use super::fields::{Introduction, ids, is_looping, write_request};
+use super::fields::{Introduction, ids, is_looping, request_id, write_request};
 use super::path::normalise;
-use super::table::{Target, target};
+use super::rate::Whose;
+use super::table::{Route, Target, target};
 use super::websocket::{Handshake, upstream_target};
+use super::{IdentityRule, Proxy, Strain};
 use crate::auth::{Identity, bearer, client_token};
 use crate::http1::{Exchange, RequestHead};
 use crate::telemetry::proxy::{self as counts, Carried};
@@ -51,16 +54,13 @@ impl Proxy {
         let started = Instant::now();
         let client = client(peer.ip(), is_encrypted, head.fields, &self.trusted);
         let ids = ids(head);
-        let id_bytes = ids.len();
-        let mut lines = ids;
-        let decision = self.limits.as_ref().map(|limits| {
-            let decision = limits.check(client.ip, self.at(started));
-            limits.tell(&mut lines, &decision);
-            decision
-        });
         let target = target(path);
-        let ids = lines[..id_bytes].to_vec();
-        let asked = Asked {
+        let route = target.as_ref().and_then(|target| {
+            let table = self.table.load();
+            table.service(target.service).cloned()
+        });
+        let mut limiter = self.limiter(route.as_ref(), Whose::address(client.ip));
+        let mut asked = Asked {
             carried: target
                 .as_ref()
                 .map_or(Carried::Http, |target| target.carried),
@@ -70,24 +70,48 @@ impl Proxy {
             is_old: head.is_old,
             keeps_alive: head.keeps_alive,
             expects: expects(head),
-            has_limits: decision.is_some(),
-            lines,
+            has_limits: limiter.is_some(),
+            lines: ids.clone(),
             started,
+            entry: self.entry(head, &ids, &client, started),
         };
+        let now = self.at(started);
+        // By address before anything else: a token costs more to verify than a request to refuse.
+        let early = limiter
+            .as_ref()
+            .filter(|limiter| !limiter.limits.is_by_user());
+        let mut decision = early.map(|limiter| self.count_here(limiter, now));
         let course = match decision {
             Some(decision) if !decision.is_allowed => Err(ProxyError::TooMany(decision)),
-            _ => self.course(head, target, query, &client, &ids),
+            _ => self.course(head, (target, route), query, &client, &ids),
         };
-        Some(Box::new(match course {
-            Ok(course) => Call::new(self.clone(), asked, course, head.body),
-            Err(error) => Call::refuse(self.clone(), asked, head.body, &error),
+        if let (Some(limiter), None) = (&mut limiter, decision) {
+            if let Some(user) = course.as_ref().ok().and_then(|course| course.user.clone()) {
+                limiter.whose = Whose::User(user);
+            }
+            decision = Some(self.count_here(limiter, now));
+        }
+        let course = match decision {
+            Some(decision) if !decision.is_allowed => Err(ProxyError::TooMany(decision)),
+            _ => course,
+        };
+        let (proxy, counted) = (self.clone(), limiter.zip(decision));
+        Some(Box::new(match (course, counted) {
+            (Ok(course), Some(counted)) => Call::counted(proxy, asked, course, head.body, counted),
+            (Ok(course), None) => Call::new(proxy, asked, course, head.body),
+            (Err(error), counted) => {
+                if let Some((limiter, decision)) = counted {
+                    limiter.limits.tell(&mut asked.lines, &decision);
+                }
+                Call::refuse(proxy, asked, head.body, &error)
+            }
         }))
     }
 
     fn course(
         &self,
         head: &RequestHead<'_>,
-        target: Option<Target<'_>>,
+        (target, route): (Option<Target<'_>>, Option<Arc<Route>>),
         query: Option<&str>,
         client: &Client,
         ids: &[u8],
@@ -111,18 +135,29 @@ impl Proxy {
             true => Some(self.handshake(head)?),
             false => None,
         };
-        let admitted = self.authenticate(head, target.carried, query)?;
-        let unknown = || ProxyError::UnknownService(target.service.to_owned());
-        let service = self
-            .table
-            .load()
-            .service(target.service)
-            .ok_or_else(unknown)?
-            .clone();
-        if (is_web_socket || target.carried == Carried::Sse) && (self.is_pressed)() {
+        let rule = route
+            .as_ref()
+            .map_or(&self.identity, |route| &route.policy.identity);
+        // Who may not ask does not get to know which services there are.
+        let admitted = self.authenticate(head, target.carried, query, rule)?;
+        let Some(route) = &route else {
+            return Err(ProxyError::UnknownService(target.service.to_owned()));
+        };
+        let is_stream = target.carried != Carried::Http;
+        let bearable = if is_stream {
+            Strain::None
+        } else {
+            Strain::Streams
+        };
+        if self.strain() > bearable {
             return Err(ProxyError::UnderPressure);
         }
+        let forwarded = match is_web_socket {
+            true => upstream_target(query)?,
+            false => with_query(&rest, query, admitted.is_in_query),
+        };
         let identity = admitted.identity.as_deref();
+        let key = key(route, head, &forwarded, client, identity);
         let identity = identity.map(|identity| (&*identity.user as &str, &*identity.role));
         if identity.is_some_and(|(user, role)| !is_field_text(user) || !is_field_text(role)) {
             return Err(ProxyError::Unauthorized);
@@ -134,17 +169,52 @@ impl Proxy {
             identity,
             hides_bearer: admitted.is_in_protocol,
             upgrades: is_web_socket,
+            tells_forwarded: self.tells_forwarded,
         };
         write_request(head, &introduction, &mut fields);
-        let target = match is_web_socket {
-            true => upstream_target(query)?,
-            false => with_query(&rest, query, admitted.is_in_query),
-        };
         Ok(Course {
-            service,
-            target,
+            route: route.clone(),
+            key,
+            user: admitted
+                .identity
+                .as_ref()
+                .map(|identity| identity.user.clone()),
+            target: forwarded,
             fields,
+            is_secure: is_secure(head, client),
             handshake,
+        })
+    }
+
+    /// How much there is to do, requests under way counted.
+    fn strain(&self) -> Strain {
+        match self.is_full() {
+            true => Strain::Requests,
+            false => (self.strain)(),
+        }
+    }
+
+    /// The line of a request in the access log, where there is one.
+    fn entry(
+        &self,
+        head: &RequestHead<'_>,
+        ids: &[u8],
+        client: &Client,
+        began: Instant,
+    ) -> Option<Box<Entry>> {
+        let percent = self.access_percent;
+        (percent > 0).then(|| {
+            let path = head.target.split('?').next().unwrap_or_default();
+            Box::new(Entry {
+                is_chosen: rand::random_range(0..100) < percent,
+                method: head.method.into(),
+                path: path.into(),
+                client: client.ip,
+                request_id: request_id(ids).into(),
+                began,
+                upstream: None,
+                status: None,
+            })
         })
     }
 
@@ -165,9 +235,10 @@ impl Proxy {
         head: &RequestHead<'_>,
         carried: Carried,
         query: Option<&str>,
+        rule: &IdentityRule,
     ) -> Result<Admitted, ProxyError> {
         let config = self.tokens.verifier().config();
-        if config.secrets.is_empty() && !config.required {
+        if config.secrets.is_empty() && !rule.required {
             return Ok(Admitted::NOBODY);
         }
         let text = |name| {
@@ -183,16 +254,29 @@ impl Proxy {
             Carried::Sse | Carried::Ws => client_token(query, authorization, protocols),
         };
         match token.and_then(|token| self.tokens.verify(&token, self.unix_seconds())) {
+            Some(identity) if !may(&identity, rule) => Err(ProxyError::Forbidden),
             Some(identity) => Ok(Admitted {
                 identity: Some(identity),
                 is_in_query: !in_header && !in_protocol,
                 is_in_protocol: in_protocol,
             }),
             // Where none is required, it may be meant for the upstream.
-            _ if config.required => Err(ProxyError::Unauthorized),
+            _ if rule.required => Err(ProxyError::Unauthorized),
             _ => Ok(Admitted::NOBODY),
         }
     }
+}
+
+/// Whether the role of a token is one of those that may.
+fn may(identity: &Identity, rule: &IdentityRule) -> bool {
+    let mut roles = rule.roles.iter();
+    rule.roles.is_empty() || roles.any(|role| **role == *identity.role)
+}
+
+/// Whether the client's connection is encrypted, as far as a trusted proxy says so.
+fn is_secure(head: &RequestHead<'_>, client: &Client) -> bool {
+    let proto = head.field("x-forwarded-proto");
+    client.is_behind_trusted && proto.is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"))
 }
 
 /// Whether a text can stand in a field as it is.

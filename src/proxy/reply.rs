@@ -4,21 +4,24 @@ use std::io::Write as _;
 
 use http::StatusCode;
 
-use super::call::{Asked, is_replaced};
+use super::course::Asked;
 use super::download::Form;
 use super::error::ProxyError;
 use super::fields::write_response;
+use super::removed::Removed;
 use crate::http1::{Framing, ResponseHead};
 use crate::telemetry::proxy::{Carried, Method};
 
 /// Writes the head of an upstream's answer.
-pub(super) fn head(head: &ResponseHead<'_>, asked: &Asked, form: Form, out: &mut Vec<u8>) {
+pub(super) fn head(
+    head: &ResponseHead<'_>,
+    (asked, removed): (&Asked, &Removed),
+    form: Form,
+    out: &mut Vec<u8>,
+) {
     status_line(head, out);
-    write_response(
-        head,
-        |lower| is_replaced(asked, asked.has_limits, lower),
-        out,
-    );
+    let is_dropped = |lower: &[u8]| asked.replaces(lower) || removed.has(lower);
+    write_response(head, is_dropped, out);
     out.extend_from_slice(&asked.lines);
     if asked.carried == Carried::Sse {
         out.extend_from_slice(b"cache-control: no-cache\r\nx-accel-buffering: no\r\n");
@@ -38,20 +41,21 @@ pub(super) fn head(head: &ResponseHead<'_>, asked: &Asked, form: Form, out: &mut
 }
 
 /// Writes an interim answer (RFC 9110 section 15.2).
-pub(super) fn interim(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
+pub(super) fn interim(head: &ResponseHead<'_>, removed: &Removed, out: &mut Vec<u8>) {
     status_line(head, out);
-    write_response(head, |_| false, out);
+    write_response(head, |lower| removed.has(lower), out);
     out.extend_from_slice(b"\r\n");
 }
 
 /// Writes the answer to a WebSocket's handshake.
-pub(super) fn switched(head: &ResponseHead<'_>, asked: &Asked, out: &mut Vec<u8>) {
+pub(super) fn switched(
+    head: &ResponseHead<'_>,
+    (asked, removed): (&Asked, &Removed),
+    out: &mut Vec<u8>,
+) {
     status_line(head, out);
-    write_response(
-        head,
-        |lower| is_replaced(asked, asked.has_limits, lower),
-        out,
-    );
+    let is_dropped = |lower: &[u8]| asked.replaces(lower) || removed.has(lower);
+    write_response(head, is_dropped, out);
     out.extend_from_slice(&asked.lines);
     out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n\r\n");
 }

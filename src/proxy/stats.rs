@@ -22,6 +22,8 @@ pub struct ServiceStats {
 pub struct UpstreamStats {
     /// As configured.
     pub url: String,
+    /// Whether health checks, where there are any, take it to be well.
+    pub is_healthy: bool,
     /// Milliseconds until its breaker lets a request through again; none while it is closed.
     pub open_for_millis: Option<u64>,
     /// Under way: requests, event streams.
@@ -47,12 +49,12 @@ impl Proxy {
         let table = self.table.load();
         let mut services: Vec<ServiceStats> = table
             .services()
-            .map(|service| ServiceStats {
-                name: service.name.clone(),
-                upstreams: service
-                    .endpoints
+            .map(|route| ServiceStats {
+                name: route.name.clone(),
+                upstreams: route
+                    .members
                     .iter()
-                    .map(|one| upstream(one, now))
+                    .map(|member| upstream(&member.endpoint, now))
                     .collect(),
             })
             .collect();
@@ -70,6 +72,7 @@ fn upstream(endpoint: &Endpoint, now: Moment) -> UpstreamStats {
     let open_for = endpoint.breaker.open_until().map(|until| until.since(now));
     UpstreamStats {
         url: endpoint.address.url.clone(),
+        is_healthy: endpoint.is_healthy(),
         open_for_millis: open_for.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
         inflight: Carried::ALL
             .iter()

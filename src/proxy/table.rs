@@ -2,24 +2,49 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::AtomicUsize;
 
-use super::breaker::Pass;
-use super::counter::Recent;
+use super::budget::Budget;
 use super::endpoint::Endpoint;
-use super::{Address, Balance};
+use super::rate::Limits;
+use super::{Policy, ServiceConfig, UpstreamConfig};
 use crate::model::Moment;
-use crate::telemetry::proxy::{self as counts, Carried};
+use crate::telemetry::proxy::Carried;
 
-/// Retries may be this part of a service's requests...
-const RETRIES_PART: u64 = 5;
-/// ...and so many in ten seconds beside.
-const RETRIES_SPARE: u64 = 30;
-
-/// Every route. `/api/{service}/*` and `/sse/{service}/*` are the only matchers so far.
+/// Every route. `/api/{service}/*`, `/sse/{service}/*` and `/ws/{service}` are the only matchers so far.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    services: HashMap<Box<str>, Arc<Service>>,
+    services: HashMap<Box<str>, Arc<Route>>,
+}
+
+/// Where a request that was matched goes, and by which rules: upstreams, policy, who may ask.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) name: String,
+    pub(super) members: Vec<Member>,
+    pub(super) policy: Policy,
+    pub(super) turn: AtomicUsize,
+    pub(super) budget: Arc<Budget>,
+    /// Its own limits of rate; none where it has none, or is said to be without.
+    pub(super) limits: Option<Arc<Limits>>,
+}
+
+/// One upstream of a route.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) weight: u32,
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Upstreams that were not there before.
+    pub added: usize,
+    /// Upstreams that are no longer asked; what is under way to them ends in its own time.
+    pub removed: usize,
+    /// Upstreams that stay, with everything that is known of them.
+    pub kept: usize,
 }
 
 /// What a path asks for.
@@ -57,137 +82,106 @@ pub(super) fn target(path: &str) -> Option<Target<'_>> {
 
 impl Table {
     /// A table of these services. What cannot stand in a `Host` field is left out; `config` lets none of that through.
-    pub(super) fn new(services: &[(String, Vec<Address>)], balance: Balance) -> Self {
-        let services = services
-            .iter()
-            .map(|(name, addresses)| {
-                let endpoints = addresses.iter().cloned().filter_map(Endpoint::new);
-                let service = Service {
-                    name: name.clone(),
-                    balance,
-                    endpoints: endpoints.map(Arc::new).collect(),
-                    turn: AtomicUsize::new(0),
-                    requests: Recent::default(),
-                    retries: Recent::default(),
+    pub(super) fn new(services: &[ServiceConfig]) -> Self {
+        Self::default().changed(services, Moment::default()).0
+    }
+
+    /// The table that takes this one's place. An upstream that was there before keeps its connections, its latency and
+    /// the state of its breaker; one that is new begins slowly, where its service says so.
+    pub(super) fn changed(&self, services: &[ServiceConfig], now: Moment) -> (Self, Changes) {
+        let mut changes = Changes::default();
+        let is_first = self.services.is_empty();
+        let mut table = Self::default();
+        for service in services {
+            let before = self.services.get(&*service.name);
+            let mut member = |upstream: &UpstreamConfig| {
+                let known = before.and_then(|before| before.endpoint(upstream, &service.policy));
+                let endpoint = match known {
+                    Some(known) => {
+                        changes.kept += 1;
+                        known.clone()
+                    }
+                    None => {
+                        changes.added += 1;
+                        Arc::new(Endpoint::new(
+                            upstream.address.clone(),
+                            service.policy.breaker,
+                        )?)
+                    }
                 };
-                (name.as_str().into(), Arc::new(service))
-            })
-            .collect();
-        Self { services }
+                if known.is_none() && !is_first {
+                    endpoint.begin_slowly(now);
+                }
+                let weight = upstream.weight.max(1);
+                Some(Member { endpoint, weight })
+            };
+            let route = Route {
+                name: service.name.clone(),
+                members: service.upstreams.iter().filter_map(&mut member).collect(),
+                policy: service.policy.clone(),
+                turn: AtomicUsize::new(0),
+                budget: before.map_or_else(Arc::default, |before| before.budget.clone()),
+                limits: limits(before.map(|before| &**before), &service.policy),
+            };
+            let name = service.name.as_str().into();
+            table.services.insert(name, Arc::new(route));
+        }
+        changes.removed = self.upstream_count().saturating_sub(changes.kept);
+        (table, changes)
+    }
+
+    fn upstream_count(&self) -> usize {
+        let members = self.services.values().map(|route| route.members.len());
+        members.sum()
     }
 
     /// The service of this name.
-    pub(super) fn service(&self, name: &str) -> Option<&Arc<Service>> {
+    pub(super) fn service(&self, name: &str) -> Option<&Arc<Route>> {
         self.services.get(name)
     }
 
     /// All services, in no order.
-    pub(super) fn services(&self) -> impl ExactSizeIterator<Item = &Service> {
-        self.services.values().map(|service| &**service)
+    pub(super) fn services(&self) -> impl ExactSizeIterator<Item = &Arc<Route>> {
+        self.services.values()
     }
 }
 
-/// The upstreams that stand behind one name.
-#[derive(Debug)]
-pub(super) struct Service {
-    pub(super) name: String,
-    pub(super) endpoints: Vec<Arc<Endpoint>>,
-    balance: Balance,
-    turn: AtomicUsize,
-    requests: Recent,
-    retries: Recent,
+/// The limits of a service: those that it had before, with all that they have counted, when they are the same.
+fn limits(before: Option<&Route>, policy: &Policy) -> Option<Arc<Limits>> {
+    let known = before.filter(|before| before.policy.rate == policy.rate);
+    match known {
+        Some(known) => known.limits.clone(),
+        None => policy.rate.and_then(Limits::of),
+    }
 }
 
-impl Service {
-    /// A request came.
-    pub(super) fn requested(&self, now: Moment) {
-        self.requests.add(now);
-    }
-
-    /// Takes a retry out of the budget, or says that it is spent.
-    pub(super) fn may_retry(&self, now: Moment) -> bool {
-        let most = self.requests.count(now) / RETRIES_PART + RETRIES_SPARE;
-        let may = self.retries.count(now) < most;
-        if may {
-            self.retries.add(now);
-        }
-        counts::retried(may);
-        may
-    }
-
-    /// An upstream for one request; not the one of id `avoid` where there is another. An upstream whose breaker waits
-    /// for a probe gets one; when every breaker is open, all are taken to be well: an answer is worth a try.
-    pub(super) fn choose(&self, now: Moment, avoid: Option<usize>) -> (Arc<Endpoint>, Pass) {
-        let all = &self.endpoints;
-        if avoid.is_none() && all.iter().all(|endpoint| endpoint.breaker.is_closed()) {
-            let index = self.pick(all.len(), |index| all[index].cost(now));
-            return (all[index].clone(), Pass::Free);
-        }
-        self.choose_among_the_well(now, avoid)
-    }
-
-    fn choose_among_the_well(&self, now: Moment, avoid: Option<usize>) -> (Arc<Endpoint>, Pass) {
-        let others = || {
-            let all = self.endpoints.iter();
-            all.filter(|endpoint| Some(endpoint.id) != avoid)
-        };
-        let probed = others().find(|endpoint| {
-            !endpoint.breaker.is_closed() && endpoint.breaker.admit(now) == Some(Pass::Probe)
-        });
-        if let Some(endpoint) = probed {
-            return (endpoint.clone(), Pass::Probe);
-        }
-        let mut candidates: Vec<_> = others()
-            .filter(|endpoint| endpoint.breaker.is_closed())
-            .collect();
-        if candidates.is_empty() {
-            counts::failed_open();
-            candidates = others().collect();
-        }
-        if candidates.is_empty() {
-            candidates = self.endpoints.iter().collect();
-        }
-        let index = self.pick(candidates.len(), |index| candidates[index].cost(now));
-        (candidates[index].clone(), Pass::Free)
-    }
-
-    fn pick(&self, count: usize, cost: impl Fn(usize) -> f64) -> usize {
-        match self.balance {
-            _ if count < 2 => 0,
-            Balance::RoundRobin => self.turn.fetch_add(1, Relaxed) % count,
-            Balance::Random => rand::random_range(0..count),
-            Balance::LeastLoad => {
-                let one = rand::random_range(0..count);
-                let other = (one + rand::random_range(1..count)) % count;
-                if cost(one) <= cost(other) { one } else { other }
-            }
-        }
+impl Route {
+    /// The upstream that is known by this address, where what holds for its breaker is the same.
+    fn endpoint(&self, upstream: &UpstreamConfig, policy: &Policy) -> Option<&Arc<Endpoint>> {
+        let mut endpoints = self.members.iter().map(|member| &member.endpoint);
+        endpoints.find(|known| {
+            known.address == upstream.address && *known.breaker.policy() == policy.breaker
+        })
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::proxy::endpoint::Attempt;
+    use crate::proxy::policy::tests::policy;
+    use crate::proxy::{Address, Balance};
 
-    const NOW: Moment = Moment::from_millis(1000);
-
-    fn service(count: usize, balance: Balance) -> Service {
-        let address = |n| Address::parse(&format!("http://127.0.0.1:{n}")).expect("a URL");
-        let services = [("s".to_owned(), (1..=count).map(address).collect())];
-        let mut table = Table::new(&services, balance);
-        let service = table.services.remove("s").expect("it was put there");
-        Arc::into_inner(service).expect("nobody else has it")
-    }
-
-    fn chosen(service: &Service, avoid: Option<usize>) -> u16 {
-        service.choose(NOW, avoid).0.address.port
-    }
-
-    fn break_it(service: &Service, index: usize) {
-        (0..5).for_each(|_| {
-            service.endpoints[index].breaker.failed(Pass::Free, NOW);
-        });
+    /// A service `s` with upstreams on these ports.
+    pub(in crate::proxy) fn config(ports: &[u16], balance: Balance) -> ServiceConfig {
+        let upstream = |port: &u16| UpstreamConfig {
+            address: Address::parse(&format!("http://127.0.0.1:{port}")).expect("a URL"),
+            weight: 1,
+        };
+        ServiceConfig {
+            name: "s".to_owned(),
+            upstreams: ports.iter().map(upstream).collect(),
+            policy: policy(balance),
+        }
     }
 
     #[test]
@@ -208,49 +202,38 @@ mod tests {
     }
 
     #[test]
-    fn round_robin_goes_round() {
-        let service = service(3, Balance::RoundRobin);
-        let ports: Vec<u16> = (0..6).map(|_| chosen(&service, None)).collect();
-        assert_eq!(ports, [1, 2, 3, 1, 2, 3]);
+    fn what_stays_in_a_reload_is_the_very_same() {
+        let before = Table::new(&[config(&[1, 2], Balance::Random)]);
+        let now = Moment::from_millis(5000);
+        let (after, changes) = before.changed(&[config(&[2, 3], Balance::RoundRobin)], now);
+        let expected = Changes {
+            added: 1,
+            removed: 1,
+            kept: 1,
+        };
+        assert_eq!(changes, expected);
+        let of = |table: &Table, index: usize| {
+            let route = table.service("s").expect("the service");
+            route.members[index].endpoint.clone()
+        };
+        assert!(Arc::ptr_eq(&of(&before, 1), &of(&after, 0)));
+        assert_eq!(of(&after, 1).address.port, 3);
+        let minute = std::time::Duration::from_secs(60);
+        assert!(
+            of(&after, 1).warmth(now, minute) < 0.5,
+            "the new one begins slowly"
+        );
+        assert!(of(&after, 0).warmth(now, minute) > 0.9);
+        let (nothing, changes) = after.changed(&[], now);
+        assert_eq!((nothing.services().len(), changes.removed), (0, 2));
     }
 
     #[test]
-    fn the_least_loaded_of_two_is_taken() {
-        let service = service(2, Balance::LeastLoad);
-        let busy = service.endpoints[0].clone();
-        let _held: Vec<Attempt> = (0..3)
-            .map(|_| Attempt::begin(busy.clone(), Pass::Free, Carried::Http, NOW))
-            .collect();
-        assert!((0..50).all(|_| chosen(&service, None) == 2));
-    }
-
-    #[test]
-    fn a_retry_goes_elsewhere_where_there_is_an_elsewhere() {
-        let two = service(2, Balance::Random);
-        let first = two.endpoints[0].id;
-        assert!((0..50).all(|_| chosen(&two, Some(first)) == 2));
-        let one = service(1, Balance::Random);
-        assert_eq!(chosen(&one, Some(one.endpoints[0].id)), 1);
-    }
-
-    #[test]
-    fn a_broken_upstream_is_left_alone_and_all_broken_fail_open() {
-        for balance in [Balance::LeastLoad, Balance::RoundRobin, Balance::Random] {
-            let service = service(2, balance);
-            break_it(&service, 0);
-            assert!((0..50).all(|_| chosen(&service, None) == 2));
-            break_it(&service, 1);
-            let ports: std::collections::BTreeSet<u16> =
-                (0..200).map(|_| chosen(&service, None)).collect();
-            assert_eq!(ports.len(), 2, "{balance:?}");
-        }
-    }
-
-    #[test]
-    fn retries_are_a_fifth_of_the_requests_and_a_few() {
-        let service = service(1, Balance::LeastLoad);
-        (0..100).for_each(|_| service.requested(NOW));
-        let retries = (0..100).filter(|_| service.may_retry(NOW)).count();
-        assert_eq!(retries, 20 + 30);
+    fn another_breaker_makes_another_upstream() {
+        let before = Table::new(&[config(&[1], Balance::Random)]);
+        let mut other = config(&[1], Balance::Random);
+        other.policy.breaker.failures = 9;
+        let (_, changes) = before.changed(&[other], Moment::default());
+        assert_eq!((changes.added, changes.removed), (1, 1));
     }
 }

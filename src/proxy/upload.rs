@@ -10,6 +10,9 @@ use tokio::io::AsyncWrite as _;
 use super::wire::Wire;
 use crate::http1::{Framing, Peer};
 
+/// Most bytes of a body that are kept so that another upstream can get them.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
+
 /// Who has to move next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waits {
@@ -30,7 +33,7 @@ pub(super) enum UploadFault {
     Upstream,
 }
 
-/// One request on its way. Its head can be sent again as long as nothing of its body was taken.
+/// One request on its way. It can be sent again as long as everything of its body that was taken is kept.
 #[derive(Debug)]
 pub(super) struct Upload {
     head: Vec<u8>,
@@ -40,47 +43,50 @@ pub(super) struct Upload {
     granted: usize,
     /// Bytes that the body may still have.
     left: u64,
-    has_begun_body: bool,
+    /// What was taken of the body, framing and all; `None` once that is too much, or nobody wants it again.
+    kept: Option<Vec<u8>>,
     pub(super) waits: Waits,
     /// Something of the body went on since this was last cleared.
     pub(super) has_moved: bool,
 }
 
 impl Upload {
-    /// A request with this body, of at most so many bytes; the head comes with [`Upload::begin`].
-    pub(super) fn new(body: Framing, bytes_max: u64) -> Self {
+    /// A request with this body, of at most so many bytes; the head comes with [`Upload::begin`]. What is to be kept of
+    /// it costs a copy.
+    pub(super) fn new(body: Framing, bytes_max: u64, keeps: bool) -> Self {
         Self {
             head: Vec::new(),
             head_sent: 0,
             body,
             granted: 0,
             left: bytes_max,
-            has_begun_body: false,
+            kept: keeps.then(Vec::new),
             waits: Waits::ForUpstream,
             has_moved: false,
         }
     }
 
-    /// Sends this head, to an upstream that has seen nothing of the request.
-    pub(super) fn begin(&mut self, head: Vec<u8>) {
+    /// Sends this head, and what was kept of the body, to an upstream that has seen nothing of the request.
+    pub(super) fn begin(&mut self, mut head: Vec<u8>) {
+        head.extend_from_slice(self.kept.as_deref().unwrap_or_default());
         self.head = head;
         self.head_sent = 0;
         self.waits = Waits::ForUpstream;
     }
 
-    /// The same head once more.
-    pub(super) fn begin_again(&mut self) {
-        self.head_sent = 0;
-    }
-
-    /// Whether no byte has left.
+    /// Whether no byte has left for this upstream.
     pub(super) fn is_unsent(&self) -> bool {
         self.head_sent == 0
     }
 
     /// Whether all of the body is here still: only then another upstream can get it.
-    pub(super) fn is_untouched(&self) -> bool {
-        !self.has_begun_body
+    pub(super) fn can_repeat(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Nobody will want it again.
+    pub(super) fn forget(&mut self) {
+        self.kept = None;
     }
 
     /// Whether the client has sent everything and the upstream got it.
@@ -157,10 +163,19 @@ impl Upload {
         let of_body = sent - of_head;
         if of_body > 0 {
             self.granted -= of_body;
+            self.keep(&peer.read.unread()[..of_body]);
             peer.read.consume(of_body);
-            self.has_begun_body = true;
             self.has_moved = true;
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        match &mut self.kept {
+            Some(kept) if kept.len() + bytes.len() <= KEPT_BYTES_MAX => {
+                kept.extend_from_slice(bytes);
+            }
+            kept => *kept = None,
+        }
     }
 }

@@ -30,14 +30,18 @@ pub(super) struct Wire {
     pub(super) read: ReadAhead,
     /// It has carried a request before.
     pub(super) is_reused: bool,
+    /// It is not to be used for another request after this.
+    ends_at: Option<Instant>,
 }
 
 impl Wire {
-    pub(super) fn new(socket: Stream) -> Self {
+    /// A new connection, to be used for so long.
+    pub(super) fn new(socket: Stream, age_max: Option<Duration>, now: Instant) -> Self {
         Self {
             socket,
             read: ReadAhead::default(),
             is_reused: false,
+            ends_at: age_max.map(|age| now + age),
         }
     }
 
@@ -102,6 +106,9 @@ pub(super) fn take(id: usize, now: Instant) -> Option<Wire> {
 
 /// Puts a connection back whose answer has been read to its end.
 pub(super) fn put(id: usize, wire: Wire, now: Instant) {
+    if wire.ends_at.is_some_and(|end| end <= now) {
+        return;
+    }
     let must_sweep = POOL.with_borrow_mut(|pool| {
         let idle = pool.idle.entry(id).or_default();
         if idle.len() < IDLE_MAX {

@@ -12,7 +12,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use super::body::BodyLimits;
-use super::{Config, Worker};
+use super::{Browsers, Config, Worker};
 use crate::model::{ServerCounts, WorkerIndex};
 use crate::tls::Acceptor;
 
@@ -32,6 +32,7 @@ pub(super) struct Local<W> {
     pub(super) header_timeout: Duration,
     pub(super) body: BodyLimits,
     pub(super) http: http1::Builder,
+    pub(super) browsers: Browsers,
     /// The one buffer in which the answers of a turn are collected, when no connection has borrowed it.
     pub(super) buffer: RefCell<Vec<u8>>,
     /// The same for what is read.
@@ -69,6 +70,7 @@ impl<W: Worker> Local<W> {
                 pause_max: config.body_timeout,
             },
             http: http(),
+            browsers: config.browsers.clone(),
             buffer: RefCell::default(),
             read_buffer: RefCell::default(),
             lingering: Cell::new(0),

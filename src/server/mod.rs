@@ -7,6 +7,7 @@
 mod accept;
 mod answer;
 mod body;
+mod browsers;
 mod config;
 mod connection;
 mod drain;
@@ -15,11 +16,13 @@ mod linger;
 mod link;
 mod listen;
 mod local;
+mod request_id;
 mod run;
 mod service;
 mod strict;
 mod worker;
 
+pub use browsers::{Browsers, Origins};
 pub use config::Config;
 pub use drain::Drain;
 pub use run::{Hooks, Outcome, ServerError, run};

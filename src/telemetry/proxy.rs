@@ -44,6 +44,16 @@ label! {
     }
 }
 
+label! {
+    /// What came of reading the configuration again.
+    Reload {
+        /// It holds from now on.
+        Done = "done",
+        /// It cannot be used: what was before stays.
+        Failed = "failed",
+    }
+}
+
 impl Method {
     /// The one of this name.
     pub fn of(name: &str) -> Self {
@@ -55,8 +65,15 @@ impl Method {
 static DIALS: LazyLock<Counter> = LazyLock::new(|| counter!(name::UPSTREAM_CONNECTIONS));
 static OPENED: LazyLock<Counter> = LazyLock::new(|| counter!(name::BREAKER_OPENED));
 static FAILED_OPEN: LazyLock<Counter> = LazyLock::new(|| counter!(name::FAILED_OPEN));
+static FLEET_NODES: LazyLock<Gauge> = LazyLock::new(|| gauge!(name::FLEET_NODES));
+static LIMITED_ALONE: LazyLock<Counter> = LazyLock::new(|| counter!(name::LIMITED_ALONE));
 static RETRIES: LazyLock<[Counter; 2]> = LazyLock::new(|| {
     ["spent", "made"].map(|outcome| counter!(name::UPSTREAM_RETRIES, "outcome" => outcome))
+});
+static HEALTH_CHANGES: LazyLock<[Counter; 2]> =
+    LazyLock::new(|| ["ill", "well"].map(|to| counter!(name::UPSTREAM_HEALTH_CHANGES, "to" => to)));
+static RELOADS: LazyLock<[Counter; Reload::COUNT]> = LazyLock::new(|| {
+    std::array::from_fn(|index| counter!(name::RELOADS, "outcome" => Reload::ALL[index].label()))
 });
 
 static BRIDGED: LazyLock<Gauge> = LazyLock::new(|| gauge!(name::GATEWAY_WEB_SOCKETS));
@@ -92,6 +109,27 @@ pub fn opened() {
 /// All breakers of a service were open, so that none was heeded.
 pub fn failed_open() {
     FAILED_OPEN.increment(1);
+}
+
+/// Health checks found an upstream well again, or ill.
+pub fn health_changed(to_well: bool) {
+    HEALTH_CHANGES[usize::from(to_well)].increment(1);
+}
+
+/// The configuration was read again.
+pub fn reloaded(outcome: Reload) {
+    RELOADS[outcome.index()].increment(1);
+}
+
+/// So many nodes of the fleet are alive.
+pub fn fleet_nodes(count: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 nodes")]
+    FLEET_NODES.set(count as f64);
+}
+
+/// A node of a fleet counted a request by itself, against its part of the limit.
+pub fn limited_alone() {
+    LIMITED_ALONE.increment(1);
 }
 
 /// A retry was wanted: made, or not because the budget was spent.

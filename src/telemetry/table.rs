@@ -92,6 +92,11 @@ pub(super) mod name {
     pub(in crate::telemetry) const UPSTREAM_RETRIES: &str = "fanfare_upstream_retries_total";
     pub(in crate::telemetry) const BREAKER_OPENED: &str = "fanfare_upstream_breaker_opened_total";
     pub(in crate::telemetry) const FAILED_OPEN: &str = "fanfare_upstream_failed_open_total";
+    pub(in crate::telemetry) const UPSTREAM_HEALTH_CHANGES: &str =
+        "fanfare_upstream_health_changes_total";
+    pub(in crate::telemetry) const FLEET_NODES: &str = "fanfare_fleet_nodes";
+    pub(in crate::telemetry) const LIMITED_ALONE: &str = "fanfare_requests_limited_alone_total";
+    pub(in crate::telemetry) const RELOADS: &str = "fanfare_reloads_total";
 }
 
 /// Names that the FastAPI gateway gave, each a second name of one of ours. They are written when the text is
@@ -119,7 +124,7 @@ const fn metric(
 }
 
 /// Every metric of this process, in the order of `docs/METRICS.md`.
-pub const METRICS: [Metric; 33] = [
+pub const METRICS: [Metric; 37] = [
     metric(
         name::CONNECTIONS,
         Kind::Gauge,
@@ -348,15 +353,43 @@ pub const METRICS: [Metric; 33] = [
         name::BREAKER_OPENED,
         Kind::Counter,
         &[],
-        "Times that an upstream's circuit breaker opened, five failures within ten seconds.",
-        "The log says which upstream; it gets no requests but a probe each fifteen seconds.",
+        "Times that an upstream's circuit breaker opened: five failures within ten seconds, or as its service says.",
+        "The log says which upstream; it gets no requests but probes, the first after fifteen seconds.",
     ),
     metric(
         name::FAILED_OPEN,
         Kind::Counter,
         &[],
-        "Requests for whose service every circuit breaker was open, so that none was heeded.",
+        "Requests of whose service no upstream was taken to be well, so that all were.",
         "A whole service is down.",
+    ),
+    metric(
+        name::UPSTREAM_HEALTH_CHANGES,
+        Kind::Counter,
+        &["to"],
+        "Times that health checks found an upstream ill, or well again.",
+        "The log says which one. Both rising together: it is overloaded, or the time-out too short.",
+    ),
+    metric(
+        name::FLEET_NODES,
+        Kind::Gauge,
+        &[],
+        "Nodes of the fleet that were alive when it was last known; nothing on a node that is alone.",
+        "Less than you run: some do not reach Redis. Limits of rate are divided by it while Redis is away.",
+    ),
+    metric(
+        name::LIMITED_ALONE,
+        Kind::Counter,
+        &[],
+        "Requests to upstreams that a node of a fleet counted by itself, against its part of the limit.",
+        "Rising: Redis is away, or takes longer than a quarter of a second.",
+    ),
+    metric(
+        name::RELOADS,
+        Kind::Counter,
+        &["outcome"],
+        "Times that the configuration was read again, on SIGHUP or because its file changed.",
+        "failed: the file is faulty, the log says where; what was before stays.",
     ),
 ];
 

@@ -14,13 +14,18 @@ mod choosing;
 mod encrypted;
 mod http;
 mod identity;
+mod phases;
+mod pressure;
+mod reload;
+mod retries;
+mod services;
 mod shims;
 mod streams;
 mod strict;
 mod upstream;
 mod websocket;
 
-use support::{Hub, hub};
+use support::{Hub, hub, hub_with};
 use upstream::Upstream;
 
 /// A node with the service `example` on these upstreams, without a rate limit.
@@ -30,4 +35,17 @@ async fn node(upstreams: &[&Upstream], variables: &[(&str, &str)]) -> Hub {
     let mut all = vec![("UPSTREAMS", services.as_str()), ("RATE_LIMIT_MAX", "0")];
     all.extend(variables);
     hub(&all).await
+}
+
+/// A node with the service `example` on these upstreams, as its configuration file has it: with these lines beside.
+async fn node_with(upstreams: &[&Upstream], lines: &str, variables: &[(&str, &str)]) -> Hub {
+    let mut all = vec![("RATE_LIMIT_MAX", "0")];
+    all.extend(variables);
+    hub_with(&service(upstreams, lines), &all).await
+}
+
+/// The file's text for the service `example`.
+fn service(upstreams: &[&Upstream], lines: &str) -> String {
+    let urls: Vec<String> = upstreams.iter().map(|one| one.url()).collect();
+    format!("[services.example]\nupstreams = {urls:?}\n{lines}\n")
 }

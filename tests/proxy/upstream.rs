@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering::SeqCst};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,7 +18,8 @@ struct Seen {
     connections: AtomicUsize,
     requests: AtomicUsize,
     gone: AtomicUsize,
-    is_ill: AtomicBool,
+    /// What every answer is; 0 for well.
+    status: AtomicU16,
 }
 
 impl Upstream {
@@ -70,9 +71,22 @@ impl Upstream {
 
     /// From now on every answer is 500, or well again.
     pub(crate) fn set_ill(&self, ill: bool) {
-        self.seen.is_ill.store(ill, SeqCst);
+        self.set_status(if ill { 500 } else { 0 });
+    }
+
+    /// From now on every answer has this status, a 503 with `Retry-After`; 0 is well again.
+    pub(crate) fn set_status(&self, status: u16) {
+        self.seen.status.store(status, SeqCst);
+    }
+
+    /// From now on no request is answered.
+    pub(crate) fn fall_silent(&self) {
+        self.set_status(SILENT);
     }
 }
+
+/// A status for no answer at all.
+const SILENT: u16 = 1;
 
 /// A request as it came.
 struct Request {
@@ -143,19 +157,9 @@ async fn serve(mut socket: TcpStream, seen: Arc<Seen>) {
     }
 }
 
-/// `None` when the connection is to be closed.
-async fn answer(socket: &mut TcpStream, request: &Request, seen: &Seen) -> Option<()> {
-    let path = request.path();
-    let path = path.split_once('?').map_or(path, |(path, _)| path);
-    if seen.is_ill.load(SeqCst) {
-        let text = "HTTP/1.1 500 Ill\r\ncontent-length: 3\r\n\r\nill";
-        return socket.write_all(text.as_bytes()).await.ok();
-    }
-    let keeps = !matches!(
-        path,
-        "/cut-head" | "/cut-body" | "/close-after" | "/until-close"
-    );
-    let fixed = match path {
+/// What is answered to some paths, or the beginning of it; to others nothing fixed.
+fn fixed(path: &str) -> &'static str {
+    match path {
         "/cut-head" => "HTTP/1.1 200 O",
         "/cut-body" => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc",
         "/close-after" => "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
@@ -182,11 +186,46 @@ async fn answer(socket: &mut TcpStream, request: &Request, seen: &Seen) -> Optio
         "/head" => "HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n",
         "/pause" => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc",
         "/events" => "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n\n",
+        "/chunked-events" => {
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n\
+             4\r\ndata\r\n5\r\n: 1\n\n\r\n"
+        }
+        "/half-event" => "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n",
+        "/packed-events" => {
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: br\r\n\r\ndata: 1\n\n"
+        }
         _ => "",
-    };
+    }
+}
+
+/// `None` when the connection is to be closed.
+async fn answer(socket: &mut TcpStream, request: &Request, seen: &Seen) -> Option<()> {
+    let path = request.path();
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    match seen.status.load(SeqCst) {
+        0 => {}
+        SILENT => {
+            let _ = socket.read_u8().await;
+            return None;
+        }
+        status => {
+            let rest = if status == 503 {
+                "retry-after: 60\r\n"
+            } else {
+                ""
+            };
+            let text = format!("HTTP/1.1 {status} Ill\r\n{rest}content-length: 3\r\n\r\nill");
+            return socket.write_all(text.as_bytes()).await.ok();
+        }
+    }
+    let keeps = !matches!(
+        path,
+        "/cut-head" | "/cut-body" | "/close-after" | "/until-close"
+    );
+    let fixed = fixed(path);
     socket.write_all(fixed.as_bytes()).await.ok()?;
     match path {
-        "/never" | "/pause" | "/events" => {
+        "/never" | "/pause" | "/events" | "/chunked-events" | "/half-event" | "/packed-events" => {
             // Until the other end closes.
             let _ = socket.read_u8().await;
             seen.gone.fetch_add(1, SeqCst);

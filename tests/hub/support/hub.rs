@@ -105,6 +105,29 @@ impl Hub {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Writes its configuration file anew, in one step.
+    #[allow(
+        dead_code,
+        reason = "for suites that share this folder and change what a hub was told"
+    )]
+    pub(crate) fn rewrite(&self, text: &str) {
+        let (draft, file) = (
+            self.directory.join("draft"),
+            self.directory.join("fanfare.toml"),
+        );
+        std::fs::write(&draft, text).expect("a file");
+        std::fs::rename(draft, file).expect("the same folder");
+    }
+
+    /// Asks it to read its configuration again.
+    #[allow(
+        dead_code,
+        reason = "for suites that share this folder and change what a hub was told"
+    )]
+    pub(crate) fn hang_up(&self) {
+        kill_process(self.pid(), Signal::HUP).expect("it lives");
+    }
+
     /// Asks it to end, as an operator or an orchestrator does.
     pub(crate) fn terminate(&self) {
         kill_process(self.pid(), Signal::TERM).expect("it lives");

@@ -1,0 +1,218 @@
+//! What the file can say of services, and what it cannot.
+
+use super::*;
+use crate::config::file;
+use crate::model::Namespace;
+use crate::proxy::{BreakerPolicy, HealthPolicy, IdentityRule, RatePolicy, RetryPolicy};
+
+fn read_with(text: &str, mut services: Services) -> (Vec<ServiceConfig>, Vec<String>) {
+    let base = Namespace::default_for(false);
+    let (_, faults) = file::parse("fanfare.toml", text, &base, &mut services);
+    let faults = faults.iter().map(ToString::to_string).collect();
+    (services.into_vec(), faults)
+}
+
+/// Services of the file alone, where tokens can be verified.
+fn read(text: &str) -> (Vec<ServiceConfig>, Vec<String>) {
+    let services = Services {
+        has_secret: true,
+        ..Services::default()
+    };
+    read_with(text, services)
+}
+
+fn policy(text: &str) -> Policy {
+    let (services, faults) = read(&format!("[services.a]\nupstreams = [\"http://x\"]\n{text}"));
+    assert_eq!(faults, [""; 0], "{text}");
+    services[0].policy.clone()
+}
+
+#[test]
+fn reads_every_key() {
+    let (services, faults) = read(
+        r#"
+        [services.a]
+        upstreams = ["http://x:1/b/", { url = "http://y", weight = 3 }]
+        balance = "hash"
+        hash_on = "header:X-Tenant"
+        timeout = "10s"
+        connect_timeout = "500ms"
+        connections_max = 100
+        breaker = { failures = 3, window = "5s", percent = 50, open = "2m", probes = 2 }
+        retries = { tries = 2, statuses = [500], non_idempotent = true, budget_percent = 5, try_timeout = "1s" }
+        health = { path = "/up?x", interval = "1s", timeout = "2s", healthy = 1, unhealthy = 2 }
+        heartbeat = "15s"
+        rate_limit = { max = 7, window = "1s", by = "user" }
+        identity = { roles = ["admin"] }
+    "#,
+    );
+    assert_eq!(faults, [""; 0]);
+    let [service] = &services[..] else {
+        panic!("{services:?}")
+    };
+    let upstreams: Vec<_> = service
+        .upstreams
+        .iter()
+        .map(|one| (&*one.address.url, one.weight))
+        .collect();
+    assert_eq!(upstreams, [("http://x:1/b", 1), ("http://y", 3)]);
+    let expected = Policy {
+        balance: Balance::Hash(HashKey::Field("x-tenant".to_owned())),
+        timeout: Duration::from_secs(10),
+        connect_timeout: Duration::from_millis(500),
+        breaker: BreakerPolicy {
+            failures: 3,
+            window: Duration::from_secs(5),
+            percent: 50,
+            open: Duration::from_secs(120),
+            open_max: Duration::from_secs(120),
+            probes: 2,
+        },
+        retries: RetryPolicy {
+            tries: 2,
+            statuses: vec![500],
+            non_idempotent: true,
+            budget_percent: 5,
+            try_timeout: Some(Duration::from_secs(1)),
+        },
+        identity: IdentityRule {
+            required: true,
+            roles: vec!["admin".to_owned()],
+        },
+        connections_max: 100,
+        slow_start: Duration::ZERO,
+        heartbeat: Some(Duration::from_secs(15)),
+        rate: Some(RatePolicy {
+            max: 7,
+            window: Duration::from_secs(1),
+            by: RateKey::User,
+        }),
+        health: Some(HealthPolicy {
+            path: "/up?x".to_owned(),
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(2),
+            healthy: 1,
+            unhealthy: 2,
+        }),
+    };
+    assert_eq!(service.policy, expected);
+}
+
+#[test]
+fn what_is_not_said_is_as_ever() {
+    assert_eq!(policy(""), defaults());
+    assert_eq!(
+        policy("slow_start = \"9s\"").slow_start,
+        Duration::from_secs(9)
+    );
+    for (word, expected) in [
+        ("least-load", Balance::LeastLoad),
+        ("round-robin", Balance::RoundRobin),
+        ("weighted", Balance::Weighted),
+        ("random", Balance::Random),
+        ("hash", Balance::Hash(HashKey::Address)),
+        ("sticky", Balance::Sticky),
+    ] {
+        assert_eq!(policy(&format!("balance = \"{word}\"")).balance, expected);
+    }
+}
+
+/// The file's text behind `[services.a]` and its upstreams, and how the fault begins after the file's name.
+#[rustfmt::skip]
+const FAULTS: &[(&str, &str)] = &[
+    ("retires = {}", "3: services.a.retires is not known here; known are: upstreams, balance"),
+    ("balance = \"fair\"", "3: services.a.balance=\"fair\" must be one of least-load"),
+    ("hash_on = \"user\"", "1: services.a must have balance = \"hash\""),
+    ("balance = \"hash\"\nhash_on = \"moon\"", "4: services.a.hash_on=\"moon\" must be address"),
+    ("balance = \"hash\"\nhash_on = \"header:a b\"", "4: services.a.hash_on=\"header:a b\" must be address"),
+    ("timeout = \"0s\"", "3: services.a.timeout=\"0s\" must be a duration"),
+    ("connections_max = 0", "3: services.a.connections_max=\"0\" must be a whole number from 1"),
+    ("breaker = 5", "3: services.a.breaker=\"5\" must be a table"),
+    ("breaker = { percent = 101 }", "3: services.a.breaker.percent=\"101\" must be a whole number from 0 to 100"),
+    ("breaker = { failure = 1 }", "3: services.a.breaker.failure is not known here"),
+    ("breaker = { open = \"9s\", open_max = \"1s\" }", "1: services.a must have a breaker.open_max"),
+    ("retries = { tries = 0 }", "3: services.a.retries.tries=\"0\" must be a whole number from 1"),
+    ("retries = { statuses = [200] }", "3: services.a.retries.statuses=\"200\" must be a whole number from 400"),
+    ("retries = { statuses = 502 }", "3: services.a.retries.statuses=\"502\" must be statuses"),
+    ("retries = { try_timeout = \"1h\" }", "1: services.a must have a retries.try_timeout"),
+    ("health = { path = \"up\" }", "3: services.a.health.path=\"up\" must be a path"),
+    ("health = { every = \"1s\" }", "3: services.a.health.every is not known here"),
+    ("rate_limit = { window = \"1s\" }", "3: services.a.rate_limit must have a max"),
+    ("rate_limit = 5", "3: services.a.rate_limit=\"5\" must be a table"),
+    ("rate_limit = { max = 5, by = \"moon\" }", "3: services.a.rate_limit.by=\"moon\" must be one of address, user"),
+    ("identity = { required = false, roles = [\"a\"] }", "3: services.a.identity must be required"),
+    ("identity = { roles = [3] }", "3: services.a.identity.roles=\"3\" must be a list of roles"),
+    ("balance = \"sticky\"\nslow_start = \"1s\"", "1: services.a must have no slow_start"),
+];
+
+#[test]
+fn tells_service_and_line_of_what_is_wrong() {
+    for (text, expected) in FAULTS {
+        let text = format!("[services.a]\nupstreams = [\"http://x\"]\n{text}");
+        let (_, faults) = read(&text);
+        let expected = format!("fanfare.toml line {expected}");
+        assert!(
+            faults.len() == 1 && faults[0].starts_with(&expected),
+            "{text}\n{faults:#?}"
+        );
+    }
+}
+
+#[test]
+fn tells_what_is_wrong_with_names_and_upstreams() {
+    #[rustfmt::skip]
+    let faults = [
+        ("[services.connect]\nupstreams = [\"http://x\"]", "1: services.connect must have another name"),
+        ("[services.\"a/b\"]\nupstreams = [\"http://x\"]", "1: services.a/b must be named with"),
+        ("[services]\na = 3", "2: services.a=\"3\" must be a table"),
+        ("services = 3", "1: services=\"3\" must be a table"),
+        ("[services.a]", "1: services.a must have upstreams"),
+        ("[services.a]\nupstreams = []", "2: services.a.upstreams=\"[]\" must be a list of at least one"),
+        ("[services.a]\nupstreams = \"http://x\"", "2: services.a.upstreams=\"http://x\" must be a list"),
+        ("[services.a]\nupstreams = [\"ftp://x\"]", "2: services.a.upstreams=\"ftp://x\" must be an http URL"),
+        ("[services.a]\nupstreams = [\"http://x\", \"http://x/\"]", "2: services.a.upstreams=\"http://x/\" must not"),
+        ("[services.a]\nupstreams = [{ weight = 2 }]", "2: services.a.upstreams must be an http URL"),
+        ("[services.a]\nupstreams = [{ url = \"http://x\", wait = 2 }]", "2: services.a.upstreams.wait is not known"),
+        (
+            "[services.a]\nbalance = \"random\"\nupstreams = [{ url = \"http://x\", weight = 2 }]",
+            "1: services.a must have balance least-load, weighted or hash",
+        ),
+    ];
+    for (text, expected) in faults {
+        let (_, faults) = read(text);
+        let expected = format!("fanfare.toml line {expected}");
+        assert!(
+            faults.len() == 1 && faults[0].starts_with(&expected),
+            "{text}\n{faults:#?}"
+        );
+    }
+}
+
+#[test]
+fn upstreams_stand_in_one_place() {
+    let known = || {
+        let address = Address::parse("http://v").expect("a URL");
+        let service = ServiceConfig {
+            name: "a".to_owned(),
+            upstreams: weighted(vec![address.clone(), address]),
+            policy: defaults(),
+        };
+        Services {
+            named: BTreeMap::from([("a".to_owned(), service)]),
+            ..Services::default()
+        }
+    };
+    let (services, faults) = read_with("[services.a]\ntimeout = \"1s\"", known());
+    assert_eq!(faults, [""; 0]);
+    assert_eq!(services[0].upstreams[0].weight, 2, "twice in the list");
+    assert_eq!(services[0].policy.timeout, Duration::from_secs(1));
+    let (_, faults) = read_with("[services.a]\nupstreams = [\"http://x\"]", known());
+    assert!(faults[0].contains("UPSTREAMS names some too"), "{faults:?}");
+}
+
+#[test]
+fn who_must_show_a_token_that_nobody_can_verify_cannot_be_let_in() {
+    let text = "[services.a]\nupstreams = [\"http://x\"]\nidentity = { required = true }";
+    let (_, faults) = read_with(text, Services::default());
+    assert!(faults[0].contains("without JWT_SECRET"), "{faults:?}");
+}

@@ -1,0 +1,208 @@
+//! What an upstream answers, and what becomes of it: another head follows, another upstream is asked, or the client gets
+//! it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::call::{Call, State};
+use super::download::{Download, Form};
+use super::endpoint::Answered;
+use super::error::ProxyError;
+use super::reply;
+use super::upload::Upload;
+use super::websocket::Tunnel;
+use crate::http1::{After, Framing, HeadScan, ResponseHead, slots};
+use crate::telemetry::proxy::{self as counts, Carried};
+
+/// What a stream of events says that it is.
+const EVENTS: &[u8] = b"text/event-stream";
+
+/// What an upstream said.
+enum Heard {
+    /// No answer to this request.
+    Nonsense,
+    /// Another head follows.
+    Interim,
+    /// Another upstream may do better.
+    TryAgain,
+    /// The answer.
+    Final {
+        body: Framing,
+        form: Form,
+        has_heartbeats: bool,
+        keeps_wire: bool,
+    },
+    /// A WebSocket from here on.
+    Switched,
+}
+
+impl Call {
+    /// The head of an answer has come.
+    pub(super) fn hear(&mut self, length: usize) {
+        let Some(mut wire) = self.wire.take() else {
+            return;
+        };
+        let mut out = Vec::with_capacity(512);
+        let heard = {
+            let bytes = &wire.read.unread()[..length];
+            let mut slots = slots();
+            match ResponseHead::parse(bytes, &mut slots, self.asked.method == counts::Method::Head)
+            {
+                Ok(head) => self.answer(&head, &mut out),
+                Err(_) => Heard::Nonsense,
+            }
+        };
+        wire.read.consume(length);
+        match heard {
+            Heard::Nonsense => {
+                // A connection that talks nonsense is not the fault of having been kept.
+                wire.is_reused = false;
+                self.wire = Some(wire);
+                self.fail(&ProxyError::Unavailable);
+            }
+            Heard::Interim => {
+                self.scan = HeadScan::default();
+                self.moved = Instant::now();
+                wire.is_reused = false;
+                self.wire = Some(wire);
+                self.state = State::Asking;
+                if !out.is_empty() {
+                    self.interim(out);
+                }
+            }
+            // The connection goes, with whatever body it still carries.
+            Heard::TryAgain => self.try_next(),
+            Heard::Final {
+                body,
+                form,
+                has_heartbeats,
+                keeps_wire,
+            } => {
+                self.wire = Some(wire);
+                self.upload.forget();
+                let mut download = Download::new(out, body, form);
+                if has_heartbeats {
+                    download = download.with_heartbeats();
+                }
+                self.state = State::Answering {
+                    download,
+                    keeps_wire,
+                };
+            }
+            Heard::Switched => {
+                let attempt = self.attempt.take();
+                let config = self.proxy.tunnel;
+                // A tunnel lives long, and nothing of the request is needed any more.
+                self.course = None;
+                self.tried = Vec::new();
+                self.upload = Upload::new(Framing::NONE, 0, false);
+                self.asked.lines = Vec::new();
+                self.state = State::Tunnel(Box::new(Tunnel::new(wire, out, attempt, config)));
+            }
+        }
+    }
+
+    /// What the client gets of a head, and what follows it.
+    fn answer(&mut self, head: &ResponseHead<'_>, out: &mut Vec<u8>) -> Heard {
+        if head.is_interim() {
+            let passes = head.status != 100 || self.asked.expects;
+            if passes && !self.asked.is_old {
+                reply::interim(head, &self.proxy.removed, out);
+            }
+            return Heard::Interim;
+        }
+        let switched = head.status == 101;
+        let course = self.course.as_ref();
+        let handshake = course.and_then(|course| course.handshake.as_ref());
+        if switched && !handshake.is_some_and(|handshake| handshake.is_answered_by(head)) {
+            return Heard::Nonsense;
+        }
+        let now = Instant::now();
+        self.moved = now;
+        if let Some(attempt) = &mut self.attempt {
+            let answered = Answered {
+                status: head.status,
+                retry_after: retry_after(head),
+            };
+            attempt.answered(&answered, now - self.began, self.proxy.at(now));
+        }
+        if !self.has_begun && self.is_worth_another(head.status) {
+            self.attempt = None;
+            return Heard::TryAgain;
+        }
+        self.asked.is_answered(head.status, now);
+        self.note_stickiness();
+        if switched {
+            reply::switched(head, (&self.asked, &self.proxy.removed), out);
+            return Heard::Switched;
+        }
+        let has_heartbeats = self.has_heartbeats(head);
+        let form = match head.body {
+            Framing::Chunked(_) if self.asked.is_old => Form::Bare,
+            Framing::UntilClose if self.asked.is_old && has_heartbeats => Form::Bare,
+            Framing::UntilClose if !self.asked.is_old => Form::Chunks,
+            Framing::Chunked(_) if has_heartbeats => Form::Chunks,
+            _ => Form::Same,
+        };
+        self.asked.keeps_alive = self.may_keep_client() && !self.asked.is_old;
+        reply::head(head, (&self.asked, &self.proxy.removed), form, out);
+        Heard::Final {
+            body: head.body,
+            form,
+            has_heartbeats,
+            keeps_wire: head.keeps_alive,
+        }
+    }
+
+    /// Whether comments of ours stand between the events of this answer: its service wants them, and it is a stream of
+    /// events, as plain text and without an end that was told.
+    fn has_heartbeats(&self, head: &ResponseHead<'_>) -> bool {
+        let course = self.course.as_ref();
+        let is_wanted = self.asked.carried == Carried::Sse
+            && course.is_some_and(|course| course.route.policy.heartbeat.is_some());
+        let field = |name: &str| {
+            let mut fields = head.fields.iter();
+            let found = fields.find(|field| field.name.eq_ignore_ascii_case(name));
+            found.map(|field| field.value)
+        };
+        let is_events = || {
+            let kind = field("content-type").unwrap_or_default();
+            let kind = kind.get(..EVENTS.len()).unwrap_or_default();
+            kind.eq_ignore_ascii_case(EVENTS) && field("content-encoding").is_none()
+        };
+        is_wanted && !matches!(head.body, Framing::Length(_)) && is_events()
+    }
+
+    /// Tells a client that sticks to its upstream which one that is, when it is another than it thinks.
+    fn note_stickiness(&mut self) {
+        let (Some(course), Some(attempt)) = (&self.course, &self.attempt) else {
+            return;
+        };
+        if let Some(line) = course.cookie_of(&attempt.endpoint) {
+            self.asked.lines.extend_from_slice(line.as_bytes());
+        }
+    }
+
+    /// An interim answer goes out whole or, to a client that takes nothing, not at all: it may be left out.
+    fn interim(&mut self, out: Vec<u8>) {
+        self.has_begun = true;
+        self.state = State::Telling {
+            bytes: out,
+            sent: 0,
+            after: After::KeepAlive,
+        };
+    }
+}
+
+/// `Retry-After` in seconds (RFC 9110 section 10.2.3). A date would have to be held against a clock that the upstream may
+/// not share.
+fn retry_after(head: &ResponseHead<'_>) -> Option<Duration> {
+    if head.status != 503 {
+        return None;
+    }
+    let mut fields = head.fields.iter();
+    let field = fields.find(|field| field.name.eq_ignore_ascii_case("retry-after"))?;
+    let seconds = std::str::from_utf8(field.value).ok()?.trim().parse();
+    seconds.ok().map(Duration::from_secs)
+}

@@ -1,0 +1,157 @@
+//! One try after the other: an upstream is chosen and asked; when it fails before the client got a byte, another one is,
+//! as far as the request may be repeated and the service's budget goes.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::call::{Call, State};
+use super::choosing::Wish;
+use super::endpoint::{Attempt, Endpoint};
+use super::error::ProxyError;
+use super::reply;
+use super::wire::{self, Wire};
+use crate::http1::{After, HeadScan};
+use crate::telemetry::proxy::Carried;
+
+impl Call {
+    /// Asks an upstream that was not asked yet, where there is one.
+    pub(super) fn try_next(&mut self) {
+        let Some(course) = &self.course else { return };
+        self.tries_left = self.tries_left.saturating_sub(1);
+        let now = self.proxy.at(self.moved);
+        let wish = Wish {
+            now,
+            tried: &self.tried,
+            key: course.key,
+        };
+        let Some((endpoint, pass)) = course.route.choose(&wish) else {
+            return self.tell(&ProxyError::Overloaded);
+        };
+        self.tried.push(endpoint.id);
+        if let Some(entry) = &mut self.asked.entry {
+            entry.upstream = Some(endpoint.clone());
+        }
+        self.upload
+            .begin(course.head_for(&endpoint, &self.asked.verb));
+        // A WebSocket keeps its connection to itself, so it brings a new one.
+        let may_reuse = self.asked.carried != Carried::Ws;
+        let pooled = may_reuse
+            .then(|| wire::take(endpoint.id, self.moved))
+            .flatten();
+        self.attempt = Some(Attempt::begin(
+            endpoint.clone(),
+            pass,
+            self.asked.carried,
+            now,
+        ));
+        match pooled {
+            Some(wire) => self.ask(wire),
+            None => self.dial(endpoint),
+        }
+    }
+
+    fn dial(&mut self, endpoint: Arc<Endpoint>) {
+        let Some(course) = &self.course else { return };
+        let most = course.route.policy.connect_timeout;
+        let connector = self.proxy.connector.load_full();
+        self.state = State::Dialling(Box::pin(async move {
+            let dialling = endpoint.dial(connector.as_deref());
+            let dialled = tokio::time::timeout(most, dialling).await;
+            dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        }));
+    }
+
+    /// Sends the request on this connection.
+    pub(super) fn ask(&mut self, wire: Wire) {
+        self.wire = Some(wire);
+        self.scan = HeadScan::default();
+        self.state = State::Asking;
+    }
+
+    /// This try failed before the client got anything.
+    pub(super) fn fail(&mut self, error: &ProxyError) {
+        self.moved = Instant::now();
+        let was_reused = self.wire.take().is_some_and(|wire| wire.is_reused);
+        let may_repeat = self.upload.is_unsent() || self.may_repeat(error);
+        if was_reused && may_repeat && *error != ProxyError::TimedOut {
+            // The upstream had closed a connection that was kept: nobody's failure.
+            if let (Some(attempt), Some(course)) = (&self.attempt, &self.course) {
+                let endpoint = attempt.endpoint.clone();
+                self.upload
+                    .begin(course.head_for(&endpoint, &self.asked.verb));
+                return self.dial(endpoint);
+            }
+        }
+        let now = self.proxy.at(self.moved);
+        if let Some(mut attempt) = self.attempt.take() {
+            attempt.failed(now);
+        }
+        if may_repeat && self.tries_left > 0 && self.is_in_budget() {
+            return self.try_next();
+        }
+        self.tell(error);
+    }
+
+    /// Whether a request of which something may have arrived can be made again.
+    fn may_repeat(&self, error: &ProxyError) -> bool {
+        let Some(course) = &self.course else {
+            return false;
+        };
+        let in_time =
+            *error != ProxyError::TimedOut || course.route.policy.retries.try_timeout.is_some();
+        in_time && course.may_repeat(&self.asked) && self.upload.can_repeat()
+    }
+
+    fn is_in_budget(&self) -> bool {
+        let now = self.proxy.at(self.moved);
+        self.course.as_ref().is_some_and(|course| {
+            let percent = course.route.policy.retries.budget_percent;
+            course.route.budget.may_retry(percent, now)
+        })
+    }
+
+    /// Whether an answer of this status is better asked for elsewhere; takes that out of the budget.
+    pub(super) fn is_worth_another(&self, status: u16) -> bool {
+        let Some(course) = &self.course else {
+            return false;
+        };
+        let wish = Wish {
+            now: self.proxy.at(self.moved),
+            tried: &self.tried,
+            key: course.key,
+        };
+        self.tries_left > 0
+            && course.route.policy.retries.statuses.contains(&status)
+            && course.may_repeat(&self.asked)
+            && self.upload.can_repeat()
+            && course.route.has_another(&wish)
+            && self.is_in_budget()
+    }
+
+    /// Answers with an error of our own.
+    pub(super) fn tell(&mut self, error: &ProxyError) {
+        let keeps_alive = self.may_keep_client();
+        let (status, bytes) = reply::error(error, &self.asked, keeps_alive);
+        self.asked.is_answered(status, Instant::now());
+        self.attempt = None;
+        self.wire = None;
+        let after = if keeps_alive {
+            After::KeepAlive
+        } else {
+            After::Close
+        };
+        self.state = State::Telling {
+            bytes,
+            sent: 0,
+            after,
+        };
+    }
+
+    /// Whether the client's connection can carry another request after an answer that begins now: what is left of this
+    /// one's body would be read as one.
+    pub(super) fn may_keep_client(&self) -> bool {
+        self.asked.keeps_alive && !self.is_draining && self.upload.is_body_read()
+    }
+}

@@ -1,0 +1,102 @@
+//! The services change while the node runs, and nothing is cut.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::support::{Hub, QUIET, eventually};
+use crate::upstream::Upstream;
+use crate::{node_with, service};
+
+/// How many times the configuration was read again, with this outcome.
+async fn reloads(node: &Hub, outcome: &str) -> u64 {
+    let metrics = node.get("/metrics").await.text;
+    let name = format!("fanfare_reloads_total{{outcome=\"{outcome}\"}} ");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+    line.map_or(0, |count| count.parse().expect("a number"))
+}
+
+async fn reloaded(node: &Hub, outcome: &str, count: u64) {
+    eventually("the configuration is read again", async || {
+        (reloads(node, outcome).await == count).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_hang_up_swaps_the_upstreams_and_cuts_no_stream() {
+    let (before, after) = (Upstream::start().await, Upstream::start().await);
+    let node = node_with(&[&before], "", &[]).await;
+    let mut stream = TcpStream::connect(node.address()).await.expect("the node");
+    let request = "GET /sse/example/events HTTP/1.1\r\nhost: x\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    stream.read_u8().await.expect("an answer");
+    node.rewrite(&service(&[&after], ""));
+    node.hang_up();
+    reloaded(&node, "done", 1).await;
+    let asked = before.requests();
+    for _ in 0..10 {
+        assert_eq!(node.get("/api/example/").await.status, 200);
+    }
+    assert_eq!((before.requests(), after.requests()), (asked, 10));
+    // What is left of the first event, then nothing: it is still there.
+    let mut rest = vec![0; 4096];
+    let quiet = async { while stream.read(&mut rest).await.expect("no cut") > 0 {} };
+    let still_open = tokio::time::timeout(QUIET, quiet).await;
+    assert!(still_open.is_err(), "the stream has ended");
+    assert_eq!(before.gone(), 0);
+}
+
+#[tokio::test]
+async fn a_file_that_changes_is_read_by_itself() {
+    let (one, two) = (Upstream::start().await, Upstream::start().await);
+    let node = node_with(&[&one], "", &[]).await;
+    let both = service(&[&one], "") + &service(&[&two], "").replace("example", "another");
+    node.rewrite(&both);
+    eventually("the new service is served", async || {
+        (node.get("/api/another/").await.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(node.get("/api/example/").await.status, 200);
+    node.rewrite("");
+    eventually("the services are gone", async || {
+        (node.get("/api/example/").await.status == 404).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_faulty_file_changes_nothing_and_is_told() {
+    let upstream = Upstream::start().await;
+    let node = node_with(&[&upstream], "", &[]).await;
+    node.rewrite(&service(&[&upstream], "tiemout = \"1s\""));
+    node.hang_up();
+    reloaded(&node, "failed", 1).await;
+    assert_eq!(node.get("/api/example/").await.status, 200);
+    let log = node.log();
+    assert!(
+        log.contains("services.example.tiemout is not known here"),
+        "{log}"
+    );
+    node.rewrite(&service(&[&upstream], "timeout = \"100ms\""));
+    node.hang_up();
+    reloaded(&node, "done", 1).await;
+    assert_eq!(node.get("/api/example/never").await.status, 504);
+}
+
+#[tokio::test]
+async fn what_is_known_of_an_upstream_outlives_a_reload() {
+    let (well, ill) = (Upstream::start().await, Upstream::start().await);
+    ill.set_ill(true);
+    let lines = "balance = \"round-robin\"";
+    let node = node_with(&[&well, &ill], lines, &[]).await;
+    for _ in 0..20 {
+        node.get("/api/example/").await;
+    }
+    assert_eq!(ill.requests(), 5, "its breaker has opened");
+    node.hang_up();
+    reloaded(&node, "done", 1).await;
+    for _ in 0..10 {
+        assert_eq!(node.get("/api/example/").await.status, 200);
+    }
+    assert_eq!(ill.requests(), 5, "and still is");
+}
