@@ -493,8 +493,8 @@ struct NodeWorker {
 impl Worker for NodeWorker {
     type Slot = Slot;
 
-    fn take(&self, head: &RequestHead<'_>, from: server::From) -> Option<Box<dyn Exchange>> {
-        self.proxy.take(head, from.peer, from.is_encrypted)
+    fn take(&self, head: &RequestHead<'_>, caller: server::Caller) -> Option<Box<dyn Exchange>> {
+        self.proxy.take(head, caller.peer, caller.is_encrypted)
     }
 
     fn adopt(&self, carrier: server::Carrier, read: Bytes, slot: Slot, permit: ConnectionPermit) {

@@ -15,7 +15,7 @@ use super::answer::Refusal;
 use super::link::{Handover, Link, LinkIo, NextHead};
 use super::local::{Local, Seat};
 use super::service::Front;
-use super::{Carrier, From, Worker, linger, strict};
+use super::{Caller, Carrier, Worker, linger, strict};
 use crate::http1::{self, After, Exchange, RequestHead};
 use crate::model::{ConnectionPermit, HandshakePermit};
 use crate::telemetry::metrics;
@@ -29,12 +29,12 @@ pub(super) async fn serve<W: Worker>(
     permit: ConnectionPermit,
     handshake: HandshakePermit,
 ) {
-    let from = From {
+    let caller = Caller {
         peer,
         is_encrypted: socket.is_encrypted(),
     };
     let link = Rc::new(Link::new(socket, handshake));
-    let end = drive(&local, &link, from).await;
+    let end = drive(&local, &link, caller).await;
     let mid_head = link.is_mid_head();
     let handover = link.handover.get();
     // hyper's parts and the service are gone by now, and with them every other holder.
@@ -75,11 +75,11 @@ enum End {
     Broken,
 }
 
-async fn drive<W: Worker>(local: &Rc<Local<W>>, link: &Rc<Link<W::Slot>>, from: From) -> End {
+async fn drive<W: Worker>(local: &Rc<Local<W>>, link: &Rc<Link<W::Slot>>, caller: Caller) -> End {
     let mut course = Course {
         local,
         link,
-        from,
+        caller,
         http: None,
         exchange: None,
         told_to_close: false,
@@ -97,7 +97,7 @@ async fn drive<W: Worker>(local: &Rc<Local<W>>, link: &Rc<Link<W::Slot>>, from: 
 struct Course<'a, W: Worker> {
     local: &'a Rc<Local<W>>,
     link: &'a Rc<Link<W::Slot>>,
-    from: From,
+    caller: Caller,
     /// Made for the first request that is the router's.
     http: Option<Box<Http<W>>>,
     /// Answers the present request in the router's place.
@@ -230,7 +230,7 @@ impl<W: Worker> Course<'_, W> {
         let (exchange, framing) = self.link.with_unread(|bytes| {
             let mut slots = http1::slots();
             let head = RequestHead::parse(&bytes[..length], &mut slots)?;
-            let exchange = worker.take(&head, self.from);
+            let exchange = worker.take(&head, self.caller);
             if exchange.is_none() {
                 strict::check(&head, body.bytes_max)?;
             }
@@ -248,7 +248,7 @@ impl<W: Worker> Course<'_, W> {
                 let service = Front {
                     local: Rc::clone(local),
                     link: Rc::clone(link),
-                    from: self.from,
+                    caller: self.caller,
                 };
                 let io = LinkIo(Rc::clone(link));
                 Box::new(local.http.serve_connection(io, service))

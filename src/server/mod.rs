@@ -26,4 +26,4 @@ pub use browsers::{Browsers, Origins};
 pub use config::Config;
 pub use drain::Drain;
 pub use run::{Hooks, Outcome, ServerError, run};
-pub use worker::{Carrier, From, Slot, Worker};
+pub use worker::{Caller, Carrier, Slot, Worker};

@@ -21,14 +21,14 @@ use super::answer::Refusal;
 use super::link::{Handover, Link};
 use super::local::Local;
 use super::request_id::{Ids, is_hot};
-use super::{From, Slot, Worker, body};
+use super::{Caller, Slot, Worker, body};
 use crate::model::{Encrypted, PeerAddr};
 
 /// One connection's service: hyper calls it for each request.
 pub(super) struct Front<W: Worker> {
     pub(super) local: Rc<Local<W>>,
     pub(super) link: Rc<Link<W::Slot>>,
-    pub(super) from: From,
+    pub(super) caller: Caller,
 }
 
 impl<W: Worker> hyper::service::Service<Request<Incoming>> for Front<W> {
@@ -69,8 +69,8 @@ impl<W: Worker> Front<W> {
     fn equip(&self, mut head: Parts, body: Incoming) -> Request<Body> {
         let limits = self.local.body;
         head.extensions.insert(self.local.index);
-        head.extensions.insert(PeerAddr(self.from.peer));
-        if self.from.is_encrypted {
+        head.extensions.insert(PeerAddr(self.caller.peer));
+        if self.caller.is_encrypted {
             head.extensions.insert(Encrypted);
         }
         // Nothing else can be upgraded; HEAD is here because it reaches the handlers of GET.

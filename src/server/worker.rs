@@ -11,7 +11,7 @@ use crate::tls::Layer;
 
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy)]
-pub struct From {
+pub struct Caller {
     /// The socket's other end.
     pub peer: SocketAddr,
     /// Whether TLS carries it.
@@ -35,7 +35,7 @@ pub trait Worker: 'static {
 
     /// Looks at a request before the router does. What it gives answers the request with bytes of its own; `None`
     /// leaves it to the router.
-    fn take(&self, _head: &RequestHead<'_>, _from: From) -> Option<Box<dyn Exchange>> {
+    fn take(&self, _head: &RequestHead<'_>, _caller: Caller) -> Option<Box<dyn Exchange>> {
         None
     }
 
