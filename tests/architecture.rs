@@ -120,7 +120,7 @@ const RULES: Rules = Rules {
         ("dashmap", &["relay"]),
         ("form_urlencoded", &["transport", "admin"]),
         ("fred", &["redis"]),
-        ("futures_util", &["cli"]),
+        ("futures_util", &["cli", "admin/live"]),
         ("hashbrown", &["transport", "hub", "broker"]),
         ("http", &["*"]),
         ("http_body_util", &["cli", "api"]),
