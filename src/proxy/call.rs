@@ -242,20 +242,20 @@ impl Call {
         Poll::Ready(None)
     }
 
-    fn poll_answer(&mut self, cx: &mut Context<'_>, peer: &mut Peer<'_>) -> Poll<After> {
+    fn poll_answer(&mut self, cx: &mut Context<'_>, peer: &mut Peer<'_>) -> Poll<Option<After>> {
         let State::Answering {
             download,
             keeps_wire,
         } = &mut self.state
         else {
-            return Poll::Ready(After::Cut);
+            return Poll::Ready(Some(After::Cut));
         };
         let Some(wire) = &mut self.wire else {
-            return Poll::Ready(After::Cut);
+            return Poll::Ready(Some(After::Cut));
         };
         if std::mem::take(&mut self.has_timed_out) {
             if download.waits != Waits::ForUpstream || !download.has_heartbeats() {
-                return Poll::Ready(After::Cut);
+                return Poll::Ready(Some(After::Cut));
             }
             download.beat();
             self.moved = Instant::now();
@@ -269,15 +269,20 @@ impl Call {
             client_is_gone = poll_gone(cx, peer).is_ready();
         }
         if client_is_gone {
-            return Poll::Ready(After::Cut);
+            return Poll::Ready(Some(After::Cut));
         }
         match download.poll(cx, wire, peer.socket) {
             Poll::Pending => {
                 self.note_moves();
                 Poll::Pending
             }
+            Poll::Ready(Err(DownloadFault::Upstream)) if download.is_unsent() => {
+                // Head and nonsense came in one piece.
+                self.fail(&ProxyError::Unavailable);
+                Poll::Ready(None)
+            }
             Poll::Ready(Err(DownloadFault::Client | DownloadFault::Upstream)) => {
-                Poll::Ready(After::Cut)
+                Poll::Ready(Some(After::Cut))
             }
             Poll::Ready(Ok(())) => {
                 let keeps_wire = *keeps_wire && self.upload.is_done() && wire.read.is_empty();
@@ -287,10 +292,10 @@ impl Call {
                     wire::put(attempt.endpoint.id, wire, self.moved);
                 }
                 let is_whole = self.upload.is_body_read();
-                Poll::Ready(match self.asked.keeps_alive && is_whole {
+                Poll::Ready(Some(match self.asked.keeps_alive && is_whole {
                     true => After::KeepAlive,
                     false => After::Close,
-                })
+                }))
             }
         }
     }
@@ -354,7 +359,7 @@ impl Exchange for Call {
                 State::Counting(_) => ready!(self.poll_count(cx, &mut peer)),
                 State::Dialling(_) => ready!(self.poll_dial(cx, &mut peer)),
                 State::Asking => ready!(self.poll_ask(cx, &mut peer)),
-                State::Answering { .. } => return self.poll_answer(cx, &mut peer),
+                State::Answering { .. } => ready!(self.poll_answer(cx, &mut peer)),
                 State::Tunnel(tunnel) => return tunnel.poll(cx, &mut peer),
                 State::Telling { .. } => ready!(self.poll_tell(cx, &mut peer)),
                 State::Leaving => return Poll::Ready(After::Cut),

@@ -40,6 +40,8 @@ pub(super) struct Download {
     /// What is to be written before anything else.
     out: Vec<u8>,
     out_sent: usize,
+    /// Whether the client has got anything.
+    has_begun: bool,
     body: Framing,
     form: Form,
     /// The last chunk of ours is written.
@@ -59,6 +61,7 @@ impl Download {
         Self {
             out,
             out_sent: 0,
+            has_begun: false,
             body,
             form,
             is_closed: false,
@@ -73,6 +76,11 @@ impl Download {
     pub(super) fn with_heartbeats(mut self) -> Self {
         self.events = Some(Boundary::default());
         self
+    }
+
+    /// Whether the client has got nothing, so that something else can still be answered.
+    pub(super) const fn is_unsent(&self) -> bool {
+        !self.has_begun
     }
 
     /// Whether comments of ours stand between its events.
@@ -198,6 +206,7 @@ impl Download {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
         self.has_moved = true;
+        self.has_begun = true;
         let of_out = sent.min(out.len());
         self.out_sent += of_out;
         if self.out_sent == self.out.len() {

@@ -37,7 +37,7 @@ pub struct Browsers {
     pub headers: String,
     /// The fields that they may read (`EXPOSE_HEADERS`).
     pub exposed: String,
-    /// Whether answers carry the fields that harden them (`SECURITY_HEADERS`).
+    /// Whether answers carry fields that keep browsers from misusing them (`SECURITY_HEADERS`).
     pub hardens: bool,
 }
 

@@ -65,9 +65,9 @@ async fn one_that_resets_or_breaks_its_chunks_cuts_the_answer() {
     );
     for path in ["huge-chunk", "bad-chunk"] {
         let answer = node.get(&format!("/api/example/{path}")).await;
-        assert_eq!(answer.status, 200, "{path}");
-        // Nothing ends the body: the client knows that it is not whole.
-        assert!(!answer.text.contains("0\r\n\r\n"), "{path} {answer:?}");
+        // Where it all came in one piece nothing was passed on; else nothing ends the body.
+        let told = (answer.status, answer.text.contains("0\r\n\r\n"));
+        assert!(matches!(told, (502, _) | (200, false)), "{path} {answer:?}");
     }
     assert_eq!(node.get("/api/example/").await.status, 200);
 }

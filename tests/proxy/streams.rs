@@ -50,7 +50,7 @@ async fn a_silent_stream_gets_comments_between_its_events_and_nowhere_else() {
         (
             "chunked-events",
             "1.1",
-            "data: 1\n\n\r\n3\r\n:\n\n\r\n3\r\n:\n\n\r\n",
+            "5\r\n: 1\n\n\r\n3\r\n:\n\n\r\n3\r\n:\n\n\r\n",
         ),
         ("events", "1.0", "data: 1\n\n:\n\n:\n\n"),
     ] {
