@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::access::Entry;
 use super::address::{Client, client};
+use super::cache::{self, Way};
 use super::call::Call;
 use super::course::{Asked, Course, expects, key};
 use super::error::ProxyError;
@@ -172,6 +173,13 @@ impl Proxy {
             tells_forwarded: self.tells_forwarded,
         };
         write_request(head, &introduction, &mut fields);
+        let is_secure = is_secure(head, client);
+        let is_cached = self.cache.is_some() && target.carried == Carried::Http;
+        let cache = is_cached.then(|| {
+            let key = cache::key(is_secure, head.host, &route.name, &forwarded);
+            Way::of(head, key, identity.is_some())
+        });
+        let cache = cache.flatten();
         Ok(Course {
             route: route.clone(),
             key,
@@ -181,8 +189,9 @@ impl Proxy {
                 .map(|identity| identity.user.clone()),
             target: forwarded,
             fields,
-            is_secure: is_secure(head, client),
+            is_secure,
             handshake,
+            cache,
         })
     }
 
