@@ -29,10 +29,7 @@ pub(super) fn acceptor(reader: &mut Reader) -> Option<Acceptor> {
 }
 
 /// Whom to believe behind us; none where no upstream is asked over TLS.
-pub(super) fn connector(
-    reader: &mut Reader,
-    services: &[ServiceConfig],
-) -> Option<Connector> {
+pub(super) fn connector(reader: &mut Reader, services: &[ServiceConfig]) -> Option<Connector> {
     let roots = reader.text("UPSTREAM_CA").map(str::to_owned);
     let mut upstreams = services.iter().flat_map(|service| &service.upstreams);
     if roots.is_none() && !upstreams.any(|upstream| upstream.address.is_encrypted) {

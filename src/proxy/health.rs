@@ -129,11 +129,7 @@ async fn look_at(
 }
 
 /// Asks once; the status of the answer.
-async fn ask(
-    endpoint: &Endpoint,
-    path: &str,
-    connector: Option<&Connector>,
-) -> io::Result<u16> {
+async fn ask(endpoint: &Endpoint, path: &str, connector: Option<&Connector>) -> io::Result<u16> {
     let mut socket = endpoint.dial(connector).await?;
     let host = endpoint.authority.to_str().unwrap_or_default();
     let base = &endpoint.address.base;

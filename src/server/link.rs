@@ -303,13 +303,10 @@ impl<S: Default> Link<S> {
         self.poll_flush(cx)
     }
 
-    /// Nothing for a plain socket; an encrypted one may hold what it encrypted.
+    /// Nothing for a plain socket. An encrypted one may hold what it has encrypted: a peer that takes none of that is not
+    /// looked for here, for the next write finds it.
     fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut *self.socket.borrow_mut()).poll_flush(cx);
-        if flushed.is_pending() && self.blocked.get().is_none() {
-            self.blocked.set(Some(Instant::now()));
-        }
-        flushed
+        Pin::new(&mut *self.socket.borrow_mut()).poll_flush(cx)
     }
 
     fn poll_socket(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {

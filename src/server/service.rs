@@ -57,6 +57,7 @@ impl<W: Worker> hyper::service::Service<Request<Incoming>> for Front<W> {
             ids,
             origin,
             is_hot,
+            is_encrypted: self.caller.is_encrypted,
             upgrade,
             local: Rc::clone(&self.local),
             link: Rc::clone(&self.link),
@@ -111,6 +112,7 @@ pub(super) struct Answer<W: Worker> {
     origin: Option<Box<HeaderValue>>,
     /// Whether nothing is said that nobody asked for.
     is_hot: bool,
+    is_encrypted: bool,
     /// Whether this request can be upgraded, or what to say when a handler tries.
     upgrade: Result<(), Refusal>,
     local: Rc<Local<W>>,
@@ -149,7 +151,8 @@ impl<W: Worker> Future for Answer<W> {
         }
         if !self.is_hot || self.origin.is_some() {
             let origin = self.origin.take().map(|origin| *origin);
-            self.local.browsers.tell(origin, response.headers_mut());
+            let headers = response.headers_mut();
+            self.local.browsers.tell(origin, self.is_encrypted, headers);
         }
         let link = Rc::clone(&self.link);
         Poll::Ready(Ok(response.map(|body| AnswerBody { body, link })))
