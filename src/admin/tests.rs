@@ -471,6 +471,10 @@ async fn the_cache_is_purged_by_who_may_change_something() {
         ("", "x-admin-key", StatusCode::BAD_REQUEST),
         ("?service=other", "x-admin-key", StatusCode::NOT_FOUND),
     ] {
-        assert_eq!(purge(query, name).await.status(), expected, "{query} {name}");
+        assert_eq!(
+            purge(query, name).await.status(),
+            expected,
+            "{query} {name}"
+        );
     }
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::io::AsyncWrite as _;
 use tokio::time::Instant;
 
+use super::Proxy;
 use super::cache::{Asking, Cache, Follower, Found, Head, Heard, Recorder, Serving, Way};
 use super::call::{Call, State};
 use super::course::{Asked, Course};
@@ -38,6 +39,18 @@ pub(super) struct Served {
     body: Bytes,
     sent: usize,
     after: After,
+}
+
+impl Proxy {
+    /// Whether the cache has the answer to such a request, whose fields are these, and the upstream is not asked.
+    pub(super) fn has_fresh(&self, way: Option<&Way>, fields: &[u8]) -> bool {
+        match (&self.cache, way) {
+            (Some(cache), Some(Way::Wants(wanted))) => {
+                wanted.has_fresh(cache, fields, Instant::now())
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Call {
@@ -169,9 +182,11 @@ impl Call {
     /// Answers from the cache after the upstream has said that it may; its connection is kept where it can be.
     pub(super) fn serve_after(&mut self, serving: &Serving, head_keeps: bool) {
         let is_clean = |wire: &super::wire::Wire| wire.read.is_empty();
-        if let (true, Some(wire), Some(attempt)) =
-            (head_keeps && self.upload.is_done(), self.wire.take(), &self.attempt)
-            && is_clean(&wire)
+        if let (true, Some(wire), Some(attempt)) = (
+            head_keeps && self.upload.is_done(),
+            self.wire.take(),
+            &self.attempt,
+        ) && is_clean(&wire)
         {
             super::wire::put(attempt.endpoint.id, wire, self.moved);
         }
@@ -270,11 +285,7 @@ fn renewal() -> Asked {
 }
 
 /// The head as the cache keeps it: what every client gets of it.
-fn kept_head(
-    head: &ResponseHead<'_>,
-    asked: &Asked,
-    is_removed: impl Fn(&[u8]) -> bool,
-) -> Head {
+fn kept_head(head: &ResponseHead<'_>, asked: &Asked, is_removed: impl Fn(&[u8]) -> bool) -> Head {
     let mut lines = Vec::with_capacity(512);
     let is_dropped = |lower: &[u8]| {
         asked.replaces(lower)

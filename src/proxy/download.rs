@@ -7,8 +7,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite as _;
 
-use super::events::{Boundary, HEARTBEAT};
 use super::cache::Recorder;
+use super::events::{Boundary, HEARTBEAT};
 use super::upload::Waits;
 use super::wire::{Wire, with_buffer};
 use crate::http1::Framing;

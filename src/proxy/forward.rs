@@ -144,15 +144,6 @@ impl Proxy {
         let Some(route) = &route else {
             return Err(ProxyError::UnknownService(target.service.to_owned()));
         };
-        let is_stream = target.carried != Carried::Http;
-        let bearable = if is_stream {
-            Strain::None
-        } else {
-            Strain::Streams
-        };
-        if self.strain() > bearable {
-            return Err(ProxyError::UnderPressure);
-        }
         let forwarded = match is_web_socket {
             true => upstream_target(query)?,
             false => with_query(&rest, query, admitted.is_in_query),
@@ -180,6 +171,14 @@ impl Proxy {
             Way::of(head, key, identity.is_some())
         });
         let cache = cache.flatten();
+        let bearable = match target.carried {
+            Carried::Http => Strain::Streams,
+            Carried::Sse | Carried::Ws => Strain::None,
+        };
+        // What costs an upstream nothing is answered as long as anything is.
+        if self.strain() > bearable && !self.has_fresh(cache.as_ref(), &fields) {
+            return Err(ProxyError::UnderPressure);
+        }
         Ok(Course {
             route: route.clone(),
             key,

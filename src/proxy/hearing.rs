@@ -28,10 +28,7 @@ enum Heard {
     /// Another upstream may do better.
     TryAgain,
     /// The cache has it.
-    Kept {
-        serving: Serving,
-        keeps_wire: bool,
-    },
+    Kept { serving: Serving, keeps_wire: bool },
     /// The answer.
     Final {
         body: Framing,

@@ -95,7 +95,8 @@ static RELOADS: LazyLock<[Counter; Reload::COUNT]> = LazyLock::new(|| {
 });
 
 static CACHED: LazyLock<[Counter; Cached::COUNT]> = LazyLock::new(|| {
-    let counter = |index: usize| counter!(name::CACHE_REQUESTS, "result" => Cached::ALL[index].label());
+    let counter =
+        |index: usize| counter!(name::CACHE_REQUESTS, "result" => Cached::ALL[index].label());
     std::array::from_fn(counter)
 });
 static BRIDGED: LazyLock<Gauge> = LazyLock::new(|| gauge!(name::GATEWAY_WEB_SOCKETS));

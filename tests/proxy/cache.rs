@@ -51,7 +51,8 @@ impl Origin {
     fn says_with(&self, status: &str, fields: &str, body: &str) {
         let fields = fields.replace("; ", "\r\n");
         let length = body.len();
-        let text = format!("HTTP/1.1 {status}\r\n{fields}\r\ncontent-length: {length}\r\n\r\n{body}");
+        let text =
+            format!("HTTP/1.1 {status}\r\n{fields}\r\ncontent-length: {length}\r\n\r\n{body}");
         *self.answer.lock().expect("no panic") = text.replace("\r\n\r\ncontent", "\r\ncontent");
     }
 
@@ -120,15 +121,24 @@ async fn what_is_fresh_is_answered_without_asking() {
     assert_eq!(status(&first), "fanfare; fwd=miss; stored");
     origin.says("cache-control: max-age=60", "two");
     let second = get(&node, &[("x-request-id", "mine")]).await;
-    assert_eq!((second.status, &*second.text, origin.asked()), (200, "one", 1));
-    assert!(status(&second).starts_with("fanfare; hit; ttl="), "{second:?}");
+    assert_eq!(
+        (second.status, &*second.text, origin.asked()),
+        (200, "one", 1)
+    );
+    assert!(
+        status(&second).starts_with("fanfare; hit; ttl="),
+        "{second:?}"
+    );
     assert_eq!(second.header("content-type"), Some("text/x"));
     assert_eq!(second.header("link"), Some("</1>"));
     assert_eq!(second.header("x-request-id"), Some("mine"));
     assert!(second.header("age").is_some());
     // Without its body, and of another path.
     let head = node.request("HEAD", "/api/example/x?q=1", &[], "").await;
-    assert_eq!((head.status, &*head.text, head.header("content-length")), (200, "", Some("3")));
+    assert_eq!(
+        (head.status, &*head.text, head.header("content-length")),
+        (200, "", Some("3"))
+    );
     assert_eq!(origin.asked(), 1);
     assert_eq!(node.get("/api/example/x?q=2").await.text, "two");
     assert_eq!(origin.asked(), 2);
@@ -142,7 +152,10 @@ async fn chunked_and_empty_bodies_are_kept_and_large_ones_pass() {
     *origin.answer.lock().expect("no panic") = chunked.to_owned();
     get(&node, &[]).await;
     let again = get(&node, &[]).await;
-    assert_eq!((&*again.text, again.header("content-length")), ("abcde", Some("5")));
+    assert_eq!(
+        (&*again.text, again.header("content-length")),
+        ("abcde", Some("5"))
+    );
     assert_eq!(origin.asked(), 1);
     origin.says("cache-control: max-age=60", &"x".repeat(101));
     for asked in 2..4 {
@@ -157,7 +170,10 @@ async fn a_client_that_has_it_is_told_so() {
     let origin = Origin::start().await;
     let node = origin.node(&[]).await;
     let modified = "Sat, 21 Nov 2026 08:00:00 GMT";
-    origin.says(&format!("cache-control: max-age=60; etag: \"a\"; last-modified: {modified}"), "one");
+    origin.says(
+        &format!("cache-control: max-age=60; etag: \"a\"; last-modified: {modified}"),
+        "one",
+    );
     get(&node, &[]).await;
     for fields in [
         ("if-none-match", "\"x\", W/\"a\""),
@@ -184,20 +200,30 @@ async fn what_is_stale_is_asked_for_and_kept_when_it_is_still_good() {
     let node = origin.node(&[]).await;
     origin.says("cache-control: max-age=0; etag: \"a\"; x-version: 1", "one");
     get(&node, &[]).await;
-    origin.says_with("304 Not Modified", "cache-control: max-age=60; etag: \"a\"; x-version: 2", "");
+    origin.says_with(
+        "304 Not Modified",
+        "cache-control: max-age=60; etag: \"a\"; x-version: 2",
+        "",
+    );
     // The client's own condition is not the upstream's matter.
     let answer = get(&node, &[("if-none-match", "\"other\"")]).await;
     assert_eq!((answer.status, &*answer.text), (200, "one"));
     assert_eq!(answer.header("x-version"), Some("2"));
     assert_eq!(status(&answer), "fanfare; fwd=stale; fwd-status=304");
     let head = origin.last().to_lowercase();
-    assert!(head.contains("if-none-match: \"a\"\r\n") && !head.contains("other"), "{head}");
+    assert!(
+        head.contains("if-none-match: \"a\"\r\n") && !head.contains("other"),
+        "{head}"
+    );
     assert!(status(&get(&node, &[]).await).starts_with("fanfare; hit"));
     assert_eq!(origin.asked(), 2);
     // The client may insist, and then a new one takes its place.
     origin.says("cache-control: max-age=60; etag: \"b\"", "two");
     let insisted = get(&node, &[("cache-control", "no-cache")]).await;
-    assert_eq!((&*insisted.text, status(&insisted)), ("two", "fanfare; fwd=request; stored"));
+    assert_eq!(
+        (&*insisted.text, status(&insisted)),
+        ("two", "fanfare; fwd=request; stored")
+    );
     assert_eq!(get(&node, &[]).await.text, "two");
     assert_eq!(origin.asked(), 3);
 }
@@ -228,7 +254,11 @@ async fn what_belongs_to_somebody_stays_his() {
     // Kept for those who show nothing, and not given to who shows something.
     origin.says("cache-control: max-age=60", "private");
     assert_eq!(get(&node, &[("cookie", "a=b")]).await.text, "private");
-    for refused in ["set-cookie: a=b; cache-control: max-age=60", "cache-control: no-store", "cache-control: private"] {
+    for refused in [
+        "set-cookie: a=b; cache-control: max-age=60",
+        "cache-control: no-store",
+        "cache-control: private",
+    ] {
         let before = origin.asked();
         origin.says(refused, "once");
         for _ in 0..2 {
@@ -241,14 +271,20 @@ async fn what_belongs_to_somebody_stays_his() {
 #[tokio::test]
 async fn a_change_forgets_what_stood_there_and_a_purge_all_of_it() {
     let origin = Origin::start().await;
-    let node = origin.node(&[("ADMIN_API_KEY", "the admin key of these tests")]).await;
+    let node = origin
+        .node(&[("ADMIN_API_KEY", "the admin key of these tests")])
+        .await;
     origin.says("cache-control: max-age=60", "one");
     get(&node, &[]).await;
     origin.says("cache-control: max-age=60", "two");
     let failed = "HTTP/1.1 500 Broken\r\ncontent-length: 0\r\n\r\n".to_owned();
     let good = std::mem::replace(&mut *origin.answer.lock().expect("no panic"), failed);
     node.request("DELETE", "/api/example/x?q=1", &[], "").await;
-    assert_eq!(get(&node, &[]).await.text, "one", "a change that failed changes nothing");
+    assert_eq!(
+        get(&node, &[]).await.text,
+        "one",
+        "a change that failed changes nothing"
+    );
     *origin.answer.lock().expect("no panic") = good;
     node.request("DELETE", "/api/example/x?q=1", &[], "").await;
     assert_eq!(get(&node, &[]).await.text, "two");
@@ -277,7 +313,10 @@ async fn many_who_want_the_same_ask_once() {
             tokio::spawn(async move { get(&node, &[]).await })
         })
         .collect();
-    eventually("the upstream is asked", async || (origin.asked() > 0).then_some(())).await;
+    eventually("the upstream is asked", async || {
+        (origin.asked() > 0).then_some(())
+    })
+    .await;
     origin.holds.send_replace(false);
     for answer in asking {
         assert_eq!(answer.await.expect("an answer").text, "one");
@@ -301,7 +340,9 @@ async fn nobody_waits_for_ever_nor_for_what_is_not_kept() {
     assert_eq!(first.await.expect("an answer").status, 200);
     assert_eq!(second.await.expect("an answer").status, 200);
     let nothing = [("cache-control", "only-if-cached")];
-    let answer = node.request("GET", "/api/example/unknown", &nothing, "").await;
+    let answer = node
+        .request("GET", "/api/example/unknown", &nothing, "")
+        .await;
     answer.expect_error(504, "not_cached");
 }
 

@@ -43,7 +43,10 @@ fn answers_are_found_by_scheme_host_service_and_target() {
     let at = |encrypted, host, target| key(encrypted, host, "s", target);
     cache.keep(&at(false, "A.example", "/x?q"), b"", stored("", "one"));
     let found = |key: Arc<str>| body(&cache, &key, "");
-    assert_eq!(found(at(false, "a.EXAMPLE", "/x?q")).as_deref(), Some("one"));
+    assert_eq!(
+        found(at(false, "a.EXAMPLE", "/x?q")).as_deref(),
+        Some("one")
+    );
     assert_eq!(found(at(true, "a.example", "/x?q")), None);
     assert_eq!(found(at(false, "b.example", "/x?q")), None);
     assert_eq!(found(at(false, "a.example", "/x")), None);
@@ -63,7 +66,11 @@ fn answers_that_vary_are_found_by_the_fields_that_they_name() {
     cache.forget(&key);
     assert_eq!(body(&cache, &key, gzip), None);
     cache.keep(&key, plain.as_bytes(), stored("accept-encoding", "new"));
-    assert_eq!(body(&cache, &key, gzip), None, "what was forgotten stays so");
+    assert_eq!(
+        body(&cache, &key, gzip),
+        None,
+        "what was forgotten stays so"
+    );
 }
 
 #[test]
@@ -84,7 +91,11 @@ fn all_together_stay_within_the_bytes() {
     let cache = cache(20_000);
     for n in 0..200 {
         let body = "x".repeat(900);
-        cache.keep(&key(false, "h", "s", &format!("/{n}")), b"", stored("", &body));
+        cache.keep(
+            &key(false, "h", "s", &format!("/{n}")),
+            b"",
+            stored("", &body),
+        );
     }
     cache.entries.run_pending_tasks();
     assert!(cache.entries.weighted_size() <= 20_000);

@@ -65,7 +65,10 @@ impl Drop for Leader {
             .unwrap_or_else(PoisonError::into_inner);
         all.remove(&self.key);
         drop(all);
-        let mut followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut followers = self
+            .followers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         followers.has_landed = true;
         for waker in followers.wakers.drain(..) {
             waker.wake();
@@ -81,7 +84,11 @@ impl Follower {
             return Poll::Ready(());
         }
         // Polled again for another reason, a follower is there already.
-        if !followers.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+        if !followers
+            .wakers
+            .iter()
+            .any(|waker| waker.will_wake(cx.waker()))
+        {
             followers.wakers.push(cx.waker().clone());
         }
         Poll::Pending

@@ -81,12 +81,7 @@ impl Varies {
 struct Useful;
 
 impl Expiry<Arc<str>, Entry> for Useful {
-    fn expire_after_create(
-        &self,
-        _: &Arc<str>,
-        entry: &Entry,
-        _: StdInstant,
-    ) -> Option<Duration> {
+    fn expire_after_create(&self, _: &Arc<str>, entry: &Entry, _: StdInstant) -> Option<Duration> {
         match entry {
             Entry::Stored(stored) => Some(stored.useful_for()),
             Entry::Varies(_) => None,
@@ -186,7 +181,9 @@ impl Cache {
         let is_meant = |key: &str| {
             let mut parts = key.split('\n').skip(2);
             parts.next() == Some(service)
-                && parts.next().is_some_and(|target| target.starts_with(prefix))
+                && parts
+                    .next()
+                    .is_some_and(|target| target.starts_with(prefix))
         };
         let keys: Vec<Arc<str>> = self
             .entries

@@ -181,7 +181,10 @@ impl Head {
         let date = lines::field(&self.lines, "date").and_then(http_date);
         let apparent = date.and_then(|date| SystemTime::now().duration_since(date).ok());
         let corrected = self.age + asking.at.saturating_duration_since(asking.since);
-        apparent.unwrap_or_default().min(LIFETIME_MAX).max(corrected)
+        apparent
+            .unwrap_or_default()
+            .min(LIFETIME_MAX)
+            .max(corrected)
     }
 }
 
@@ -200,11 +203,11 @@ impl Stored {
         asking: &Asking<'_>,
         default_ttl: Duration,
     ) -> Option<Self> {
-        let is_of_the_body = |name: &[u8]| name.starts_with(b"content-") && name != b"content-location";
+        let is_of_the_body =
+            |name: &[u8]| name.starts_with(b"content-") && name != b"content-location";
         let news = lines::without(&head.lines, is_of_the_body);
-        let is_said_anew = |name: &[u8]| {
-            lines::fields(&news).any(|(found, _)| found.eq_ignore_ascii_case(name))
-        };
+        let is_said_anew =
+            |name: &[u8]| lines::fields(&news).any(|(found, _)| found.eq_ignore_ascii_case(name));
         let mut merged = lines::without(&self.head.lines, is_said_anew);
         merged.extend_from_slice(&news);
         let head = Head {
@@ -288,7 +291,11 @@ impl Stored {
     /// Writes what stands before its body, but for the empty line.
     pub(super) fn write_head(&self, now: Instant, out: &mut Vec<u8>) {
         // A vector takes every write.
-        let _ = write!(out, "HTTP/1.1 {} {}\r\n", self.head.status, self.head.reason);
+        let _ = write!(
+            out,
+            "HTTP/1.1 {} {}\r\n",
+            self.head.status, self.head.reason
+        );
         out.extend_from_slice(&self.head.lines);
         if self.head.status != 204 {
             let _ = write!(out, "content-length: {}\r\n", self.body.len());

@@ -158,8 +158,7 @@ impl Wanted {
         let Some(stale) = self.stale.as_ref().filter(|stale| stale.has_validator()) else {
             return;
         };
-        let is_condition =
-            |name: &[u8]| name == b"if-none-match" || name == b"if-modified-since";
+        let is_condition = |name: &[u8]| name == b"if-none-match" || name == b"if-modified-since";
         let mut fields = lines::without(request, is_condition);
         if let Some(tag) = stale.validator("etag") {
             lines::push(&mut fields, b"if-none-match", tag);
@@ -172,6 +171,18 @@ impl Wanted {
         self.asks_validity = true;
     }
 
+    /// What it may be given of what stands there.
+    fn usable(&self, cache: &Cache, request: &[u8]) -> Option<Arc<Stored>> {
+        let stored = cache.find(&self.key, request)?;
+        (stored.is_for_all || !self.is_personal).then_some(stored)
+    }
+
+    /// Whether it will be answered without anybody being asked.
+    pub(in crate::proxy) fn has_fresh(&self, cache: &Cache, request: &[u8], now: Instant) -> bool {
+        let stored = self.usable(cache, request);
+        stored.is_some_and(|stored| stored.use_for(&self.directives, now) != Use::Stale)
+    }
+
     /// What the cache has for it. `request` are the fields that go to the upstream.
     pub(in crate::proxy) fn consult(
         &mut self,
@@ -180,8 +191,7 @@ impl Wanted {
         may_wait: bool,
         now: Instant,
     ) -> Found {
-        let stored = cache.find(&self.key, request);
-        let stored = stored.filter(|stored| stored.is_for_all || !self.is_personal);
+        let stored = self.usable(cache, request);
         if let Some(stored) = &stored {
             match stored.use_for(&self.directives, now) {
                 Use::Fresh => return Found::Answer(self.serving(stored.clone(), now, None), false),
