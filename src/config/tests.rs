@@ -398,9 +398,9 @@ fn what_this_version_does_not_do_is_refused_or_said() {
         &[("REDIS_URL", "redis-cluster://redis:6379")],
         "REDIS_URL=\"********\" names a Redis Cluster, but this version works with a single server only",
     );
-    check_fault(&[("TLS_CERT", "/cert.pem")], "TLS_CERT is set, but");
+    check_fault(&[("LISTEN", "0.0.0.0:81")], "LISTEN is set, but");
     let settings = settings(&[
-        ("CACHE_ENABLED", "true"),
+        ("DATABASE_URL", "postgres://x"),
         ("WS_MAX_BUFERED_BYTES", "5"),
         ("SOMETHING_ELSE", "1"),
         ("REDIS_URL", ""),
@@ -408,7 +408,7 @@ fn what_this_version_does_not_do_is_refused_or_said() {
     assert!(
         settings
             .warnings
-            .contains(&"CACHE_ENABLED is set, but has no effect in this version".to_owned())
+            .contains(&"DATABASE_URL is set, but has no effect in this version".to_owned())
     );
     assert!(
         settings
