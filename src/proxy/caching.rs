@@ -93,12 +93,12 @@ impl Call {
         let State::Waiting(waiting) = &mut self.state else {
             return Poll::Ready(());
         };
-        let has_landed = waiting.follower.poll(cx).is_ready();
-        if !has_landed && Instant::now() < waiting.until {
+        if waiting.follower.poll(cx).is_pending() && Instant::now() < waiting.until {
             return Poll::Pending;
         }
         self.moved = Instant::now();
-        self.consult(has_landed);
+        // Once: where the answer was not kept, all would wait for one after the other.
+        self.consult(false);
         Poll::Ready(())
     }
 
