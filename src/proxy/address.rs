@@ -144,7 +144,7 @@ mod tests {
                 value: value.as_bytes(),
             };
             let list: Vec<Field<'_>> = fields.iter().map(field).collect();
-            let client = client(ip("10.0.0.1"), &list, &trusted);
+            let client = client(ip("10.0.0.1"), false, &list, &trusted);
             assert_eq!(client.ip, ip(expected), "{fields:?}");
         };
         check(&[("Forwarded", "for=5.6.7.8;proto=https")], "5.6.7.8");

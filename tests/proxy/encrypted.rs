@@ -11,6 +11,13 @@ use crate::support::ws::Socket;
 use crate::support::{Hub, eventually, hub};
 use crate::upstream::Upstream;
 
+/// Whether this path is answered 200; a connection that is refused answers nothing.
+async fn is_answered(door: &Hub, path: &str) -> Option<()> {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    let bytes = door.exchange(request.as_bytes()).await;
+    bytes.starts_with(b"HTTP/1.1 200 ").then_some(())
+}
+
 /// A node that speaks TLS, with this upstream, and a plain way to it.
 async fn encrypted(pair: &Pair, upstream: &Upstream) -> (Hub, Hub) {
     let services = json!({ "example": [upstream.url()] }).to_string();
@@ -19,8 +26,7 @@ async fn encrypted(pair: &Pair, upstream: &Upstream) -> (Hub, Hub) {
     let node = Hub::start("", &variables);
     let door = client_side(node.address(), pair).await;
     eventually("the node is ready", async || {
-        let answer = door.exchange(b"GET /readyz HTTP/1.0\r\n\r\n").await;
-        answer.starts_with(b"HTTP/1.1 200 ").then_some(())
+        is_answered(&door, "/readyz").await
     })
     .await;
     (node, door)
@@ -116,10 +122,7 @@ async fn a_new_certificate_is_served_and_connections_live_on() {
     let mut socket = Socket::open(&door).await;
     let other = Pair::make();
     let with_other = client_side(node.address(), &other).await;
-    let is_served = async || {
-        let bytes = with_other.exchange(b"GET /healthz HTTP/1.0\r\n\r\n").await;
-        bytes.starts_with(b"HTTP/1.1 200 ").then_some(())
-    };
+    let is_served = async || is_answered(&with_other, "/healthz").await;
     assert_eq!(is_served().await, None);
     // A key alone is of no use: the old pair is served on.
     std::fs::copy(&other.key, &pair.key).expect("a copy");
