@@ -186,7 +186,7 @@ const RULES: Rules = Rules {
         ),
         ("tokio_rustls", &["tls"]),
         ("toml", &["config"]),
-        ("tower", &["server", "admin"]),
+        ("tower", &["server"]),
         ("tracing", &["*"]),
         ("tracing_appender", &["telemetry"]),
         ("tracing_subscriber", &["telemetry"]),

@@ -160,6 +160,7 @@ fn config() -> Config {
         header_timeout: DEADLINE,
         body_timeout: DEADLINE,
         body_bytes_max: 1000,
+        browsers: server::Browsers::default(),
         drain_delay: Duration::ZERO,
         drain_window: Duration::from_secs(1),
     }

@@ -83,8 +83,9 @@ fn addresses(name: &str, urls: &Value, faults: &mut Vec<String>) -> Vec<Address>
 pub(super) fn patterns(text: &str) -> Option<String> {
     /// Names are looked at up to here.
     const BYTES_MAX: usize = 32;
-    const FRAMING: [&str; 6] = [
+    const FRAMING: [&str; 7] = [
         "connection",
+        "content-encoding",
         "content-length",
         "content-type",
         "trailer",
@@ -100,7 +101,7 @@ pub(super) fn patterns(text: &str) -> Option<String> {
             true => one.starts_with(bare),
             false => *one == bare,
         };
-        let is_good = is_name && bare.len() <= BYTES_MAX && !FRAMING.iter().any(|one| frames(one));
+        let is_good = is_name && bare.len() <= BYTES_MAX && !FRAMING.iter().any(frames);
         is_good.then_some(name)
     };
     if text.trim() == "-" {
@@ -167,9 +168,9 @@ mod tests {
         check(r#"{"a":[]}"#, &["at least one URL"]);
         check(r#"{"a":"http://x"}"#, &["at least one URL"]);
         check(
-            r#"{"a":["https://x",3],"connect":["http://x"],"x/y":["http://x"]}"#,
+            r#"{"a":["ftp://x",3],"connect":["http://x"],"x/y":["http://x"]}"#,
             &[
-                "\"https://x\" is none",
+                "\"ftp://x\" is none",
                 "3 is none",
                 "is taken",
                 "\"x/y\" is none",

@@ -259,7 +259,7 @@ impl Call {
             return Poll::Ready(After::Cut);
         };
         if std::mem::take(&mut self.has_timed_out) {
-            if download.waits != Waits::ForUpstream || !download.may_beat() {
+            if download.waits != Waits::ForUpstream || !download.has_heartbeats() {
                 return Poll::Ready(After::Cut);
             }
             download.beat();

@@ -47,9 +47,43 @@ impl Proxy {
         })
     }
 
+    /// Counts a request on this node, and finds out where it goes: by address before anything else, since a token costs
+    /// more to verify than a request to refuse; by user as soon as that is known.
+    pub(super) fn count_around(
+        &self,
+        limiter: Option<Limiter>,
+        now: Moment,
+        course: impl FnOnce() -> Result<Course, ProxyError>,
+    ) -> (Result<Course, ProxyError>, Option<(Limiter, Decision)>) {
+        let Some(mut limiter) = limiter else {
+            return (course(), None);
+        };
+        if !limiter.limits.is_by_user() {
+            let decision = self.count_here(&limiter, now);
+            let course = match decision.is_allowed {
+                true => course(),
+                false => Err(ProxyError::TooMany(decision)),
+            };
+            return (course, Some((limiter, decision)));
+        }
+        let course = course();
+        if let Ok(Course {
+            user: Some(user), ..
+        }) = &course
+        {
+            limiter.whose = Whose::User(user.clone());
+        }
+        let decision = self.count_here(&limiter, now);
+        let course = match decision.is_allowed {
+            true => course,
+            false => Err(ProxyError::TooMany(decision)),
+        };
+        (course, Some((limiter, decision)))
+    }
+
     /// Counts a request on this node: against the whole limit, or against this node's part while the fleet cannot be
     /// asked.
-    pub(super) fn count_here(&self, limiter: &Limiter, now: Moment) -> Decision {
+    fn count_here(&self, limiter: &Limiter, now: Moment) -> Decision {
         let limits = &limiter.limits;
         match &self.fleet {
             Some(fleet) if !fleet.is_there(now) => {

@@ -14,7 +14,7 @@ use super::table::Route;
 use super::websocket::Handshake;
 use super::{Balance, HashKey, hash};
 use crate::auth::Identity;
-use crate::http1::{RequestHead, has_entry};
+use crate::http1::{RequestHead, entries, has_entry};
 use crate::model::UserId;
 use crate::telemetry::proxy::{self as counts, Carried};
 
@@ -36,6 +36,8 @@ pub(super) struct Asked {
     pub(super) keeps_alive: bool,
     /// Whether it waits for `100 Continue`.
     pub(super) expects: bool,
+    /// Whether it wants errors in the form of RFC 9457.
+    pub(super) accepts_problems: bool,
     /// Whether limits are told.
     pub(super) has_limits: bool,
     /// Lines that every answer carries: ids and limits.
@@ -166,6 +168,15 @@ impl Asked {
             entry.status = Some(status);
         }
     }
+}
+
+/// Whether a client asks for errors in the form of RFC 9457. Who merely accepts anything gets the seed's.
+pub(super) fn accepts_problems(head: &RequestHead<'_>) -> bool {
+    const PROBLEM: &[u8] = b"application/problem+json";
+    entries(head.fields, "accept").any(|entry| {
+        let kind = entry.split(|byte| *byte == b';').next();
+        kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(PROBLEM))
+    })
 }
 
 /// Whether a request waits for `100 Continue` before it sends its body.

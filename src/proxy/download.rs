@@ -90,6 +90,11 @@ impl Download {
         self
     }
 
+    /// Whether comments of ours stand between its events.
+    pub(super) const fn has_heartbeats(&self) -> bool {
+        self.events.is_some()
+    }
+
     /// Whether a comment could stand here: the client has everything, and no event has begun.
     pub(super) fn may_beat(&self) -> bool {
         self.out_sent == self.out.len()
@@ -97,7 +102,7 @@ impl Download {
             && self.events.is_some_and(|events| events.is_here())
     }
 
-    /// Puts a comment between two events.
+    /// Puts a comment between two events; in the middle of one it does nothing.
     pub(super) fn beat(&mut self) {
         if self.may_beat() {
             self.frame(HEARTBEAT);

@@ -10,7 +10,7 @@ use super::access::Entry;
 use super::address::{Client, client};
 use super::cache::{self, Way};
 use super::call::Call;
-use super::course::{Asked, Course, expects, key};
+use super::course::{Asked, Course, accepts_problems, expects, key};
 use super::error::ProxyError;
 use super::fields::{Introduction, ids, is_looping, request_id, write_request};
 use super::path::normalise;
@@ -60,7 +60,7 @@ impl Proxy {
             let table = self.table.load();
             table.service(target.service).cloned()
         });
-        let mut limiter = self.limiter(route.as_ref(), Whose::address(client.ip));
+        let limiter = self.limiter(route.as_ref(), Whose::address(client.ip));
         let mut asked = Asked {
             carried: target
                 .as_ref()
@@ -71,32 +71,16 @@ impl Proxy {
             is_old: head.is_old,
             keeps_alive: head.keeps_alive,
             expects: expects(head),
+            accepts_problems: accepts_problems(head),
             has_limits: limiter.is_some(),
             lines: ids.clone(),
             started,
             entry: self.entry(head, &ids, &client, started),
         };
-        let now = self.at(started);
-        // By address before anything else: a token costs more to verify than a request to refuse.
-        let early = limiter
-            .as_ref()
-            .filter(|limiter| !limiter.limits.is_by_user());
-        let mut decision = early.map(|limiter| self.count_here(limiter, now));
-        let course = match decision {
-            Some(decision) if !decision.is_allowed => Err(ProxyError::TooMany(decision)),
-            _ => self.course(head, (target, route), query, &client, &ids),
-        };
-        if let (Some(limiter), None) = (&mut limiter, decision) {
-            if let Some(user) = course.as_ref().ok().and_then(|course| course.user.clone()) {
-                limiter.whose = Whose::User(user);
-            }
-            decision = Some(self.count_here(limiter, now));
-        }
-        let course = match decision {
-            Some(decision) if !decision.is_allowed => Err(ProxyError::TooMany(decision)),
-            _ => course,
-        };
-        let (proxy, counted) = (self.clone(), limiter.zip(decision));
+        let (course, counted) = self.count_around(limiter, self.at(started), || {
+            self.course(head, (target, route), query, &client, &ids)
+        });
+        let proxy = self.clone();
         Some(Box::new(match (course, counted) {
             (Ok(course), Some(counted)) => Call::counted(proxy, asked, course, head.body, counted),
             (Ok(course), None) => Call::new(proxy, asked, course, head.body),

@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::course::Asked;
 use super::download::Form;
-use super::error::ProxyError;
+use super::error::{ProxyError, Told};
 use super::fields::write_response;
 use super::removed::Removed;
 use crate::http1::{Framing, ResponseHead};
@@ -67,14 +67,18 @@ fn status_line(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
 
 /// An answer of our own, head and body, with its status.
 pub(super) fn error(error: &ProxyError, asked: &Asked, keeps_alive: bool) -> (u16, Vec<u8>) {
-    let (status, body) = error.answer();
+    let Told {
+        status,
+        content_type,
+        body,
+    } = error.told(asked.accepts_problems);
     let reason = StatusCode::from_u16(status).ok();
     let reason = reason.and_then(|status| status.canonical_reason());
     let mut out = Vec::with_capacity(256 + body.len());
     // A vector takes every write.
     let _ = write!(
         out,
-        "HTTP/1.1 {status} {}\r\ncontent-type: application/json; charset=utf-8\r\ncontent-length: {}\r\n{}",
+        "HTTP/1.1 {status} {}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n{}",
         reason.unwrap_or_default(),
         body.len(),
         error.fields()

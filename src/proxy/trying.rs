@@ -74,7 +74,7 @@ impl Call {
     pub(super) fn fail(&mut self, error: &ProxyError) {
         self.moved = Instant::now();
         let was_reused = self.wire.take().is_some_and(|wire| wire.is_reused);
-        let may_repeat = self.upload.is_unsent() || self.may_repeat(error);
+        let may_repeat = !self.has_begun && (self.upload.is_unsent() || self.may_repeat(error));
         if was_reused && may_repeat && *error != ProxyError::TimedOut {
             // The upstream had closed a connection that was kept: nobody's failure.
             if let (Some(attempt), Some(course)) = (&self.attempt, &self.course) {

@@ -181,6 +181,25 @@ async fn what_is_no_route_is_told_as_the_seed_tells_it() {
 }
 
 #[tokio::test]
+async fn errors_take_the_standard_form_for_who_asks_for_it() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[]).await;
+    let fields = [("accept", "text/html, application/problem+json;q=0.9")];
+    let answer = node.request("GET", "/api/nobody/x", &fields, "").await;
+    assert_eq!(answer.status, 404, "{answer:?}");
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/problem+json")
+    );
+    let problem = answer.json();
+    assert_eq!(
+        (&problem["status"], &problem["title"]),
+        (&404.into(), &"Not Found".into())
+    );
+    assert!(problem["detail"].is_string(), "{problem}");
+}
+
+#[tokio::test]
 async fn bodies_over_the_limit_are_413() {
     let upstream = Upstream::start().await;
     let node = node(&[&upstream], &[("MAX_BODY_BYTES", "10")]).await;
