@@ -195,7 +195,7 @@ impl Node {
             config: self.settings.admin.clone(),
             gate: Arc::new(AdminGate(context.verifier.clone())),
             live: Arc::default(),
-            purge: Arc::new(move |service, prefix| purged.purge(service, prefix)),
+            purge: Arc::new(move |service: &str, prefix: &str| purged.purge(service, prefix)),
         };
         let proxy = self.proxy.clone();
         let sessions = SessionState {

@@ -98,7 +98,7 @@ fn state(node: Snapshot, config: Config, is_open: bool) -> AdminState {
         config,
         gate: Arc::new(Right { is_open }),
         live: Arc::default(),
-        purge: Arc::new(|service, prefix| (service == "users").then_some(prefix.len())),
+        purge: Arc::new(|service: &str, prefix: &str| (service == "users").then_some(prefix.len())),
     }
 }
 

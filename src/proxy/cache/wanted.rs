@@ -233,10 +233,11 @@ impl Wanted {
             ..*asking
         };
         let default_ttl = cache.config.default_ttl;
-        if head.status == 304 && self.asks_validity {
-            if let Some(stale) = self.stale.take() {
-                return self.revalidated(cache, &stale, head, &asking);
-            }
+        if head.status == 304
+            && self.asks_validity
+            && let Some(stale) = self.stale.take()
+        {
+            return self.revalidated(cache, &stale, head, &asking);
         }
         if head.status >= 500
             && let Some(serving) = self.stand_in(asking.at)
