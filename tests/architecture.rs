@@ -61,6 +61,7 @@ const RULES: Rules = Rules {
                 "Address",
                 "Balance",
                 "BreakerPolicy",
+                "CacheConfig",
                 "HashKey",
                 "HealthPolicy",
                 "IdentityRule",
