@@ -278,6 +278,7 @@ fn renewal() -> Asked {
         keeps_alive: false,
         expects: false,
         has_limits: false,
+        accepts_problems: false,
         lines: Vec::new(),
         started: Instant::now(),
         entry: None,

@@ -24,7 +24,7 @@ use moka::sync::Cache as Entries;
 pub(super) use flights::Follower;
 pub(super) use recorder::Recorder;
 pub(super) use stored::{Asking, Head};
-pub(super) use wanted::{Found, Heard, Serving, Wanted, Way};
+pub(super) use wanted::{Found, Heard, Serving, Way};
 
 use super::CacheConfig;
 use flights::{Flights, Joined, Leader};
