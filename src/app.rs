@@ -188,12 +188,14 @@ impl Node {
             node: self.clone(),
             drain,
         });
+        let purged = self.proxy.clone();
         let admin = AdminState {
             source,
             exporter,
             config: self.settings.admin.clone(),
             gate: Arc::new(AdminGate(context.verifier.clone())),
             live: Arc::default(),
+            purge: Arc::new(move |service: &str, prefix: &str| purged.purge(service, prefix)),
         };
         let proxy = self.proxy.clone();
         let sessions = SessionState {

@@ -61,6 +61,7 @@ const RULES: Rules = Rules {
                 "Address",
                 "Balance",
                 "BreakerPolicy",
+                "CacheConfig",
                 "HashKey",
                 "HealthPolicy",
                 "IdentityRule",
@@ -124,7 +125,9 @@ const RULES: Rules = Rules {
         ("hashbrown", &["transport", "hub", "broker"]),
         ("http", &["*"]),
         ("http_body_util", &["cli", "api"]),
+        ("http_cache_semantics", &["proxy/cache"]),
         ("httparse", &["http1"]),
+        ("httpdate", &["proxy/cache"]),
         ("hyper", &["server"]),
         ("hyper_util", &["cli"]),
         ("jsonwebtoken", &["auth"]),
@@ -132,6 +135,7 @@ const RULES: Rules = Rules {
         ("metrics", &["telemetry"]),
         ("metrics_exporter_prometheus", &["telemetry"]),
         ("mio", &["transport"]),
+        ("moka", &["proxy/cache"]),
         (
             "rand",
             &[

@@ -258,6 +258,11 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Upstreams, "ACCESS_LOG_PERCENT", Integer(0, 100), Value("0"), "%", "Which part of the requests to upstreams is logged, beside all that fail (499 and 5xx); 0: none at all."),
     row(Upstreams, "RATE_LIMIT_MAX", Integer(0, 1_000_000_000), Value("200"), "requests", "The most requests of one address to upstreams in RATE_LIMIT_WINDOW_MS, all of which may come at once, over all nodes; 0 is no limit.").memory("4 MB in all"),
     row(Upstreams, "RATE_LIMIT_WINDOW_MS", Integer(1, DAY_MS), Value("60000"), "ms", "In which time that many come back."),
+    row(Upstreams, "CACHE_ENABLED", Boolean, Value("false"), "", "Whether answers to GET are kept in memory as RFC 9111 has it, and given to others who ask for the same."),
+    row(Upstreams, "CACHE_DEFAULT_TTL_MS", Integer(0, DAY_MS), Value("5000"), "ms", "For how long an answer is fresh that says nothing of it, where its status allows that; 0: it is not kept."),
+    row(Upstreams, "CACHE_MAX_BODY_BYTES", Integer(1, BYTES), Value("262144"), "bytes", "The most bytes of a body that is kept."),
+    row(Upstreams, "CACHE_MAX_TOTAL_BYTES", Integer(1, BYTES), Value("67108864"), "bytes", "The most bytes of all answers that are kept; those that are least asked for go first.").memory("this, and bodies under way"),
+    row(Upstreams, "CACHE_WAIT_MS", Integer(0, DAY_MS), Value("5000"), "ms", "How long a request waits for another one's answer to the same before it asks as well."),
 
     row(Operations, "LOG_LEVEL", Text(value::log_level, "off, error, warn, info, debug or trace (pino's and Python's names too), or a filter as info,fanfare=debug"), Value("info"), "", "What is logged.").alias(&["LOGGING_LEVEL"]),
     row(Operations, "LOG_FORMAT", Text(value::log_format, "json or pretty"), Computed("pretty on a terminal outside production, else json"), "", "How a log line looks."),
@@ -301,13 +306,12 @@ pub(super) const NOT_YET: &[NotYet] = &[
     ignored("SUBSCRIBE_URL"),
     ignored("PUBLISH_URL"),
     ignored("RATE_LIMIT_TIERS"),
-    ignored("CACHE_ENABLED"),
     ignored("TRACING_ENABLED"),
     ignored("TRACING_ENDPOINT"),
 ];
 
 /// Names that begin so are ours: one that no row has is mistyped or of another version, and worth a warning.
-pub(super) const OUR_PREFIXES: [&str; 10] = [
+pub(super) const OUR_PREFIXES: [&str; 11] = [
     "WS_",
     "WEBSOCKETS_",
     "JWT_",
@@ -315,6 +319,7 @@ pub(super) const OUR_PREFIXES: [&str; 10] = [
     "INBOX_",
     "DRAIN_",
     "TLS_",
+    "CACHE_",
     "SESSION_",
     "PASSWORD_",
     "LOGIN_",

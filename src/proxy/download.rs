@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite as _;
 
+use super::cache::Recorder;
 use super::events::{Boundary, HEARTBEAT};
 use super::upload::Waits;
 use super::wire::{Wire, with_buffer};
@@ -53,6 +54,8 @@ pub(super) struct Download {
     events: Option<Boundary>,
     /// Something went on since this was last cleared.
     pub(super) has_moved: bool,
+    /// Takes the body down for the cache.
+    recorder: Option<Box<Recorder>>,
 }
 
 impl Download {
@@ -69,7 +72,19 @@ impl Download {
             waits: Waits::ForUpstream,
             events: None,
             has_moved: false,
+            recorder: None,
         }
+    }
+
+    /// The same, and its body is taken down.
+    pub(super) fn recorded_by(mut self, recorder: Option<Box<Recorder>>) -> Self {
+        self.recorder = recorder;
+        self
+    }
+
+    /// Who took it down, at the end.
+    pub(super) fn take_recorder(&mut self) -> Option<Box<Recorder>> {
+        self.recorder.take()
     }
 
     /// The same for a stream of events that has heartbeats; it must not be of the form [`Form::Same`].
@@ -163,6 +178,9 @@ impl Download {
         if self.form == Form::Same {
             let followed = self.body.follow(unread);
             (self.granted, _) = followed.map_err(|_| DownloadFault::Upstream)?;
+            if let Some(recorder) = &mut self.recorder {
+                recorder.see(&unread[..self.granted]);
+            }
             return Ok(());
         }
         let mut used = 0;
@@ -179,6 +197,9 @@ impl Download {
                 }
                 self.frame(bytes);
             }
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.see(&unread[..used]);
         }
         wire.read.consume(used);
         Ok(())

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::access::Entry;
 use super::address::{Client, client};
+use super::cache::{self, Way};
 use super::call::Call;
 use super::course::{Asked, Course, accepts_problems, expects, key};
 use super::error::ProxyError;
@@ -127,15 +128,6 @@ impl Proxy {
         let Some(route) = &route else {
             return Err(ProxyError::UnknownService(target.service.to_owned()));
         };
-        let is_stream = target.carried != Carried::Http;
-        let bearable = if is_stream {
-            Strain::None
-        } else {
-            Strain::Streams
-        };
-        if self.strain() > bearable {
-            return Err(ProxyError::UnderPressure);
-        }
         let forwarded = match is_web_socket {
             true => upstream_target(query)?,
             false => with_query(&rest, query, admitted.is_in_query),
@@ -156,6 +148,21 @@ impl Proxy {
             tells_forwarded: self.tells_forwarded,
         };
         write_request(head, &introduction, &mut fields);
+        let is_secure = is_secure(head, client);
+        let is_cached = self.cache.is_some() && target.carried == Carried::Http;
+        let cache = is_cached.then(|| {
+            let key = cache::key(is_secure, head.host, &route.name, &forwarded);
+            Way::of(head, key, identity.is_some())
+        });
+        let cache = cache.flatten();
+        let bearable = match target.carried {
+            Carried::Http => Strain::Streams,
+            Carried::Sse | Carried::Ws => Strain::None,
+        };
+        // What costs an upstream nothing is answered as long as anything is.
+        if self.strain() > bearable && !self.has_fresh(cache.as_ref(), &fields) {
+            return Err(ProxyError::UnderPressure);
+        }
         Ok(Course {
             route: route.clone(),
             key,
@@ -165,8 +172,9 @@ impl Proxy {
                 .map(|identity| identity.user.clone()),
             target: forwarded,
             fields,
-            is_secure: is_secure(head, client),
+            is_secure,
             handshake,
+            cache,
         })
     }
 

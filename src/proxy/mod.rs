@@ -6,12 +6,14 @@
 //! the router sees them and answers them byte by byte: bodies pass as they come, never buffered whole and never
 //! rewritten.
 //!
-//! Not here: HTTP/2, a cache.
+//! Not here: HTTP/2.
 
 mod access;
 mod address;
 mod breaker;
 mod budget;
+mod cache;
+mod caching;
 mod call;
 mod choosing;
 mod config;
@@ -51,7 +53,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderMap;
 use tokio::time::Instant;
 
-pub use config::{Address, Config, RESERVED_NAMES};
+pub use config::{Address, CacheConfig, Config, RESERVED_NAMES};
 pub use fleet::FleetLimits;
 pub use policy::{
     Balance, BreakerPolicy, HashKey, HealthPolicy, IdentityRule, Policy, RateKey, RatePolicy,
@@ -64,6 +66,7 @@ use crate::auth::Verifier;
 use crate::http1::Field;
 use crate::model::Moment;
 use crate::tls::Connector;
+use cache::Cache;
 use rate::Limits;
 use removed::Removed;
 use table::Table;
@@ -105,6 +108,8 @@ pub struct Proxy {
     tunnel: TunnelConfig,
     /// What begins TLS with upstreams.
     connector: ArcSwapOption<Connector>,
+    /// Where answers are kept.
+    cache: Option<Arc<Cache>>,
     strain: Box<dyn Fn() -> Strain + Send + Sync>,
     /// Requests that are under way.
     inflight: Arc<AtomicUsize>,
@@ -146,6 +151,7 @@ impl Proxy {
                 pong_timeout: config.pong_timeout,
             },
             connector: ArcSwapOption::new(config.connector.clone().map(Arc::new)),
+            cache: config.cache.map(|cache| Arc::new(Cache::new(cache))),
             strain: Box::new(strain),
             inflight: Arc::default(),
             inflight_max: config.inflight_max,
@@ -201,6 +207,12 @@ impl Proxy {
         let is_https = scheme.is_some_and(|scheme| scheme == "https");
         let is_secure = is_encrypted || (client.is_behind_trusted && is_https);
         (client.ip, is_secure)
+    }
+
+    /// Forgets what the cache has of a service, as far as its paths begin with this; tells how many answers went. None
+    /// where there is no cache.
+    pub fn purge(&self, service: &str, prefix: &str) -> Option<usize> {
+        Some(self.cache.as_ref()?.purge(service, prefix))
     }
 
     /// How many services there are.

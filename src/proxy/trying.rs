@@ -132,6 +132,13 @@ impl Call {
 
     /// Answers with an error of our own.
     pub(super) fn tell(&mut self, error: &ProxyError) {
+        let is_upstreams = matches!(
+            error,
+            ProxyError::Unavailable | ProxyError::TimedOut | ProxyError::Overloaded
+        );
+        if is_upstreams && !self.has_begun && self.stands_in() {
+            return;
+        }
         let keeps_alive = self.may_keep_client();
         let (status, bytes) = reply::error(error, &self.asked, keeps_alive);
         self.asked.is_answered(status, Instant::now());

@@ -87,6 +87,7 @@ pub(super) mod name {
     pub(in crate::telemetry) const THREADS: &str = "fanfare_process_threads";
     pub(in crate::telemetry) const GATEWAY_DURATION: &str = "gateway_http_request_duration_seconds";
     pub(in crate::telemetry) const GATEWAY_WEB_SOCKETS: &str = "gateway_websocket_connections";
+    pub(in crate::telemetry) const CACHE_REQUESTS: &str = "fanfare_cache_requests_total";
     pub(in crate::telemetry) const UPSTREAM_CONNECTIONS: &str =
         "fanfare_upstream_connections_total";
     pub(in crate::telemetry) const UPSTREAM_RETRIES: &str = "fanfare_upstream_retries_total";
@@ -124,7 +125,7 @@ const fn metric(
 }
 
 /// Every metric of this process, in the order of `docs/METRICS.md`.
-pub const METRICS: [Metric; 38] = [
+pub const METRICS: [Metric; 39] = [
     metric(
         name::CONNECTIONS,
         Kind::Gauge,
@@ -334,6 +335,13 @@ pub const METRICS: [Metric; 38] = [
         &[],
         "WebSockets that are carried to upstreams.",
         "Each takes two connections and about 8 KB.",
+    ),
+    metric(
+        name::CACHE_REQUESTS,
+        Kind::Counter,
+        &["result"],
+        "Requests that the cache could answer: `hit`, `collapsed` (it waited for another one's answer), `revalidated`, `stale_on_error`, `miss` (kept now), `pass` (not kept).",
+        "Few hits: answers say that they are not to be kept, or vary too much; `Cache-Status` of an answer says why.",
     ),
     metric(
         name::UPSTREAM_CONNECTIONS,

@@ -20,6 +20,8 @@ pub enum Stream {
     Plain(TcpStream),
     /// Encrypted, after its handshake.
     Tls(Box<TlsStream<TcpStream>>),
+    /// Nobody's: what is written is gone, and nothing ever comes.
+    Nobody,
 }
 
 impl Stream {
@@ -36,6 +38,7 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket.peer_addr(),
             Self::Tls(stream) => stream.get_ref().0.peer_addr(),
+            Self::Nobody => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -53,6 +56,7 @@ impl Stream {
                 }
                 TlsStream::Client(_) => Err(io::ErrorKind::Unsupported.into()),
             },
+            Self::Nobody => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 }
@@ -82,6 +86,7 @@ impl AsyncRead for Stream {
                     read => read,
                 }
             }
+            Self::Nobody => Poll::Pending,
         }
     }
 }
@@ -95,6 +100,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
+            Self::Nobody => Poll::Ready(Ok(bytes.len())),
         }
     }
 
@@ -106,6 +112,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, slices),
+            Self::Nobody => Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum())),
         }
     }
 
@@ -115,7 +122,7 @@ impl AsyncWrite for Stream {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Plain(_) | Self::Nobody => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
         }
     }
@@ -124,6 +131,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+            Self::Nobody => Poll::Ready(Ok(())),
         }
     }
 }
