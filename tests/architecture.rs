@@ -39,18 +39,11 @@ const RULES: Rules = Rules {
     narrow: &[
         (
             "config",
-            &[
-                "transport",
-                "api",
-                "admin",
-                "client",
-                "relay",
-                "broker",
-                "limits",
-            ],
+            &["transport", "api", "admin", "client", "broker", "limits"],
             &["Config"],
         ),
         ("config", &["server"], &["Browsers", "Config", "Origins"]),
+        ("config", &["relay"], &["WORKERS_MAX"]),
         ("config", &["redis"], &["Address", "Config"]),
         ("config", &["auth"], &["Config", "Algorithm"]),
         (
@@ -127,7 +120,7 @@ const RULES: Rules = Rules {
         ("http_body_util", &["cli", "api"]),
         ("http_cache_semantics", &["proxy/cache"]),
         ("httparse", &["http1"]),
-        ("httpdate", &["proxy/cache"]),
+        ("httpdate", &["http1"]),
         ("hyper", &["server"]),
         ("hyper_util", &["cli"]),
         ("jsonwebtoken", &["auth"]),

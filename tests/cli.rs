@@ -352,8 +352,8 @@ async fn follows_a_channel_and_comes_back_from_where_it_was() {
     assert_eq!(
         asked,
         [
-            r#"{"channel":"news","type":"subscribe"}"#,
-            r#"{"channel":"news","recover":{"epoch":"E","offset":7},"type":"subscribe"}"#
+            r#"{"channel":"news","id":0,"type":"subscribe"}"#,
+            r#"{"channel":"news","id":0,"recover":{"epoch":"E","offset":7},"type":"subscribe"}"#
         ]
     );
 }

@@ -137,7 +137,7 @@ pub fn router(state: AdminState) -> Router {
         router = router.route("/", get(demo));
     }
     router
-        .method_not_allowed_fallback(not_found)
+        .method_not_allowed_fallback(not_found::method_not_allowed)
         .with_state(Arc::new(state))
 }
 

@@ -1,4 +1,4 @@
-//! The answer to a path that nobody serves, in the form of the Node gateway's framework, or of RFC 9457 where asked.
+//! The answer to a path or a method that nobody serves, in the form of the Node gateway's framework, or of RFC 9457 where asked.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -7,6 +7,7 @@ use http::StatusCode;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 
+use crate::model::ErrorCode;
 use crate::telemetry::http::{Route, Stopwatch};
 
 /// Most bytes of the path that are repeated to whoever sent it.
@@ -14,9 +15,9 @@ const PATH_BYTES_MAX: usize = 256;
 
 /// As that framework writes it, field by field.
 #[derive(Serialize)]
-struct NotFound<'a> {
+struct Refusal<'a> {
     message: &'a str,
-    error: &'static str,
+    error: &'a str,
     #[serde(rename = "statusCode")]
     status_code: u16,
 }
@@ -25,24 +26,46 @@ struct NotFound<'a> {
 #[derive(Serialize)]
 struct Problem<'a> {
     r#type: &'static str,
-    title: &'static str,
+    title: &'a str,
     status: u16,
     detail: &'a str,
-    error: &'static str,
+    error: ErrorCode,
 }
 
 /// The fallback of the whole process: `{"message":"Route GET:/nope not found","error":"Not Found","statusCode":404}`.
-/// Also for a known path with another method, as there. The query is not repeated: it may hold a token.
+/// The query is not repeated: it may hold a token.
 pub async fn not_found(request: Request) -> Response {
     let watch = Stopwatch::start(Route::Unmatched);
     watch.stop(StatusCode::NOT_FOUND.as_u16());
     answer(&request)
 }
 
+/// The fallback of a known path with another method; axum adds `Allow`. The framework would say 404, which tells a client
+/// that there is no such path (RFC 9110 section 15.5.6).
+pub(super) async fn method_not_allowed(request: Request) -> Response {
+    let watch = Stopwatch::start(Route::Unmatched);
+    watch.stop(StatusCode::METHOD_NOT_ALLOWED.as_u16());
+    let message = format!(
+        "Method {} not allowed for {}",
+        request.method(),
+        path(&request)
+    );
+    refuse(&request, ErrorCode::MethodNotAllowed, &message)
+}
+
 pub(super) fn answer(request: &Request) -> Response {
+    let message = format!("Route {}:{} not found", request.method(), path(request));
+    refuse(request, ErrorCode::NotFound, &message)
+}
+
+fn path(request: &Request) -> &str {
     let path = request.uri().path();
-    let path = &path[..path.floor_char_boundary(PATH_BYTES_MAX)];
-    let message = format!("Route {}:{path} not found", request.method());
+    &path[..path.floor_char_boundary(PATH_BYTES_MAX)]
+}
+
+fn refuse(request: &Request, code: ErrorCode, message: &str) -> Response {
+    let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::NOT_FOUND);
+    let title = status.canonical_reason().unwrap_or_default();
     let is_problem = request
         .headers()
         .get(ACCEPT)
@@ -51,22 +74,22 @@ pub(super) fn answer(request: &Request) -> Response {
     let (media_type, body) = if is_problem {
         let problem = Problem {
             r#type: "about:blank",
-            title: "Not Found",
-            status: 404,
-            detail: &message,
-            error: "not_found",
+            title,
+            status: status.as_u16(),
+            detail: message,
+            error: code,
         };
         ("application/problem+json", serde_json::to_vec(&problem))
     } else {
-        let not_found = NotFound {
-            message: &message,
-            error: "Not Found",
-            status_code: 404,
+        let refusal = Refusal {
+            message,
+            error: title,
+            status_code: status.as_u16(),
         };
-        ("application/json", serde_json::to_vec(&not_found))
+        ("application/json", serde_json::to_vec(&refusal))
     };
     let mut response = Response::new(Body::from(body.unwrap_or_default()));
-    *response.status_mut() = StatusCode::NOT_FOUND;
+    *response.status_mut() = status;
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(media_type));

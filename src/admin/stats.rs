@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::extract::Request;
 use axum::response::Response;
 use http::StatusCode;
+use http::header::{HeaderValue, WWW_AUTHENTICATE};
 use serde::Serialize;
 
 use super::health::json_response;
@@ -126,7 +127,10 @@ pub(super) fn refused() -> Response {
         error: "Unauthorized",
         message: "Invalid or missing token",
     };
-    json_response(StatusCode::UNAUTHORIZED, &body)
+    let mut response = json_response(StatusCode::UNAUTHORIZED, &body);
+    let scheme = HeaderValue::from_static("Bearer");
+    response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+    response
 }
 
 /// The body of `/admin/stats`.

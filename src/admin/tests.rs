@@ -304,10 +304,11 @@ async fn an_unknown_path_is_told_as_its_seed_did() {
         .body(Body::empty())
         .expect("a request");
     let response = send(node(), Config::default(), post).await;
-    assert!(
-        text(response)
-            .await
-            .starts_with(r#"{"message":"Route POST:/healthz not found""#)
+    assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(response.headers()["allow"], "GET,HEAD");
+    assert_eq!(
+        text(response).await,
+        r#"{"message":"Method POST not allowed for /healthz","error":"Method Not Allowed","statusCode":405}"#
     );
 }
 
@@ -344,6 +345,7 @@ async fn what_stands_under_admin_is_refused_as_the_seed_refuses() {
     for path in ["/admin", "/admin/stats", "/admin/events"] {
         let response = send_guarded(get(path)).await;
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{path}");
+        assert_eq!(response.headers()["www-authenticate"], "Bearer", "{path}");
         assert_eq!(
             text(response).await,
             r#"{"statusCode":401,"error":"Unauthorized","message":"Invalid or missing token"}"#

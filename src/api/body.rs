@@ -101,17 +101,17 @@ fn broken(error: &axum::Error) -> ApiError {
         Some(BodyError::TimedOut) => ErrorCode::RequestTimeout,
         Some(BodyError::Broken) | None => ErrorCode::BadRequest,
     };
-    ApiError::new(code, format!("the body ended early: {error}"))
+    ApiError::new(code, format!("the body ended early: {error}")).ending_connection()
 }
 
 fn too_large(bytes_max: usize) -> ApiError {
     let message = format!("the body is larger than {bytes_max} bytes");
-    ApiError::new(ErrorCode::TooLarge, message)
+    ApiError::new(ErrorCode::TooLarge, message).ending_connection()
 }
 
 fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     if let Some(coding) = headers.get(CONTENT_ENCODING)
-        && coding != "identity"
+        && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
     {
         let message = "compressed bodies are not read here; send it without Content-Encoding";
         return Err(ApiError::new(ErrorCode::UnsupportedMediaType, message));

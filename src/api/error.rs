@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ACCEPT, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{Method, StatusCode};
 use serde::Serialize;
 
@@ -22,6 +24,7 @@ pub struct ApiError {
     code: ErrorCode,
     message: Cow<'static, str>,
     outcome_unknown: bool,
+    ends_connection: bool,
 }
 
 impl ApiError {
@@ -31,12 +34,20 @@ impl ApiError {
             code,
             message: shortened(message.into()),
             outcome_unknown: false,
+            ends_connection: false,
         }
     }
 
     /// The request cannot be read, or a value breaks its rule.
     pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::BadRequest, message)
+    }
+
+    /// The same, and the answer says that its connection ends with it: the rest of the body is not read, so no other
+    /// request can follow (RFC 9112 section 9.6).
+    pub(super) fn ending_connection(mut self) -> Self {
+        self.ends_connection = true;
+        self
     }
 
     /// The code.
@@ -69,6 +80,9 @@ impl ApiError {
                 "application/json"
             }),
         );
+        if self.ends_connection {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         match status {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

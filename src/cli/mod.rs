@@ -70,6 +70,9 @@ enum CliError {
     /// The hub ended the subscription for good.
     #[error("the hub closed the connection: {code} {reason}")]
     Closed { code: u16, reason: String },
+    /// The hub refused or ended each subscription.
+    #[error("no channel is left to follow")]
+    NoChannel,
     /// Nobody reads what we print.
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),

@@ -2,7 +2,7 @@
 //!
 //! [`Follower`] is the conversation without the socket: messages in, lines out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::time::Duration;
 
@@ -116,9 +116,17 @@ async fn converse(
             Some(Err(error)) => return Ok(End::CutOff(error.to_string())),
             None => return Ok(End::CutOff("the connection ended".to_owned())),
         }
-        if follower.has_enough() {
+        if follower.has_enough() || follower.has_no_channel() {
             let _ = socket.close(None).await;
+        }
+        if follower.has_enough() {
             return Ok(End::Enough);
+        }
+        if follower.has_no_channel() {
+            return Err(CliError::NoChannel);
+        }
+        if let Some(why) = follower.trouble.take() {
+            return Ok(End::CutOff(why));
         }
     }
 }
@@ -185,6 +193,7 @@ struct Said<'a> {
     #[serde(borrow)]
     data: Option<&'a RawValue>,
     dropped: Option<u64>,
+    id: Option<usize>,
     code: Option<serde_json::Value>,
     message: String,
     reason: String,
@@ -194,6 +203,10 @@ struct Said<'a> {
 /// Which channels are followed, and how far each was seen.
 struct Follower {
     channels: Vec<String>,
+    /// Which of them the hub refused or ended.
+    refused: BTreeSet<usize>,
+    /// Why the hub could not do now what it may do later.
+    trouble: Option<String>,
     positions: BTreeMap<String, (String, u64)>,
     count: Option<u64>,
     printed: u64,
@@ -205,6 +218,8 @@ impl Follower {
     fn new(channels: &[String], count: Option<u64>) -> Self {
         Self {
             channels: channels.to_vec(),
+            refused: BTreeSet::new(),
+            trouble: None,
             positions: BTreeMap::new(),
             count,
             printed: 0,
@@ -217,18 +232,24 @@ impl Follower {
         self.count.is_some_and(|count| self.printed >= count)
     }
 
-    /// What to say after connecting: each channel, from where it was seen last.
+    fn has_no_channel(&self) -> bool {
+        self.refused.len() == self.channels.len()
+    }
+
+    /// What to say after connecting: each channel, from where it was seen last. Its place is the command's id.
     fn subscribes(&self) -> Vec<String> {
-        let subscribe = |channel: &String| match self.positions.get(channel) {
+        let subscribe = |(id, channel): (usize, &String)| match self.positions.get(channel) {
             Some((epoch, offset)) => json!({
                 "type": "subscribe",
+                "id": id,
                 "channel": channel,
                 "recover": { "epoch": epoch, "offset": offset },
             }),
-            None => json!({ "type": "subscribe", "channel": channel }),
+            None => json!({ "type": "subscribe", "id": id, "channel": channel }),
         };
-        self.channels
-            .iter()
+        let channels = self.channels.iter().enumerate();
+        channels
+            .filter(|(id, _)| !self.refused.contains(id))
             .map(|channel| subscribe(channel).to_string())
             .collect()
     }
@@ -253,16 +274,36 @@ impl Follower {
                 self.remember(&said);
             }
             "connected" => self.expect_pings(said.ping_interval),
-            "error" | "unsubscribed" => {
-                let code = said.code.unwrap_or_default();
-                note(&format!(
-                    "{} {code}: {}{}",
-                    said.channel, said.message, said.reason
-                ));
+            "error" => self.handle_error(&said),
+            "unsubscribed" => {
+                note(&format!("{}: {}", said.channel, said.reason));
+                let ended = self.channels.iter().position(|name| *name == said.channel);
+                self.refused.extend(ended);
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// A subscribe failed: for good, or because the hub has trouble.
+    fn handle_error(&mut self, said: &Said<'_>) {
+        let code = said.code.as_ref().and_then(serde_json::Value::as_str);
+        let passes = [
+            "broker_unavailable",
+            "unavailable",
+            "rate_limited",
+            "internal",
+        ];
+        match said.id.filter(|id| *id < self.channels.len()) {
+            Some(_) if code.is_some_and(|code| passes.contains(&code)) => {
+                self.trouble = Some(said.message.clone());
+            }
+            Some(id) => {
+                note(&format!("{}: {}", self.channels[id], said.message));
+                self.refused.insert(id);
+            }
+            None => note(&said.message),
+        }
     }
 
     fn print(&mut self, said: &Said<'_>, out: &mut dyn Write) -> Result<(), CliError> {
@@ -335,8 +376,8 @@ mod tests {
         assert_eq!(
             follower.subscribes(),
             [
-                r#"{"channel":"news","type":"subscribe"}"#,
-                r#"{"channel":"plain","type":"subscribe"}"#
+                r#"{"channel":"news","id":0,"type":"subscribe"}"#,
+                r#"{"channel":"plain","id":1,"type":"subscribe"}"#
             ]
         );
         tell(
@@ -350,8 +391,8 @@ mod tests {
         assert_eq!(
             follower.subscribes(),
             [
-                r#"{"channel":"news","recover":{"epoch":"E","offset":5},"type":"subscribe"}"#,
-                r#"{"channel":"plain","type":"subscribe"}"#
+                r#"{"channel":"news","id":0,"recover":{"epoch":"E","offset":5},"type":"subscribe"}"#,
+                r#"{"channel":"plain","id":1,"type":"subscribe"}"#
             ]
         );
         tell(
@@ -364,6 +405,28 @@ mod tests {
             &[r#"{"type":"gap","channel":"news","dropped":null,"epoch":"F","offset":9}"#],
         );
         assert!(follower.subscribes()[0].contains(r#"{"epoch":"F","offset":9}"#));
+    }
+
+    #[test]
+    fn what_is_refused_or_ended_is_followed_no_more_and_trouble_is_waited_out() {
+        let mut follower = follower(None);
+        tell(
+            &mut follower,
+            &[r#"{"type":"error","id":1,"code":"broker_unavailable","message":"away"}"#],
+        );
+        assert_eq!(follower.trouble.take().as_deref(), Some("away"));
+        assert_eq!(follower.subscribes().len(), 2);
+        tell(
+            &mut follower,
+            &[r#"{"type":"error","id":1,"code":"forbidden","message":"no"}"#],
+        );
+        assert_eq!((follower.subscribes().len(), &follower.trouble), (1, &None));
+        assert!(!follower.has_no_channel());
+        tell(
+            &mut follower,
+            &[r#"{"type":"unsubscribed","channel":"news","code":2500,"reason":"by the API"}"#],
+        );
+        assert!(follower.has_no_channel());
     }
 
     #[test]

@@ -453,6 +453,14 @@ impl Client {
         }
     }
 
+    /// It is subscribed to the channel no more: what a back end granted is over.
+    pub fn end_grant(&mut self, channel: &ChannelKey) {
+        self.granted.retain(|granted| granted != channel);
+        if self.granted.is_empty() {
+            self.granted = Vec::new();
+        }
+    }
+
     /// Whether it may keep a subscription now that its identity is another.
     pub fn may_keep(&self, channel: &ChannelKey, rules: &Rules) -> bool {
         self.granted.contains(channel)

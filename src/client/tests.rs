@@ -111,6 +111,16 @@ fn refused(client: &mut Client, command: Command, has: &[&str]) -> (ErrorCode, S
 // --- what is permitted ---
 
 #[test]
+fn what_a_back_end_granted_lasts_as_long_as_the_subscription() {
+    let mut ann = client(user("ann"));
+    let channel = key("closed:a");
+    ann.grant(channel.clone());
+    assert!(ann.may_keep(&channel, &rules()));
+    ann.end_grant(&channel);
+    assert!(!ann.may_keep(&channel, &rules()));
+}
+
+#[test]
 fn what_is_not_permitted_is_answered_in_the_words_of_old() {
     let mut ann = client(user("ann"));
     for (command, what) in [

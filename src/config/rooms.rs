@@ -9,6 +9,7 @@ use super::machine::Machine;
 use super::reader::Reader;
 use super::{upstreams, value};
 use crate::model::NodeId;
+use crate::relay::WORKERS_MAX;
 use crate::session::SessionLimits;
 use crate::telemetry::LogFormat;
 use crate::{
@@ -24,7 +25,7 @@ pub(super) const MESSAGE_BYTES: u64 = 65_536;
 pub(super) fn compute_defaults(reader: &mut Reader, machine: &Machine, stage: Stage) {
     let production = stage == Stage::Production;
     reader.default_boolean("AUTH_REQUIRED", production);
-    reader.default_integer("WORKERS", machine.cores.clamp(1, 1024) as u64);
+    reader.default_integer("WORKERS", machine.cores.clamp(1, WORKERS_MAX) as u64);
     let node = format!("{}-{}", machine.host_name, machine.process_id);
     reader.default_text(
         "NODE_ID",
@@ -110,6 +111,7 @@ pub(super) fn transport(reader: &Reader) -> transport::Config {
         node: node(reader),
         auth_required: reader.boolean("AUTH_REQUIRED"),
         origins: origins(reader),
+        credentials: reader.boolean("ALLOW_CREDENTIALS"),
         pending_bytes_max: reader.size("WS_MAX_BUFFERED_BYTES"),
         pending_messages_max: reader.size("WS_MAX_BUFFERED_MESSAGES"),
         socket_buffer_bytes: reader.size("WS_SOCKET_BUFFER_BYTES"),

@@ -270,6 +270,7 @@ fn each_variable_keeps_its_rule() {
         ("PORT", "+80"),
         ("PORT", "80.5"),
         ("WORKERS", "0"),
+        ("WORKERS", "65"),
         ("HOST", "example.com"),
         ("NODE_ENV", "staging"),
         ("NODE_ID", "a b"),

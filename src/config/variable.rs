@@ -4,6 +4,7 @@
 
 use super::upstreams;
 use super::value::{self, Normalise};
+use crate::relay::WORKERS_MAX;
 
 /// What a variable's value may be.
 #[derive(Debug, Clone, Copy)]
@@ -174,7 +175,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Server, "PORT", Integer(0, 65_535), Value("8080"), "", "The port to listen on; 0 lets the system choose.").alias(&["DEFAULT_PORT"]),
     row(Server, "TLS_CERT", ANY, Unset, "", "A file with the node's certificate in PEM, then those that lead to a root; with it every listener speaks TLS and nothing else. A changed file is taken within a second, and connections live on."),
     row(Server, "TLS_KEY", ANY, Unset, "", "A file with its private key in PEM."),
-    row(Server, "WORKERS", Integer(1, 1024), Computed("one for each core"), "threads", "Worker threads; each has its own connections and delivers without sharing."),
+    row(Server, "WORKERS", Integer(1, WORKERS_MAX as u64), Computed("one for each core, at most 64"), "threads", "Worker threads; each has its own connections and delivers without sharing."),
     row(Server, "NODE_ID", Text(value::node_id, "at most 128 printable characters without blanks"), Computed("the host's name and the process id"), "", "This node's name, `gateway_id` to clients; must differ between nodes.").alias(&["POD_NAME"]),
     row(Server, "CONFIG_FILE", ANY, Unset, "", "A TOML file with the namespaces and the services (docs/OPERATIONS.md)."),
     row(Server, "HEADER_TIMEOUT_MS", Integer(1, DAY_MS), Value("10000"), "ms", "How long the head of a request may take."),

@@ -20,6 +20,7 @@ pub use response::{ResponseError, ResponseHead};
 pub use scan::{HeadScan, Scanned};
 
 use std::mem::MaybeUninit;
+use std::time::SystemTime;
 
 /// The most fields of a head.
 pub const FIELDS_MAX: usize = 100;
@@ -35,6 +36,16 @@ pub type Slots<'a> = [MaybeUninit<Field<'a>>; FIELDS_MAX];
 /// Empty places for fields.
 pub const fn slots<'a>() -> Slots<'a> {
     [const { MaybeUninit::uninit() }; FIELDS_MAX]
+}
+
+/// The `Date` of an answer that is made now (RFC 9110 section 6.6.1). What hyper writes has it by hyper.
+pub fn date() -> String {
+    httpdate::fmt_http_date(SystemTime::now())
+}
+
+/// The time that a date says, in any of its forms (RFC 9110 section 5.6.7).
+pub fn parse_date(value: &[u8]) -> Option<SystemTime> {
+    httpdate::parse_http_date(std::str::from_utf8(value).ok()?).ok()
 }
 
 /// The comma-separated entries of all fields of this name.

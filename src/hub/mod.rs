@@ -14,18 +14,22 @@ mod connection;
 mod fan_out;
 mod frame;
 mod pending;
+mod room;
 mod send_queue;
+mod sending;
+mod stream;
 
 use hashbrown::HashMap;
 use slab::Slab;
 
 pub use channel::{Channel, Stage};
 use connection::{Connection, Cursor, PAUSED, Subscription};
-pub use fan_out::{Delivered, Verdict};
+pub use fan_out::Delivered;
 pub use frame::{Contents, Frame, Ledger};
 use pending::Pending;
 use send_queue::NO_CHANNEL;
 pub use send_queue::SendQueue;
+pub use stream::Verdict;
 
 use crate::model::{ChannelKey, OverflowPolicy, Position, WireFormat};
 
@@ -45,6 +49,9 @@ pub struct Limits {
     /// The most pending bytes of the hub; a shared frame counts once.
     pub total_pending_bytes_max: usize,
 }
+
+/// Places for connections, and for channels, that are kept though nobody is there.
+const PLACES_KEPT: usize = 1024;
 
 /// One worker's connections and channels.
 #[derive(Debug)]
@@ -101,6 +108,9 @@ impl Hub {
             // The next connection of this index did not overflow.
             self.overflowed
                 .retain(|overflowed| *overflowed != connection);
+            if self.connections.is_empty() && self.connections.capacity() > PLACES_KEPT {
+                self.connections = Slab::new();
+            }
         }
     }
 
@@ -316,6 +326,10 @@ impl Hub {
         }
         let slot = self.channels.remove(channel as usize);
         self.by_key.remove(&slot.key);
+        if self.channels.is_empty() && self.channels.capacity() > PLACES_KEPT {
+            self.channels = Slab::new();
+            self.by_key = HashMap::new();
+        }
         Some(slot.key)
     }
 

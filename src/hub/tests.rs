@@ -449,6 +449,33 @@ fn a_subscribe_for_nobody_leaves_no_channel_behind() {
 // --- where the stream stands ---
 
 #[test]
+fn the_tables_of_a_crowd_go_with_the_last_of_it() {
+    let mut hub = Hub::new(ROOMY);
+    let mut vacated = Vec::new();
+    let crowd: Vec<ConnectionIndex> = (0..5000)
+        .map(|number| {
+            let connection = hub.connect(WireFormat::Json);
+            let key = key(&format!("channel-{number}"));
+            hub.subscribe(connection, &key, OverflowPolicy::Disconnect, false);
+            connection
+        })
+        .collect();
+    for connection in crowd {
+        hub.disconnect(connection, &mut vacated);
+    }
+    assert_eq!(vacated.len(), 5000);
+    let tables = [
+        hub.connections.capacity(),
+        hub.channels.capacity(),
+        hub.by_key.capacity(),
+    ];
+    assert!(
+        tables.iter().all(|places| *places <= PLACES_KEPT),
+        "{tables:?}"
+    );
+}
+
+#[test]
 fn judge_knows_the_next_the_old_and_the_hole() {
     let mut bench = Bench::new(ROOMY);
     let connection = bench.hub.connect(WireFormat::Json);

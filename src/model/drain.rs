@@ -17,6 +17,8 @@ pub enum DrainPhase {
         /// Over how long the closes are spread.
         window: Duration,
     },
+    /// The process ends now: each client is told so, and nobody is waited for.
+    Stopping,
 }
 
 /// One reader of the drain's phase. Clones are independent and cheap; a handler may keep one for its readiness answer.
@@ -45,13 +47,20 @@ impl DrainSignal {
     pub fn now(&self) -> Option<Duration> {
         match self.phase() {
             DrainPhase::Closing { window } => Some(window),
+            DrainPhase::Stopping => Some(Duration::ZERO),
             DrainPhase::Running | DrainPhase::NotReady => None,
         }
     }
 
+    /// Whether the process ends now.
+    pub fn is_stopping(&self) -> bool {
+        self.phase() == DrainPhase::Stopping
+    }
+
     /// Waits until clients are to be closed; gives the window to spread that over.
     pub async fn draining(&mut self) -> Duration {
-        let closing = |phase: &DrainPhase| matches!(phase, DrainPhase::Closing { .. });
+        let closing =
+            |phase: &DrainPhase| matches!(phase, DrainPhase::Closing { .. } | DrainPhase::Stopping);
         match self.0.wait_for(closing).await.as_deref() {
             Ok(DrainPhase::Closing { window }) => *window,
             _ => Duration::ZERO,

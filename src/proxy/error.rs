@@ -206,7 +206,10 @@ impl ProxyError {
     /// The lines of the fields that belong to the status.
     pub(super) const fn fields(&self) -> &'static str {
         match self {
-            Self::NotWebSocket => "upgrade: websocket\r\nsec-websocket-version: 13\r\n",
+            Self::NotWebSocket => {
+                "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+            }
+            Self::Unauthorized => "www-authenticate: Bearer\r\n",
             Self::UnderPressure => "retry-after: 10\r\n",
             Self::Overloaded => "retry-after: 1\r\n",
             _ => "",

@@ -9,7 +9,7 @@ use super::download::Form;
 use super::error::{ProxyError, Told};
 use super::fields::write_response;
 use super::removed::Removed;
-use crate::http1::{Framing, ResponseHead};
+use crate::http1::{self, Framing, ResponseHead};
 use crate::telemetry::proxy::{Carried, Method};
 
 /// Writes the head of an upstream's answer.
@@ -78,8 +78,9 @@ pub(super) fn error(error: &ProxyError, asked: &Asked, keeps_alive: bool) -> (u1
     // A vector takes every write.
     let _ = write!(
         out,
-        "HTTP/1.1 {status} {}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n{}",
+        "HTTP/1.1 {status} {}\r\ndate: {}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n{}",
         reason.unwrap_or_default(),
+        http1::date(),
         body.len(),
         error.fields()
     );

@@ -85,6 +85,8 @@ impl Relay {
     }
 
     /// A worker lost its last subscriber of a channel. `None` when other workers still want it.
+    ///
+    /// What is counted stays while another worker's first subscriber stands between being counted and being told here.
     pub fn remove_interest<'a>(
         &'a self,
         worker: usize,
@@ -98,7 +100,9 @@ impl Relay {
         if entry.get().workers != 0 {
             return None;
         }
-        entry.remove();
+        if entry.get().subscribers == 0 {
+            entry.remove();
+        }
         Some(self.broker.remove_interest(channel))
     }
 
@@ -204,3 +208,6 @@ impl Sink for Switchboard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

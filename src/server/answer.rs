@@ -4,6 +4,7 @@ use axum::body::Body;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
+use crate::http1;
 use crate::model::ErrorCode;
 
 /// Why the server answers instead of the router.
@@ -96,8 +97,9 @@ impl Refusal {
         };
         let length = body.len();
         format!(
-            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n{retry}connection: \
-             close\r\n\r\n{body}"
+            "HTTP/1.1 {status}\r\ndate: {}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
+             {retry}connection: close\r\n\r\n{body}",
+            http1::date()
         )
         .into_bytes()
     }

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, LocalSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use super::drain::GRACE;
+use super::drain::{GRACE, LAST_WORDS_MAX};
 use super::local::Local;
 use super::{Config, Drain, Worker, accept, listen};
 use crate::model::{DrainSignal, ServerCounts};
@@ -241,17 +241,26 @@ async fn watch(
         while let Some(report) = reports.recv().await {
             report?;
         }
-        Ok(Outcome::Drained)
+        Ok(match drain.signal().is_stopping() {
+            true => Outcome::Forced,
+            false => Outcome::Drained,
+        })
     };
     tokio::select! {
         result = all_reported => result,
-        () = drain.forced() => Ok(Outcome::Forced),
+        () = last_words(drain) => Ok(Outcome::Forced),
         () = take_course(config, drain) => {
             tracing::error!("a worker does not end: giving up on it");
             Ok(Outcome::Forced)
         }
         result = obey_signals(drain), if signals => result.map_err(ServerError::Start),
     }
+}
+
+/// Waits until the end is forced, and a moment longer.
+async fn last_words(drain: &Drain) {
+    drain.forced().await;
+    sleep(LAST_WORDS_MAX).await;
 }
 
 /// The drain's steps. Ends when the workers should have ended long ago.

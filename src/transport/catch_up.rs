@@ -80,7 +80,7 @@ impl Shard {
         socket.catch_ups.push(catch_up);
         match missed {
             Some(page) => self.send_page(connection, channel, &page),
-            None => self.waiting.catching_up.push((connection, channel.clone())),
+            None => self.waiting.catching_up.join((connection, channel.clone())),
         }
     }
 
@@ -202,7 +202,7 @@ impl Shard {
                 catch_up.position = Position::new(top.epoch, offset);
             }
         }
-        self.waiting.catching_up.push((connection, channel.clone()));
+        self.waiting.catching_up.join((connection, channel.clone()));
     }
 
     /// Sends publications to one client, as the others got them: as many as fit half of the room that is left now. Other
@@ -284,10 +284,10 @@ impl Shard {
 
     /// Goes on with some of those who catch up.
     pub(super) fn go_on_catching_up(&mut self) {
-        let count = self.waiting.catching_up.len().min(STEPS_A_TURN);
-        let batch: Vec<_> = self.waiting.catching_up.drain(..count).collect();
-        for (connection, channel) in batch {
-            self.step(connection, &channel);
+        for _ in 0..self.waiting.catching_up.len().min(STEPS_A_TURN) {
+            if let Some((connection, channel)) = self.waiting.catching_up.next() {
+                self.step(connection, &channel);
+            }
         }
     }
 
@@ -336,8 +336,20 @@ impl Shard {
         }
     }
 
-    fn ask_again_later(&self, connection: ConnectionRef, channel: &ChannelKey, after: Duration) {
+    fn ask_again_later(
+        &mut self,
+        connection: ConnectionRef,
+        channel: &ChannelKey,
+        after: Duration,
+    ) {
         let (front, channel) = (self.front.clone(), channel.clone());
+        if !self
+            .waiting
+            .catching_up
+            .hold_back((connection, channel.clone()))
+        {
+            return;
+        }
         tokio::task::spawn_local(async move {
             tokio::time::sleep(after).await;
             front.finish(Done::Retry(connection, channel));
@@ -346,7 +358,7 @@ impl Shard {
 
     /// A subscriber that had to wait may go on.
     pub(super) fn retry(&mut self, connection: ConnectionRef, channel: ChannelKey) {
-        self.waiting.catching_up.push((connection, channel));
+        self.waiting.catching_up.let_in((connection, channel));
     }
 
     fn read_page(&mut self, connection: ConnectionRef, channel: &ChannelKey, from: Position) {
@@ -371,11 +383,10 @@ impl Shard {
             index: connection,
             generation: socket.generation,
         };
-        let channels: Vec<_> = socket
-            .catch_ups
-            .iter()
-            .map(|catch_up| (connection, catch_up.channel.clone()))
-            .collect();
-        self.waiting.catching_up.extend(channels);
+        for catch_up in &socket.catch_ups {
+            self.waiting
+                .catching_up
+                .join((connection, catch_up.channel.clone()));
+        }
     }
 }

@@ -276,6 +276,16 @@ impl Shard {
         is_empty
     }
 
+    /// The node ends now: whoever is here is told, as far as its socket takes it at once.
+    pub(super) fn stop(&mut self) {
+        let connections: Vec<ConnectionIndex> =
+            self.sockets.iter().map(|(index, _)| index).collect();
+        for connection in connections {
+            self.close(connection, CloseReason::GoingAway);
+            self.write(connection);
+        }
+    }
+
     /// The node drains: every connection gets a time within the window at which it is closed.
     pub(super) fn begin_drain(&mut self, window: Duration) {
         let connections: Vec<ConnectionIndex> =

@@ -14,6 +14,8 @@ pub struct Config {
     pub auth_required: bool,
     /// Origins that a browser may connect from (`ALLOW_ORIGINS`); `None` allows any.
     pub origins: Option<Arc<[String]>>,
+    /// Whether a page of a listed origin may send its cookies along (`ALLOW_CREDENTIALS`).
+    pub credentials: bool,
     /// The most pending bytes of one connection; a shared frame counts in full (`WS_MAX_BUFFERED_BYTES`).
     pub pending_bytes_max: usize,
     /// The most pending messages of one connection (`WS_MAX_BUFFERED_MESSAGES`).

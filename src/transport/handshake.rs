@@ -11,14 +11,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, AUTHORIZATION, CONNECTION, HOST, ORIGIN, RETRY_AFTER,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, VARY,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, AUTHORIZATION,
+    CONNECTION, DATE, HOST, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE, VARY, WWW_AUTHENTICATE,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::auth::{Action, Identity, Verifier, client_token, may};
 use crate::client::NamedSession;
+use crate::http1;
 use crate::model::{ChannelKey, CloseReason, ErrorCode, Namespaces, WireFormat, WorkerIndex};
 use crate::protocol::sse;
 use crate::session::{Admission, Sessions};
@@ -133,8 +135,13 @@ impl IntoResponse for Refusal {
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();
         if self.needs_upgrade {
+            // RFC 9110 section 7.8: whoever sends the one has to name it in the other.
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if self.code == ErrorCode::Unavailable {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
@@ -150,7 +157,7 @@ async fn ws_connect(
     request: Request,
 ) -> Result<Response, Refusal> {
     let (headers, query) = (request.headers(), request.uri().query());
-    let accept = accept_key(headers)?;
+    let accept = accept_key(request.version(), headers)?;
     doors.check_origin(headers)?;
     let protocol = Subprotocol::select(headers)?;
     let named = parameter(query, "session_id");
@@ -185,7 +192,7 @@ async fn ws_echo(
     Extension(worker): Extension<WorkerIndex>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let accept = accept_key(request.headers())?;
+    let accept = accept_key(request.version(), request.headers())?;
     doors.check_origin(request.headers())?;
     let head = switching_head(&accept, None);
     doors.admit(&slot, worker, |place| Ticket {
@@ -222,7 +229,7 @@ async fn sse_connect(
     }
     let from = resume(headers, query, &channels);
     let mut head = Vec::new();
-    sse::response_head(&cors(headers), &mut head);
+    sse::response_head(&doors.stream_fields(headers), &mut head);
     doors.admit(&slot, worker, |place| Ticket {
         purpose: Purpose::Events(EventStream { channels, from }),
         identity,
@@ -254,6 +261,24 @@ impl Doors {
             counts_as: metrics::Refusal::Origin,
             ..Refusal::new(ErrorCode::Forbidden, "this origin is not allowed")
         })
+    }
+
+    /// The fields of this very stream: its date, and that an origin that was let in may read it, with its cookies where
+    /// it was listed and that is allowed.
+    fn stream_fields(&self, headers: &HeaderMap) -> HeaderMap {
+        let mut extra = HeaderMap::new();
+        if let Ok(date) = HeaderValue::try_from(http1::date()) {
+            extra.insert(DATE, date);
+        }
+        if let Some(origin) = headers.get(ORIGIN) {
+            extra.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            extra.insert(VARY, HeaderValue::from_static("Origin"));
+            if self.config.credentials && self.config.origins.is_some() {
+                let yes = HeaderValue::from_static("true");
+                extra.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
+            }
+        }
+        extra
     }
 
     fn identify(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<Identity>, Refusal> {
@@ -382,7 +407,7 @@ impl Subprotocol {
 }
 
 /// The answer to the key of a handshake (RFC 6455 section 4.2.1).
-fn accept_key(headers: &HeaderMap) -> Result<String, Refusal> {
+fn accept_key(version: Version, headers: &HeaderMap) -> Result<String, Refusal> {
     let has = |name: &HeaderName, token: &str| {
         headers.get_all(name).iter().any(|value| {
             let value = value.to_str().unwrap_or_default();
@@ -391,7 +416,9 @@ fn accept_key(headers: &HeaderMap) -> Result<String, Refusal> {
                 .any(|part| part.trim().eq_ignore_ascii_case(token))
         })
     };
-    let is_handshake = has(&UPGRADE, "websocket") && has(&CONNECTION, "upgrade");
+    // HTTP/1.0 knows no upgrade, whatever its fields say (RFC 9110 section 7.8).
+    let is_handshake =
+        version == Version::HTTP_11 && has(&UPGRADE, "websocket") && has(&CONNECTION, "upgrade");
     if !is_handshake || header(headers, &SEC_WEBSOCKET_VERSION) != Some("13") {
         let text = "a WebSocket handshake of version 13 is needed here";
         return Err(Refusal {
@@ -399,15 +426,20 @@ fn accept_key(headers: &HeaderMap) -> Result<String, Refusal> {
             ..Refusal::new(ErrorCode::BadRequest, text)
         });
     }
-    let key = header(headers, &SEC_WEBSOCKET_KEY).unwrap_or_default();
-    // 16 bytes in base64.
-    if key.len() != 24 || !key.ends_with("==") {
-        return Err(Refusal::new(
+    let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
+    match (keys.next(), keys.next()) {
+        (Some(key), None) if is_key(key.as_bytes()) => Ok(derive_accept_key(key.as_bytes())),
+        _ => Err(Refusal::new(
             ErrorCode::BadRequest,
-            "Sec-WebSocket-Key is missing or malformed",
-        ));
+            "Sec-WebSocket-Key is missing, malformed or there twice",
+        )),
     }
-    Ok(derive_accept_key(key.as_bytes()))
+}
+
+/// Whether these are 16 bytes in base64. The four bits that no byte has may be any: there are clients that draw letters.
+fn is_key(key: &[u8]) -> bool {
+    let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(is_letter)
 }
 
 /// The head that accepts a WebSocket (RFC 6455 section 4.2.2).
@@ -464,16 +496,6 @@ fn resume(headers: &HeaderMap, query: Option<&str>, channels: &[ChannelKey]) -> 
         None | Some("") => Resume::Now,
         Some(id) => sse::parse_last_event_id(id, channels).map_or(Resume::Unreadable, Resume::From),
     }
-}
-
-/// An origin that was let in may read the stream.
-fn cors(headers: &HeaderMap) -> HeaderMap {
-    let mut extra = HeaderMap::new();
-    if let Some(origin) = headers.get(ORIGIN) {
-        extra.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        extra.insert(VARY, HeaderValue::from_static("Origin"));
-    }
-    extra
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {

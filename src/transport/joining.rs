@@ -307,6 +307,7 @@ impl Shard {
             socket
                 .catch_ups
                 .retain(|catch_up| catch_up.channel != *channel);
+            socket.client.end_grant(channel);
         }
         self.leave(connection, channel);
         if is_vacant {

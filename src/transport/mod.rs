@@ -25,6 +25,7 @@ mod repair;
 mod shard;
 mod socket;
 mod timer_wheel;
+mod waiting_line;
 mod worker;
 mod writing;
 

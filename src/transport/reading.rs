@@ -109,8 +109,12 @@ impl Shard {
         let Some(socket) = self.sockets.get_mut(connection) else {
             return;
         };
-        if matches!(&socket.phase, Phase::Closing(closing) if closing.is_deaf) {
-            return;
+        match &socket.phase {
+            Phase::Closing(closing) if closing.is_deaf => return,
+            // The server speaks first: what came with the handshake waits, too.
+            Phase::Opening(_) if input.is_empty() => return,
+            Phase::Opening(_) => return self.defer(connection, input.to_vec()),
+            Phase::Open | Phase::Closing(_) => {}
         }
         let (mut partial, is_echo) = match &mut socket.carrier {
             Carrier::WebSocket(partial) => (partial.take(), false),
@@ -280,8 +284,7 @@ impl Shard {
             Step::Nothing => {}
             Step::Answer(reply) => self.answer(connection, id, reply),
             Step::Ask(question) => {
-                let is_open = matches!(socket.phase, Phase::Open);
-                if is_open && socket.client.can_take(question.is_barrier()) {
+                if socket.client.can_take(question.is_barrier()) {
                     self.ask(connection, id, question);
                 } else {
                     socket.deferred = Some(Box::new(Deferred {

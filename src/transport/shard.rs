@@ -22,6 +22,7 @@ use super::poll::Poll;
 use super::repair::Repairs;
 use super::socket::{ConnectionRef, Joining, Sockets};
 use super::timer_wheel::TimerWheel;
+use super::waiting_line::WaitingLine;
 use super::worker::{Context, Front};
 
 /// How often counts go to the recorder.
@@ -55,7 +56,7 @@ pub(super) struct Waiting {
     /// How much may be taken in before what was taken in is written.
     pub(super) allowance: Allowance,
     /// Subscriptions that may be able to go on catching up.
-    pub(super) catching_up: Vec<(ConnectionRef, ChannelKey)>,
+    pub(super) catching_up: WaitingLine<(ConnectionRef, ChannelKey)>,
     /// Channels that must be read again, and how many reads are under way.
     pub(super) repairs: Repairs,
 }
@@ -110,6 +111,7 @@ pub(super) struct Tools {
 struct Drain {
     signal: DrainSignal,
     has_begun: bool,
+    has_stopped: bool,
 }
 
 impl Shard {
@@ -137,12 +139,13 @@ impl Shard {
             waiting: Waiting {
                 starting: HashMap::new(),
                 allowance: Allowance::new(config.pending_bytes_max, config.pending_messages_max),
-                catching_up: Vec::new(),
+                catching_up: WaitingLine::default(),
                 repairs: Repairs::default(),
             },
             drain: Drain {
                 signal,
                 has_begun: false,
+                has_stopped: false,
             },
             ended: Ended::default(),
             context,
@@ -231,6 +234,10 @@ impl Shard {
                 levels.set_loop_delay(delay);
             }
         }
+        if self.drain.signal.is_stopping() && !self.drain.has_stopped {
+            self.drain.has_stopped = true;
+            self.stop();
+        }
         if let Some(window) = self.drain.signal.now().filter(|_| !self.drain.has_begun) {
             self.drain.has_begun = true;
             self.begin_drain(window);
@@ -246,9 +253,10 @@ impl Shard {
         self.counts.flush();
     }
 
-    /// Whether the node drains and nobody is left.
+    /// Whether the node drains and nobody is left, or nobody is waited for.
     pub(super) fn is_drained(&self) -> bool {
-        self.drain.has_begun && self.hub.connection_count() == 0 && !self.front.has_news()
+        let is_empty = self.hub.connection_count() == 0 && !self.front.has_news();
+        self.drain.has_stopped || (self.drain.has_begun && is_empty)
     }
 
     /// Leaves the gauges at zero.

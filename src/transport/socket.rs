@@ -10,7 +10,7 @@ use super::carried::Stream;
 use super::timer_wheel::{Link, Links};
 
 /// Names a connection for as long as it lives: an index is used again, a generation is not (not for 2^32 connections).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ConnectionRef {
     pub(super) index: ConnectionIndex,
     pub(super) generation: u32,
@@ -152,7 +152,15 @@ impl Sockets {
     }
 
     pub(super) fn remove(&mut self, index: ConnectionIndex) -> Option<Socket> {
-        self.entries.get_mut(index as usize)?.take()
+        let socket = self.entries.get_mut(index as usize)?.take();
+        while let Some(None) = self.entries.last() {
+            self.entries.pop();
+        }
+        if self.entries.len() < self.entries.capacity() / 4 {
+            // Twice as many: a number that swings must not move the others each time.
+            self.entries.shrink_to(self.entries.len() * 2);
+        }
+        socket
     }
 
     pub(super) fn get_mut(&mut self, index: ConnectionIndex) -> Option<&mut Socket> {

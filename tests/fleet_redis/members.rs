@@ -1,9 +1,12 @@
 //! Presence and orders: whoever is connected, wherever.
 
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::support::hub::SECRET;
-use crate::support::token::token_of;
+use crate::support::raw::{self, FIN, PING, PONG, Raw};
+use crate::support::token::{token, token_of};
 use crate::support::ws::Socket;
 use crate::support::{Hub, eventually};
 use crate::{Fleet, RedisServer, node};
@@ -22,6 +25,32 @@ async fn fleet_with_tokens() -> Fleet {
         node(&redis, 1, "", &tokens).await,
     ];
     Fleet { redis, nodes }
+}
+
+#[tokio::test]
+async fn the_server_speaks_first_though_it_has_to_ask_redis() {
+    let fleet = fleet_with_tokens().await;
+    let hub = &fleet.nodes[0];
+    // A token's channel: its position is asked for before the first message can be written.
+    let bearer = token(json!({"sub": "ann", "channels": ["room"]}));
+    let mut bytes = raw::handshake(hub, &format!("/ws/connect?token={bearer}")).into_bytes();
+    bytes.extend(raw::text(r#"{"type":"ping","id":1}"#));
+    bytes.extend(raw::text("no JSON"));
+    bytes.extend(raw::frame(FIN | PING, b"early"));
+    let mut stream = TcpStream::connect(hub.address()).await.expect("the hub");
+    stream.write_all(&bytes).await.expect("sent");
+    raw::read_head(&mut stream).await;
+    let mut raw = Raw { stream };
+    for begin in [
+        r#"{"type":"connected","#,
+        r#"{"type":"pong","id":1,"#,
+        r#"{"type":"error","code":"bad_request","#,
+    ] {
+        let (_, message) = raw.next().await.expect("a message");
+        let message = String::from_utf8_lossy(&message);
+        assert!(message.starts_with(begin), "{message} is not {begin}");
+    }
+    assert_eq!(raw.next().await, Some((FIN | PONG, b"early".to_vec())));
 }
 
 #[tokio::test]

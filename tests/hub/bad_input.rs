@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -273,9 +273,16 @@ async fn a_handshake_that_is_none_is_refused() {
     for (from, to, status) in [
         ("sec-websocket-version: 13", "sec-websocket-version: 8", 426),
         ("upgrade: websocket\r\n", "", 426),
+        ("HTTP/1.1", "HTTP/1.0", 426),
         ("connection: upgrade\r\n", "connection: close\r\n", 426),
         ("dGhlIHNhbXBsZSBub25jZQ==", "short", 400),
+        ("dGhlIHNhbXBsZSBub25jZQ==", "no-letters-of-base64!!==", 400),
         ("sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", 400),
+        (
+            "\r\n\r\n",
+            "\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            400,
+        ),
         (
             "\r\n\r\n",
             "\r\nsec-websocket-protocol: graphql-ws\r\n\r\n",
@@ -292,7 +299,31 @@ async fn a_handshake_that_is_none_is_refused() {
         assert_eq!(answer.status, status, "{to}: {head}");
         if status == 426 {
             assert_eq!(answer.header("sec-websocket-version"), Some("13"), "{head}");
+            assert_eq!(answer.header("upgrade"), Some("websocket"), "{head}");
+            let connection = answer.header("connection").expect("one");
+            assert!(connection.contains("upgrade"), "{head}");
         }
+    }
+}
+
+#[tokio::test]
+async fn every_final_answer_tells_its_date() {
+    let hub = hub(&[]).await;
+    for request in [
+        "GET /healthz HTTP/1.1\r\nhost: a",
+        "GET /nowhere HTTP/1.1\r\nhost: a",
+        "GET /api/nobody/x HTTP/1.1\r\nhost: a",
+        "GET /ws/connect HTTP/1.1\r\nhost: a",
+        "GET /sse/connect?channel=a HTTP/1.1\r\nhost: a",
+        "GET /two words HTTP/1.1\r\nhost: a",
+        "TRACE / HTTP/1.1\r\nhost: a",
+    ] {
+        let mut stream = TcpStream::connect(hub.address()).await.expect("the hub");
+        let bytes = format!("{request}\r\n\r\n");
+        stream.write_all(bytes.as_bytes()).await.expect("sent");
+        let head = raw::read_head(&mut stream).await;
+        let date = Answer::parse(head.as_bytes()).header("date").map(str::len);
+        assert_eq!(date, Some("Sun, 06 Nov 1994 08:49:37 GMT".len()), "{head}");
     }
 }
 
@@ -455,19 +486,26 @@ async fn a_slow_head_and_an_endless_body_are_cut() {
         .write_all(format!("{head}transfer-encoding: chunked\r\n\r\n").as_bytes())
         .await
         .expect("sent");
-    let (mut reader, mut writer) = stream.split();
+    let (reader, mut writer) = stream.split();
+    let mut reader = tokio::io::BufReader::new(reader);
     let chunk = [b"1000\r\n".to_vec(), vec![b' '; 0x1000], b"\r\n".to_vec()].concat();
     let write = async {
         while writer.write_all(&chunk).await.is_ok() {}
         std::future::pending::<()>().await;
     };
-    let mut answer = [0; 12];
-    let read = reader.read_exact(&mut answer);
+    let mut head = String::new();
+    let read = async {
+        while !head.ends_with("\r\n\r\n") {
+            reader.read_line(&mut head).await.expect("an answer");
+        }
+    };
     tokio::select! {
         () = write => {}
-        read = within("an answer to an endless body", read) => drop(read.expect("an answer")),
+        () = within("an answer to an endless body", read) => {}
     }
-    assert_eq!(&answer, b"HTTP/1.1 413");
+    let answer = Answer::parse(head.as_bytes());
+    assert_eq!(answer.status, 413);
+    assert_eq!(answer.header("connection"), Some("close"), "{head}");
     Socket::open(&hub).await.expect_alive().await;
 }
 

@@ -49,6 +49,21 @@ async fn a_stream_begins_with_its_headers_and_connected() {
 }
 
 #[tokio::test]
+async fn cookies_of_listed_origins_may_come_where_that_is_allowed() {
+    let listed = ("ALLOW_ORIGINS", "http://page");
+    for (variables, expected) in [
+        (vec![listed], None),
+        (vec![listed, ("ALLOW_CREDENTIALS", "true")], Some("true")),
+        (vec![("ALLOW_CREDENTIALS", "true")], None),
+    ] {
+        let hub = hub(&variables).await;
+        let stream = EventStream::open(&hub, "channel=news", &[("origin", "http://page")]).await;
+        let allowed = stream.head.header("access-control-allow-credentials");
+        assert_eq!(allowed, expected, "{variables:?}");
+    }
+}
+
+#[tokio::test]
 async fn comments_keep_a_quiet_stream_awake() {
     let hub = hub(&[("SSE_COMMENT_INTERVAL_MS", "100")]).await;
     for query in ["channel=a", "channel=a&channel=b"] {

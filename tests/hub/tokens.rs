@@ -111,6 +111,7 @@ async fn a_bad_token_is_refused_before_the_upgrade() {
             .get(&format!("/sse/connect?channel=a&token={bad}"))
             .await;
         assert_eq!(stream.status, 401, "{what}");
+        assert_eq!(stream.header("www-authenticate"), Some("Bearer"), "{what}");
         // Clients of the older form expect to be let in first.
         let path = format!("/ws/connect?session_id=s&token={bad}");
         let (_, _) = handshake(&hub, &path, &[]).await.expect(what);

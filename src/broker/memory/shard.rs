@@ -15,6 +15,9 @@ use crate::model::{ChannelKey, Moment, Namespaces};
 /// The most expired publications that one call lets go: about half a millisecond under the lock.
 const EXPIRED_PER_CALL: usize = 4096;
 
+/// Places that a shard keeps though they are empty: about 200 KB.
+const PLACES_KEPT: usize = 1024;
+
 /// The records of some channels. A [`Slot`] is valid under the lock under which it was found.
 #[derive(Debug)]
 pub(super) struct Shard {
@@ -140,7 +143,34 @@ impl Shard {
                 break;
             }
         }
-        before - self.channels.len()
+        let forgotten = before - self.channels.len();
+        // A quarter, as streams do: what swings must not be moved each time. So few are moved that the lock is not held
+        // for longer than by the visits.
+        if forgotten > 0 && self.places() > PLACES_KEPT && self.channels.len() < self.places() / 4 {
+            self.compact();
+        }
+        forgotten
+    }
+
+    /// Moves the records to a table that is no larger than they need. Slots change, which nobody knows outside the lock.
+    fn compact(&mut self) {
+        let mut sparse = std::mem::take(&mut self.channels);
+        let mut recency = std::mem::replace(&mut self.recency, Recency::new());
+        self.slots = HashTable::new();
+        self.hand = 0;
+        while let Some(slot) = recency.oldest() {
+            recency.remove(&mut sparse, slot);
+            let slot = self.take_in(sparse.remove(slot as usize));
+            self.recency.touch(&mut self.channels, slot);
+        }
+        for channel in sparse.drain() {
+            self.take_in(channel);
+        }
+    }
+
+    fn take_in(&mut self, channel: Channel) -> Slot {
+        let hash = self.hasher.hash_one(&channel.key);
+        self.insert(hash, channel)
     }
 
     /// Forgets the longest unused of the idle channels among the next `visits` places, without waiting for its time.
@@ -191,5 +221,59 @@ impl Shard {
         });
         *expire_most -= expired.unwrap_or_default();
         self.channel(slot).is_idle().then_some(namespace.idle_ttl)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::{Epoch, Namespace, Payload, Publication};
+
+    fn key(number: u32) -> ChannelKey {
+        ChannelKey::new(&format!("channel-{number}")).expect("a channel name")
+    }
+
+    fn find(shard: &Shard, number: u32) -> Option<Slot> {
+        shard.find(shard.hasher.hash_one(key(number)), &key(number))
+    }
+
+    fn at(seconds: u64) -> Moment {
+        Moment::from_millis(seconds * 1000)
+    }
+
+    #[test]
+    fn a_table_that_was_large_gives_its_places_back_and_keeps_the_order_of_who_is_left() {
+        let namespace = Namespace::default_for(true);
+        let mut shard = Shard::new(DefaultHashBuilder::default());
+        for number in 0..5000 {
+            shard.take_in(Channel::new(key(number), Some(Epoch::from_bits(1)), at(0)));
+        }
+        for number in [30, 10, 20] {
+            let slot = find(&shard, number).expect("remembered");
+            shard.channel_mut(slot).used = at(500);
+            let publication = Publication {
+                offset: 0,
+                data: Payload::from_plain_json("1"),
+                origin: None,
+                key: None,
+            };
+            shard.change_stream(slot, true, |stream| {
+                stream.append(publication, &namespace.history, at(500));
+            });
+        }
+        let namespaces = Namespaces::new(namespace, BTreeMap::new());
+        assert_eq!(shard.sweep(10_000, &namespaces, at(600)), 4997);
+
+        assert!(shard.places() <= PLACES_KEPT, "{}", shard.places());
+        assert!(shard.slots.capacity() <= PLACES_KEPT);
+        assert_eq!(find(&shard, 0), None);
+        for number in [30, 10, 20] {
+            let oldest = shard.recency.oldest();
+            assert_eq!(oldest, find(&shard, number));
+            shard.evict(1);
+        }
+        assert_eq!((shard.recency.oldest(), shard.bytes()), (None, 0));
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::directives::Directives;
 use super::lines;
+use crate::http1::parse_date;
 
 /// Answers of these may be kept for a while although nobody said for how long (RFC 9110 section 15.1), but for 206, which is
 /// never kept.
@@ -178,7 +179,7 @@ impl Head {
 
     /// RFC 9111 section 4.2.3.
     fn initial_age(&self, asking: &Asking<'_>) -> Duration {
-        let date = lines::field(&self.lines, "date").and_then(http_date);
+        let date = lines::field(&self.lines, "date").and_then(parse_date);
         let apparent = date.and_then(|date| SystemTime::now().duration_since(date).ok());
         let corrected = self.age + asking.at.saturating_duration_since(asking.since);
         apparent
@@ -336,11 +337,6 @@ fn header_map(lines: &[u8], directives: &Directives) -> HeaderMap {
         map.insert(http::header::CACHE_CONTROL, value);
     }
     map
-}
-
-/// A date of HTTP, in any of its forms (RFC 9110 section 5.6.7).
-pub(super) fn http_date(value: &[u8]) -> Option<SystemTime> {
-    httpdate::parse_http_date(std::str::from_utf8(value).ok()?).ok()
 }
 
 #[cfg(test)]

@@ -7,9 +7,8 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::directives::Directives;
-use super::stored::http_date;
 use super::{Asking, Cache, Follower, Head, Joined, Leader, Recorder, Stored, Use, lines};
-use crate::http1::{Framing, RequestHead, entries};
+use crate::http1::{Framing, RequestHead, entries, parse_date};
 use crate::telemetry::proxy::Cached;
 
 /// Fields with which a request asks for a part, or for something on a condition that only the upstream can judge.
@@ -124,7 +123,7 @@ impl Wanted {
             is_personal: is_personal || shows("authorization") || shows("cookie"),
             directives,
             none_match: none_match.join(&b","[..]),
-            modified_since: head.field("if-modified-since").and_then(http_date),
+            modified_since: head.field("if-modified-since").and_then(parse_date),
             stale: None,
             asks_validity: false,
             has_waited: false,
@@ -358,7 +357,7 @@ impl Wanted {
                 tag == b"*" || ours.as_ref().is_some_and(|ours| *ours == weak(tag))
             });
         }
-        let modified = stored.validator("last-modified").and_then(http_date);
+        let modified = stored.validator("last-modified").and_then(parse_date);
         modified
             .zip(self.modified_since)
             .is_some_and(|(modified, since)| modified <= since)
