@@ -31,8 +31,6 @@ impl Upstream {
         let shared = seen.clone();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                // Head and body are two writes: the second would wait for the acknowledgement of the first.
-                let _ = socket.set_nodelay(true);
                 shared.connections.fetch_add(1, SeqCst);
                 tokio::spawn(serve(socket, shared.clone()));
             }
