@@ -149,20 +149,12 @@ impl Proxy {
         };
         write_request(head, &introduction, &mut fields);
         let is_secure = is_secure(head, client);
-        let is_cached = self.cache.is_some() && target.carried == Carried::Http;
-        let cache = is_cached.then(|| {
-            let key = cache::key(is_secure, head.host, &route.name, &forwarded);
-            Way::of(head, key, identity.is_some())
+        let cache = self.cache.as_ref().and_then(|_| {
+            let is_request = target.carried == Carried::Http;
+            let key = || cache::key(is_secure, head.host, &route.name, &forwarded);
+            is_request.then(|| Way::of(head, key(), identity.is_some()))?
         });
-        let cache = cache.flatten();
-        let bearable = match target.carried {
-            Carried::Http => Strain::Streams,
-            Carried::Sse | Carried::Ws => Strain::None,
-        };
-        // What costs an upstream nothing is answered as long as anything is.
-        if self.strain() > bearable && !self.has_fresh(cache.as_ref(), &fields) {
-            return Err(ProxyError::UnderPressure);
-        }
+        self.check_strain(target.carried, cache.as_ref(), &fields)?;
         Ok(Course {
             route: route.clone(),
             key,
@@ -176,6 +168,24 @@ impl Proxy {
             handshake,
             cache,
         })
+    }
+
+    /// Whether the node has enough to do without this request, whose fields are these. What costs an upstream nothing is
+    /// answered as long as anything is.
+    fn check_strain(
+        &self,
+        carried: Carried,
+        cache: Option<&Way>,
+        fields: &[u8],
+    ) -> Result<(), ProxyError> {
+        let bearable = match carried {
+            Carried::Http => Strain::Streams,
+            Carried::Sse | Carried::Ws => Strain::None,
+        };
+        match self.strain() <= bearable || self.has_fresh(cache, fields) {
+            true => Ok(()),
+            false => Err(ProxyError::UnderPressure),
+        }
     }
 
     /// How much there is to do, requests under way counted.

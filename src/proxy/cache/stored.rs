@@ -200,7 +200,7 @@ impl Stored {
     /// when it may not be kept any longer.
     pub(super) fn renewed(
         &self,
-        head: Head,
+        head: &Head,
         asking: &Asking<'_>,
         default_ttl: Duration,
     ) -> Option<Self> {

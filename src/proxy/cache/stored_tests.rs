@@ -191,7 +191,7 @@ fn a_304_renews_what_it_names_and_keeps_the_rest() {
     let stored = keep(200, lines).expect("kept").with_body(b"body".to_vec());
     let news = head(304, "cache-control: max-age=60;x-a: 2;content-type: wrong;");
     let renewed = stored
-        .renewed(news, &asking(b"", false), TTL)
+        .renewed(&news, &asking(b"", false), TTL)
         .expect("kept");
     assert_eq!(
         (renewed.head.status, &renewed.body[..]),

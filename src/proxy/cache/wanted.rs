@@ -236,7 +236,7 @@ impl Wanted {
             && self.asks_validity
             && let Some(stale) = self.stale.take()
         {
-            return self.revalidated(cache, &stale, head, &asking);
+            return self.revalidated(cache, &stale, &head, &asking);
         }
         if head.status >= 500
             && let Some(serving) = self.stand_in(asking.at)
@@ -262,7 +262,7 @@ impl Wanted {
         &mut self,
         cache: &Cache,
         stale: &Arc<Stored>,
-        head: Head,
+        head: &Head,
         asking: &Asking<'_>,
     ) -> Heard {
         let renewed = stale.renewed(head, asking, cache.config.default_ttl);
