@@ -33,8 +33,13 @@ impl Pressure {
     pub(super) fn look(&self) {
         if self.limits.resident_bytes_max.is_some() || self.limits.heap_bytes_max.is_some() {
             let stats = ProcessStats::read();
-            let resident = of(stats.resident_bytes, self.limits.resident_bytes_max, 8);
-            let heap = of(stats.heap_bytes, self.limits.heap_bytes_max, 8);
+            let an_eighth = |most: u64| most / 8;
+            let resident = of(
+                stats.resident_bytes,
+                self.limits.resident_bytes_max,
+                an_eighth,
+            );
+            let heap = of(stats.heap_bytes, self.limits.heap_bytes_max, an_eighth);
             self.memory.store(resident.max(heap) as u8, Relaxed);
         }
     }
@@ -48,14 +53,16 @@ impl Pressure {
         };
         let late = self.levels.iter().map(Levels::loop_delay).max();
         let most = nanos(self.limits.loop_delay_max);
-        memory.max(of(late.map(nanos), Some(most), 1))
+        // One stall of the machine is no reason to turn requests away.
+        let three_times = |most: u64| most.saturating_mul(3);
+        memory.max(of(late.map(nanos), Some(most), three_times))
     }
 }
 
-/// Over the limit streams are too much; over the limit and a part of it again, everything is.
-fn of(value: Option<u64>, most: Option<u64>, part: u64) -> Strain {
+/// Over the limit streams are too much; over the limit and as much again as `more` says, everything is.
+fn of(value: Option<u64>, most: Option<u64>, more: impl Fn(u64) -> u64) -> Strain {
     match (value, most) {
-        (Some(value), Some(most)) if value > most.saturating_add(most / part) => Strain::Requests,
+        (Some(value), Some(most)) if value > most.saturating_add(more(most)) => Strain::Requests,
         (Some(value), Some(most)) if value > most => Strain::Streams,
         _ => Strain::None,
     }
@@ -78,8 +85,8 @@ mod tests {
             (Some(901), Strain::Requests),
             (None, Strain::None),
         ] {
-            assert_eq!(of(value, Some(800), 8), expected, "{value:?}");
+            assert_eq!(of(value, Some(800), |most| most / 8), expected, "{value:?}");
         }
-        assert_eq!(of(Some(u64::MAX), None, 8), Strain::None);
+        assert_eq!(of(Some(u64::MAX), None, |most| most), Strain::None);
     }
 }

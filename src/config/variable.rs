@@ -267,7 +267,7 @@ pub(super) const VARIABLES: &[Variable] = &[
 
     row(Operations, "LOG_LEVEL", Text(value::log_level, "off, error, warn, info, debug or trace (pino's and Python's names too), or a filter as info,fanfare=debug"), Value("info"), "", "What is logged.").alias(&["LOGGING_LEVEL"]),
     row(Operations, "LOG_FORMAT", Text(value::log_format, "json or pretty"), Computed("pretty on a terminal outside production, else json"), "", "How a log line looks."),
-    row(Operations, "UNDER_PRESSURE_MAX_EVENT_LOOP_DELAY_MS", Integer(1, 3_600_000), Value("1000"), "milliseconds", "How late a worker's loop may be before `/_pressure` says so and new streams and WebSockets are answered 503; twice as late, requests to upstreams too."),
+    row(Operations, "UNDER_PRESSURE_MAX_EVENT_LOOP_DELAY_MS", Integer(1, 3_600_000), Value("1000"), "milliseconds", "How late a worker's loop may be before `/_pressure` says so and new streams and WebSockets are answered 503; four times as late, requests to upstreams too."),
     row(Operations, "UNDER_PRESSURE_MAX_RSS_BYTES", Integer(1, i64::MAX as u64), Unset, "bytes", "How much memory the process may hold before `/_pressure` says so and new streams and WebSockets are answered 503; an eighth more, requests to upstreams too."),
     row(Operations, "UNDER_PRESSURE_MAX_HEAP_USED_BYTES", Integer(1, i64::MAX as u64), Unset, "bytes", "The same for memory that no file holds: heap and stacks."),
     row(Operations, "UNDER_PRESSURE_MAX_IN_FLIGHT", Integer(1, MANY), Unset, "requests", "How many requests may be under way at `/api` before `/_pressure` says so and further ones are answered 503."),

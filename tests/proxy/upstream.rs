@@ -32,6 +32,8 @@ impl Upstream {
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 shared.connections.fetch_add(1, SeqCst);
+                // Heads and bodies are written one after the other: none is to wait for an acknowledgement.
+                socket.set_nodelay(true).expect("a socket");
                 tokio::spawn(serve(socket, shared.clone()));
             }
         });
