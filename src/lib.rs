@@ -16,7 +16,7 @@
 //! client | relay            one client's conversation (sans-IO) | joins the workers to the broker
 //! auth | session            claims, permissions, token verification | users and their login sessions
 //! hub | protocol | broker | limits | http1
-//! tls                       certificates, and sockets that are plain or encrypted
+//! redis | outbound | tls    fred's only home | what the node asks of others over HTTP | certificates and encrypted sockets
 //! telemetry                 metrics and logs
 //! model                     the shared nouns
 //! ```
@@ -35,6 +35,7 @@ pub mod http1;
 pub mod hub;
 pub mod limits;
 pub mod model;
+pub mod outbound;
 pub mod protocol;
 pub mod proxy;
 pub mod redis;

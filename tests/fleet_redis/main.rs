@@ -18,6 +18,7 @@ mod redis_server;
 #[path = "../proxy/upstream.rs"]
 mod upstream;
 
+mod access;
 mod channels;
 mod limits;
 mod members;
