@@ -62,7 +62,7 @@ impl FleetLimits {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(config: &Config, nodes: Arc<AtomicUsize>) -> std::io::Result<Self> {
-        let redis = Redis::new(config, String::new(), SCRIPTS).map_err(io::Error::other)?;
+        let redis = Redis::new(config, String::new(), SCRIPTS).map_err(std::io::Error::other)?;
         redis.connect();
         Ok(Self {
             redis,
