@@ -27,16 +27,18 @@ use crate::broker::{Broker, NodeInfo};
 use crate::client::Rules;
 use crate::config::Settings;
 use crate::http1::{Exchange, RequestHead};
-use crate::model::{ConnectionPermit, DrainSignal, Moment, Namespaces, PeerAddr};
+use crate::model::{ConnectionPermit, DrainSignal, Encrypted, Moment, Namespaces, PeerAddr};
 use crate::outbound::Outbound;
 use crate::proxy::{self, Changes, FleetLimits, Proxy, Strain};
 use crate::redis::StartError;
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
 use crate::session::{Sessions, StoreError};
+use crate::telemetry::metrics::certificate_read;
 use crate::telemetry::process::ProcessStats;
 use crate::telemetry::proxy::{Reload, fleet_nodes, reloaded};
 use crate::telemetry::setup::Exporter;
+use crate::tls::{Acceptor, Renewed};
 use crate::transport::{self, Context, Doors, Intake, Levels, Slot};
 
 use gate::AdminGate;
@@ -195,12 +197,14 @@ impl Node {
             node: self.clone(),
             drain,
         });
+        let purged = self.proxy.clone();
         let admin = AdminState {
             source,
             exporter,
             config: self.settings.admin.clone(),
             gate: Arc::new(AdminGate(context.verifier.clone())),
             live: Arc::default(),
+            purge: Arc::new(move |service: &str, prefix: &str| purged.purge(service, prefix)),
         };
         let sessions = self.session_state();
         Router::new()
@@ -226,7 +230,8 @@ impl Node {
             origin_of: Arc::new(move |request: &Request| {
                 let peer = request.extensions().get::<PeerAddr>();
                 let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
-                let (ip, is_secure) = proxy.origin(peer, request.headers());
+                let is_encrypted = request.extensions().get::<Encrypted>().is_some();
+                let (ip, is_secure) = proxy.origin(peer, is_encrypted, request.headers());
                 Origin { ip, is_secure }
             }),
             body_bytes_max: self.settings.session.limits.data_bytes_max + SESSION_BODY_REST,
@@ -255,10 +260,14 @@ impl Node {
     /// A node of a fleet says that it lives, too.
     fn begin_upkeep(self: Arc<Self>, exporter: Exporter) {
         let memory = self.memory.clone();
+        let acceptor = self.settings.server.tls.clone();
         let pressure = self.pressure.clone();
         let sweep = move || loop {
             pressure.look();
             std::thread::sleep(SWEEP_INTERVAL);
+            if let Some(acceptor) = &acceptor {
+                renew(acceptor);
+            }
             if let Some(memory) = &memory {
                 memory.sweep();
             }
@@ -297,7 +306,7 @@ impl Node {
             added,
             removed,
             kept,
-        } = self.proxy.reload(&settings.proxy.services);
+        } = self.proxy.reload(&settings.proxy);
         reloaded(Reload::Done);
         tracing::info!(
             why,
@@ -378,6 +387,21 @@ fn make_broker(
     };
     let broker = Arc::new(MemoryBroker::new(&settings.broker, namespaces, clock));
     Ok((broker.clone(), Some(broker)))
+}
+
+/// Takes a new certificate where the files have changed.
+fn renew(acceptor: &Acceptor) {
+    match acceptor.renew() {
+        Renewed::No => {}
+        Renewed::Yes => {
+            certificate_read(true);
+            tracing::info!("new connections get the new TLS certificate");
+        }
+        Renewed::Failed(error) => {
+            certificate_read(false);
+            tracing::error!(%error, "the TLS certificate stays as it was");
+        }
+    }
 }
 
 fn start_error(error: StartError) -> ServerError {
@@ -512,18 +536,13 @@ struct NodeWorker {
 impl Worker for NodeWorker {
     type Slot = Slot;
 
-    fn take(&self, head: &RequestHead<'_>, peer: SocketAddr) -> Option<Box<dyn Exchange>> {
-        self.proxy.take(head, peer)
+    fn take(&self, head: &RequestHead<'_>, caller: server::Caller) -> Option<Box<dyn Exchange>> {
+        self.proxy.take(head, caller.peer, caller.is_encrypted)
     }
 
-    fn adopt(
-        &self,
-        socket: std::net::TcpStream,
-        read: Bytes,
-        slot: Slot,
-        permit: ConnectionPermit,
-    ) {
-        self.hub.adopt(socket, read, &slot, permit);
+    fn adopt(&self, carrier: server::Carrier, read: Bytes, slot: Slot, permit: ConnectionPermit) {
+        let server::Carrier { socket, layer } = carrier;
+        self.hub.adopt(socket, layer, read, &slot, permit);
     }
 
     fn run(self: Rc<Self>, drain: DrainSignal) -> impl Future<Output = ()> + 'static {

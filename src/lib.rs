@@ -16,7 +16,7 @@
 //! client | relay            one client's conversation (sans-IO) | joins the workers to the broker
 //! auth | session            claims, permissions, token verification | users and their login sessions
 //! hub | protocol | broker | limits | http1
-//! redis | outbound          fred's only home | what the node asks of others over HTTP
+//! redis | outbound | tls    fred's only home | what the node asks of others over HTTP | certificates and encrypted sockets
 //! telemetry                 metrics and logs
 //! model                     the shared nouns
 //! ```
@@ -43,4 +43,5 @@ pub mod relay;
 pub mod server;
 pub mod session;
 pub mod telemetry;
+pub mod tls;
 pub mod transport;

@@ -4,6 +4,7 @@
 //! enough to live here: `pub`, `sub` and `health` are clients of a running hub, `check` and `token` need none.
 
 mod check;
+mod encrypted;
 mod hub;
 mod subscriber;
 mod token;

@@ -74,6 +74,7 @@ pub(super) fn default_connections(reader: &mut Reader, machine: &Machine, has_up
 pub(super) fn server(reader: &Reader) -> server::Config {
     let host = reader.text("HOST").and_then(|host| host.parse().ok());
     server::Config {
+        tls: None,
         host: host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         port: u16::try_from(reader.integer("PORT")).unwrap_or(8080),
         workers: reader.size("WORKERS"),
@@ -296,6 +297,13 @@ pub(super) fn proxy(reader: &Reader, services: Vec<proxy::ServiceConfig>) -> pro
             window: millis(reader, "RATE_LIMIT_WINDOW_MS"),
             by: proxy::RateKey::Address,
         },
+        connector: None,
+        cache: reader.boolean("CACHE_ENABLED").then(|| proxy::CacheConfig {
+            default_ttl: millis(reader, "CACHE_DEFAULT_TTL_MS"),
+            body_bytes_max: reader.size("CACHE_MAX_BODY_BYTES"),
+            total_bytes_max: reader.integer("CACHE_MAX_TOTAL_BYTES"),
+            wait_max: millis(reader, "CACHE_WAIT_MS"),
+        }),
     }
 }
 

@@ -407,9 +407,9 @@ fn who_vouches_for_redis_is_asked_over_tls_only() {
 
 #[test]
 fn what_this_version_does_not_do_is_refused_or_said() {
-    check_fault(&[("TLS_CERT", "/cert.pem")], "TLS_CERT is set, but");
+    check_fault(&[("LISTEN", "0.0.0.0:81")], "LISTEN is set, but");
     let settings = settings(&[
-        ("CACHE_ENABLED", "true"),
+        ("DATABASE_URL", "postgres://x"),
         ("WS_MAX_BUFERED_BYTES", "5"),
         ("SOMETHING_ELSE", "1"),
         ("REDIS_URL", ""),
@@ -417,7 +417,7 @@ fn what_this_version_does_not_do_is_refused_or_said() {
     assert!(
         settings
             .warnings
-            .contains(&"CACHE_ENABLED is set, but has no effect in this version".to_owned())
+            .contains(&"DATABASE_URL is set, but has no effect in this version".to_owned())
     );
     assert!(
         settings

@@ -70,7 +70,7 @@ fn addresses(name: &str, urls: &Value, faults: &mut Vec<String>) -> Vec<Address>
             let address = url.as_str().and_then(Address::parse);
             if address.is_none() {
                 faults.push(format!(
-                    "must have http URLs (http://host[:port][/base]) for {name:?}, and {url} is none"
+                    "must have http or https URLs (http://host[:port][/base]) for {name:?}, and {url} is none"
                 ));
             }
             address
@@ -168,9 +168,9 @@ mod tests {
         check(r#"{"a":[]}"#, &["at least one URL"]);
         check(r#"{"a":"http://x"}"#, &["at least one URL"]);
         check(
-            r#"{"a":["https://x",3],"connect":["http://x"],"x/y":["http://x"]}"#,
+            r#"{"a":["ftp://x",3],"connect":["http://x"],"x/y":["http://x"]}"#,
             &[
-                "\"https://x\" is none",
+                "\"ftp://x\" is none",
                 "3 is none",
                 "is taken",
                 "\"x/y\" is none",

@@ -173,6 +173,8 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Server, "NODE_ENV", Text(value::stage, "development, test or production"), Value("development"), "", "What the node is for. Production requires credentials and strong secrets; only development reads `.env` and shows the page at `/`.").alias(&["APP_ENV"]),
     row(Server, "HOST", Text(value::host, "an IP address or localhost"), Value("0.0.0.0"), "", "The address to listen on."),
     row(Server, "PORT", Integer(0, 65_535), Value("8080"), "", "The port to listen on; 0 lets the system choose.").alias(&["DEFAULT_PORT"]),
+    row(Server, "TLS_CERT", ANY, Unset, "", "A file with the node's certificate in PEM, then those that lead to a root; with it every listener speaks TLS and nothing else. A changed file is taken within a second, and connections live on."),
+    row(Server, "TLS_KEY", ANY, Unset, "", "A file with its private key in PEM."),
     row(Server, "WORKERS", Integer(1, WORKERS_MAX as u64), Computed("one for each core, at most 64"), "threads", "Worker threads; each has its own connections and delivers without sharing."),
     row(Server, "NODE_ID", Text(value::node_id, "at most 128 printable characters without blanks"), Computed("the host's name and the process id"), "", "This node's name, `gateway_id` to clients; must differ between nodes.").alias(&["POD_NAME"]),
     row(Server, "CONFIG_FILE", ANY, Unset, "", "A TOML file with the namespaces and the services (docs/OPERATIONS.md)."),
@@ -251,7 +253,8 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Fleet, "REDIS_KEY_PREFIX", Text(value::node_id, "at most 128 printable characters without blanks"), Value("fanfare"), "", "What every key and channel in Redis begins with; nodes with the same one are one fleet."),
     row(Fleet, "READY_REDIS_GRACE_MS", Integer(0, DAY_MS), Value("5000"), "ms", "How long Redis may be away before `/readyz` answers 503."),
 
-    row(Upstreams, "UPSTREAMS", ANY, Value("{}"), "", "JSON that maps names of services to lists of http URLs, as `{\"users\":[\"http://localhost:3001\"]}`; `/api/<name>/*`, `/sse/<name>/*` and `/ws/<name>?path=/p` are forwarded to them."),
+    row(Upstreams, "UPSTREAMS", ANY, Value("{}"), "", "JSON that maps names of services to lists of http or https URLs, as `{\"users\":[\"http://localhost:3001\"]}`; `/api/<name>/*`, `/sse/<name>/*` and `/ws/<name>?path=/p` are forwarded to them."),
+    row(Upstreams, "UPSTREAM_CA", ANY, Unset, "", "A file with the certificates in PEM that vouch for https upstreams; unset, the system's do."),
     row(Upstreams, "LOAD_BALANCING", Text(value::balance, "least-load, round-robin, weighted, random, hash or sticky"), Value("least-load"), "", "How an upstream of a service is chosen, unless the service says otherwise."),
     row(Upstreams, "HTTP_PROXY_TIMEOUT_MS", Integer(1, DAY_MS), Value("30000"), "ms", "How long an upstream may take for the head of its answer, and pause in the body, unless the service says otherwise; streams of events may pause for ever."),
     row(Upstreams, "RETRY_BUDGET_PERCENT", Integer(0, 100), Value("20"), "%", "Which part of a service's requests may be asked of another upstream, beside three a second; unless the service says otherwise."),
@@ -261,6 +264,11 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Upstreams, "ACCESS_LOG_PERCENT", Integer(0, 100), Value("0"), "%", "Which part of the requests to upstreams is logged, beside all that fail (499 and 5xx); 0: none at all."),
     row(Upstreams, "RATE_LIMIT_MAX", Integer(0, 1_000_000_000), Value("200"), "requests", "The most requests of one address to upstreams in RATE_LIMIT_WINDOW_MS, all of which may come at once, over all nodes; 0 is no limit.").memory("4 MB in all"),
     row(Upstreams, "RATE_LIMIT_WINDOW_MS", Integer(1, DAY_MS), Value("60000"), "ms", "In which time that many come back."),
+    row(Upstreams, "CACHE_ENABLED", Boolean, Value("false"), "", "Whether answers to GET are kept in memory as RFC 9111 has it, and given to others who ask for the same."),
+    row(Upstreams, "CACHE_DEFAULT_TTL_MS", Integer(0, DAY_MS), Value("5000"), "ms", "For how long an answer is fresh that says nothing of it, where its status allows that; 0: it is not kept."),
+    row(Upstreams, "CACHE_MAX_BODY_BYTES", Integer(1, BYTES), Value("262144"), "bytes", "The most bytes of a body that is kept."),
+    row(Upstreams, "CACHE_MAX_TOTAL_BYTES", Integer(1, BYTES), Value("67108864"), "bytes", "The most bytes of all answers that are kept; those that are least asked for go first.").memory("this, and bodies under way"),
+    row(Upstreams, "CACHE_WAIT_MS", Integer(0, DAY_MS), Value("5000"), "ms", "How long a request waits for another one's answer to the same before it asks as well."),
 
     row(Operations, "ENABLE_DOCS", Boolean, Computed("false in production, else true"), "", "Whether `/docs` shows the calls of `/openapi.json`."),
     row(Operations, "LOG_LEVEL", Text(value::log_level, "off, error, warn, info, debug or trace (pino's and Python's names too), or a filter as info,fanfare=debug"), Value("info"), "", "What is logged.").alias(&["LOGGING_LEVEL"]),
@@ -297,27 +305,26 @@ const fn refused(name: &'static str, why: &'static str) -> NotYet {
 /// refuses to start.
 #[rustfmt::skip]
 pub(super) const NOT_YET: &[NotYet] = &[
-    refused("TLS_CERT", "is set, but this version does not speak TLS. Unset it and let a proxy in front do that"),
-    refused("TLS_KEY", "is set, but this version does not speak TLS. Unset it and let a proxy in front do that"),
     refused("LISTEN", "is set, but this version has one listener only, HOST and PORT"),
     ignored("DATABASE_URL"),
     ignored("CONNECT_URL"),
     ignored("SUBSCRIBE_URL"),
     ignored("PUBLISH_URL"),
     ignored("RATE_LIMIT_TIERS"),
-    ignored("CACHE_ENABLED"),
     ignored("TRACING_ENABLED"),
     ignored("TRACING_ENDPOINT"),
 ];
 
 /// Names that begin so are ours: one that no row has is mistyped or of another version, and worth a warning.
-pub(super) const OUR_PREFIXES: [&str; 9] = [
+pub(super) const OUR_PREFIXES: [&str; 11] = [
     "WS_",
     "WEBSOCKETS_",
     "JWT_",
     "SSE_",
     "INBOX_",
     "DRAIN_",
+    "TLS_",
+    "CACHE_",
     "SESSION_",
     "PASSWORD_",
     "LOGIN_",

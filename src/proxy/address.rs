@@ -13,10 +13,17 @@ pub(super) struct Client {
     pub(super) ip: IpAddr,
     /// Whether the peer is a trusted proxy, so that what it says of the client is believed.
     pub(super) is_behind_trusted: bool,
+    /// Whether TLS carries the peer's connection.
+    pub(super) is_encrypted: bool,
 }
 
 /// The client of a request that came from `peer`.
-pub(super) fn client(peer: IpAddr, fields: &[Field<'_>], trusted: &[(IpAddr, u8)]) -> Client {
+pub(super) fn client(
+    peer: IpAddr,
+    is_encrypted: bool,
+    fields: &[Field<'_>],
+    trusted: &[(IpAddr, u8)],
+) -> Client {
     let peer = peer.to_canonical();
     let is_trusted = |ip: IpAddr| trusted.iter().any(|network| contains(*network, ip));
     if !is_trusted(peer) {
@@ -24,6 +31,7 @@ pub(super) fn client(peer: IpAddr, fields: &[Field<'_>], trusted: &[(IpAddr, u8)
             peer,
             ip: peer,
             is_behind_trusted: false,
+            is_encrypted,
         };
     }
     let mut ip = peer;
@@ -58,6 +66,7 @@ pub(super) fn client(peer: IpAddr, fields: &[Field<'_>], trusted: &[(IpAddr, u8)
         peer,
         ip,
         is_behind_trusted: true,
+        is_encrypted,
     }
 }
 
@@ -108,7 +117,7 @@ mod tests {
             value: value.as_bytes(),
         };
         let fields: Vec<Field<'_>> = forwarded.iter().map(field).collect();
-        let client = client(ip(peer), &fields, &trusted);
+        let client = client(ip(peer), false, &fields, &trusted);
         assert_eq!(client.ip, ip(expected), "{peer} {forwarded:?}");
     }
 
@@ -135,7 +144,7 @@ mod tests {
                 value: value.as_bytes(),
             };
             let list: Vec<Field<'_>> = fields.iter().map(field).collect();
-            let client = client(ip("10.0.0.1"), &list, &trusted);
+            let client = client(ip("10.0.0.1"), false, &list, &trusted);
             assert_eq!(client.ip, ip(expected), "{fields:?}");
         };
         check(&[("Forwarded", "for=5.6.7.8;proto=https")], "5.6.7.8");

@@ -1,6 +1,6 @@
 //! One request to an upstream and its answer, as a state machine that the client's connection polls.
 //!
-//! (`Counting`, where a fleet limits rates →) `Dialling` → `Asking` (the request goes out, the answer's head is awaited) → `Answering` (its body passes) or
+//! (`Counting`, where a fleet limits rates →) (`Waiting` or `Serving`, where there is a cache →) `Dialling` → `Asking` (the request goes out, the answer's head is awaited) → `Answering` (its body passes) or
 //! `Tunnel` (a WebSocket). A try that fails before a byte went to the client goes back to the beginning with another
 //! upstream, within the service's budget; otherwise `Telling`: an answer of our own.
 
@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Proxy;
+use super::caching::{Served, Waiting};
 use super::counting::Counting;
 use super::course::{Asked, Course};
 use super::download::{Download, DownloadFault};
@@ -26,6 +26,7 @@ use super::wire::{self, Wire, with_buffer};
 use crate::http1::{After, Exchange, Framing, HeadScan, Peer, Scanned};
 use crate::model::BodyError;
 use crate::telemetry::proxy::Carried;
+use crate::tls::Stream;
 
 /// A request on its way.
 pub(super) struct Call {
@@ -68,12 +69,14 @@ impl Drop for Inflight {
     }
 }
 
-type Dial = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+type Dial = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
 
 /// How far it is.
 pub(super) enum State {
     /// The fleet counts the request.
     Counting(Box<Counting>),
+    /// Somebody else asks for the same.
+    Waiting(Waiting),
     Dialling(Dial),
     Asking,
     Answering {
@@ -81,6 +84,8 @@ pub(super) enum State {
         keeps_wire: bool,
     },
     Tunnel(Box<Tunnel>),
+    /// An answer out of the cache.
+    Serving(Served),
     /// Our own answer, then this.
     Telling {
         bytes: Vec<u8>,
@@ -95,7 +100,7 @@ impl Call {
     /// Asks an upstream.
     pub(super) fn new(proxy: Arc<Proxy>, asked: Asked, course: Course, body: Framing) -> Self {
         let mut call = Self::with_course(proxy, asked, course, body);
-        call.try_next();
+        call.begin();
         call
     }
 
@@ -285,11 +290,15 @@ impl Call {
                 Poll::Ready(Some(After::Cut))
             }
             Poll::Ready(Ok(())) => {
+                let recorder = download.take_recorder();
                 let keeps_wire = *keeps_wire && self.upload.is_done() && wire.read.is_empty();
                 if let (true, Some(attempt), Some(wire)) =
                     (keeps_wire, &self.attempt, self.wire.take())
                 {
                     wire::put(attempt.endpoint.id, wire, self.moved);
+                }
+                if let Some(recorder) = recorder {
+                    self.keep(*recorder);
                 }
                 let is_whole = self.upload.is_body_read();
                 Poll::Ready(Some(match self.asked.keeps_alive && is_whole {
@@ -313,6 +322,9 @@ impl Call {
                 Ok(0) | Err(_) => return Poll::Ready(Some(After::Cut)),
                 Ok(count) => *sent += count,
             }
+        }
+        if ready!(Pin::new(&mut *peer.socket).poll_flush(cx)).is_err() {
+            return Poll::Ready(Some(After::Cut));
         }
         if self.wire.is_some() {
             // That was an interim answer.
@@ -354,10 +366,18 @@ impl Exchange for Call {
         loop {
             let after = match &mut self.state {
                 State::Counting(_) => ready!(self.poll_count(cx, &mut peer)),
+                State::Waiting(_) => {
+                    if self.poll_wait(cx).is_pending() {
+                        return poll_gone(cx, &mut peer).map(|()| After::Cut);
+                    }
+                    None
+                }
                 State::Dialling(_) => ready!(self.poll_dial(cx, &mut peer)),
                 State::Asking => ready!(self.poll_ask(cx, &mut peer)),
                 State::Answering { .. } => ready!(self.poll_answer(cx, &mut peer)),
                 State::Tunnel(tunnel) => return tunnel.poll(cx, &mut peer),
+                State::Serving(_) if self.has_timed_out => return Poll::Ready(After::Cut),
+                State::Serving(_) => return self.poll_serve(cx, &mut peer),
                 State::Telling { .. } => ready!(self.poll_tell(cx, &mut peer)),
                 State::Leaving => return Poll::Ready(After::Cut),
             };
@@ -372,7 +392,8 @@ impl Exchange for Call {
             State::Tunnel(tunnel) => return Some(tunnel.due()),
             // Counting and dialling have time-outs of their own.
             State::Counting(_) | State::Dialling(_) | State::Leaving => return None,
-            State::Telling { .. } => (Waits::ForClient, None),
+            State::Waiting(waiting) => return Some(waiting.until),
+            State::Serving(_) | State::Telling { .. } => (Waits::ForClient, None),
             State::Asking if self.upload.is_done() => (Waits::ForUpstream, self.try_timeout()),
             State::Asking => (self.upload.waits, self.try_timeout()),
             State::Answering { download, .. } => {
@@ -396,6 +417,8 @@ impl Exchange for Call {
     fn handle_timeout(&mut self, now: Instant) {
         match &mut self.state {
             State::Tunnel(tunnel) => tunnel.handle_timeout(now),
+            // It is polled next, and sees for itself.
+            State::Waiting(_) => {}
             _ => self.has_timed_out = true,
         }
     }

@@ -143,7 +143,7 @@ impl Call {
             decision.unwrap_or_else(|| self.proxy.count_here(limiter, self.proxy.at(self.moved)));
         limiter.limits.tell(&mut self.asked.lines, &decision);
         match decision.is_allowed {
-            true => self.try_next(),
+            true => self.begin(),
             false => self.tell(&ProxyError::TooMany(decision)),
         }
         Poll::Ready(None)

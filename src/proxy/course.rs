@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::access::Entry;
 use super::address::Client;
+use super::cache::Way;
 use super::endpoint::Endpoint;
 use super::rate::Limits;
 use super::table::Route;
@@ -63,6 +64,8 @@ pub(super) struct Course {
     pub(super) is_secure: bool,
     /// Of a WebSocket's handshake, what the upstream must answer to.
     pub(super) handshake: Option<Handshake>,
+    /// What it means to the cache; none where it means nothing.
+    pub(super) cache: Option<Way>,
 }
 
 impl Course {

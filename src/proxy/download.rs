@@ -6,12 +6,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite as _;
-use tokio::net::TcpStream;
 
+use super::cache::Recorder;
 use super::events::{Boundary, HEARTBEAT};
 use super::upload::Waits;
 use super::wire::{Wire, with_buffer};
 use crate::http1::Framing;
+use crate::tls::Stream;
 
 /// How the client gets the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub(super) struct Download {
     events: Option<Boundary>,
     /// Something went on since this was last cleared.
     pub(super) has_moved: bool,
+    /// Takes the body down for the cache.
+    recorder: Option<Box<Recorder>>,
 }
 
 impl Download {
@@ -69,7 +72,19 @@ impl Download {
             waits: Waits::ForUpstream,
             events: None,
             has_moved: false,
+            recorder: None,
         }
+    }
+
+    /// The same, and its body is taken down.
+    pub(super) fn recorded_by(mut self, recorder: Option<Box<Recorder>>) -> Self {
+        self.recorder = recorder;
+        self
+    }
+
+    /// Who took it down, at the end.
+    pub(super) fn take_recorder(&mut self) -> Option<Box<Recorder>> {
+        self.recorder.take()
     }
 
     /// The same for a stream of events that has heartbeats; it must not be of the form [`Form::Same`].
@@ -118,7 +133,7 @@ impl Download {
         &mut self,
         cx: &mut Context<'_>,
         wire: &mut Wire,
-        client: &mut TcpStream,
+        client: &mut Stream,
     ) -> Poll<Result<(), DownloadFault>> {
         loop {
             if self.granted == 0 && !wire.read.is_empty() && !self.body.is_done() && self.has_room()
@@ -131,6 +146,8 @@ impl Download {
                 sent.map_err(|_| DownloadFault::Client)?;
                 continue;
             }
+            let flushed = ready!(Pin::new(&mut *client).poll_flush(cx));
+            flushed.map_err(|_| DownloadFault::Client)?;
             if self.body.is_done() {
                 if self.form == Form::Chunks && !std::mem::replace(&mut self.is_closed, true) {
                     self.out.extend_from_slice(b"0\r\n\r\n");
@@ -161,6 +178,9 @@ impl Download {
         if self.form == Form::Same {
             let followed = self.body.follow(unread);
             (self.granted, _) = followed.map_err(|_| DownloadFault::Upstream)?;
+            if let Some(recorder) = &mut self.recorder {
+                recorder.see(&unread[..self.granted]);
+            }
             return Ok(());
         }
         let mut used = 0;
@@ -178,6 +198,9 @@ impl Download {
                 self.frame(bytes);
             }
         }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.see(&unread[..used]);
+        }
         wire.read.consume(used);
         Ok(())
     }
@@ -187,7 +210,7 @@ impl Download {
         &mut self,
         cx: &mut Context<'_>,
         wire: &mut Wire,
-        client: &mut TcpStream,
+        client: &mut Stream,
     ) -> Poll<io::Result<()>> {
         let out = &self.out[self.out_sent..];
         let body = &wire.read.unread()[..self.granted];

@@ -47,6 +47,9 @@ pub(super) enum ProxyError {
     /// Every upstream has as much to do as it may.
     #[error("all upstreams have enough to do")]
     Overloaded,
+    /// The client wants what stands in the cache and nothing else, and there is nothing (RFC 9111 section 5.2.1.7).
+    #[error("nothing in the cache")]
+    NotCached,
     /// The upstream took too long.
     #[error("the upstream timed out")]
     TimedOut,
@@ -157,6 +160,10 @@ impl ProxyError {
             }
             Self::Unavailable => short(502, "upstream_unavailable", "Failed to reach upstream"),
             Self::TimedOut => short(504, "upstream_timeout", "Upstream request timed out"),
+            Self::NotCached => {
+                let message = "Nothing is kept of this, and the upstream was not to be asked";
+                short(504, "not_cached", message)
+            }
             Self::Looping => short(508, "loop_detected", "The request goes in a circle"),
             Self::NotWebSocket => {
                 let message = "A WebSocket handshake of version 13 is needed here";

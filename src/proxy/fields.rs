@@ -254,14 +254,16 @@ impl Said {
         address(out, client.ip);
         out.extend_from_slice(b"\r\n");
         if !self.proto {
-            out.extend_from_slice(b"x-forwarded-proto: http\r\n");
+            let scheme = if client.is_encrypted { "https" } else { "http" };
+            line(out, b"x-forwarded-proto", scheme.as_bytes());
         }
         if !self.host && !head.host.is_empty() {
             line(out, b"x-forwarded-host", head.host.as_bytes());
         }
         if !self.port {
             // A vector takes every write.
-            let _ = write!(out, "x-forwarded-port: {}\r\n", port(head.host));
+            let port = port(head.host).unwrap_or(if client.is_encrypted { 443 } else { 80 });
+            let _ = write!(out, "x-forwarded-port: {port}\r\n");
         }
     }
 
@@ -292,10 +294,10 @@ fn address(out: &mut Vec<u8>, ip: IpAddr) {
     let _ = write!(out, "{ip}");
 }
 
-fn port(host: &str) -> u16 {
+fn port(host: &str) -> Option<u16> {
     let after_literal = host.rfind(']').map_or(host, |end| &host[end..]);
     let port = after_literal.rsplit_once(':');
-    port.and_then(|(_, port)| port.parse().ok()).unwrap_or(80)
+    port.and_then(|(_, port)| port.parse().ok())
 }
 
 /// Writes an answer's fields as the client gets them, without the empty line. `replaced` tells which names are said anew, or

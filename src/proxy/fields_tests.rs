@@ -6,6 +6,7 @@ fn client(is_behind_trusted: bool) -> Client {
         peer: IpAddr::from([10, 0, 0, 1]),
         ip: IpAddr::from([9, 9, 9, 9]),
         is_behind_trusted,
+        is_encrypted: false,
     }
 }
 
@@ -217,11 +218,11 @@ fn circles_are_found() {
 #[test]
 fn ports_are_read_from_the_host() {
     for (host, expected) in [
-        ("a", 80),
-        ("a:81", 81),
-        ("[::1]", 80),
-        ("[::1]:9", 9),
-        ("a:", 80),
+        ("a", None),
+        ("a:81", Some(81)),
+        ("[::1]", None),
+        ("[::1]:9", Some(9)),
+        ("a:", None),
     ] {
         assert_eq!(port(host), expected, "{host}");
     }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::access::Entry;
 use super::address::{Client, client};
+use super::cache::{self, Way};
 use super::call::Call;
 use super::course::{Asked, Course, accepts_problems, expects, key};
 use super::error::ProxyError;
@@ -42,6 +43,7 @@ impl Proxy {
         self: &Arc<Self>,
         head: &RequestHead<'_>,
         peer: SocketAddr,
+        is_encrypted: bool,
     ) -> Option<Box<dyn Exchange>> {
         let (path, query) = match head.target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
@@ -51,7 +53,7 @@ impl Proxy {
             return None;
         }
         let started = Instant::now();
-        let client = client(peer.ip(), head.fields, &self.trusted);
+        let client = client(peer.ip(), is_encrypted, head.fields, &self.trusted);
         let ids = ids(head);
         let target = target(path);
         let route = target.as_ref().and_then(|target| {
@@ -126,15 +128,6 @@ impl Proxy {
         let Some(route) = &route else {
             return Err(ProxyError::UnknownService(target.service.to_owned()));
         };
-        let is_stream = target.carried != Carried::Http;
-        let bearable = if is_stream {
-            Strain::None
-        } else {
-            Strain::Streams
-        };
-        if self.strain() > bearable {
-            return Err(ProxyError::UnderPressure);
-        }
         let forwarded = match is_web_socket {
             true => upstream_target(query)?,
             false => with_query(&rest, query, admitted.is_in_query),
@@ -155,6 +148,13 @@ impl Proxy {
             tells_forwarded: self.tells_forwarded,
         };
         write_request(head, &introduction, &mut fields);
+        let is_secure = is_secure(head, client);
+        let cache = self.cache.as_ref().and_then(|_| {
+            let is_request = target.carried == Carried::Http;
+            let key = || cache::key(is_secure, head.host, &route.name, &forwarded);
+            is_request.then(|| Way::of(head, key(), identity.is_some()))?
+        });
+        self.check_strain(target.carried, cache.as_ref(), &fields)?;
         Ok(Course {
             route: route.clone(),
             key,
@@ -164,9 +164,28 @@ impl Proxy {
                 .map(|identity| identity.user.clone()),
             target: forwarded,
             fields,
-            is_secure: is_secure(head, client),
+            is_secure,
             handshake,
+            cache,
         })
+    }
+
+    /// Whether the node has enough to do without this request, whose fields are these. What costs an upstream nothing is
+    /// answered as long as anything is.
+    fn check_strain(
+        &self,
+        carried: Carried,
+        cache: Option<&Way>,
+        fields: &[u8],
+    ) -> Result<(), ProxyError> {
+        let bearable = match carried {
+            Carried::Http => Strain::Streams,
+            Carried::Sse | Carried::Ws => Strain::None,
+        };
+        match self.strain() <= bearable || self.has_fresh(cache, fields) {
+            true => Ok(()),
+            false => Err(ProxyError::UnderPressure),
+        }
     }
 
     /// How much there is to do, requests under way counted.

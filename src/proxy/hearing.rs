@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::cache::{self, Recorder, Serving};
 use super::call::{Call, State};
 use super::download::{Download, Form};
 use super::endpoint::Answered;
@@ -26,12 +27,15 @@ enum Heard {
     Interim,
     /// Another upstream may do better.
     TryAgain,
+    /// The cache has it.
+    Kept { serving: Serving, keeps_wire: bool },
     /// The answer.
     Final {
         body: Framing,
         form: Form,
         has_heartbeats: bool,
         keeps_wire: bool,
+        recorder: Option<Box<Recorder>>,
     },
     /// A WebSocket from here on.
     Switched,
@@ -73,15 +77,23 @@ impl Call {
             }
             // The connection goes, with whatever body it still carries.
             Heard::TryAgain => self.try_next(),
+            Heard::Kept {
+                serving,
+                keeps_wire,
+            } => {
+                self.wire = Some(wire);
+                self.serve_after(&serving, keeps_wire);
+            }
             Heard::Final {
                 body,
                 form,
                 has_heartbeats,
                 keeps_wire,
+                recorder,
             } => {
                 self.wire = Some(wire);
                 self.upload.forget();
-                let mut download = Download::new(out, body, form);
+                let mut download = Download::new(out, body, form).recorded_by(recorder);
                 if has_heartbeats {
                     download = download.with_heartbeats();
                 }
@@ -131,6 +143,16 @@ impl Call {
             self.attempt = None;
             return Heard::TryAgain;
         }
+        let recorder = match self.hear_for_cache(head) {
+            cache::Heard::Answer(serving) => {
+                return Heard::Kept {
+                    serving,
+                    keeps_wire: head.keeps_alive && head.body.is_done(),
+                };
+            }
+            cache::Heard::Record(recorder) => Some(recorder),
+            cache::Heard::Pass => None,
+        };
         self.asked.is_answered(head.status, now);
         self.note_stickiness();
         if switched {
@@ -152,6 +174,7 @@ impl Call {
             form,
             has_heartbeats,
             keeps_wire: head.keeps_alive,
+            recorder,
         }
     }
 

@@ -6,12 +6,14 @@
 //! the router sees them and answers them byte by byte: bodies pass as they come, never buffered whole and never
 //! rewritten.
 //!
-//! Not here: TLS and HTTP/2, a cache.
+//! Not here: HTTP/2.
 
 mod access;
 mod address;
 mod breaker;
 mod budget;
+mod cache;
+mod caching;
 mod call;
 mod choosing;
 mod config;
@@ -47,11 +49,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderMap;
 use tokio::time::Instant;
 
-pub use config::{Address, Config, RESERVED_NAMES};
+pub use config::{Address, CacheConfig, Config, RESERVED_NAMES};
 pub use fleet::FleetLimits;
 pub use policy::{
     Balance, BreakerPolicy, HashKey, HealthPolicy, IdentityRule, Policy, RateKey, RatePolicy,
@@ -63,6 +65,8 @@ pub use table::Changes;
 use crate::auth::Verifier;
 use crate::http1::Field;
 use crate::model::Moment;
+use crate::tls::Connector;
+use cache::Cache;
 use rate::Limits;
 use removed::Removed;
 use table::Table;
@@ -102,6 +106,10 @@ pub struct Proxy {
     /// Who counts for all nodes; none for a node that is alone.
     fleet: Option<FleetLimits>,
     tunnel: TunnelConfig,
+    /// What begins TLS with upstreams.
+    connector: ArcSwapOption<Connector>,
+    /// Where answers are kept.
+    cache: Option<Arc<Cache>>,
     strain: Box<dyn Fn() -> Strain + Send + Sync>,
     /// Requests that are under way.
     inflight: Arc<AtomicUsize>,
@@ -142,6 +150,8 @@ impl Proxy {
                 ping_interval: config.ping_interval,
                 pong_timeout: config.pong_timeout,
             },
+            connector: ArcSwapOption::new(config.connector.clone().map(Arc::new)),
+            cache: config.cache.map(|cache| Arc::new(Cache::new(cache))),
             strain: Box::new(strain),
             inflight: Arc::default(),
             inflight_max: config.inflight_max,
@@ -155,10 +165,12 @@ impl Proxy {
         }
     }
 
-    /// Swaps the services for these. What is under way keeps what it was matched to: nothing is cut. To be called from
+    /// Swaps the services for those of this configuration, and whom to believe behind us. What is under way keeps what it was matched to: nothing is cut. To be called from
     /// one thread at a time.
-    pub fn reload(&self, services: &[ServiceConfig]) -> Changes {
-        let (table, changes) = self.table.load().changed(services, self.now());
+    pub fn reload(&self, config: &Config) -> Changes {
+        let connector = config.connector.clone().map(Arc::new);
+        self.connector.store(connector);
+        let (table, changes) = self.table.load().changed(&config.services, self.now());
         self.table.store(Arc::new(table));
         changes
     }
@@ -181,8 +193,8 @@ impl Proxy {
     }
 
     /// Whose request this is that came from `peer`: the client's address behind the proxies that are trusted, and whether
-    /// it came to them by TLS, as they say.
-    pub fn origin(&self, peer: IpAddr, headers: &HeaderMap) -> (IpAddr, bool) {
+    /// it came by TLS, to us or, as they say, to them.
+    pub fn origin(&self, peer: IpAddr, is_encrypted: bool, headers: &HeaderMap) -> (IpAddr, bool) {
         let fields: Vec<Field<'_>> = headers
             .iter()
             .map(|(name, value)| Field {
@@ -190,10 +202,17 @@ impl Proxy {
                 value: value.as_bytes(),
             })
             .collect();
-        let client = address::client(peer, &fields, &self.trusted);
+        let client = address::client(peer, is_encrypted, &fields, &self.trusted);
         let scheme = headers.get("x-forwarded-proto");
         let is_https = scheme.is_some_and(|scheme| scheme == "https");
-        (client.ip, client.is_behind_trusted && is_https)
+        let is_secure = is_encrypted || (client.is_behind_trusted && is_https);
+        (client.ip, is_secure)
+    }
+
+    /// Forgets what the cache has of a service, as far as its paths begin with this; tells how many answers went. None
+    /// where there is no cache.
+    pub fn purge(&self, service: &str, prefix: &str) -> Option<usize> {
+        Some(self.cache.as_ref()?.purge(service, prefix))
     }
 
     /// How many services there are.

@@ -55,8 +55,10 @@ impl Call {
     fn dial(&mut self, endpoint: Arc<Endpoint>) {
         let Some(course) = &self.course else { return };
         let most = course.route.policy.connect_timeout;
+        let connector = self.proxy.connector.load_full();
         self.state = State::Dialling(Box::pin(async move {
-            let dialled = tokio::time::timeout(most, endpoint.dial()).await;
+            let dialling = endpoint.dial(connector.as_deref());
+            let dialled = tokio::time::timeout(most, dialling).await;
             dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         }));
     }
@@ -130,6 +132,13 @@ impl Call {
 
     /// Answers with an error of our own.
     pub(super) fn tell(&mut self, error: &ProxyError) {
+        let is_upstreams = matches!(
+            error,
+            ProxyError::Unavailable | ProxyError::TimedOut | ProxyError::Overloaded
+        );
+        if is_upstreams && !self.has_begun && self.stands_in() {
+            return;
+        }
         let keeps_alive = self.may_keep_client();
         let (status, bytes) = reply::error(error, &self.asked, keeps_alive);
         self.asked.is_answered(status, Instant::now());

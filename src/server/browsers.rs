@@ -7,7 +7,7 @@ use axum::body::Body;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
-    ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+    ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, STRICT_TRANSPORT_SECURITY, VARY,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
@@ -42,7 +42,7 @@ pub struct Browsers {
 }
 
 /// What keeps an answer from being taken for something else, or shown inside of something else. As the tenant gateway
-/// sends them, but those that need TLS.
+/// sends them; over TLS [`ALWAYS_ENCRYPTED`] too.
 const SECURITY: [(HeaderName, &str); 10] = [
     (http::header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (http::header::X_FRAME_OPTIONS, "SAMEORIGIN"),
@@ -64,6 +64,9 @@ const SECURITY: [(HeaderName, &str); 10] = [
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
+
+/// For a year (RFC 6797).
+const ALWAYS_ENCRYPTED: &str = "max-age=31536000; includeSubDomains";
 
 /// How long a browser may remember what it may do, in seconds.
 const PREFLIGHT_AGE: &str = "600";
@@ -104,10 +107,20 @@ impl Browsers {
     }
 
     /// Puts into an answer's fields what is not there; `origin` is what [`Browsers::origin`] said of its request.
-    pub(super) fn tell(&self, origin: Option<HeaderValue>, fields: &mut HeaderMap) {
+    pub(super) fn tell(
+        &self,
+        origin: Option<HeaderValue>,
+        is_encrypted: bool,
+        fields: &mut HeaderMap,
+    ) {
         self.tell_origin(origin, fields);
         if !self.hardens {
             return;
+        }
+        // A browser heeds it over TLS only (RFC 6797 section 8.1), so nobody is told who came without.
+        if is_encrypted && !fields.contains_key(STRICT_TRANSPORT_SECURITY) {
+            let value = HeaderValue::from_static(ALWAYS_ENCRYPTED);
+            fields.insert(STRICT_TRANSPORT_SECURITY, value);
         }
         let is_shared = fields.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN);
         for (name, text) in SECURITY {
@@ -179,7 +192,8 @@ mod tests {
     fn allowed(origins: Origins, origin: &str) -> Option<String> {
         let browsers = browsers(origins);
         let mut fields = HeaderMap::new();
-        browsers.tell(browsers.origin(&asked("GET", origin).headers), &mut fields);
+        let told = browsers.origin(&asked("GET", origin).headers);
+        browsers.tell(told, false, &mut fields);
         let allowed = fields.get(ACCESS_CONTROL_ALLOW_ORIGIN)?;
         assert_eq!(fields[ACCESS_CONTROL_EXPOSE_HEADERS], "x-request-id");
         Some(allowed.to_str().expect("ASCII").to_owned())
@@ -224,13 +238,16 @@ mod tests {
             http::header::REFERRER_POLICY,
             HeaderValue::from_static("origin"),
         );
-        browsers.tell(None, &mut fields);
+        browsers.tell(None, false, &mut fields);
         assert_eq!(fields.len(), SECURITY.len());
         assert_eq!(fields[http::header::REFERRER_POLICY], "origin");
         assert_eq!(fields[CROSS_ORIGIN_RESOURCE_POLICY], "same-origin");
         let mut shared = HeaderMap::new();
         shared.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-        browsers.tell(None, &mut shared);
+        browsers.tell(None, false, &mut shared);
         assert_eq!(shared[CROSS_ORIGIN_RESOURCE_POLICY], "cross-origin");
+        assert!(!shared.contains_key(STRICT_TRANSPORT_SECURITY));
+        browsers.tell(None, true, &mut shared);
+        assert_eq!(shared[STRICT_TRANSPORT_SECURITY], ALWAYS_ENCRYPTED);
     }
 }

@@ -4,12 +4,15 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Browsers;
+use crate::tls::Acceptor;
 
 /// Listeners, limits of HTTP/1 and admission. `config` fills it; defaults and units stand there.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The address to listen on (`HOST`).
     pub host: IpAddr,
+    /// The certificate (`TLS_CERT`, `TLS_KEY`); with one, only TLS is spoken.
+    pub tls: Option<Acceptor>,
     /// The port (`PORT`); 0 lets the system choose.
     pub port: u16,
     /// Worker threads (`WORKERS`), one hub shard each.

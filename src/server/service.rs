@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -22,14 +21,14 @@ use super::answer::Refusal;
 use super::link::{Handover, Link};
 use super::local::Local;
 use super::request_id::{Ids, is_hot};
-use super::{Slot, Worker, body};
-use crate::model::PeerAddr;
+use super::{Caller, Slot, Worker, body};
+use crate::model::{Encrypted, PeerAddr};
 
 /// One connection's service: hyper calls it for each request.
 pub(super) struct Front<W: Worker> {
     pub(super) local: Rc<Local<W>>,
     pub(super) link: Rc<Link<W::Slot>>,
-    pub(super) peer: SocketAddr,
+    pub(super) caller: Caller,
 }
 
 impl<W: Worker> hyper::service::Service<Request<Incoming>> for Front<W> {
@@ -58,6 +57,7 @@ impl<W: Worker> hyper::service::Service<Request<Incoming>> for Front<W> {
             ids,
             origin,
             is_hot,
+            is_encrypted: self.caller.is_encrypted,
             upgrade,
             local: Rc::clone(&self.local),
             link: Rc::clone(&self.link),
@@ -70,7 +70,10 @@ impl<W: Worker> Front<W> {
     fn equip(&self, mut head: Parts, body: Incoming) -> Request<Body> {
         let limits = self.local.body;
         head.extensions.insert(self.local.index);
-        head.extensions.insert(PeerAddr(self.peer));
+        head.extensions.insert(PeerAddr(self.caller.peer));
+        if self.caller.is_encrypted {
+            head.extensions.insert(Encrypted);
+        }
         // Nothing else can be upgraded; HEAD is here because it reaches the handlers of GET.
         if matches!(head.method, Method::GET | Method::HEAD) {
             head.extensions.insert(self.link.slot.borrow().clone());
@@ -109,6 +112,7 @@ pub(super) struct Answer<W: Worker> {
     origin: Option<Box<HeaderValue>>,
     /// Whether nothing is said that nobody asked for.
     is_hot: bool,
+    is_encrypted: bool,
     /// Whether this request can be upgraded, or what to say when a handler tries.
     upgrade: Result<(), Refusal>,
     local: Rc<Local<W>>,
@@ -147,7 +151,8 @@ impl<W: Worker> Future for Answer<W> {
         }
         if !self.is_hot || self.origin.is_some() {
             let origin = self.origin.take().map(|origin| *origin);
-            self.local.browsers.tell(origin, response.headers_mut());
+            let headers = response.headers_mut();
+            self.local.browsers.tell(origin, self.is_encrypted, headers);
         }
         let link = Rc::clone(&self.link);
         Poll::Ready(Ok(response.map(|body| AnswerBody { body, link })))

@@ -45,6 +45,24 @@ label! {
 }
 
 label! {
+    /// What the cache was to a request that could be answered by it.
+    Cached {
+        /// It had the answer.
+        Hit = "hit",
+        /// It had it when another request for the same was answered.
+        Collapsed = "collapsed",
+        /// The upstream said that what it had was still good.
+        Revalidated = "revalidated",
+        /// What it had stood in for an error.
+        StaleOnError = "stale_on_error",
+        /// The upstream was asked, and its answer is kept.
+        Miss = "miss",
+        /// The upstream was asked, and its answer is not kept.
+        Pass = "pass",
+    }
+}
+
+label! {
     /// What came of reading the configuration again.
     Reload {
         /// It holds from now on.
@@ -76,7 +94,17 @@ static RELOADS: LazyLock<[Counter; Reload::COUNT]> = LazyLock::new(|| {
     std::array::from_fn(|index| counter!(name::RELOADS, "outcome" => Reload::ALL[index].label()))
 });
 
+static CACHED: LazyLock<[Counter; Cached::COUNT]> = LazyLock::new(|| {
+    let counter =
+        |index: usize| counter!(name::CACHE_REQUESTS, "result" => Cached::ALL[index].label());
+    std::array::from_fn(counter)
+});
 static BRIDGED: LazyLock<Gauge> = LazyLock::new(|| gauge!(name::GATEWAY_WEB_SOCKETS));
+
+/// A request went through the cache.
+pub fn cached(result: Cached) {
+    CACHED[result.index()].increment(1);
+}
 
 /// One WebSocket that is carried to an upstream; it counts as long as it lives.
 #[derive(Debug)]

@@ -79,6 +79,7 @@ pub(super) mod name {
     pub(in crate::telemetry) const LOG_LINES_DROPPED: &str = "fanfare_log_lines_dropped_total";
     pub(in crate::telemetry) const BUILD_INFO: &str = "fanfare_build_info";
     pub(in crate::telemetry) const UPTIME: &str = "fanfare_uptime_seconds";
+    pub(in crate::telemetry) const CERTIFICATE_READS: &str = "fanfare_certificate_reads_total";
     pub(in crate::telemetry) const RESIDENT_BYTES: &str = "fanfare_process_resident_bytes";
     pub(in crate::telemetry) const OPEN_FDS: &str = "fanfare_process_open_fds";
     pub(in crate::telemetry) const MAX_FDS: &str = "fanfare_process_max_fds";
@@ -86,6 +87,7 @@ pub(super) mod name {
     pub(in crate::telemetry) const THREADS: &str = "fanfare_process_threads";
     pub(in crate::telemetry) const GATEWAY_DURATION: &str = "gateway_http_request_duration_seconds";
     pub(in crate::telemetry) const GATEWAY_WEB_SOCKETS: &str = "gateway_websocket_connections";
+    pub(in crate::telemetry) const CACHE_REQUESTS: &str = "fanfare_cache_requests_total";
     pub(in crate::telemetry) const UPSTREAM_CONNECTIONS: &str =
         "fanfare_upstream_connections_total";
     pub(in crate::telemetry) const UPSTREAM_RETRIES: &str = "fanfare_upstream_retries_total";
@@ -123,7 +125,7 @@ const fn metric(
 }
 
 /// Every metric of this process, in the order of `docs/METRICS.md`.
-pub const METRICS: [Metric; 37] = [
+pub const METRICS: [Metric; 39] = [
     metric(
         name::CONNECTIONS,
         Kind::Gauge,
@@ -279,6 +281,13 @@ pub const METRICS: [Metric; 37] = [
         "Falls: the process restarted.",
     ),
     metric(
+        name::CERTIFICATE_READS,
+        Kind::Counter,
+        &["result"],
+        "Times that changed files of `TLS_CERT` and `TLS_KEY` were read: `taken`, or `failed` and the certificate stays.",
+        "Failed grows: the files are no pair, or broken; the log says why.",
+    ),
+    metric(
         name::RESIDENT_BYTES,
         Kind::Gauge,
         &[],
@@ -326,6 +335,13 @@ pub const METRICS: [Metric; 37] = [
         &[],
         "WebSockets that are carried to upstreams.",
         "Each takes two connections and about 8 KB.",
+    ),
+    metric(
+        name::CACHE_REQUESTS,
+        Kind::Counter,
+        &["result"],
+        "Requests that the cache could answer: `hit`, `collapsed` (it waited for another one's answer), `revalidated`, `stale_on_error`, `miss` (kept now), `pass` (not kept).",
+        "Few hits: answers say that they are not to be kept, or vary too much; `Cache-Status` of an answer says why.",
     ),
     metric(
         name::UPSTREAM_CONNECTIONS,

@@ -1,6 +1,5 @@
 //! How connections end, and the timers that end them.
 
-use std::net::Shutdown;
 use std::time::Duration;
 
 use crate::client::Signal;
@@ -122,8 +121,7 @@ impl Shard {
         }
         if closing.is_deaf && !closing.is_shut {
             closing.is_shut = true;
-            // A socket that is gone already needs no shutdown.
-            let _ = socket.stream.shutdown(Shutdown::Write);
+            socket.stream.shut();
             self.poll.read_again(connection);
         }
     }
@@ -145,9 +143,10 @@ impl Shard {
         let mut vacated = Vec::new();
         self.hub.disconnect(connection, &mut vacated);
         // Closing the descriptor takes the socket out of the set as well.
-        let Some(socket) = self.sockets.remove(connection) else {
+        let Some(mut socket) = self.sockets.remove(connection) else {
             return;
         };
+        socket.stream.part();
         self.count_connection(&socket.carrier, false);
         if socket.client.session().is_some() && socket.is_websocket() {
             let user = &socket.client.identity().user;

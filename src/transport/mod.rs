@@ -7,6 +7,7 @@
 
 mod adopt;
 mod allowance;
+mod carried;
 mod catch_up;
 mod closing;
 mod config;

@@ -1,13 +1,12 @@
 //! A connection as its worker holds it, and where a worker holds them.
 
-use mio::net::TcpStream;
-
 use crate::client::{Client, Question, Ticket};
 use crate::hub::ConnectionIndex;
 use crate::model::{ChannelKey, ConnectionPermit, Moment, Position};
 use crate::protocol::websocket::Partial;
 use crate::protocol::{ClaimedPosition, CommandId};
 
+use super::carried::Stream;
 use super::timer_wheel::{Link, Links};
 
 /// Names a connection for as long as it lives: an index is used again, a generation is not (not for 2^32 connections).
@@ -112,7 +111,7 @@ pub(super) enum Cause {
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Socket {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) carrier: Carrier,
     pub(super) client: Client,
     pub(super) phase: Phase,

@@ -10,7 +10,9 @@
 mod support;
 
 mod bad_upstreams;
+mod cache;
 mod choosing;
+mod encrypted;
 mod http;
 mod identity;
 mod phases;
@@ -18,6 +20,7 @@ mod pressure;
 mod reload;
 mod retries;
 mod services;
+mod shims;
 mod streams;
 mod strict;
 mod upstream;
