@@ -18,7 +18,7 @@ const RULES: Rules = Rules {
         &["config"],
         &["server"],
         &["transport", "api", "proxy", "admin"],
-        &["client", "relay"],
+        &["client", "relay", "events"],
         &["auth", "session"],
         &["hub", "protocol", "broker", "limits", "http1"],
         &["redis", "outbound"],
@@ -56,6 +56,17 @@ const RULES: Rules = Rules {
             "config",
             &["auth"],
             &["Config", "Algorithm", "PublicKeys", "PUBLIC_KEYS_RULE"],
+        ),
+        (
+            "config",
+            &["events"],
+            &[
+                "Config",
+                "KINDS_RULE",
+                "Kinds",
+                "StreamConfig",
+                "WebhookConfig",
+            ],
         ),
         ("config", &["outbound"], &["Endpoint", "ENDPOINT_RULE"]),
         (
@@ -141,6 +152,7 @@ const RULES: Rules = Rules {
             &[
                 "cli",
                 "transport",
+                "events",
                 "proxy",
                 "session/password",
                 "session/upkeep",
@@ -168,6 +180,7 @@ const RULES: Rules = Rules {
                 "auth/key_set",
                 "broker/redis",
                 "cli",
+                "events",
                 "redis",
                 "server",
                 "transport",
