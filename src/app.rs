@@ -30,6 +30,7 @@ use crate::http1::{Exchange, RequestHead};
 use crate::model::{ConnectionPermit, DrainSignal, Moment, Namespaces, PeerAddr};
 use crate::outbound::Outbound;
 use crate::proxy::{self, Changes, Proxy};
+use crate::redis::StartError;
 use crate::relay::{Inbox, InboxLimits, InterestObserver, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
 use crate::session::{Sessions, StoreError};
@@ -403,7 +404,9 @@ fn make_broker(
 ) -> Result<Chosen, ServerError> {
     if let Some(redis) = &settings.redis {
         tracing::info!(redis = %redis.address, prefix = redis.prefix, "a node of a fleet over redis");
-        let broker = RedisBroker::start(redis, namespaces).map_err(ServerError::Start)?;
+        let broker = RedisBroker::start(redis, namespaces).map_err(start_error)?;
+        let runtime = waiting_runtime().map_err(ServerError::Start)?;
+        runtime.block_on(broker.examine()).map_err(start_error)?;
         return Ok((Arc::new(broker), None));
     }
     tracing::info!("a single node: channels live in its memory");
@@ -412,6 +415,10 @@ fn make_broker(
     };
     let broker = Arc::new(MemoryBroker::new(&settings.broker, namespaces, clock));
     Ok((broker.clone(), Some(broker)))
+}
+
+fn start_error(error: StartError) -> ServerError {
+    ServerError::Start(std::io::Error::other(error))
 }
 
 /// A runtime for a thread that waits for the broker.

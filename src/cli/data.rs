@@ -75,11 +75,12 @@ fn open(settings: &Settings, runtime: &Runtime) -> Result<Arc<dyn Store>, CliErr
         let opened = SqliteStore::open(&session.data_file, session.limits);
         return Ok(Arc::new(runtime.block_on(opened)?));
     };
-    let store = RedisStore::start(redis, &session.redis_prefix, session.limits)?;
+    let store = RedisStore::start(redis, &session.redis_prefix, session.limits)
+        .map_err(|error| CliError::Redis(error.to_string()))?;
     let began = Instant::now();
     while !store.is_ready() {
         if began.elapsed() > REDIS_TIMEOUT {
-            return Err(CliError::Redis);
+            return Err(CliError::Redis("redis cannot be reached".to_owned()));
         }
         std::thread::sleep(Duration::from_millis(10));
     }

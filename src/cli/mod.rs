@@ -80,9 +80,9 @@ enum CliError {
     /// The data file cannot be opened.
     #[error(transparent)]
     File(#[from] crate::session::OpenError),
-    /// Redis is not there.
-    #[error("Redis cannot be reached")]
-    Redis,
+    /// Redis is not there, or cannot be meant.
+    #[error("{0}")]
+    Redis(String),
     /// What is kept cannot be read or changed.
     #[error(transparent)]
     Store(#[from] crate::session::StoreError),

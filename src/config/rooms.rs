@@ -1,6 +1,7 @@
 //! Values become the rooms' own configurations.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -269,6 +270,7 @@ pub(super) fn redis(reader: &Reader) -> Option<redis::Config> {
         address: redis::Address::parse(url).ok()?,
         prefix: reader.text("REDIS_KEY_PREFIX")?.to_owned(),
         ready_grace: millis(reader, "READY_REDIS_GRACE_MS"),
+        ca_file: reader.text("REDIS_CA_FILE").map(PathBuf::from),
     })
 }
 

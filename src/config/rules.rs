@@ -47,8 +47,13 @@ pub(super) fn check(reader: &mut Reader, stage: Stage, namespaces: &Namespaces) 
 
 fn redis_url(reader: &mut Reader) {
     let url = reader.text("REDIS_URL").map(str::trim);
+    let is_secure = url.is_some_and(|url| url.starts_with("rediss"));
     if let Some(Err(rule)) = url.map(Address::parse) {
         reader.fault("REDIS_URL", rule);
+    }
+    if reader.text("REDIS_CA_FILE").is_some() && !is_secure {
+        let rule = "is for TLS, but REDIS_URL does not begin with rediss";
+        reader.fault("REDIS_CA_FILE", rule);
     }
 }
 

@@ -394,11 +394,19 @@ fn a_redis_url_makes_a_fleet() {
 }
 
 #[test]
-fn what_this_version_does_not_do_is_refused_or_said() {
+fn who_vouches_for_redis_is_asked_over_tls_only() {
+    let url = ("REDIS_URL", "rediss://redis");
+    let settings = settings(&[url, ("REDIS_CA_FILE", "ca.pem")]);
+    let redis = settings.redis.as_ref().expect("a fleet");
+    assert_eq!(redis.ca_file.as_deref(), Some(Path::new("ca.pem")));
     check_fault(
-        &[("REDIS_URL", "redis-cluster://redis:6379")],
-        "REDIS_URL=\"********\" names a Redis Cluster, but this version works with a single server only",
+        &[("REDIS_URL", "redis://redis"), ("REDIS_CA_FILE", "ca.pem")],
+        "REDIS_CA_FILE=\"ca.pem\" is for TLS, but REDIS_URL does not begin with rediss",
     );
+}
+
+#[test]
+fn what_this_version_does_not_do_is_refused_or_said() {
     check_fault(&[("TLS_CERT", "/cert.pem")], "TLS_CERT is set, but");
     let settings = settings(&[
         ("CACHE_ENABLED", "true"),
@@ -428,7 +436,7 @@ fn all_faults_are_told_at_once() {
             ("AUTH_REQUIRED", "true"),
             ("CONFIG_FILE", "hub.toml"),
             ("WS_MAX_MESSAGE_BYTES", "3000000"),
-            ("REDIS_URL", "rediss://r"),
+            ("REDIS_URL", "http://r"),
         ],
         &[
             (".env", "nonsense\nHOST=nowhere"),
@@ -479,7 +487,7 @@ fn secrets_are_never_shown() {
     let mut faulty = secrets.to_vec();
     faulty.extend([
         ("NODE_ENV", "production"),
-        ("REDIS_URL", "rediss://:private@r"),
+        ("REDIS_URL", "http://:private@r"),
     ]);
     faulty.push(("JWT_SECRET", "private"));
     let text = load(&faulty).expect_err("faults").to_string();

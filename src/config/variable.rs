@@ -252,7 +252,8 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Publications, "MAX_IDEMPOTENCY_KEYS", Integer(1, MANY), Value("200000"), "keys", "The most idempotency keys that are remembered, five minutes each.").memory("about 500 bytes each"),
     row(Publications, "MAX_BATCH", Integer(1, 1_000_000), Value("1000"), "publications", "The most publications of one `/hub/batch`, and channels of one `/hub/broadcast`."),
 
-    row(Fleet, "REDIS_URL", ANY, Unset, "", "The Redis server that the nodes of a fleet share, redis://[user:password@]host[:port][/database], or the Sentinels that know it, redis-sentinel://[user:password@]host[:port][/database]?sentinelServiceName=name&node=host:port. Unset, the node is alone and keeps everything in its memory.").secret(),
+    row(Fleet, "REDIS_URL", ANY, Unset, "", "The Redis server that the nodes of a fleet share, redis://[[user]:password@]host[:port][/database], or the Sentinels that know it, redis-sentinel://[[user]:password@]host[:port][/database]?sentinelServiceName=name&node=host:port, or members of a Cluster, redis-cluster://[[user]:password@]host[:port]?node=host:port; over TLS with rediss. Unset, the node is alone and keeps everything in its memory.").secret(),
+    row(Fleet, "REDIS_CA_FILE", ANY, Unset, "", "A PEM file with the certificates by which a Redis server is trusted over TLS. Unset, those of the system."),
     row(Fleet, "REDIS_KEY_PREFIX", Text(value::node_id, "at most 128 printable characters without blanks"), Value("fanfare"), "", "What every key and channel in Redis begins with; nodes with the same one are one fleet."),
     row(Fleet, "READY_REDIS_GRACE_MS", Integer(0, DAY_MS), Value("5000"), "ms", "How long Redis may be away before `/readyz` answers 503."),
 

@@ -21,9 +21,9 @@ impl StreamSink {
     /// Begins to connect.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the system gives no thread, or the server cannot be meant.
     pub(super) fn start(config: &StreamConfig) -> io::Result<Self> {
-        let redis = Redis::new(&config.redis, String::new(), &[])?;
+        let redis = Redis::new(&config.redis, String::new(), &[]).map_err(io::Error::other)?;
         redis.connect();
         Ok(Self {
             redis,

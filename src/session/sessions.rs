@@ -67,11 +67,10 @@ impl Sessions {
             .enable_all()
             .build()?;
         let store: Arc<dyn Store> = match &config.redis {
-            Some(redis) => Arc::new(RedisStore::start(
-                redis,
-                &config.redis_prefix,
-                config.limits,
-            )?),
+            Some(redis) => {
+                let started = RedisStore::start(redis, &config.redis_prefix, config.limits);
+                Arc::new(started.map_err(std::io::Error::other)?)
+            }
             None => {
                 let opened = SqliteStore::open(&config.data_file, config.limits);
                 Arc::new(runtime.block_on(opened).map_err(std::io::Error::other)?)

@@ -1,5 +1,5 @@
 //! The scripts of sessions: each does one thing wholly. All take the prefix of keys as their only key, because the other
-//! keys follow from what they read; so they need a single server.
+//! keys follow from what they read; so all must be on one server (a Cluster: one hash tag).
 //!
 //! Times are milliseconds since 1970, in records seconds with a fraction.
 
