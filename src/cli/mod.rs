@@ -30,7 +30,7 @@ struct Arguments {
 enum Command {
     /// Run the hub (what happens without a command)
     Serve,
-    /// Print the resolved configuration; ends with 1 and every fault when the hub would not start
+    /// Print the resolved configuration; ends with 1 and every fault when there is one
     Check,
     /// Mint a token for development with the configured secret
     Token(token::Options),
