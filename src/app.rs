@@ -26,12 +26,13 @@ use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, NodeInfo};
 use crate::client::Rules;
 use crate::config::Settings;
+use crate::events::{Events, Kind};
 use crate::http1::{Exchange, RequestHead};
 use crate::model::{ConnectionPermit, DrainSignal, Encrypted, Moment, Namespaces, PeerAddr};
 use crate::outbound::Outbound;
 use crate::proxy::{self, Changes, FleetLimits, Proxy, Strain};
 use crate::redis::StartError;
-use crate::relay::{Inbox, InboxLimits, Relay};
+use crate::relay::{Inbox, InboxLimits, InterestObserver, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
 use crate::session::{Sessions, StoreError};
 use crate::telemetry::metrics::certificate_read;
@@ -77,6 +78,7 @@ pub fn serve(
         proxy: proxy.clone(),
     };
     let outcome = server::run(&node.settings.server, router, make_worker, hooks);
+    node.context.events.end();
     node.context.sessions.end();
     node.withdraw();
     outcome
@@ -109,10 +111,15 @@ impl Node {
         };
         let inboxes = (0..workers).map(|_| Arc::new(Inbox::new(limits))).collect();
         let verifier = Arc::new(Verifier::new(&settings.auth));
-        if settings.auth.key_set.is_some() {
-            let outbound = Outbound::start().map_err(ServerError::Start)?;
-            keep_keys(&verifier, &Arc::new(outbound));
-        }
+        let events = match start_outbound(&settings)? {
+            Some(outbound) => {
+                keep_keys(&verifier, &outbound);
+                let node = settings.transport.node.clone();
+                Events::start(&settings.events, node, &outbound).map_err(ServerError::Start)?
+            }
+            None => Events::none(),
+        };
+        let events = Arc::new(events);
         let sessions = Sessions::start(
             &settings.session,
             settings.transport.node.clone(),
@@ -134,7 +141,8 @@ impl Node {
         let context = Context {
             config: Arc::new(settings.transport.clone()),
             rules: Arc::new(rules),
-            relay: Arc::new(Relay::new(broker.clone(), inboxes)),
+            relay: Arc::new(Relay::new(broker.clone(), inboxes).observed_by(observer(&events))),
+            events,
             sessions: Arc::new(sessions),
             verifier,
             levels: (0..workers).map(|_| Levels::default()).collect(),
@@ -363,6 +371,28 @@ impl Node {
             uptime_seconds: self.started.elapsed().as_secs(),
         }
     }
+}
+
+/// What asks others over HTTP, where there is anything to ask or to tell.
+fn start_outbound(settings: &Settings) -> Result<Option<Arc<Outbound>>, ServerError> {
+    let tells = settings.events.webhook.is_some() || settings.events.stream.is_some();
+    if !tells && settings.auth.key_set.is_none() {
+        return Ok(None);
+    }
+    let outbound = Outbound::start().map_err(ServerError::Start)?;
+    Ok(Some(Arc::new(outbound)))
+}
+
+/// Tells back ends of channels that become occupied and vacant.
+fn observer(events: &Arc<Events>) -> InterestObserver {
+    let events = events.clone();
+    Box::new(move |channel, is_occupied| {
+        let kind = match is_occupied {
+            true => Kind::ChannelOccupied,
+            false => Kind::ChannelVacated,
+        };
+        events.tell(kind, |event| event.channel = Some(channel.clone()));
+    })
 }
 
 /// A broker, and the same again when it is the embedded one.

@@ -13,7 +13,7 @@
 //! server                    threads, accept loops, HTTP/1, admission, drain
 //! transport | api | proxy | admin
 //!                           sockets and streams | HTTP for back ends | to upstreams | page, health, metrics
-//! client | relay            one client's conversation (sans-IO) | joins the workers to the broker
+//! client | relay | events   one client's conversation (sans-IO) | joins the workers to the broker
 //! auth | session            claims, permissions, token verification | users and their login sessions
 //! hub | protocol | broker | limits | http1
 //! redis | outbound | tls    fred's only home | what the node asks of others over HTTP | certificates and encrypted sockets
@@ -31,6 +31,7 @@ pub mod broker;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod events;
 pub mod http1;
 pub mod hub;
 pub mod limits;

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use crate::model::{Namespace, Namespaces};
 use crate::{
-    admin, api, auth, broker, client, proxy, redis, server, session, telemetry, transport,
+    admin, api, auth, broker, client, events, proxy, redis, server, session, telemetry, transport,
 };
 
 pub use document::{env_example, help, markdown};
@@ -76,6 +76,8 @@ pub struct Settings {
     pub client: client::Config,
     /// The auth room's.
     pub auth: auth::Config,
+    /// The events room's.
+    pub events: events::Config,
     /// The session room's.
     pub session: session::Config,
     /// The telemetry room's.
@@ -156,6 +158,7 @@ impl Settings {
             transport: rooms::transport(&reader),
             client: rooms::client(&reader),
             auth: rooms::auth(&reader),
+            events: rooms::events(&reader),
             session: rooms::session(&reader),
             telemetry: rooms::telemetry(&reader),
             api: rooms::api(&reader),

@@ -14,7 +14,7 @@ use crate::relay::WORKERS_MAX;
 use crate::session::SessionLimits;
 use crate::telemetry::LogFormat;
 use crate::{
-    admin, api, auth, broker, client, proxy, redis, server, session, telemetry, transport,
+    admin, api, auth, broker, client, events, proxy, redis, server, session, telemetry, transport,
 };
 
 /// Files of the process that are no connections: listeners, logs, polls, standard streams.
@@ -178,6 +178,32 @@ pub(super) fn auth(reader: &Reader) -> auth::Config {
         hub_api_key: reader.text("HUB_API_KEY").map(Into::into),
         admin_api_key: reader.text("ADMIN_API_KEY").map(Into::into),
         required: reader.boolean("AUTH_REQUIRED"),
+    }
+}
+
+pub(super) fn events(reader: &Reader) -> events::Config {
+    let queue_max = reader.size("EVENT_QUEUE");
+    let url = reader.text("WEBHOOK_URL").and_then(|url| url.parse().ok());
+    let secret = reader.text("WEBHOOK_SECRET").unwrap_or_default();
+    let kinds = reader
+        .text("WEBHOOK_EVENTS")
+        .and_then(|kinds| kinds.parse().ok());
+    let prefix = reader.text("REDIS_KEY_PREFIX").unwrap_or_default();
+    events::Config {
+        webhook: url.map(|url| events::WebhookConfig {
+            url,
+            secret: secret.as_bytes().into(),
+            kinds: kinds.unwrap_or(events::Kinds::ALL),
+            queue_max,
+        }),
+        stream: redis(reader)
+            .filter(|_| reader.boolean("EVENT_STREAM"))
+            .map(|redis| events::StreamConfig {
+                redis,
+                key: format!("{prefix}:events"),
+                length: reader.integer("EVENT_STREAM_LENGTH"),
+                queue_max,
+            }),
     }
 }
 

@@ -28,13 +28,19 @@ pub(super) fn check(reader: &mut Reader, stage: Stage, namespaces: &Namespaces) 
     publications(reader, namespaces);
     heartbeat(reader);
     origins(reader);
-    for name in ["JWT_SECRET", "SECRET_KEY", "JWT_PREVIOUS_SECRET"] {
+    for name in [
+        "JWT_SECRET",
+        "SECRET_KEY",
+        "JWT_PREVIOUS_SECRET",
+        "WEBHOOK_SECRET",
+    ] {
         signing_secret(reader, stage, name);
     }
     for name in ["HUB_API_KEY", "ADMIN_API_KEY"] {
         api_key(reader, stage, name);
     }
     issuers(reader, stage);
+    events(reader);
     openness(reader, stage);
     redis_url(reader);
 }
@@ -152,6 +158,16 @@ fn issuers(reader: &mut Reader, stage: Stage) {
     if stage == Stage::Production && reader.text("JWKS_URL").is_some_and(is_plain) {
         let rule = "must be https in production: whoever is in between could make keys";
         reader.fault("JWKS_URL", rule);
+    }
+}
+
+fn events(reader: &mut Reader) {
+    if reader.is_set("WEBHOOK_URL") && !reader.is_set("WEBHOOK_SECRET") {
+        let rule = "needs WEBHOOK_SECRET beside it: nobody could tell your events from others";
+        reader.fault("WEBHOOK_URL", rule);
+    }
+    if reader.boolean("EVENT_STREAM") && !reader.is_set("REDIS_URL") {
+        reader.fault("EVENT_STREAM", "needs REDIS_URL");
     }
 }
 

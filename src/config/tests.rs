@@ -623,3 +623,28 @@ fn keys_of_issuers_are_checked_at_the_start() {
     let soon = [(secret, SECRET), (until, "soon")];
     check_rule(&soon, until, "must be a day");
 }
+
+#[test]
+fn events_need_what_they_stand_on() {
+    let unsigned = [("WEBHOOK_URL", "http://localhost/hook")];
+    check_rule(&unsigned, "WEBHOOK_URL", "needs WEBHOOK_SECRET");
+    check_rule(
+        &[("EVENT_STREAM", "true")],
+        "EVENT_STREAM",
+        "needs REDIS_URL",
+    );
+    let unknown = [("WEBHOOK_EVENTS", "connect,join")];
+    check_rule(&unknown, "WEBHOOK_EVENTS", "must be connect, disconnect");
+    let settings = settings(&[
+        ("WEBHOOK_URL", "https://example.com/hook"),
+        ("WEBHOOK_SECRET", SECRET),
+        ("WEBHOOK_EVENTS", "connect, disconnect"),
+        ("EVENT_STREAM", "true"),
+        ("REDIS_URL", "redis://localhost"),
+        ("REDIS_KEY_PREFIX", "mine"),
+    ]);
+    let webhook = settings.events.webhook.expect("a webhook");
+    assert_eq!(webhook.kinds, "connect,disconnect".parse().expect("kinds"));
+    assert!(!format!("{webhook:?}").contains(SECRET));
+    assert_eq!(settings.events.stream.expect("a stream").key, "mine:events");
+}

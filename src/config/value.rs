@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use crate::auth::PublicKeys;
+use crate::events::Kinds;
 use crate::model::parse_rfc3339;
 use crate::outbound::Endpoint;
 use crate::session::HashParameters;
@@ -124,6 +125,11 @@ pub(super) fn public_keys(text: &str) -> Option<String> {
 /// Where to call.
 pub(super) fn endpoint(text: &str) -> Option<String> {
     text.parse::<Endpoint>().ok().map(|_| text.to_owned())
+}
+
+/// Kinds of events.
+pub(super) fn kinds(text: &str) -> Option<String> {
+    text.parse::<Kinds>().ok().map(|_| text.to_owned())
 }
 
 /// A moment, in seconds of Unix time.

@@ -34,6 +34,7 @@ pub(super) enum Group {
     Server,
     Authentication,
     Sessions,
+    Events,
     Connections,
     Streams,
     Publications,
@@ -43,10 +44,11 @@ pub(super) enum Group {
 }
 
 impl Group {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Server,
         Self::Authentication,
         Self::Sessions,
+        Self::Events,
         Self::Connections,
         Self::Streams,
         Self::Publications,
@@ -60,6 +62,7 @@ impl Group {
             Self::Server => "Server",
             Self::Authentication => "Authentication",
             Self::Sessions => "Users and sessions",
+            Self::Events => "Events for back ends",
             Self::Connections => "Connections",
             Self::Streams => "Server-sent events",
             Self::Publications => "Channels and publications",
@@ -154,8 +157,8 @@ pub(super) fn variable(name: &str) -> Option<&'static Variable> {
 
 use DefaultValue::{Computed, Unset, Value};
 use Group::{
-    Authentication, Connections, Fleet, Operations, Publications, Server, Sessions, Streams,
-    Upstreams,
+    Authentication, Connections, Events, Fleet, Operations, Publications, Server, Sessions,
+    Streams, Upstreams,
 };
 use Kind::{Boolean, Integer, Text};
 
@@ -222,6 +225,13 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Sessions, "LOGIN_RATE_MAX", Integer(0, 1_000_000), Value("10"), "logins", "The most logins of one user from one address in LOGIN_RATE_WINDOW_MS, ten times as many from all addresses; 0 is no limit. Each node counts for itself.").memory("2 MB in all"),
     row(Sessions, "LOGIN_ADDRESS_RATE_MAX", Integer(0, 1_000_000), Value("600"), "logins", "The most logins from one address in LOGIN_RATE_WINDOW_MS, whatever the users; 0 is no limit.").memory("1 MB in all"),
     row(Sessions, "LOGIN_RATE_WINDOW_MS", Integer(1000, DAY_MS), Value("60000"), "ms", "In which time that many come back."),
+
+    row(Events, "WEBHOOK_URL", Text(value::endpoint, crate::outbound::ENDPOINT_RULE), Unset, "", "Where lifecycle events are posted, signed with WEBHOOK_SECRET."),
+    row(Events, "WEBHOOK_SECRET", ANY, Unset, "", "What signs them; required with WEBHOOK_URL, at least 32 bytes in production.").secret(),
+    row(Events, "WEBHOOK_EVENTS", Text(value::kinds, crate::events::KINDS_RULE), Computed("all"), "", "Which of them."),
+    row(Events, "EVENT_STREAM", Boolean, Value("false"), "", "Whether they are added to the stream `<REDIS_KEY_PREFIX>:events` in Redis too; needs REDIS_URL."),
+    row(Events, "EVENT_STREAM_LENGTH", Integer(100, MANY), Value("100000"), "events", "About how many of them the stream keeps.").memory("about 300 bytes each, in Redis"),
+    row(Events, "EVENT_QUEUE", Integer(100, MANY), Value("10000"), "events", "The most that wait for their receiver; more are dropped and counted.").memory("about 300 bytes each"),
 
     row(Connections, "WS_MAX_BUFFERED_BYTES", Integer(4096, BYTES), Value("2000000"), "bytes", "The most pending bytes of one connection; a frame that many share counts in full.").memory("this for each connection, within WS_TOTAL_BUFFERED_BYTES"),
     row(Connections, "WS_SOCKET_BUFFER_BYTES", Integer(4_096, 1_073_741_824), Value("131072"), "bytes", "The most bytes that the system itself keeps for one connection that does not read; beside WS_MAX_BUFFERED_BYTES, and outside the process.").memory("twice its value a connection, in the kernel"),
@@ -326,6 +336,8 @@ pub(super) const OUR_PREFIXES: [&str; 11] = [
     "TLS_",
     "CACHE_",
     "SESSION_",
+    "WEBHOOK_",
+    "EVENT_",
     "PASSWORD_",
     "LOGIN_",
 ];

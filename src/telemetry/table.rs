@@ -92,6 +92,7 @@ pub(super) mod name {
         "fanfare_upstream_connections_total";
     pub(in crate::telemetry) const UPSTREAM_RETRIES: &str = "fanfare_upstream_retries_total";
     pub(in crate::telemetry) const BREAKER_OPENED: &str = "fanfare_upstream_breaker_opened_total";
+    pub(in crate::telemetry) const EVENTS: &str = "fanfare_events_total";
     pub(in crate::telemetry) const FAILED_OPEN: &str = "fanfare_upstream_failed_open_total";
     pub(in crate::telemetry) const UPSTREAM_HEALTH_CHANGES: &str =
         "fanfare_upstream_health_changes_total";
@@ -125,7 +126,7 @@ const fn metric(
 }
 
 /// Every metric of this process, in the order of `docs/METRICS.md`.
-pub const METRICS: [Metric; 39] = [
+pub const METRICS: [Metric; 40] = [
     metric(
         name::CONNECTIONS,
         Kind::Gauge,
@@ -398,6 +399,13 @@ pub const METRICS: [Metric; 39] = [
         &["outcome"],
         "Times that the configuration was read again, on SIGHUP or because its file changed.",
         "failed: the file is faulty, the log says where; what was before stays.",
+    ),
+    metric(
+        name::EVENTS,
+        Kind::Counter,
+        &["way", "outcome"],
+        "Lifecycle events for back ends, by webhook or stream: told, repeated because they were not taken, or dropped.",
+        "repeated: the receiver fails or is slow. dropped: it did so for too long, or refuses what it gets.",
     ),
 ];
 

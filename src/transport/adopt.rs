@@ -62,6 +62,7 @@ impl Shard {
         let refused = refused.or_else(|| self.has_ended(connection));
         if refused.is_none() {
             self.tell_opened(connection);
+            self.tell_connected(connection);
         }
         match (refused, purpose) {
             (Some(reason), _) => self.close(connection.index, reason),
@@ -109,6 +110,7 @@ impl Shard {
             deferred: None,
             catch_ups: Vec::new(),
             drain_at: NEVER,
+            is_told: false,
             watches_writable: false,
             is_paused: false,
             _permit: permit,

@@ -49,8 +49,7 @@ impl Shard {
             ..closing
         });
         socket.deferred = None;
-        self.counts.closed(reason);
-        self.end_subscriptions(connection);
+        self.end_conversation(connection, reason);
         self.say_goodbye(connection, reason, is_websocket);
         self.schedule(connection);
     }
@@ -92,8 +91,7 @@ impl Shard {
             ..Closing::default()
         });
         socket.deferred = None;
-        self.counts.closed(CloseReason::ClientClosed);
-        self.end_subscriptions(connection);
+        self.end_conversation(connection, CloseReason::ClientClosed);
         self.tools.scratch.clear();
         websocket::close_frame_echo(code, &mut self.tools.scratch);
         self.hub.send_last(connection, &self.tools.scratch, false);
@@ -132,8 +130,7 @@ impl Shard {
             return;
         };
         if !socket.is_closing() {
-            self.counts.closed(reason);
-            self.end_subscriptions(connection);
+            self.end_conversation(connection, reason);
         }
         self.let_go(connection);
     }
@@ -152,6 +149,13 @@ impl Shard {
             let user = &socket.client.identity().user;
             self.context.sessions.closed(socket.client.id(), user);
         }
+    }
+
+    /// A conversation is over, for one reason.
+    fn end_conversation(&mut self, connection: ConnectionIndex, reason: CloseReason) {
+        self.counts.closed(reason);
+        self.end_subscriptions(connection);
+        self.tell_disconnected(connection, reason);
     }
 
     /// Ends all subscriptions of a connection.

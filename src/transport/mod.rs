@@ -24,6 +24,7 @@ mod reading;
 mod repair;
 mod shard;
 mod socket;
+mod telling;
 mod timer_wheel;
 mod waiting_line;
 mod worker;

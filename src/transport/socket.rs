@@ -121,6 +121,8 @@ pub(super) struct Socket {
     pub(super) catch_ups: Vec<CatchUp>,
     /// When it is closed because the node drains; the far future until then.
     pub(super) drain_at: Moment,
+    /// Back ends heard that it came, so they hear that it goes.
+    pub(super) is_told: bool,
     /// Whether the poll watches for writability.
     pub(super) watches_writable: bool,
     /// Whether reading stopped because too much is pending.
@@ -194,6 +196,11 @@ impl Socket {
     /// Whether nothing waits until its queue is written.
     pub(super) fn wants_nothing(&self) -> bool {
         !self.watches_writable && !self.is_paused && self.catch_ups.is_empty() && !self.is_closing()
+    }
+
+    /// Whether it only sends back what comes.
+    pub(super) fn is_echo(&self) -> bool {
+        matches!(self.carrier, Carrier::Echo(_))
     }
 
     /// Whether it speaks WebSocket.

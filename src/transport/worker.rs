@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::auth::Verifier;
 use crate::client::Rules;
+use crate::events::Events;
 use crate::model::{ConnectionPermit, DrainSignal};
 use crate::relay::{Inbox, Relay};
 use crate::session::Sessions;
@@ -29,6 +30,8 @@ pub struct Context {
     pub rules: Arc<Rules>,
     /// The way to the broker.
     pub relay: Arc<Relay>,
+    /// What back ends hear of.
+    pub events: Arc<Events>,
     /// Users' sessions.
     pub sessions: Arc<Sessions>,
     /// Verifies tokens.

@@ -13,6 +13,7 @@ mod bad_input;
 mod drain;
 mod echo;
 mod event_stream;
+mod events;
 mod issuer;
 mod openapi;
 mod operations;
