@@ -577,3 +577,49 @@ fn help_names_every_variable_with_its_default() {
         assert!(help.contains(&format!("  {} [{}", variable.name, variable.default_text())));
     }
 }
+
+/// Among the faults there is one of this variable, and its rule says this.
+fn check_rule(variables: &[(&str, &str)], name: &str, rule: &str) {
+    let error = load(variables).expect_err("a fault");
+    let mut faults = error.faults.iter();
+    let is_told = faults.any(|fault| fault.name == name && fault.rule.contains(rule));
+    assert!(is_told, "expected {name} {rule}, found {error}");
+}
+
+#[test]
+fn keys_of_issuers_are_checked_at_the_start() {
+    let private = "-----BEGIN PRIVATE KEY-----";
+    let variables = [("JWT_PUBLIC_KEY", private)];
+    check_rule(&variables, "JWT_PUBLIC_KEY", "public keys in PEM");
+    let shown = load(&variables).expect_err("a fault").to_string();
+    assert!(!shown.contains("PRIVATE"), "{shown}");
+    check_rule(
+        &[("JWKS_URL", "example.com")],
+        "JWKS_URL",
+        "must be http://",
+    );
+    let plain = [
+        ("NODE_ENV", "production"),
+        ("JWKS_URL", "http://issuer/keys"),
+    ];
+    check_rule(&plain, "JWKS_URL", "must be https in production");
+    // An issuer's keys are enough where credentials are required.
+    let settings = settings(&[
+        ("AUTH_REQUIRED", "true"),
+        ("JWKS_URL", "https://issuer/keys"),
+    ]);
+    assert!(settings.auth.key_set.is_some_and(|url| url.is_secure()));
+    let (secret, until) = ("JWT_PREVIOUS_SECRET", "JWT_PREVIOUS_SECRET_UNTIL");
+    check_rule(
+        &[(secret, SECRET)],
+        secret,
+        "needs JWT_PREVIOUS_SECRET_UNTIL",
+    );
+    check_rule(
+        &[(until, "2026-12-31")],
+        until,
+        "needs JWT_PREVIOUS_SECRET ",
+    );
+    let soon = [(secret, SECRET), (until, "soon")];
+    check_rule(&soon, until, "must be a day");
+}

@@ -12,7 +12,7 @@ mod scripts;
 
 use std::sync::Arc;
 
-use super::store::{Answer, Counts, SessionLimits, Swept, Update, Updated, Used};
+use super::store::{Answer, Counts, ServerInfo, SessionLimits, Swept, Update, Updated, Used};
 use super::{Connection, Session, SessionHead, Store, StoreError, UnixTime, User, UserName};
 use crate::model::{ClientId, SessionId, UserId};
 use crate::redis::{CallError, Command, Redis, Script, StartError, Value};
@@ -376,6 +376,19 @@ impl Store for RedisStore {
                     .collect(),
             })
         })
+    }
+
+    fn server(&self) -> Answer<'_, Option<ServerInfo>> {
+        self.ask(Command::new("INFO"), |value| {
+            record::server(&value.as_str()?).map(Some)
+        })
+    }
+
+    fn shared_secret<'a>(&'a self, candidate: &'a str) -> Answer<'a, String> {
+        let command = self
+            .script(&scripts::SHARED_SECRET)
+            .word(candidate.to_owned());
+        self.ask(command, |value| value.as_string())
     }
 
     fn announce(&self, channel: &str, event: &str) {
