@@ -85,12 +85,15 @@ impl Shared {
             }
             after
         };
+        let masters = after.servers.iter().map(|server| server.address.as_str());
+        let masters: Vec<&str> = masters.collect();
+        tracing::info!(?masters, "the masters of the redis cluster");
         self.change(after);
     }
 
+    /// Tells of other servers, then gives up those that are none any more and connects to the new ones.
     pub(super) fn change(self: &Arc<Self>, after: Topology) {
         let servers = after.servers.clone();
-        tracing::info!(servers = ?servers, "what redis servers there are");
         let before = {
             let mut topology = self
                 .topology

@@ -36,6 +36,8 @@ mod envelope;
 mod fleet;
 mod flight;
 mod interest;
+#[cfg(test)]
+mod interest_tests;
 mod interests;
 mod keys;
 mod outbox;

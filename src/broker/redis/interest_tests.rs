@@ -1,0 +1,98 @@
+//! A channel that goes from one server to another: whoever waits goes on waiting, and what may be missing is a hole.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::oneshot::error::TryRecvError;
+
+use crate::broker::{Control, Sink, Start};
+use crate::model::{ChannelKey, Envelope, Epoch, Position};
+
+use super::interest::{Ears, Interest};
+use super::lock;
+
+#[derive(Default)]
+struct Holes(Mutex<Vec<String>>);
+
+impl Sink for Holes {
+    fn deliver(&self, _: &Envelope) {}
+
+    fn hole(&self, channel: Option<&ChannelKey>) {
+        let name = channel.map_or("all", ChannelKey::name).to_owned();
+        lock(&self.0).push(name);
+    }
+
+    fn control(&self, _: &Control) {}
+}
+
+/// Two servers that are connected, and what was missed.
+fn servers() -> ([Interest; 2], Arc<Holes>) {
+    let (ears, holes) = (Arc::new(Ears::default()), Arc::new(Holes::default()));
+    let _ = ears.sink.set(holes.clone());
+    let servers = [(); 2].map(|()| {
+        let server = Interest::new(ears.clone());
+        server.connected();
+        server
+    });
+    (servers, holes)
+}
+
+fn start() -> Start {
+    Some(Position::new(Epoch::from_bits(1), 5))
+}
+
+/// Sends the next change and lets its mark come back. Answers what was added and what was removed.
+fn change(server: &Interest) -> Option<(Vec<String>, Vec<String>)> {
+    let change = server.next_change()?;
+    for (name, _) in server.passed(change.mark) {
+        server.read(&name, Ok(start()));
+    }
+    Some((change.added, change.removed))
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
+}
+
+fn move_all(from: &Interest, to: &Interest) {
+    for (name, entry) in from.depart(|_| true) {
+        to.arrive(name, entry);
+    }
+}
+
+#[test]
+fn a_live_channel_that_moves_has_a_hole() {
+    let ([one, other], holes) = servers();
+    let news = ChannelKey::new("news").expect("a name");
+    let mut told = one.add("news".to_owned(), &news, true).expect("a wait");
+    assert_eq!(change(&one), Some((names(&["news"]), Vec::new())));
+    assert_eq!(told.try_recv(), Ok(Ok(start())));
+    move_all(&one, &other);
+    assert!(lock(&holes.0).is_empty(), "not before it is subscribed to");
+    assert_eq!(change(&one), Some((Vec::new(), names(&["news"]))));
+    assert_eq!(change(&other), Some((names(&["news"]), Vec::new())));
+    assert_eq!(*lock(&holes.0), ["news"]);
+}
+
+#[test]
+fn whoever_waits_for_a_channel_that_moves_is_answered_there() {
+    let ([one, other], holes) = servers();
+    let news = ChannelKey::new("news").expect("a name");
+    let mut told = one.add("news".to_owned(), &news, true).expect("a wait");
+    move_all(&one, &other);
+    assert_eq!(told.try_recv(), Err(TryRecvError::Empty));
+    assert_eq!(change(&other), Some((names(&["news"]), Vec::new())));
+    assert_eq!(told.try_recv(), Ok(Ok(start())));
+    assert!(lock(&holes.0).is_empty(), "nothing was to be heard before");
+}
+
+#[test]
+fn a_channel_that_nobody_wants_any_more_does_not_move() {
+    let ([one, other], _) = servers();
+    let news = ChannelKey::new("news").expect("a name");
+    let _told = one.add("news".to_owned(), &news, false);
+    change(&one);
+    let mut ended = one.remove("news").expect("a wait");
+    move_all(&one, &other);
+    assert_eq!(ended.try_recv(), Err(TryRecvError::Closed), "it has ended");
+    assert_eq!(change(&other), None);
+}
