@@ -12,6 +12,7 @@ mod bad_input;
 mod drain;
 mod echo;
 mod event_stream;
+mod liveness;
 mod operations;
 mod overload;
 mod presence;
