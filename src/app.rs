@@ -18,8 +18,8 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
 use crate::admin::{AdminState, Liveness, NodeRow, Nodes, Snapshot, Source, Upstream};
-use crate::api::{ApiError, ApiState, Origin, SessionState};
-use crate::auth::{Verifier, guard_hub};
+use crate::api::{ApiError, ApiState, Origin, Process, SessionState};
+use crate::auth::{Verifier, guard_hub, keep_keys};
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, NodeInfo};
@@ -27,10 +27,12 @@ use crate::client::Rules;
 use crate::config::Settings;
 use crate::http1::{Exchange, RequestHead};
 use crate::model::{ConnectionPermit, DrainSignal, Moment, Namespaces, PeerAddr};
+use crate::outbound::Outbound;
 use crate::proxy::{self, Changes, Proxy};
+use crate::redis::StartError;
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
-use crate::session::Sessions;
+use crate::session::{Sessions, StoreError};
 use crate::telemetry::process::ProcessStats;
 use crate::telemetry::proxy::{Reload, reloaded};
 use crate::telemetry::setup::Exporter;
@@ -100,11 +102,10 @@ impl Node {
             bytes_max: settings.transport.inbox_bytes_max,
         };
         let inboxes = (0..workers).map(|_| Arc::new(Inbox::new(limits))).collect();
-        let mut auth = settings.auth.clone();
-        // The other nodes of a fleet would not know it.
-        if auth.secrets.is_empty() && settings.redis.is_none() {
-            tracing::info!("no JWT_SECRET: tokens that are minted here end with this process");
-            auth = auth.with_own_secret();
+        let verifier = Arc::new(Verifier::new(&settings.auth));
+        if settings.auth.key_set.is_some() {
+            let outbound = Outbound::start().map_err(ServerError::Start)?;
+            keep_keys(&verifier, &Arc::new(outbound));
         }
         let sessions = Sessions::start(
             &settings.session,
@@ -112,6 +113,13 @@ impl Node {
             broker.clone(),
         )
         .map_err(ServerError::Start)?;
+        if verifier.lacks_secret() {
+            let verifier = verifier.clone();
+            sessions.find_secret(move |secret| {
+                tracing::info!("no JWT_SECRET: tokens are signed with one that the store keeps");
+                verifier.adopt_secret(secret.as_bytes());
+            });
+        }
         let rules = Rules {
             config: settings.client.clone(),
             namespaces,
@@ -122,7 +130,7 @@ impl Node {
             rules: Arc::new(rules),
             relay: Arc::new(Relay::new(broker.clone(), inboxes)),
             sessions: Arc::new(sessions),
-            verifier: Arc::new(Verifier::new(&auth)),
+            verifier,
             levels: (0..workers).map(|_| Levels::default()).collect(),
         };
         let capacity = settings.transport.intake_capacity;
@@ -190,8 +198,24 @@ impl Node {
             gate: Arc::new(AdminGate(context.verifier.clone())),
             live: Arc::default(),
         };
-        let proxy = self.proxy.clone();
-        let sessions = SessionState {
+        let sessions = self.session_state();
+        Router::new()
+            .merge(transport::router(doors))
+            .merge(crate::api::administration_router(sessions.clone()))
+            .merge(crate::api::session_router(sessions))
+            .merge(crate::api::router(api))
+            .merge(crate::api::openapi_router(self.settings.api.docs))
+            .merge(crate::admin::router(admin))
+            .fallback(crate::admin::not_found)
+            // The server bounds bodies itself, with an error of its own.
+            .layer(DefaultBodyLimit::disable())
+    }
+
+    /// What the calls of users and about them stand on.
+    fn session_state(self: &Arc<Self>) -> SessionState {
+        let (context, proxy) = (&self.context, self.proxy.clone());
+        let (counted, seen) = (self.clone(), self.clone());
+        SessionState {
             sessions: context.sessions.clone(),
             verifier: context.verifier.clone(),
             token_seconds: self.settings.token_ttl.as_secs(),
@@ -202,15 +226,25 @@ impl Node {
                 Origin { ip, is_secure }
             }),
             body_bytes_max: self.settings.session.limits.data_bytes_max + SESSION_BODY_REST,
-        };
-        Router::new()
-            .merge(transport::router(doors))
-            .merge(crate::api::session_router(sessions))
-            .merge(crate::api::router(api))
-            .merge(crate::admin::router(admin))
-            .fallback(crate::admin::not_found)
-            // The server bounds bodies itself, with an error of its own.
-            .layer(DefaultBodyLimit::disable())
+            connections: Arc::new(move || {
+                let node = counted.clone();
+                Box::pin(async move { node.connections_of_fleet().await })
+            }),
+            process: Arc::new(move || Process {
+                resident_bytes: ProcessStats::read().resident_bytes.unwrap_or_default(),
+                uptime: seen.started.elapsed(),
+                workers: seen.settings.server.workers,
+            }),
+        }
+    }
+
+    /// How many clients are connected to all nodes.
+    async fn connections_of_fleet(&self) -> Result<u64, StoreError> {
+        let this = self.info();
+        let nodes = self.broker.nodes().await;
+        let nodes = nodes.map_err(|_| StoreError::Unavailable)?;
+        let others = nodes.iter().filter(|node| node.id != this.id);
+        Ok(this.connections + others.map(|node| node.connections).sum::<u64>())
     }
 
     /// Gives memory back, looks at what is held and folds histograms, once a second, for as long as the process lives.
@@ -340,7 +374,9 @@ fn make_broker(
 ) -> Result<Chosen, ServerError> {
     if let Some(redis) = &settings.redis {
         tracing::info!(redis = %redis.address, prefix = redis.prefix, "a node of a fleet over redis");
-        let broker = RedisBroker::start(redis, namespaces).map_err(ServerError::Start)?;
+        let broker = RedisBroker::start(redis, namespaces).map_err(start_error)?;
+        let runtime = waiting_runtime().map_err(ServerError::Start)?;
+        runtime.block_on(broker.examine()).map_err(start_error)?;
         return Ok((Arc::new(broker), None));
     }
     tracing::info!("a single node: channels live in its memory");
@@ -349,6 +385,10 @@ fn make_broker(
     };
     let broker = Arc::new(MemoryBroker::new(&settings.broker, namespaces, clock));
     Ok((broker.clone(), Some(broker)))
+}
+
+fn start_error(error: StartError) -> ServerError {
+    ServerError::Start(std::io::Error::other(error))
 }
 
 /// A runtime for a thread that waits for the broker.

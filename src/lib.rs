@@ -16,6 +16,7 @@
 //! client | relay            one client's conversation (sans-IO) | joins the workers to the broker
 //! auth | session            claims, permissions, token verification | users and their login sessions
 //! hub | protocol | broker | limits | http1
+//! redis | outbound          fred's only home | what the node asks of others over HTTP
 //! telemetry                 metrics and logs
 //! model                     the shared nouns
 //! ```
@@ -34,6 +35,7 @@ pub mod http1;
 pub mod hub;
 pub mod limits;
 pub mod model;
+pub mod outbound;
 pub mod protocol;
 pub mod proxy;
 pub mod redis;

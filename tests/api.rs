@@ -275,6 +275,7 @@ impl Hub {
             config: Config {
                 body_bytes_max: 16_384,
                 batch_max: 1000,
+                docs: false,
             },
         });
         Self { router, broker }

@@ -7,4 +7,6 @@ pub struct Config {
     pub body_bytes_max: usize,
     /// The most publications of one `/hub/batch`, and channels of one `/hub/broadcast`.
     pub batch_max: usize,
+    /// Whether `/docs` shows the calls (`ENABLE_DOCS`).
+    pub docs: bool,
 }

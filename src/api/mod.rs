@@ -28,12 +28,16 @@ mod control;
 mod error;
 mod item;
 mod json;
+mod openapi;
 mod publish;
 mod sessions;
 
 pub use config::Config;
 pub use error::ApiError;
-pub use sessions::{Origin, OriginOf, SessionState, session_router};
+pub use openapi::openapi_router;
+pub use sessions::{
+    CountOfFleet, Origin, OriginOf, Process, SessionState, administration_router, session_router,
+};
 
 /// Whether a request may use `/hub`. Asked once for each call, before its body is read.
 pub type Guard = Arc<dyn Fn(&HeaderMap) -> Result<(), ApiError> + Send + Sync>;

@@ -2,12 +2,21 @@
 
 use std::time::Duration;
 
+use super::PublicKeys;
+use crate::outbound::Endpoint;
+
 /// Keys and rules of tokens. `Debug` shows no secret.
 #[derive(Clone)]
 pub struct Config {
     /// Secrets that verify HMAC tokens; the first one signs (`JWT_SECRET`, `SECRET_KEY`).
     pub secrets: Vec<Box<[u8]>>,
-    /// The algorithms that are accepted: some of `HS256`, `HS384`, `HS512`; the first one signs (`ALGORITHM`).
+    /// A secret that verifies until a second (Unix time) and never signs: the one before (`JWT_PREVIOUS_SECRET`).
+    pub previous_secret: Option<(Box<[u8]>, u64)>,
+    /// Keys of issuers elsewhere (`JWT_PUBLIC_KEY`).
+    pub public_keys: PublicKeys,
+    /// Where an issuer elsewhere shows its keys (`JWKS_URL`).
+    pub key_set: Option<Endpoint>,
+    /// The algorithms of secrets that are accepted: some of `HS256`, `HS384`, `HS512`; the first one signs (`ALGORITHM`).
     pub algorithms: Vec<jsonwebtoken::Algorithm>,
     /// `JWT_LEEWAY_SECONDS`.
     pub leeway: Duration,
@@ -23,21 +32,14 @@ pub struct Config {
     pub required: bool,
 }
 
-impl Config {
-    /// The same with a further secret of this process's own: tokens that it signs end with the process.
-    #[must_use]
-    pub fn with_own_secret(mut self) -> Self {
-        let secret: [u8; 32] = rand::random();
-        self.secrets.push(secret.into());
-        self
-    }
-}
-
 impl Default for Config {
     /// Open: no secrets, no keys, nothing required. For tests and for development without a configuration.
     fn default() -> Self {
         Self {
             secrets: Vec::new(),
+            previous_secret: None,
+            public_keys: PublicKeys::default(),
+            key_set: None,
             algorithms: vec![jsonwebtoken::Algorithm::HS256],
             leeway: Duration::ZERO,
             audience: None,
@@ -53,6 +55,8 @@ impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Config")
             .field("secrets", &self.secrets.len())
+            .field("public_keys", &self.public_keys)
+            .field("key_set", &self.key_set)
             .field("algorithms", &self.algorithms)
             .field("audience", &self.audience)
             .field("issuer", &self.issuer)

@@ -26,6 +26,12 @@ pub enum AuthError {
     /// Signed by somebody else, or changed since.
     #[error("the token's signature is wrong")]
     BadSignature,
+    /// Signed by a key that its issuer does not show.
+    #[error("the token's key is not known")]
+    UnknownKey,
+    /// Our side: the issuer's keys could not be fetched yet.
+    #[error("the issuer's keys are not here yet")]
+    KeysUnavailable,
     /// `exp` has passed.
     #[error("the token has expired")]
     Expired,
@@ -55,10 +61,12 @@ impl AuthError {
         match self {
             Self::Missing | Self::WrongKey => ErrorCode::Unauthorized,
             Self::NotAllowed => ErrorCode::Forbidden,
+            Self::KeysUnavailable => ErrorCode::Unavailable,
             Self::Malformed(_)
             | Self::BadClaim { .. }
             | Self::WrongAlgorithm
             | Self::BadSignature
+            | Self::UnknownKey
             | Self::Expired
             | Self::NotYetValid
             | Self::WrongAudience

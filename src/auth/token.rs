@@ -1,22 +1,15 @@
-//! JSON Web Tokens (RFC 7519): verifies them into an [`Identity`], and mints them.
-//!
-//! Only HMAC algorithms, and only the configured ones: a token chooses among them but never brings its own, so neither
-//! `none` nor a confusion of key types is possible. No claim is required; a claim that is there must be right: a wrong
-//! type is an error, never "as if absent". Public keys and key sets (`JWKS_URL`) are not here yet.
+//! What stands in a token: the claims as we write them, and as we read them, each by its own rule.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header, Validation};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use super::{AuthError, Config, Grants, Identity, Pattern};
+use super::{AuthError, Grants, Identity, Pattern};
 use crate::model::{ChannelKey, Payload, Scope, SessionId};
 
-/// The most bytes of a token: what still fits a request's head beside other headers.
-const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// The most bytes of a user's name, as of a channel's: a user stands in channel names (`#<user>`).
 const USER_BYTES_MAX: usize = 255;
 /// The most bytes of a role.
@@ -51,10 +44,10 @@ pub struct TokenClaims {
     /// Unix seconds at which it begins.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nbf: Option<u64>,
-    /// Who made it. [`Verifier::mint`] fills in the configured issuer.
+    /// Who made it. `Verifier::mint` fills in the configured issuer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iss: Option<String>,
-    /// Whom it is for. [`Verifier::mint`] fills in the configured audience.
+    /// Whom it is for. `Verifier::mint` fills in the configured audience.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aud: Option<String>,
     /// Any JSON, shown in presence and join.
@@ -82,230 +75,11 @@ pub struct GrantClaims {
     pub presence: Vec<String>,
 }
 
-/// Verifies and mints tokens. Make one and share it: its keys are prepared once.
-pub struct Verifier {
-    config: Config,
-    keys: Vec<DecodingKey>,
-    validation: Validation,
-}
-
-impl std::fmt::Debug for Verifier {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Verifier")
-            .field("config", &self.config)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Verifier {
-    /// A verifier by these rules.
-    pub fn new(config: &Config) -> Self {
-        let keys = config
-            .secrets
-            .iter()
-            .map(|secret| DecodingKey::from_secret(secret))
-            .collect();
-        Self {
-            config: config.clone(),
-            keys,
-            validation: signature_only(&config.algorithms),
-        }
-    }
-
-    /// The rules.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// Who a client is, with or without a token: nobody in particular when it has none and none is required.
-    ///
-    /// # Errors
-    /// When a token is required and missing, or the one that is shown is not valid (even where none is required).
-    pub fn identify(
-        &self,
-        token: Option<&str>,
-        now_unix_seconds: u64,
-    ) -> Result<Arc<Identity>, AuthError> {
-        match token {
-            Some(token) => self.verify(token, now_unix_seconds).map(Arc::new),
-            None if self.config.required => Err(AuthError::Missing),
-            None => Ok(Identity::nobody()),
-        }
-    }
-
-    /// Who a token stands for.
-    ///
-    /// # Errors
-    /// Why it is not valid at this time.
-    pub fn verify(&self, token: &str, now_unix_seconds: u64) -> Result<Identity, AuthError> {
-        let json = self.signed_claims(token)?;
-        let claims: SignedClaims<'_> = serde_json::from_str(json.get())
-            .map_err(|_| AuthError::Malformed("its claims are no JSON object of single claims"))?;
-        self.check_times(&claims, now_unix_seconds)?;
-        self.check_parties(&claims)?;
-        self.identity(&claims)
-    }
-
-    /// Signs claims with the first secret and the first algorithm; the configured issuer and audience are filled in
-    /// where the claims name none, so that what is minted here is valid here.
-    ///
-    /// # Errors
-    /// [`AuthError::NoKey`] without a secret.
-    pub fn mint(&self, claims: &TokenClaims) -> Result<String, AuthError> {
-        let secret = self.config.secrets.first().ok_or(AuthError::NoKey)?;
-        let algorithm = self.validation.algorithms.first().ok_or(AuthError::NoKey)?;
-        let mut claims = claims.clone();
-        claims.iss = claims.iss.or_else(|| self.config.issuer.clone());
-        claims.aud = claims.aud.or_else(|| self.config.audience.clone());
-        let key = EncodingKey::from_secret(secret);
-        jsonwebtoken::encode(&Header::new(*algorithm), &claims, &key)
-            .map_err(|_| AuthError::Malformed("its claims cannot be written"))
-    }
-
-    /// The claims, once a secret has been found that signed them.
-    fn signed_claims(&self, token: &str) -> Result<Box<RawValue>, AuthError> {
-        if self.keys.is_empty() || self.validation.algorithms.is_empty() {
-            return Err(AuthError::NoKey);
-        }
-        self.check_header(token)?;
-        let mut refusal = AuthError::NoKey;
-        for key in &self.keys {
-            match jsonwebtoken::decode::<Box<RawValue>>(token, key, &self.validation) {
-                // An extension that the issuer demands to be understood, and we understand none (RFC 7515, 4.1.11).
-                Ok(data) if data.header.crit.is_some() => {
-                    return Err(AuthError::Malformed("it has a critical extension"));
-                }
-                Ok(data) => return Ok(data.claims),
-                Err(error) => refusal = by_fault(error.kind()),
-            }
-            if refusal != AuthError::BadSignature {
-                break;
-            }
-        }
-        Err(refusal)
-    }
-
-    /// The library cannot name `alg: none`, it only fails to read it; so the algorithm is looked at first.
-    fn check_header(&self, token: &str) -> Result<(), AuthError> {
-        #[derive(Deserialize)]
-        struct Named {
-            alg: String,
-        }
-        if token.len() > TOKEN_BYTES_MAX {
-            return Err(AuthError::Malformed("it has more than 16384 bytes"));
-        }
-        let header = token.split('.').next().unwrap_or_default();
-        let named: Named = decode_base64(header)
-            .and_then(|json| serde_json::from_slice(&json).ok())
-            .ok_or(AuthError::Malformed("it is no JSON Web Token"))?;
-        match named.alg.parse::<Algorithm>() {
-            Ok(algorithm) if self.validation.algorithms.contains(&algorithm) => Ok(()),
-            _ => Err(AuthError::WrongAlgorithm),
-        }
-    }
-
-    fn check_times(&self, claims: &SignedClaims<'_>, now: u64) -> Result<(), AuthError> {
-        let leeway = self.config.leeway.as_secs();
-        // RFC 7519, 4.1.4: not "on or after" the expiration time.
-        if seconds("exp", claims.exp)?.is_some_and(|exp| now >= exp.saturating_add(leeway)) {
-            return Err(AuthError::Expired);
-        }
-        if seconds("nbf", claims.nbf)?.is_some_and(|nbf| now.saturating_add(leeway) < nbf) {
-            return Err(AuthError::NotYetValid);
-        }
-        Ok(())
-    }
-
-    fn check_parties(&self, claims: &SignedClaims<'_>) -> Result<(), AuthError> {
-        let issuer: Option<String> = claim("iss", claims.iss, "a string")?;
-        if self.config.issuer.is_some() && self.config.issuer != issuer {
-            return Err(AuthError::WrongIssuer);
-        }
-        let audience: Option<OneOrMany> =
-            claim("aud", claims.aud, "a string or a list of strings")?;
-        match &self.config.audience {
-            Some(ours) if !audience.is_some_and(|theirs| theirs.contains(ours)) => {
-                Err(AuthError::WrongAudience)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn identity(&self, claims: &SignedClaims<'_>) -> Result<Identity, AuthError> {
-        let user = match text(
-            "sub",
-            claims.sub,
-            "a string of at most 255 bytes",
-            USER_BYTES_MAX,
-        )? {
-            Some(user) => Some(user),
-            None => text(
-                "user_id",
-                claims.user_id,
-                "a string of at most 255 bytes",
-                USER_BYTES_MAX,
-            )?,
-        };
-        let role = text(
-            "role",
-            claims.role,
-            "a string of at most 64 bytes",
-            ROLE_BYTES_MAX,
-        )?;
-        let expires_at =
-            seconds("exp", claims.exp)?.map(|exp| exp.saturating_add(self.config.leeway.as_secs()));
-        Ok(Identity {
-            user: Arc::from(user.unwrap_or_default()),
-            role: Arc::from(role.unwrap_or_default()),
-            authenticated: true,
-            login_session: login_session(claims.login_session)?,
-            expires_at,
-            info: info(claims.info)?,
-            channels: channels(claims.channels)?,
-            grants: grants(claims.grants)?,
-        })
-    }
-}
-
-/// Times and parties are checked here by the given time, not by the library, which reads the clock itself, requires
-/// `exp`, has a leeway of its own and refuses every `aud` that nobody asked for.
-fn signature_only(algorithms: &[Algorithm]) -> Validation {
-    let mut validation = Validation::new(Algorithm::HS256);
-    validation.algorithms = algorithms
-        .iter()
-        .copied()
-        .filter(|algorithm| algorithm.family() == AlgorithmFamily::Hmac)
-        .collect();
-    validation.required_spec_claims.clear();
-    validation.validate_exp = false;
-    validation.validate_nbf = false;
-    validation.validate_aud = false;
-    validation
-}
-
-fn by_fault(kind: &ErrorKind) -> AuthError {
-    match kind {
-        ErrorKind::InvalidSignature => AuthError::BadSignature,
-        ErrorKind::InvalidAlgorithm
-        | ErrorKind::InvalidAlgorithmName
-        | ErrorKind::MissingAlgorithm
-        | ErrorKind::UnsupportedAlgorithm => AuthError::WrongAlgorithm,
-        _ => AuthError::Malformed("it is no JSON Web Token"),
-    }
-}
-
-fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    use base64::Engine;
-    base64::engine::general_purpose::URL_SAFE_NO_PAD
-        .decode(text)
-        .ok()
-}
-
 /// The claims as they stand in the token: each is read on its own, so that an error can name it. A claim that is there
 /// twice is an error of the whole.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct SignedClaims<'a> {
+pub(super) struct SignedClaims<'a> {
     #[serde(borrow, deserialize_with = "present")]
     sub: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
@@ -330,20 +104,71 @@ struct SignedClaims<'a> {
     grants: Option<&'a RawValue>,
 }
 
+/// The claims that are times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    Exp,
+    Nbf,
+}
+
+impl SignedClaims<'_> {
+    /// A time, in Unix seconds.
+    pub(super) fn seconds(&self, claim: Claim) -> Result<Option<u64>, AuthError> {
+        match claim {
+            Claim::Exp => seconds("exp", self.exp),
+            Claim::Nbf => seconds("nbf", self.nbf),
+        }
+    }
+
+    /// Who issued the token.
+    pub(super) fn issuer(&self) -> Result<Option<String>, AuthError> {
+        claim("iss", self.iss, "a string")
+    }
+
+    /// For whom it is: for nobody in particular when it does not say.
+    pub(super) fn audience(&self) -> Result<OneOrMany, AuthError> {
+        let audience = claim("aud", self.aud, "a string or a list of strings")?;
+        Ok(audience.unwrap_or_else(|| OneOrMany::Many(Vec::new())))
+    }
+
+    /// Who it stands for. `leeway` is added to its end.
+    pub(super) fn identity(&self, leeway: Duration) -> Result<Identity, AuthError> {
+        let rule = "a string of at most 255 bytes";
+        let user = match text("sub", self.sub, rule, USER_BYTES_MAX)? {
+            Some(user) => Some(user),
+            None => text("user_id", self.user_id, rule, USER_BYTES_MAX)?,
+        };
+        let rule = "a string of at most 64 bytes";
+        let role = text("role", self.role, rule, ROLE_BYTES_MAX)?;
+        let end = self.seconds(Claim::Exp)?;
+        Ok(Identity {
+            user: Arc::from(user.unwrap_or_default()),
+            role: Arc::from(role.unwrap_or_default()),
+            authenticated: true,
+            login_session: login_session(self.login_session)?,
+            expires_at: end.map(|end| end.saturating_add(leeway.as_secs())),
+            info: info(self.info)?,
+            channels: channels(self.channels)?,
+            grants: grants(self.grants)?,
+        })
+    }
+}
+
 /// `null` is there: `"exp": null` must not mean "never ends".
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
+/// One name or several.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum OneOrMany {
+pub(super) enum OneOrMany {
     One(String),
     Many(Vec<String>),
 }
 
 impl OneOrMany {
-    fn contains(&self, name: &str) -> bool {
+    pub(super) fn contains(&self, name: &str) -> bool {
         match self {
             Self::One(one) => one == name,
             Self::Many(many) => many.iter().any(|one| one == name),
@@ -484,6 +309,3 @@ fn patterns(names: &[String]) -> Option<Vec<Pattern>> {
     (names.len() <= PATTERNS_MAX && names.iter().all(|name| is_pattern(name)))
         .then(|| names.iter().map(|name| Pattern::new(name)).collect())
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,7 @@
 //! Values become the rooms' own configurations.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ pub(super) const MESSAGE_BYTES: u64 = 65_536;
 pub(super) fn compute_defaults(reader: &mut Reader, machine: &Machine, stage: Stage) {
     let production = stage == Stage::Production;
     reader.default_boolean("AUTH_REQUIRED", production);
+    reader.default_boolean("ENABLE_DOCS", !production);
     reader.default_integer("WORKERS", machine.cores.clamp(1, WORKERS_MAX) as u64);
     let node = format!("{}-{}", machine.host_name, machine.process_id);
     reader.default_text(
@@ -134,8 +136,18 @@ pub(super) fn auth(reader: &Reader) -> auth::Config {
         .collect();
     secrets.dedup();
     let owned = |name: &str| reader.text(name).map(str::to_owned);
+    let seconds_of = |name| reader.text(name).and_then(|text| text.parse().ok());
+    let previous = reader.text("JWT_PREVIOUS_SECRET");
     auth::Config {
         secrets,
+        previous_secret: previous
+            .map(|secret| secret.as_bytes().into())
+            .zip(seconds_of("JWT_PREVIOUS_SECRET_UNTIL")),
+        public_keys: reader
+            .text("JWT_PUBLIC_KEY")
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_default(),
+        key_set: reader.text("JWKS_URL").and_then(|text| text.parse().ok()),
         algorithms: value::list(reader.text("ALGORITHM").unwrap_or_default())
             .filter_map(|name| name.parse().ok())
             .collect(),
@@ -213,6 +225,7 @@ pub(super) fn api(reader: &Reader) -> api::Config {
             bytes => bytes,
         },
         batch_max: reader.size("MAX_BATCH"),
+        docs: reader.boolean("ENABLE_DOCS"),
     }
 }
 
@@ -231,6 +244,7 @@ pub(super) fn redis(reader: &Reader) -> Option<redis::Config> {
         address: redis::Address::parse(url).ok()?,
         prefix: reader.text("REDIS_KEY_PREFIX")?.to_owned(),
         ready_grace: millis(reader, "READY_REDIS_GRACE_MS"),
+        ca_file: reader.text("REDIS_CA_FILE").map(PathBuf::from),
     })
 }
 

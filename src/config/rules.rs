@@ -3,6 +3,7 @@
 use super::Stage;
 use super::reader::Reader;
 use crate::model::Namespaces;
+use crate::outbound::Endpoint;
 use crate::redis::Address;
 
 /// What a publication's frame may add to its data: names, positions, the head of the frame.
@@ -27,20 +28,26 @@ pub(super) fn check(reader: &mut Reader, stage: Stage, namespaces: &Namespaces) 
     publications(reader, namespaces);
     heartbeat(reader);
     origins(reader);
-    for name in ["JWT_SECRET", "SECRET_KEY"] {
+    for name in ["JWT_SECRET", "SECRET_KEY", "JWT_PREVIOUS_SECRET"] {
         signing_secret(reader, stage, name);
     }
     for name in ["HUB_API_KEY", "ADMIN_API_KEY"] {
         api_key(reader, stage, name);
     }
+    issuers(reader, stage);
     openness(reader, stage);
     redis_url(reader);
 }
 
 fn redis_url(reader: &mut Reader) {
     let url = reader.text("REDIS_URL").map(str::trim);
+    let is_secure = url.is_some_and(|url| url.starts_with("rediss"));
     if let Some(Err(rule)) = url.map(Address::parse) {
         reader.fault("REDIS_URL", rule);
+    }
+    if reader.text("REDIS_CA_FILE").is_some() && !is_secure {
+        let rule = "is for TLS, but REDIS_URL does not begin with rediss";
+        reader.fault("REDIS_CA_FILE", rule);
     }
 }
 
@@ -133,10 +140,26 @@ fn is_known(secret: &str) -> bool {
         .any(|known| secret.eq_ignore_ascii_case(known))
 }
 
+/// Keys of issuers elsewhere, and the secret before.
+fn issuers(reader: &mut Reader, stage: Stage) {
+    let (secret, until) = ("JWT_PREVIOUS_SECRET", "JWT_PREVIOUS_SECRET_UNTIL");
+    for (name, other) in [(secret, until), (until, secret)] {
+        if reader.is_set(name) && !reader.is_set(other) {
+            reader.fault(name, format!("needs {other} beside it"));
+        }
+    }
+    let is_plain = |url: &str| url.parse().is_ok_and(|url: Endpoint| !url.is_secure());
+    if stage == Stage::Production && reader.text("JWKS_URL").is_some_and(is_plain) {
+        let rule = "must be https in production: whoever is in between could make keys";
+        reader.fault("JWKS_URL", rule);
+    }
+}
+
 fn openness(reader: &mut Reader, stage: Stage) {
-    let has_secret = reader.is_set("JWT_SECRET") || reader.is_set("SECRET_KEY");
+    let keys = ["JWT_SECRET", "SECRET_KEY", "JWT_PUBLIC_KEY", "JWKS_URL"];
+    let has_key = keys.iter().any(|name| reader.is_set(name));
     if reader.boolean("AUTH_REQUIRED") {
-        if !has_secret {
+        if !has_key {
             reader.faults.push(super::Fault::new(
                 "JWT_SECRET",
                 None,

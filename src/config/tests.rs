@@ -394,11 +394,19 @@ fn a_redis_url_makes_a_fleet() {
 }
 
 #[test]
-fn what_this_version_does_not_do_is_refused_or_said() {
+fn who_vouches_for_redis_is_asked_over_tls_only() {
+    let url = ("REDIS_URL", "rediss://redis");
+    let settings = settings(&[url, ("REDIS_CA_FILE", "ca.pem")]);
+    let redis = settings.redis.as_ref().expect("a fleet");
+    assert_eq!(redis.ca_file.as_deref(), Some(Path::new("ca.pem")));
     check_fault(
-        &[("REDIS_URL", "redis-cluster://redis:6379")],
-        "REDIS_URL=\"********\" names a Redis Cluster, but this version works with a single server only",
+        &[("REDIS_URL", "redis://redis"), ("REDIS_CA_FILE", "ca.pem")],
+        "REDIS_CA_FILE=\"ca.pem\" is for TLS, but REDIS_URL does not begin with rediss",
     );
+}
+
+#[test]
+fn what_this_version_does_not_do_is_refused_or_said() {
     check_fault(&[("TLS_CERT", "/cert.pem")], "TLS_CERT is set, but");
     let settings = settings(&[
         ("CACHE_ENABLED", "true"),
@@ -428,7 +436,7 @@ fn all_faults_are_told_at_once() {
             ("AUTH_REQUIRED", "true"),
             ("CONFIG_FILE", "hub.toml"),
             ("WS_MAX_MESSAGE_BYTES", "3000000"),
-            ("REDIS_URL", "rediss://r"),
+            ("REDIS_URL", "http://r"),
         ],
         &[
             (".env", "nonsense\nHOST=nowhere"),
@@ -479,7 +487,7 @@ fn secrets_are_never_shown() {
     let mut faulty = secrets.to_vec();
     faulty.extend([
         ("NODE_ENV", "production"),
-        ("REDIS_URL", "rediss://:private@r"),
+        ("REDIS_URL", "http://:private@r"),
     ]);
     faulty.push(("JWT_SECRET", "private"));
     let text = load(&faulty).expect_err("faults").to_string();
@@ -568,4 +576,50 @@ fn help_names_every_variable_with_its_default() {
     for variable in variable::VARIABLES {
         assert!(help.contains(&format!("  {} [{}", variable.name, variable.default_text())));
     }
+}
+
+/// Among the faults there is one of this variable, and its rule says this.
+fn check_rule(variables: &[(&str, &str)], name: &str, rule: &str) {
+    let error = load(variables).expect_err("a fault");
+    let mut faults = error.faults.iter();
+    let is_told = faults.any(|fault| fault.name == name && fault.rule.contains(rule));
+    assert!(is_told, "expected {name} {rule}, found {error}");
+}
+
+#[test]
+fn keys_of_issuers_are_checked_at_the_start() {
+    let private = "-----BEGIN PRIVATE KEY-----";
+    let variables = [("JWT_PUBLIC_KEY", private)];
+    check_rule(&variables, "JWT_PUBLIC_KEY", "public keys in PEM");
+    let shown = load(&variables).expect_err("a fault").to_string();
+    assert!(!shown.contains("PRIVATE"), "{shown}");
+    check_rule(
+        &[("JWKS_URL", "example.com")],
+        "JWKS_URL",
+        "must be http://",
+    );
+    let plain = [
+        ("NODE_ENV", "production"),
+        ("JWKS_URL", "http://issuer/keys"),
+    ];
+    check_rule(&plain, "JWKS_URL", "must be https in production");
+    // An issuer's keys are enough where credentials are required.
+    let settings = settings(&[
+        ("AUTH_REQUIRED", "true"),
+        ("JWKS_URL", "https://issuer/keys"),
+    ]);
+    assert!(settings.auth.key_set.is_some_and(|url| url.is_secure()));
+    let (secret, until) = ("JWT_PREVIOUS_SECRET", "JWT_PREVIOUS_SECRET_UNTIL");
+    check_rule(
+        &[(secret, SECRET)],
+        secret,
+        "needs JWT_PREVIOUS_SECRET_UNTIL",
+    );
+    check_rule(
+        &[(until, "2026-12-31")],
+        until,
+        "needs JWT_PREVIOUS_SECRET ",
+    );
+    let soon = [(secret, SECRET), (until, "soon")];
+    check_rule(&soon, until, "must be a day");
 }

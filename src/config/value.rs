@@ -3,6 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use crate::auth::PublicKeys;
+use crate::model::parse_rfc3339;
+use crate::outbound::Endpoint;
 use crate::session::HashParameters;
 
 /// Makes a string the one form that the rooms know, or nothing when it breaks the rule.
@@ -111,6 +114,21 @@ pub(super) fn data_file(text: &str) -> Option<String> {
 pub(super) fn password_hash(text: &str) -> Option<String> {
     let parameters: HashParameters = text.parse().ok()?;
     Some(parameters.to_string())
+}
+
+/// Public keys in PEM.
+pub(super) fn public_keys(text: &str) -> Option<String> {
+    text.parse::<PublicKeys>().ok().map(|_| text.to_owned())
+}
+
+/// Where to call.
+pub(super) fn endpoint(text: &str) -> Option<String> {
+    text.parse::<Endpoint>().ok().map(|_| text.to_owned())
+}
+
+/// A moment, in seconds of Unix time.
+pub(super) fn unix_time(text: &str) -> Option<String> {
+    parse_rfc3339(text).map(|seconds| seconds.to_string())
 }
 
 /// HMAC algorithms with commas between; the first signs.

@@ -185,9 +185,13 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Server, "DRAIN_SECONDS", Integer(0, 86_400), Value("30"), "s", "At the end: over how long the clients are closed then, with a code that says reconnect."),
 
     row(Authentication, "AUTH_REQUIRED", Boolean, Computed("true in production, else false"), "", "Whether clients and back ends need credentials. Without, anyone may connect, subscribe and publish."),
-    row(Authentication, "JWT_SECRET", ANY, Unset, "", "The secret of HMAC tokens; required when AUTH_REQUIRED is true, at least 32 bytes in production.").secret(),
+    row(Authentication, "JWT_SECRET", ANY, Unset, "", "The secret of HMAC tokens; required when AUTH_REQUIRED is true and no issuer elsewhere is named, at least 32 bytes in production.").secret(),
     row(Authentication, "SECRET_KEY", ANY, Unset, "", "The same by another name. When both are set, both verify and this one signs.").secret(),
-    row(Authentication, "ALGORITHM", Text(value::algorithms, "HS256, HS384 or HS512, or several with commas between"), Value("HS256"), "", "The accepted algorithms of tokens; the first one signs."),
+    row(Authentication, "JWT_PREVIOUS_SECRET", ANY, Unset, "", "The secret before; what it signed stays good until JWT_PREVIOUS_SECRET_UNTIL.").secret(),
+    row(Authentication, "JWT_PREVIOUS_SECRET_UNTIL", Text(value::unix_time, "a day (2026-12-31) or a time (2026-12-31T12:00:00Z)"), Unset, "", "Until when; a day counts from its first second."),
+    row(Authentication, "JWT_PUBLIC_KEY", Text(value::public_keys, crate::auth::PUBLIC_KEYS_RULE), Unset, "", "The public keys of an issuer elsewhere, one after the other. RS256 to RS512, PS256 to PS512, ES256, ES384 and EdDSA follow from the kind of key.").secret(),
+    row(Authentication, "JWKS_URL", Text(value::endpoint, crate::outbound::ENDPOINT_RULE), Unset, "", "Where an issuer elsewhere shows its keys (RFC 7517); https in production. They are fetched every ten minutes, and when a token names a key that is not there.").memory("32 keys"),
+    row(Authentication, "ALGORITHM", Text(value::algorithms, "HS256, HS384 or HS512, or several with commas between"), Value("HS256"), "", "The accepted algorithms of tokens that a secret signed; the first one signs."),
     row(Authentication, "JWT_LEEWAY_SECONDS", Integer(0, 3600), Value("0"), "s", "By how much `exp` and `nbf` of tokens may be missed, for clocks that differ."),
     row(Authentication, "JWT_AUDIENCE", ANY, Unset, "", "When set, tokens must name it in `aud`."),
     row(Authentication, "JWT_ISSUER", ANY, Unset, "", "When set, tokens must name it in `iss`."),
@@ -238,7 +242,8 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Publications, "MAX_IDEMPOTENCY_KEYS", Integer(1, MANY), Value("200000"), "keys", "The most idempotency keys that are remembered, five minutes each.").memory("about 500 bytes each"),
     row(Publications, "MAX_BATCH", Integer(1, 1_000_000), Value("1000"), "publications", "The most publications of one `/hub/batch`, and channels of one `/hub/broadcast`."),
 
-    row(Fleet, "REDIS_URL", ANY, Unset, "", "The Redis server that the nodes of a fleet share, redis://[user:password@]host[:port][/database], or the Sentinels that know it, redis-sentinel://[user:password@]host[:port][/database]?sentinelServiceName=name&node=host:port. Unset, the node is alone and keeps everything in its memory.").secret(),
+    row(Fleet, "REDIS_URL", ANY, Unset, "", "The Redis server that the nodes of a fleet share, redis://[[user]:password@]host[:port][/database], or the Sentinels that know it, redis-sentinel://[[user]:password@]host[:port][/database]?sentinelServiceName=name&node=host:port, or members of a Cluster, redis-cluster://[[user]:password@]host[:port]?node=host:port; over TLS with rediss. Unset, the node is alone and keeps everything in its memory.").secret(),
+    row(Fleet, "REDIS_CA_FILE", ANY, Unset, "", "A PEM file with the certificates by which a Redis server is trusted over TLS. Unset, those of the system."),
     row(Fleet, "REDIS_KEY_PREFIX", Text(value::node_id, "at most 128 printable characters without blanks"), Value("fanfare"), "", "What every key and channel in Redis begins with; nodes with the same one are one fleet."),
     row(Fleet, "READY_REDIS_GRACE_MS", Integer(0, DAY_MS), Value("5000"), "ms", "How long Redis may be away before `/readyz` answers 503."),
 
@@ -250,6 +255,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Upstreams, "RATE_LIMIT_MAX", Integer(0, 1_000_000_000), Value("200"), "requests", "The most requests of one address to upstreams in RATE_LIMIT_WINDOW_MS, all of which may come at once; 0 is no limit.").memory("4 MB in all"),
     row(Upstreams, "RATE_LIMIT_WINDOW_MS", Integer(1, DAY_MS), Value("60000"), "ms", "In which time that many come back."),
 
+    row(Operations, "ENABLE_DOCS", Boolean, Computed("false in production, else true"), "", "Whether `/docs` shows the calls of `/openapi.json`."),
     row(Operations, "LOG_LEVEL", Text(value::log_level, "off, error, warn, info, debug or trace (pino's and Python's names too), or a filter as info,fanfare=debug"), Value("info"), "", "What is logged.").alias(&["LOGGING_LEVEL"]),
     row(Operations, "LOG_FORMAT", Text(value::log_format, "json or pretty"), Computed("pretty on a terminal outside production, else json"), "", "How a log line looks."),
     row(Operations, "UNDER_PRESSURE_MAX_EVENT_LOOP_DELAY_MS", Integer(1, 3_600_000), Value("1000"), "milliseconds", "How late a worker's loop may be before `/_pressure` says so and new clients are answered 503."),
@@ -286,8 +292,6 @@ pub(super) const NOT_YET: &[NotYet] = &[
     refused("TLS_KEY", "is set, but this version does not speak TLS. Unset it and let a proxy in front do that"),
     refused("LISTEN", "is set, but this version has one listener only, HOST and PORT"),
     ignored("DATABASE_URL"),
-    ignored("JWT_PUBLIC_KEY"),
-    ignored("JWKS_URL"),
     ignored("CONNECT_URL"),
     ignored("SUBSCRIBE_URL"),
     ignored("PUBLISH_URL"),

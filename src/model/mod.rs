@@ -29,5 +29,5 @@ pub use peer::{PeerAddr, WorkerIndex};
 pub use position::{Epoch, Position};
 pub use publication::{Envelope, Event, Member, Origin, Payload, Publication};
 pub use session_id::{SessionId, SessionIdError};
-pub use timestamp::rfc3339;
+pub use timestamp::{parse_rfc3339, rfc3339};
 pub use wire::{Encode, WireFormat};

@@ -68,8 +68,7 @@ impl Tokens {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::{Algorithm, Config, TokenClaims};
-    use std::time::Duration;
+    use crate::auth::{Config, TokenClaims};
 
     fn token(verifier: &Verifier, end: u64) -> String {
         let claims = TokenClaims {
@@ -83,13 +82,8 @@ mod tests {
     fn tokens(secret: &str) -> Tokens {
         let config = Config {
             secrets: vec![secret.as_bytes().into()],
-            algorithms: vec![Algorithm::HS256],
-            leeway: Duration::ZERO,
-            audience: None,
-            issuer: None,
-            hub_api_key: None,
-            admin_api_key: None,
             required: true,
+            ..Config::default()
         };
         Tokens::new(Arc::new(Verifier::new(&config)))
     }

@@ -1,12 +1,16 @@
 //! Which server, and what this fleet's keys begin with.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
+
+use fred::types::config::Config as Target;
 
 /// Where the server is, from `REDIS_URL`. Shown without the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     url: String,
+    is_secure: bool,
 }
 
 /// Where Redis is and how it is used.
@@ -18,68 +22,84 @@ pub struct Config {
     pub prefix: String,
     /// How long Redis may be away before the node is no longer ready (`READY_REDIS_GRACE_MS`).
     pub ready_grace: Duration,
+    /// Who vouches for the server over TLS: certificates, PEM (`REDIS_CA_FILE`). `None`: those whom the system trusts.
+    pub ca_file: Option<PathBuf>,
 }
 
+/// What every address looks like.
+const SINGLE: &str = "must be redis://[[user]:password@]host[:port][/database], or rediss:// over TLS, without parameters";
+
+/// The same of Sentinels.
+const SENTINELS: &str = "must be redis-sentinel://[[user]:password@]host[:port][/database]?sentinelServiceName=name, \
+     or rediss-sentinel:// over TLS, with &node=host:port for each further Sentinel";
+
+/// The same of a Cluster.
+const CLUSTER: &str = "must be redis-cluster://[[user]:password@]host[:port], or rediss-cluster:// over TLS, with \
+     ?node=host:port&node=host:port for further members; a Cluster has one database";
+
 impl Address {
-    /// Reads `redis://[user[:password]@]host[:port][/database]`, or of Sentinels `redis-sentinel://…` with the parameters
-    /// `sentinelServiceName`, `node` (further Sentinels), `sentinelUsername` and `sentinelPassword`.
+    /// Reads `redis://[[user]:password@]host[:port][/database]`, or of Sentinels `redis-sentinel://…` with the parameters
+    /// `sentinelServiceName`, `node` (further Sentinels), `sentinelUsername` and `sentinelPassword`, or of a Cluster
+    /// `redis-cluster://…` with `node` for further members; over TLS `rediss` instead of `redis`. What is special in user or password is percent-encoded.
     ///
     /// # Errors
     /// With what is wrong, as the rest of a sentence.
     pub fn parse(url: &str) -> Result<Self, &'static str> {
-        let Some((scheme, rest)) = url.split_once("://") else {
-            return Err("must be redis://[user:password@]host[:port][/database]");
+        let (scheme, rest) = url.split_once("://").ok_or(SINGLE)?;
+        let is_secure = scheme.starts_with("rediss");
+        let (rule, is_right) = match scheme {
+            "redis" | "rediss" => (SINGLE, !rest.is_empty() && !rest.contains('?')),
+            "redis-sentinel" | "rediss-sentinel" => (SENTINELS, names_service(rest)),
+            "redis-cluster" | "rediss-cluster" => (CLUSTER, is_cluster(rest)),
+            _ => {
+                return Err(
+                    "must begin with redis://, rediss://, redis-sentinel:// or redis-cluster://",
+                );
+            }
         };
-        match scheme {
-            "redis" => {}
-            "rediss" => {
-                return Err("begins with rediss://, but this version does not speak TLS to Redis");
-            }
-            "redis-cluster" | "rediss-cluster" => {
-                return Err(
-                    "names a Redis Cluster, but this version works with a single server only",
-                );
-            }
-            "redis-sentinel" => return Self::parse_sentinels(url),
-            "rediss-sentinel" => {
-                return Err(
-                    "begins with rediss-sentinel://, but this version does not speak TLS to Redis",
-                );
-            }
-            _ => return Err("must begin with redis://"),
-        }
-        if rest.is_empty() || rest.contains('?') {
-            return Err(
-                "must be redis://[user:password@]host[:port][/database], without parameters",
-            );
-        }
-        match fred::types::config::Config::from_url(url) {
-            Ok(_) => Ok(Self {
-                url: url.to_owned(),
-            }),
-            Err(_) => Err("must be redis://[user:password@]host[:port][/database]"),
+        let address = Self {
+            url: url.to_owned(),
+            is_secure,
+        };
+        match is_right && address.target().is_some() {
+            true => Ok(address),
+            false => Err(rule),
         }
     }
 
-    fn parse_sentinels(url: &str) -> Result<Self, &'static str> {
-        const RULE: &str = "must be redis-sentinel://[user:password@]host[:port][/database]?sentinelServiceName=name, \
-             with &node=host:port for each further Sentinel";
-        let (_, query) = url.split_once('?').ok_or(RULE)?;
-        let names_service = query.split('&').any(|parameter| {
-            let value = parameter.strip_prefix("sentinelServiceName=");
-            value.is_some_and(|value| !value.is_empty())
-        });
-        match fred::types::config::Config::from_url(url) {
-            Ok(_) if names_service => Ok(Self {
-                url: url.to_owned(),
-            }),
-            _ => Err(RULE),
-        }
+    /// What is connected to, without TLS.
+    pub(super) fn target(&self) -> Option<Target> {
+        // The library would load the system's certificates by itself, whatever is wanted.
+        let plain = match self.is_secure {
+            true => self.url.replacen("rediss", "redis", 1),
+            false => self.url.clone(),
+        };
+        Target::from_url(&plain).ok()
     }
 
-    pub(super) fn url(&self) -> &str {
-        &self.url
+    /// Whether everything goes over TLS.
+    pub(super) const fn is_secure(&self) -> bool {
+        self.is_secure
     }
+}
+
+fn names_service(rest: &str) -> bool {
+    let query = rest.split_once('?').map_or("", |(_, query)| query);
+    query.split('&').any(|parameter| {
+        let value = parameter.strip_prefix("sentinelServiceName=");
+        value.is_some_and(|value| !value.is_empty())
+    })
+}
+
+fn is_cluster(rest: &str) -> bool {
+    let (host, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let is_known = |parameter: &str| parameter.starts_with("node=");
+    !host.is_empty()
+        && !host.trim_end_matches('/').contains('/')
+        && query
+            .split('&')
+            .filter(|parameter| !parameter.is_empty())
+            .all(is_known)
 }
 
 impl fmt::Debug for Address {
@@ -117,11 +137,23 @@ mod tests {
     }
 
     #[test]
-    fn what_this_version_cannot_do_is_refused_by_name() {
+    fn a_password_may_have_any_character() {
+        let url = "rediss://fan%2Ffare:p%40ss%2F%3A%25@host";
+        let address = Address::parse(url).expect("an address");
+        let target = address.target().expect("a target");
+        assert_eq!(target.username.as_deref(), Some("fan/fare"));
+        assert_eq!(target.password.as_deref(), Some("p@ss/:%"));
+        assert!(address.is_secure());
+        assert!(target.tls.is_none(), "made from the wanted certificates");
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_the_rule() {
         for (url, why) in [
-            ("rediss://host", "TLS"),
-            ("redis-cluster://host", "Cluster"),
-            ("rediss-sentinel://host", "TLS"),
+            ("redis-cluster://host/1", "one database"),
+            ("redis-cluster://host?nodes=a:1", "node=host:port"),
+            ("redis-cluster://", "redis-cluster://"),
+            ("rediss-sentinel://host", "sentinelServiceName"),
             ("redis-sentinel://host", "sentinelServiceName"),
             (
                 "redis-sentinel://host?sentinelServiceName=",
@@ -130,6 +162,8 @@ mod tests {
             ("http://host", "redis://"),
             ("host:6379", "redis://"),
             ("redis://", "redis://"),
+            ("redis://host?node=other:1", "without parameters"),
+            ("redis://host/notanumber", "[/database]"),
         ] {
             let refusal = Address::parse(url).expect_err(url);
             assert!(refusal.contains(why), "{url}: {refusal}");

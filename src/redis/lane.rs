@@ -9,20 +9,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use fred::clients::Client;
 use fred::interfaces::ClientLike as _;
 use fred::types::{ClusterHash, CustomCommand, Value};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::{CallError, Command, fault};
+use super::command::{self, Command, Words};
+use super::server::Server;
+use super::{CallError, Shared, cluster, fault};
 
 /// What came of one command.
 pub(super) type Answer = Result<Value, CallError>;
 
 /// The most commands of one pipeline; those of one call stay together.
 const PIPELINE_COMMANDS: usize = 256;
+
+/// The most commands that become one call of a script: it must not hold up the server.
+const JOINED_MAX: usize = 64;
 
 /// How long a call may take, with a second attempt for scripts that the server does not know.
 const CALL_TIMEOUT: Duration = Duration::from_millis(1900);
@@ -65,88 +69,154 @@ impl Lane {
         std::mem::take(&mut *self.calls.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Sends what is asked, for as long as the runtime lives.
-    pub(super) async fn run(self: Arc<Self>, link: impl Fn() -> Option<Client>) {
-        loop {
-            self.asked.notified().await;
-            // Whoever is about to ask does so first.
-            tokio::task::yield_now().await;
-            let mut calls = self.take().into_iter().peekable();
-            let client = link();
-            while calls.peek().is_some() {
-                let mut count = 0;
-                let some = std::iter::from_fn(|| {
-                    let call = calls.next_if(|call| {
-                        count == 0 || count + call.commands.len() <= PIPELINE_COMMANDS
-                    })?;
-                    count += call.commands.len();
-                    Some(call)
-                });
-                let some: Vec<Call> = some.collect();
-                match &client {
-                    Some(client) => send(client, some).await,
-                    None => some
-                        .into_iter()
-                        .for_each(|call| call.fail(&CallError::NotSent)),
-                }
+    /// What waits fails: nobody will send it.
+    pub(super) fn give_up(&self) {
+        for call in self.take() {
+            call.fail(&CallError::NotSent);
+        }
+    }
+}
+
+/// Sends what is asked of a server, for as long as it is one.
+pub(super) async fn run(shared: Arc<Shared>, server: Arc<Server>) {
+    loop {
+        server.lane.asked.notified().await;
+        // Whoever is about to ask does so first.
+        tokio::task::yield_now().await;
+        let mut calls = server.lane.take().into_iter().peekable();
+        let client = server.commands.client();
+        while calls.peek().is_some() {
+            let mut count = 0;
+            let some = std::iter::from_fn(|| {
+                let call = calls.next_if(|call| {
+                    count == 0 || count + call.commands.len() <= PIPELINE_COMMANDS
+                })?;
+                count += call.commands.len();
+                Some(call)
+            });
+            let some: Vec<Call> = some.collect();
+            match &client {
+                Some(client) => send(&shared, &server, client, some).await,
+                None => some
+                    .into_iter()
+                    .for_each(|call| call.fail(&CallError::NotSent)),
             }
         }
     }
 }
 
 /// Hands calls over to the connection, and leaves the wait for the answers to a task.
-async fn send(client: &Client, calls: Vec<Call>) {
+async fn send(shared: &Arc<Shared>, server: &Arc<Server>, client: &Client, calls: Vec<Call>) {
     let deadline = Instant::now() + CALL_TIMEOUT;
-    let first = calls
-        .iter()
-        .flat_map(|call| &call.commands)
-        .map(Command::words);
-    let mut answers = Box::pin(pipeline(client.clone(), first.collect()));
+    let is_sharded = server.is_sharded();
+    let commands: Vec<&Command> = calls.iter().flat_map(|call| &call.commands).collect();
+    // The keys of a Cluster's command are of one slot.
+    let most = if server.is_of_cluster() {
+        1
+    } else {
+        JOINED_MAX
+    };
+    let joined = joined(&commands, most);
+    let words = joined.iter().map(|some| command::words(some, is_sharded));
+    let mut answers = Box::pin(pipeline(client.clone(), words.collect()));
+    let joined: Vec<usize> = joined.into_iter().map(<[_]>::len).collect();
     // The first poll hands the commands over: the order of the polls is that of the wire.
     let ready = poll_fn(|context| Poll::Ready(answers.as_mut().poll(context))).await;
-    let client = client.clone();
+    let (client, shared) = (client.clone(), shared.clone());
     tokio::spawn(async move {
         let answers = match ready {
             Poll::Ready(answers) => answers,
             Poll::Pending => answers.await,
         };
-        tell(&client, calls, answers, deadline).await;
+        let sent = Sent {
+            shared,
+            client,
+            is_sharded,
+            deadline,
+        };
+        let answers = apart(&calls, answers, &joined);
+        sent.tell(calls, answers).await;
     });
 }
 
-/// Gives each call its answers. Those with a script that the server does not know were not run, and are sent again.
-async fn tell(client: &Client, calls: Vec<Call>, answers: Vec<Answer>, deadline: Instant) {
-    let mut answers = answers.into_iter();
-    for call in calls {
-        let mut own: Vec<Answer> = answers.by_ref().take(call.commands.len()).collect();
-        if own.iter().any(is_unknown) {
-            again_with_text(client, &call.commands, &mut own, deadline).await;
+/// The commands in their order, those together that become one.
+fn joined<'a, 'b>(mut commands: &'b [&'a Command], most: usize) -> Vec<&'b [&'a Command]> {
+    let mut joined = Vec::new();
+    while let Some(first) = commands.first() {
+        let more = commands[1..].iter().take(most - 1);
+        let count = 1 + more.take_while(|next| first.joins(next)).count();
+        let (some, rest) = commands.split_at(count);
+        joined.push(some);
+        commands = rest;
+    }
+    joined
+}
+
+/// One answer for each command; `joined` says how many of them became one.
+fn apart(calls: &[Call], answers: Vec<Answer>, joined: &[usize]) -> Vec<Answer> {
+    let mut commands = calls.iter().flat_map(|call| &call.commands);
+    let mut apart = Vec::new();
+    for (answer, &count) in answers.into_iter().zip(joined) {
+        // The others of those that became one are passed over.
+        let first = commands.next();
+        let _ = commands.by_ref().take(count - 1).count();
+        match first {
+            Some(command) if count == 1 => apart.push(command.own_part(answer)),
+            _ => apart.extend(command::parts(answer, count)),
         }
-        let _ = call.tell.send(own);
     }
+    apart
 }
 
-/// Sends scripts with their text. Those of one call stay in order among each other.
-async fn again_with_text(
-    client: &Client,
-    commands: &[Command],
-    answers: &mut [Answer],
+/// Calls that were sent, and how.
+struct Sent {
+    shared: Arc<Shared>,
+    client: Client,
+    is_sharded: bool,
     deadline: Instant,
-) {
-    let unknown = commands.iter().zip(answers.iter_mut());
-    let unknown: Vec<_> = unknown
-        .filter(|(_, answer)| is_unknown(answer))
-        .filter_map(|(command, answer)| Some((command.words_in_full()?, answer)))
-        .collect();
-    let (words, places): (Vec<_>, Vec<_>) = unknown.into_iter().unzip();
-    let again = timeout_at(deadline, pipeline(client.clone(), words)).await;
-    let mut again = again.unwrap_or_default().into_iter();
-    for place in places {
-        *place = again.next().unwrap_or_else(unanswered);
+}
+
+impl Sent {
+    /// Gives each call its answers. What was not run is sent again: scripts that the server does not know, and what
+    /// another master of a Cluster has.
+    async fn tell(&self, calls: Vec<Call>, answers: Vec<Answer>) {
+        let mut answers = answers.into_iter();
+        for call in calls {
+            let mut own: Vec<Answer> = answers.by_ref().take(call.commands.len()).collect();
+            if own.iter().any(is_unknown) {
+                self.again_with_text(&call.commands, &mut own).await;
+            }
+            if own.iter().any(cluster::is_redirect) {
+                let (shared, deadline) = (self.shared.clone(), self.deadline);
+                tokio::spawn(async move {
+                    cluster::follow(&shared, &call.commands, &mut own, deadline).await;
+                    let _ = call.tell.send(own);
+                });
+            } else {
+                let _ = call.tell.send(own);
+            }
+        }
+    }
+
+    /// Sends scripts with their text. Those of one call stay in order among each other.
+    async fn again_with_text(&self, commands: &[Command], answers: &mut [Answer]) {
+        let unknown = commands.iter().zip(answers.iter_mut());
+        let unknown: Vec<_> = unknown.filter(|(_, answer)| is_unknown(answer)).collect();
+        let words = unknown
+            .iter()
+            .map(|(command, _)| command::words_in_full(command, self.is_sharded));
+        let words = words.collect();
+        let again = timeout_at(self.deadline, pipeline(self.client.clone(), words)).await;
+        let mut again = again.unwrap_or_default().into_iter();
+        for (command, place) in unknown {
+            *place = again
+                .next()
+                .map_or_else(unanswered, |answer| command.own_part(answer));
+        }
     }
 }
 
-fn unanswered() -> Answer {
+pub(super) fn unanswered() -> Answer {
     Err(CallError::Unanswered("timed out".to_owned()))
 }
 
@@ -155,12 +225,11 @@ fn is_unknown(answer: &Answer) -> bool {
 }
 
 /// Sends commands together and answers each; answered within the client's own time-out.
-async fn pipeline(client: Client, commands: Vec<(&'static str, Vec<Bytes>)>) -> Vec<Answer> {
+pub(super) async fn pipeline(client: Client, commands: Vec<Words>) -> Vec<Answer> {
     let count = commands.len();
     let pipeline = client.pipeline();
     for (name, words) in commands {
         let command = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
-        let words: Vec<Value> = words.into_iter().map(Value::Bytes).collect();
         // Ready at once: it is put into the pipeline, which was not sent yet.
         if let Err(error) = pipeline.custom::<Value, _>(command, words).await {
             tracing::warn!(%error, "a command was not taken");

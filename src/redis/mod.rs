@@ -1,36 +1,49 @@
 //! Redis: connections, commands, scripts, and the watch over both. fred's only home.
 //!
-//! There are two connections. One carries commands, one carries what was published to this node. A connection is never
-//! mended by the client library: when one ends, for whatever reason, everything in flight on it fails, a new client
-//! takes its place, and who listens is told ([`Listener::lost`]). So nothing is ever sent twice, and no reconnect goes
-//! unnoticed.
+//! There are two connections to a server, and to each master of a Cluster. One carries commands, one carries what was
+//! published to this node. A connection is never mended by the client library: when one ends, for whatever reason,
+//! everything in flight on it fails, a new client takes its place, and who listens is told ([`Listener::lost`]). So nothing
+//! is ever sent twice, and no reconnect goes unnoticed.
 //!
 //! Everything that waits here lives on a small runtime of this room's own. What [`Redis::call`] answers can be awaited
 //! on any runtime, and commands leave in the order of the calls.
 //!
 //! Not here: what the keys mean (the broker).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fred::clients::Client;
 use fred::error::ErrorKind;
-use fred::interfaces::{ClientLike as _, PubsubInterface as _};
-use fred::types::ClientState;
+use fred::interfaces::PubsubInterface as _;
+use fred::types::RespVersion;
+use fred::types::config::Config as Target;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot, watch};
 
+mod cluster;
+mod command;
 mod config;
+mod examine;
 mod lane;
 mod script;
+mod server;
 mod session;
+mod shared;
+mod tls;
+mod topology;
 
+pub use command::Command;
 pub use config::{Address, Config};
+pub use examine::StartError;
+use examine::Verdict;
 pub use fred::types::Value;
-use lane::Lane;
 pub use script::Script;
+use server::Server;
+pub use server::ServerId;
+use shared::Shared;
+use topology::Topology;
 
 /// How long one command may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(900);
@@ -52,119 +65,26 @@ pub enum CallError {
     Refused(String),
 }
 
-/// A command: its words.
-#[derive(Debug, Clone)]
-pub struct Command {
-    name: &'static str,
-    script: Option<&'static Script>,
-    words: Vec<Bytes>,
-}
-
-impl Command {
-    /// A plain command.
-    pub fn new(name: &'static str) -> Self {
-        Self {
-            name,
-            script: None,
-            words: Vec::new(),
-        }
-    }
-
-    /// A script with its keys; its arguments follow with [`Command::word`].
-    pub fn script(script: &'static Script, keys: &[&Bytes]) -> Self {
-        let mut words = Vec::with_capacity(keys.len() + 10);
-        words.push(Bytes::new());
-        words.push(Bytes::from(keys.len().to_string()));
-        words.extend(keys.iter().copied().cloned());
-        Self {
-            name: "EVALSHA",
-            script: Some(script),
-            words,
-        }
-    }
-
-    /// What is sent: the command's name and its words. A script is called by its name.
-    fn words(&self) -> (&'static str, Vec<Bytes>) {
-        match self.script {
-            None => (self.name, self.words.clone()),
-            Some(script) => ("EVALSHA", self.words_with(script.sha())),
-        }
-    }
-
-    /// The same with the text of the script; `None` for a plain command.
-    fn words_in_full(&self) -> Option<(&'static str, Vec<Bytes>)> {
-        Some(("EVAL", self.words_with(self.script?.text())))
-    }
-
-    fn words_with(&self, script: &'static str) -> Vec<Bytes> {
-        let mut words = self.words.clone();
-        if let Some(first) = words.first_mut() {
-            *first = Bytes::from_static(script.as_bytes());
-        }
-        words
-    }
-
-    /// Adds a word.
-    #[must_use]
-    pub fn word(mut self, word: impl Into<Bytes>) -> Self {
-        self.words.push(word.into());
-        self
-    }
-
-    /// Adds a number.
-    #[must_use]
-    pub fn number(self, number: u64) -> Self {
-        self.word(number.to_string())
-    }
-}
-
-/// Who is told what happens on the connection that brings publications. None of these may block.
+/// Who is told what happens on the connections that bring publications. None of these may block.
 pub trait Listener: Send + Sync {
-    /// A new connection stands. Nothing is subscribed to on it.
-    fn connected(&self);
-    /// The connection is gone: what was published since may be missing.
-    fn lost(&self);
+    /// Other servers have other channels from now on ([`Redis::servers`], [`Redis::server_of`]): what is subscribed to is to
+    /// be subscribed to where it is now. Those that are new are connected to after this.
+    fn moved(&self);
+    /// A new connection to a server stands. Nothing is subscribed to on it.
+    fn connected(&self, server: ServerId);
+    /// The connection is gone: what was published there since may be missing.
+    fn lost(&self, server: ServerId);
     /// A message of a channel that was subscribed to, in the order in which the server sent them.
-    fn message(&self, channel: &str, payload: Bytes);
-    /// The mark of this number came back on this connection: everything that was asked of it before has taken effect,
-    /// and every message that the server sent before has been handed over.
-    fn passed(&self, mark: u64);
-    /// The server says that its data may be another than before.
+    fn message(&self, server: ServerId, channel: &str, payload: Bytes);
+    /// The mark of this number came back on this server's connection: everything that was asked of it before has taken
+    /// effect, and every message that it sent before has been handed over.
+    fn passed(&self, server: ServerId, mark: u64);
+    /// A server says that its data may be another than before.
     fn changed(&self);
 }
 
-/// One of the two connections: the client of the moment.
-#[derive(Debug, Default)]
-struct Link {
-    client: RwLock<Option<Client>>,
-}
-
-impl Link {
-    fn client(&self) -> Option<Client> {
-        let client = self.client.read().unwrap_or_else(PoisonError::into_inner);
-        client
-            .clone()
-            .filter(|client| client.state() == ClientState::Connected)
-    }
-
-    fn set(&self, client: Option<Client>) {
-        *self.client.write().unwrap_or_else(PoisonError::into_inner) = client;
-    }
-}
-
-/// What the sessions and the callers share.
-struct Shared {
-    config: Config,
-    commands: Link,
-    messages: Link,
-    marks: String,
-    scripts: &'static [&'static Script],
-    lane: Arc<Lane>,
-    /// How many connections have ended.
-    generation: AtomicU64,
-}
-
-/// The connections to one Redis server. They are made anew, with growing pauses, for as long as the value lives.
+/// The connections to one Redis server, or to the masters of a Cluster. They are made anew, with growing pauses, for as long
+/// as the value lives.
 pub struct Redis {
     shared: Arc<Shared>,
     handle: Handle,
@@ -188,12 +108,13 @@ impl Redis {
     /// `scripts` are those that will be called, which each server is told before anything else.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the system gives no thread, or the certificates cannot be used.
     pub fn new(
         config: &Config,
         marks: String,
         scripts: &'static [&'static Script],
-    ) -> std::io::Result<Self> {
+    ) -> Result<Self, StartError> {
+        let target = target(config)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -207,12 +128,16 @@ impl Redis {
             })?;
         let shared = Arc::new(Shared {
             config: config.clone(),
-            commands: Link::default(),
-            messages: Link::default(),
+            target,
+            verdict: watch::Sender::new(Verdict::Trying),
+            topology: RwLock::default(),
+            look: Notify::new(),
+            listener: RwLock::default(),
             marks,
             scripts,
-            lane: Arc::default(),
+            handle: handle.clone(),
             generation: AtomicU64::new(0),
+            ids: AtomicU32::new(0),
         });
         Ok(Self {
             shared,
@@ -223,22 +148,42 @@ impl Redis {
 
     /// Connects, and tells `listener` from now on. To be called once.
     pub fn listen(&self, listener: Arc<dyn Listener>) {
+        self.shared.set_listener(Some(listener));
         self.connect();
-        self.runtime()
-            .spawn(session::message_sessions(self.shared.clone(), listener));
     }
 
     /// Connects for commands only. To be called once, in the place of [`Redis::listen`].
     pub fn connect(&self) {
-        let runtime = self.runtime();
-        let shared = self.shared.clone();
-        runtime.spawn(shared.lane.clone().run(move || shared.commands.client()));
-        runtime.spawn(session::command_sessions(self.shared.clone()));
+        let shared = &self.shared;
+        if self.is_cluster() {
+            self.handle.spawn(cluster::watch(shared.clone()));
+        } else {
+            let server = shared.new_server(String::new(), shared.target.clone());
+            shared.change(Topology::single(server));
+        }
     }
 
-    /// Whether the connection for commands stands.
+    /// Whether all connections for commands stand.
     pub fn takes_commands(&self) -> bool {
-        self.shared.commands.client().is_some()
+        self.shared.topology().takes_commands()
+    }
+
+    /// Whether keys are spread over several servers.
+    pub fn is_cluster(&self) -> bool {
+        self.shared.target.server.is_clustered()
+    }
+
+    /// The servers of the moment.
+    pub fn servers(&self) -> Vec<ServerId> {
+        let topology = self.shared.topology();
+        topology.servers.iter().map(|server| server.id).collect()
+    }
+
+    /// Which of them has a key or channel.
+    pub fn server_of(&self, key: &str) -> ServerId {
+        let topology = self.shared.topology();
+        let server = topology.server_of(key.as_bytes());
+        server.map_or(ServerId::NOWHERE, |server| server.id)
     }
 
     /// Where tasks live that wait for Redis.
@@ -250,6 +195,7 @@ impl Redis {
     pub fn end(&self) {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         drop(end.take());
+        self.shared.set_listener(None);
     }
 
     /// Changes whenever a connection ends.
@@ -257,21 +203,43 @@ impl Redis {
         self.shared.generation.load(Ordering::Acquire)
     }
 
-    /// Whether both connections stand.
+    /// Whether all connections stand.
     pub fn is_connected(&self) -> bool {
-        self.shared.commands.client().is_some() && self.shared.messages.client().is_some()
+        self.shared.topology().is_connected()
     }
 
-    /// Sends commands in their order, and behind those of earlier calls. Answered within two seconds.
+    /// Sends commands in their order, and behind those of earlier calls; on a Cluster those of one master. Answered within
+    /// two seconds.
     pub fn call(&self, commands: Vec<Command>) -> Pending<Vec<Result<Value, CallError>>> {
-        let count = commands.len();
-        if self.shared.commands.client().is_none() {
-            return Box::pin(std::future::ready(vec![Err(CallError::NotSent); count]));
+        let topology = self.shared.topology();
+        if let ([server], false) = (topology.servers.as_slice(), self.is_cluster()) {
+            return server.call(commands);
         }
-        let told = self.shared.lane.ask(commands);
+        let mut answers = vec![Err(CallError::NotSent); commands.len()];
+        let mut parts: Vec<(&Arc<Server>, Vec<Command>, Vec<usize>)> = Vec::new();
+        for (at, command) in commands.into_iter().enumerate() {
+            let Some(server) = topology.server_of(command.key()) else {
+                continue;
+            };
+            match parts.iter_mut().find(|part| part.0.id == server.id) {
+                Some((_, commands, places)) => {
+                    commands.push(command);
+                    places.push(at);
+                }
+                None => parts.push((server, vec![command], vec![at])),
+            }
+        }
+        let parts: Vec<_> = parts
+            .into_iter()
+            .map(|(server, commands, places)| (server.call(commands), places))
+            .collect();
         Box::pin(async move {
-            let ended = || vec![Err(CallError::Unanswered("the runtime ended".to_owned())); count];
-            told.await.unwrap_or_else(|_| ended())
+            for (told, places) in parts {
+                for (place, answer) in places.into_iter().zip(told.await) {
+                    answers[place] = answer;
+                }
+            }
+            answers
         })
     }
 
@@ -281,19 +249,39 @@ impl Redis {
         Box::pin(async move { answers.await.pop().unwrap_or(Err(CallError::NotSent)) })
     }
 
-    /// Changes what this node is subscribed to, then sets a mark that the listener sees when the change has taken
-    /// effect. To be called from one task only: the order of the calls is the order on the wire.
+    /// Changes what this node is subscribed to on a server, then sets a mark that the listener sees when the change has
+    /// taken effect. To be called from one task for each server: the order of the calls is the order on the wire.
     ///
     /// # Errors
-    /// When the connection did not take it; it is then lost or about to be.
+    /// When the connection did not take it, which is then lost or about to be; or the server has not what is asked.
     pub async fn subscribe(
         &self,
+        server: ServerId,
         added: Vec<String>,
-        removed: Vec<String>,
+        mut removed: Vec<String>,
         mark: u64,
     ) -> Result<(), CallError> {
-        let client = self.shared.messages.client().ok_or(CallError::NotSent)?;
+        let (server, client) = {
+            let topology = self.shared.topology();
+            let server = topology.server(server).cloned();
+            let server = server.ok_or(CallError::NotSent)?;
+            if server.is_sharded() {
+                // The others are gone with their slots, and the server would refuse.
+                removed.retain(|name| {
+                    let owner = topology.server_of(name.as_bytes());
+                    owner.is_some_and(|owner| owner.id == server.id)
+                });
+            }
+            let client = server.messages.client().ok_or(CallError::NotSent)?;
+            (server, client)
+        };
         let unsubscribed = async {
+            if server.is_sharded() {
+                for name in removed {
+                    client.sunsubscribe(name).await?;
+                }
+                return Ok(());
+            }
             match removed.is_empty() {
                 true => Ok(()),
                 false => client.unsubscribe(removed).await,
@@ -302,18 +290,38 @@ impl Redis {
         let subscribed = async {
             match added.is_empty() {
                 true => Ok(()),
-                false => client.subscribe(added).await,
+                false if server.is_sharded() => {
+                    let answers = cluster::subscribe_sharded(&client, added).await;
+                    answers
+                        .into_iter()
+                        .find_map(Result::err)
+                        .map_or(Ok(()), Err)
+                }
+                false => client.subscribe(added).await.map_err(fault),
             }
         };
         let marked = client.publish::<Value, _, _>(self.shared.marks.as_str(), mark.to_string());
         // In this order on the wire: each is handed over when it is first polled.
         let (unsubscribed, subscribed, marked) =
             tokio::join!(biased; unsubscribed, subscribed, marked);
-        unsubscribed
-            .and(subscribed)
-            .and(marked.map(drop))
-            .map_err(fault)
+        if let Err(CallError::Refused(_)) = &subscribed {
+            self.shared.look.notify_one();
+        }
+        unsubscribed.map_err(fault)?;
+        subscribed?;
+        marked.map(drop).map_err(fault)
     }
+}
+
+/// What is connected to.
+fn target(config: &Config) -> Result<Target, StartError> {
+    // An address was parsed before it became one.
+    let mut target = config.address.target().unwrap_or_default();
+    target.version = RespVersion::RESP3;
+    if config.address.is_secure() {
+        target.tls = Some(tls::tls(config.ca_file.as_deref())?);
+    }
+    Ok(target)
 }
 
 impl Drop for Redis {
@@ -326,22 +334,28 @@ impl Drop for Redis {
 #[expect(clippy::needless_pass_by_value, reason = "it is used in map_err")]
 fn fault(error: fred::error::Error) -> CallError {
     let details = error.details();
-    let word = details.split(' ').next().unwrap_or_default();
-    if word == "OOM" {
-        return CallError::OutOfMemory;
-    }
-    // Before 7.0 the error of a script wraps the one of the command.
-    if details.contains("OOM command not allowed") {
-        return CallError::OutOfMemory;
-    }
     // An error reply begins with a word in capitals. What the client library says of itself does not.
+    let word = details.split(' ').next().unwrap_or_default();
     let is_reply = word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase());
     let is_broken = matches!(
         error.kind(),
         ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled
     );
-    if is_reply && !is_broken {
-        return CallError::Refused(details.to_owned());
+    match is_reply && !is_broken {
+        true => refused(details),
+        // Before 7.0 the error of a script wraps the one of the command.
+        false if details.contains(NO_MEMORY) => CallError::OutOfMemory,
+        false => CallError::Unanswered(error.to_string()),
     }
-    CallError::Unanswered(error.to_string())
+}
+
+/// How a server says that it has no memory left.
+const NO_MEMORY: &str = "OOM command not allowed";
+
+/// What a server says that does not do something.
+fn refused(why: &str) -> CallError {
+    match why.starts_with("OOM") || why.contains(NO_MEMORY) {
+        true => CallError::OutOfMemory,
+        false => CallError::Refused(why.to_owned()),
+    }
 }

@@ -5,15 +5,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fred::clients::Client;
+use fred::error::Error;
 use fred::interfaces::{ClientLike as _, EventInterface as _, PubsubInterface as _};
 use fred::prelude::{Builder, TcpConfig};
 use fred::types::config::{
     Config as Target, ConnectionConfig, PerformanceConfig, UnresponsiveConfig,
 };
-use fred::types::{ClusterHash, CustomCommand, RespVersion, Value};
+use fred::types::{ClusterHash, CustomCommand, Value};
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{COMMAND_TIMEOUT, Link, Listener, Script, Shared};
+use super::examine::refusal;
+use super::server::{Link, Server};
+use super::{COMMAND_TIMEOUT, Listener, Script, Shared, Verdict, cluster};
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,66 +43,85 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// Marks of this room's own begin here; those of the listener stay below.
 const OWN_MARKS: u64 = 1 << 62;
 
-/// Makes command connections for as long as the runtime lives.
-pub(super) async fn command_sessions(shared: Arc<Shared>) {
+/// Makes command connections to a server for as long as it is one.
+pub(super) async fn command_sessions(shared: Arc<Shared>, server: Arc<Server>) {
     let mut pause = Pause::default();
     loop {
-        if let Some((client, ended)) = connect(&shared, 32).await {
-            pause = Pause::default();
+        if let Some((client, ended)) = connect(&shared, &server.target, 32).await {
             let watched = async {
-                let Role::Master(replication) = replication(&client).await else {
-                    return;
+                let replication = match replication(&client).await {
+                    Role::Master(id) => id,
+                    Role::Forbidden(why) => return shared.judge(Verdict::Refused(why)),
+                    Role::Other | Role::Silent => return shared.judge(Verdict::Away),
                 };
-                if !tell_scripts(&client, shared.scripts).await {
-                    return;
+                let is_sharded = know_shards(&shared, &server, &client);
+                if let Err(error) = tell_scripts(&client, shared.scripts, is_sharded).await {
+                    tracing::warn!(%error, "redis does not take a script");
+                    return shared.failed(&error);
                 }
-                shared.commands.set(Some(client.clone()));
-                tracing::info!(redis = %shared.config.address, "connected to redis");
+                pause = Pause::default();
+                server.commands.set(Some(client.clone()));
+                shared.judge(Verdict::Open);
+                shared.look.notify_one();
+                tracing::info!(redis = %shared.config.address, server = server.address, "connected to redis");
                 watch_commands(&client, replication).await;
             };
             end_with(watched, ended).await;
-            retire(&shared, &shared.commands, client);
-            tracing::warn!(redis = %shared.config.address, "the connection to redis ended");
+            retire(&shared, &server.commands, client);
+            tracing::warn!(redis = %shared.config.address, server = server.address, "the connection to redis ended");
         }
+        shared.look.notify_one();
         pause.wait().await;
     }
 }
 
-/// Tells the server the scripts, so that they can be called by name. Answers whether it took them.
-async fn tell_scripts(client: &Client, scripts: &[&Script]) -> bool {
-    for script in scripts {
-        let command = CustomCommand::new_static("SCRIPT", ClusterHash::Random, false);
-        let told = client
-            .custom::<Value, _>(command, vec!["LOAD", script.text()])
-            .await;
-        if let Err(error) = told {
-            tracing::warn!(%error, "redis does not take a script");
-            return false;
-        }
-    }
-    true
+/// Notes whether the server has sharded pub/sub.
+fn know_shards(shared: &Shared, server: &Server, client: &Client) -> bool {
+    let is_sharded = shared.target.server.is_clustered() && cluster::has_shards(client);
+    server.is_sharded.store(is_sharded, Ordering::Relaxed);
+    is_sharded
 }
 
-/// Makes connections that bring messages for as long as the runtime lives.
-pub(super) async fn message_sessions(shared: Arc<Shared>, listener: Arc<dyn Listener>) {
+/// Tells the server the scripts, so that they can be called by name.
+async fn tell_scripts(
+    client: &Client,
+    scripts: &[&'static Script],
+    is_sharded: bool,
+) -> Result<(), Error> {
+    for script in scripts {
+        let command = CustomCommand::new_static("SCRIPT", ClusterHash::Random, false);
+        client
+            .custom::<Value, _>(command, vec!["LOAD", script.text_for(is_sharded)])
+            .await?;
+    }
+    Ok(())
+}
+
+/// Makes connections that bring messages of a server for as long as it is one.
+pub(super) async fn message_sessions(shared: Arc<Shared>, server: Arc<Server>) {
+    let Some(listener) = shared.listener() else {
+        return;
+    };
     let mut pause = Pause::default();
     let mut known = None;
     loop {
-        if let Some((client, ended)) = connect(&shared, MESSAGES_MAX).await {
+        if let Some((client, ended)) = connect(&shared, &server.target, MESSAGES_MAX).await {
             let began = Instant::now();
             let session = MessageSession {
                 shared: &shared,
+                server: &server,
                 listener: &*listener,
                 client: client.clone(),
                 passed: AtomicU64::new(OWN_MARKS),
             };
             end_with(session.run(&mut known), ended).await;
-            retire(&shared, &shared.messages, client);
-            listener.lost();
+            retire(&shared, &server.messages, client);
+            listener.lost(server.id);
             if began.elapsed() > MARK_TIMEOUT {
                 pause = Pause::default();
             }
         }
+        shared.look.notify_one();
         pause.wait().await;
     }
 }
@@ -121,11 +143,14 @@ fn retire(shared: &Shared, link: &Link, client: Client) {
     });
 }
 
-async fn connect(shared: &Shared, capacity: usize) -> Option<(Client, fred::types::ConnectHandle)> {
-    let mut target = Target::from_url(shared.config.address.url()).ok()?;
-    target.version = RespVersion::RESP3;
+/// A connection that may hold so many messages that were not handed over yet.
+pub(super) async fn connect(
+    shared: &Shared,
+    target: &Target,
+    capacity: usize,
+) -> Option<(Client, fred::types::ConnectHandle)> {
     // Without a policy the library never reconnects and never sends anything a second time.
-    let client = Builder::from_config(target)
+    let client = Builder::from_config(target.clone())
         .with_performance_config(|performance: &mut PerformanceConfig| {
             performance.default_command_timeout = COMMAND_TIMEOUT;
             performance.broadcast_channel_capacity = capacity;
@@ -149,10 +174,12 @@ async fn connect(shared: &Shared, capacity: usize) -> Option<(Client, fred::type
     match tokio::time::timeout(CONNECT_TIMEOUT * 2, client.init()).await {
         Ok(Ok(ended)) => Some((client, ended)),
         Ok(Err(error)) => {
+            shared.failed(&error);
             tracing::warn!(redis = %shared.config.address, %error, "cannot connect to redis");
             None
         }
         Err(_) => {
+            shared.judge(Verdict::Away);
             tracing::warn!(redis = %shared.config.address, "cannot connect to redis in time");
             None
         }
@@ -166,8 +193,10 @@ enum Role {
     Master(String),
     /// It is none: what it takes would be lost.
     Other,
-    /// It did not answer, or may not.
+    /// It did not answer.
     Silent,
+    /// It does not let this user ask.
+    Forbidden(String),
 }
 
 /// How long a server may be silent: a slow script of somebody else's is no reason to leave.
@@ -191,7 +220,7 @@ impl Patience {
                 Ok(Some(id))
             }
             Role::Silent if self.heard_at.elapsed() < SILENCE_MAX => Ok(None),
-            Role::Silent | Role::Other => Err(()),
+            Role::Silent | Role::Other | Role::Forbidden(_) => Err(()),
         }
     }
 }
@@ -220,7 +249,8 @@ async fn replication(client: &Client) -> Role {
         Ok(info) => info.into_string().unwrap_or_default(),
         Err(error) => {
             tracing::warn!(%error, "redis does not answer INFO replication, which the hub must be allowed to ask");
-            return Role::Silent;
+            return refusal(&error)
+                .map_or(Role::Silent, |why| Role::Forbidden(format!("INFO: {why}")));
         }
     };
     let field = |name: &str| {
@@ -244,6 +274,7 @@ async fn replication(client: &Client) -> Role {
 
 struct MessageSession<'a> {
     shared: &'a Shared,
+    server: &'a Server,
     listener: &'a dyn Listener,
     client: Client,
     /// The last mark of this room's own that came back.
@@ -264,8 +295,9 @@ impl MessageSession<'_> {
         {
             return;
         }
-        self.shared.messages.set(Some(self.client.clone()));
-        self.listener.connected();
+        know_shards(self.shared, self.server, &self.client);
+        self.server.messages.set(Some(self.client.clone()));
+        self.listener.connected(self.server.id);
         if known.replace(id.clone()).is_some_and(|old| old != id) {
             self.listener.changed();
         }
@@ -299,14 +331,15 @@ impl MessageSession<'_> {
             return;
         };
         if message.channel != self.shared.marks.as_str() {
-            return self.listener.message(&message.channel, payload);
+            let server = self.server.id;
+            return self.listener.message(server, &message.channel, payload);
         }
         let mark = std::str::from_utf8(&payload)
             .ok()
             .and_then(|text| text.parse().ok());
         match mark {
             Some(mark) if mark >= OWN_MARKS => self.passed.store(mark, Ordering::Relaxed),
-            Some(mark) => self.listener.passed(mark),
+            Some(mark) => self.listener.passed(self.server.id, mark),
             None => {}
         }
     }
@@ -346,21 +379,21 @@ impl MessageSession<'_> {
 
     /// Whether the other connection leads to the same data. Asked twice: an id may change between two questions.
     async fn agrees(&self, own: &str) -> bool {
-        let Some(commands) = self.shared.commands.client() else {
+        let Some(commands) = self.server.commands.client() else {
             return true;
         };
         let mut own = own.to_owned();
         for _ in 0..2 {
             match replication(&commands).await {
                 // That connection has a watch of its own.
-                Role::Silent | Role::Other => return true,
+                Role::Silent | Role::Other | Role::Forbidden(_) => return true,
                 Role::Master(other) if other == own => return true,
                 Role::Master(_) => {}
             }
             match replication(&self.client).await {
                 Role::Master(again) => own = again,
                 Role::Silent => return true,
-                Role::Other => return false,
+                Role::Other | Role::Forbidden(_) => return false,
             }
         }
         tracing::warn!("the two connections lead to different redis servers");

@@ -59,7 +59,7 @@ pub enum Outcome {
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The address is taken, not ours, or forbidden.
-    #[error("cannot listen on {address}: {cause}")]
+    #[error("cannot listen on {address}")]
     Bind {
         /// `HOST` and `PORT`.
         address: SocketAddr,
@@ -68,7 +68,7 @@ pub enum ServerError {
         cause: io::Error,
     },
     /// The system refused a thread, a runtime or a signal handler.
-    #[error("cannot start: {0}")]
+    #[error("cannot start")]
     Start(#[source] io::Error),
     /// A bug: a worker's thread panicked. The process must end, for it would go on with fewer workers.
     #[error("worker {index} panicked")]

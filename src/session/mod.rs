@@ -31,4 +31,6 @@ pub use records::{Connection, EMPTY_DATA, Session, SessionHead, UnixTime, User};
 pub use redis::RedisStore;
 pub use sessions::Sessions;
 pub use sqlite::{IN_MEMORY, OpenError, SqliteStore};
-pub use store::{Answer, Counts, SessionLimits, Store, StoreError, Swept, Update, Updated, Used};
+pub use store::{
+    Answer, Counts, ServerInfo, SessionLimits, Store, StoreError, Swept, Update, Updated, Used,
+};

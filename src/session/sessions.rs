@@ -12,8 +12,8 @@ use super::activity::Activity;
 use super::attempts::Attempts;
 use super::{
     AccountError, Admission, Config, Connection, EMPTY_DATA, LoggedIn, Opened, Passwords,
-    RedisStore, Session, SessionHead, SqliteStore, Store, StoreError, UnixTime, Update, Updated,
-    User, UserName, Verdict, upkeep,
+    RedisStore, Session, SessionHead, SqliteStore, Store, StoreError, Swept, UnixTime, Update,
+    Updated, User, UserName, Verdict, upkeep,
 };
 use crate::broker::{Broker, Control};
 use crate::model::{ClientId, NodeId, SessionId, UserId};
@@ -35,6 +35,10 @@ pub struct Sessions {
     activity: Arc<Activity>,
     node: NodeId,
     is_single: bool,
+    /// After which time without a login a user is inactive.
+    inactive_max: Duration,
+    /// Whether the store is this process's own.
+    is_embedded: bool,
     /// Taken at the end.
     runtime: Mutex<Option<Runtime>>,
 }
@@ -63,11 +67,10 @@ impl Sessions {
             .enable_all()
             .build()?;
         let store: Arc<dyn Store> = match &config.redis {
-            Some(redis) => Arc::new(RedisStore::start(
-                redis,
-                &config.redis_prefix,
-                config.limits,
-            )?),
+            Some(redis) => {
+                let started = RedisStore::start(redis, &config.redis_prefix, config.limits);
+                Arc::new(started.map_err(std::io::Error::other)?)
+            }
             None => {
                 let opened = SqliteStore::open(&config.data_file, config.limits);
                 Arc::new(runtime.block_on(opened).map_err(std::io::Error::other)?)
@@ -88,6 +91,8 @@ impl Sessions {
             activity,
             node,
             is_single: config.is_single,
+            inactive_max: config.inactive_max,
+            is_embedded: config.redis.is_none(),
             runtime: Mutex::new(Some(runtime)),
         })
     }
@@ -106,6 +111,17 @@ impl Sessions {
             tracing::warn!("the last use of sessions could not be written");
         }
         runtime.shutdown_timeout(END_TIMEOUT);
+    }
+
+    /// Finds the secret that all nodes on this store sign with, for a node that was given none. `found` is called with it
+    /// once: with a file before this returns, with Redis when that is there.
+    pub fn find_secret(&self, found: impl FnOnce(&str) + Send + 'static) {
+        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(runtime) = &*runtime else { return };
+        let search = runtime.spawn(upkeep::find_secret(self.store.clone(), found));
+        if self.is_embedded && runtime.block_on(search).is_err() {
+            tracing::error!("the secret of tokens was not found");
+        }
     }
 
     /// Where it is kept, for what needs no rules.
@@ -246,6 +262,32 @@ impl Sessions {
             self.announce("account:deleted", user, &[("username", user)]);
         }
         Ok(is_removed)
+    }
+
+    /// Makes an admin a user like any other, at once: a token that says more ends with its session. Answers whether there
+    /// is such a user.
+    ///
+    /// # Errors
+    /// When the store failed; the role may have changed then, and sessions not ended.
+    pub async fn demote(&self, name: &UserName) -> Result<bool, StoreError> {
+        // The role first: whoever logs in meanwhile gets the new one.
+        if !self.store.set_role(name, DEFAULT_ROLE).await? {
+            return Ok(false);
+        }
+        // Sessions are kept under the name as it was registered.
+        if let Some(user) = self.store.user(name).await? {
+            self.end_all(user.name.text()).await?;
+        }
+        Ok(true)
+    }
+
+    /// Throws away sessions that have expired and users who are inactive.
+    ///
+    /// # Errors
+    /// When the store failed.
+    pub async fn sweep(&self) -> Result<Swept, StoreError> {
+        let inactive_since = UnixTime::now().before(self.inactive_max);
+        upkeep::sweep(&*self.store, inactive_since).await
     }
 
     /// Ends all sessions of a user and closes all sockets.

@@ -8,6 +8,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::{Connection, Session, SessionHead, UnixTime, User, UserName};
 use crate::model::{ClientId, NodeId, SessionId, UserId};
 
@@ -98,6 +100,23 @@ pub struct Counts {
     pub sessions: u64,
 }
 
+/// What a server that the store stands on says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServerInfo {
+    /// How many connections it has, of anybody's.
+    pub connected_clients: u64,
+    /// Its memory, in words.
+    pub used_memory_human: String,
+    /// The most that it had.
+    pub used_memory_peak_human: String,
+    /// Keys that were asked for and there.
+    pub keyspace_hits: u64,
+    /// And not there.
+    pub keyspace_misses: u64,
+    /// Commands since its start.
+    pub total_commands_processed: u64,
+}
+
 /// Users, sessions and connections.
 ///
 /// What was answered is kept: whoever asks afterwards, on whichever node, sees it. Each call is done wholly or not at
@@ -183,6 +202,12 @@ pub trait Store: Send + Sync {
     /// Throws away sessions that have expired, and users who have not logged in since `inactive_since` and have no
     /// session.
     fn sweep(&self, now: UnixTime, inactive_since: UnixTime) -> Answer<'_, Swept>;
+
+    /// What the server says of itself; `None` for a store that has none.
+    fn server(&self) -> Answer<'_, Option<ServerInfo>>;
+
+    /// The secret that all nodes on this store sign with which were given none: `candidate`, unless one is kept already.
+    fn shared_secret<'a>(&'a self, candidate: &'a str) -> Answer<'a, String>;
 
     /// Tells whoever listens beside the fleet, under a name of the FastAPI gateway's; nobody may.
     fn announce(&self, channel: &str, event: &str);

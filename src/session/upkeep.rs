@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep};
 
 use super::activity::Activity;
 use super::sessions::announce;
-use super::{Config, Store, UnixTime};
+use super::{Config, Store, StoreError, Swept, UnixTime};
 
 /// Between two sweeps of expired sessions. Nobody sees one that has expired; a sweep gives back its room.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Between two questions for the secret of tokens, while the store is away.
+const SECRET_PAUSE: Duration = Duration::from_millis(200);
 
 /// Begins all of it; it ends with the runtime.
 pub(super) fn begin(
@@ -33,6 +36,22 @@ pub(super) fn begin(
     ));
 }
 
+/// Asks until there is an answer: a secret of 256 random bits, in hexadecimal.
+pub(super) async fn find_secret(store: Arc<dyn Store>, found: impl FnOnce(&str)) {
+    let candidate = format!(
+        "{:032x}{:032x}",
+        rand::random::<u128>(),
+        rand::random::<u128>()
+    );
+    loop {
+        match store.shared_secret(&candidate).await {
+            Ok(secret) => return found(&secret),
+            Err(error) => tracing::debug!(%error, "the secret of tokens is not here yet"),
+        }
+        sleep(SECRET_PAUSE).await;
+    }
+}
+
 async fn write_behind(store: Arc<dyn Store>, activity: Arc<Activity>, every: Duration) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -47,7 +66,7 @@ async fn sweep_expired(store: Arc<dyn Store>) {
     loop {
         ticks.tick().await;
         // No user is that inactive.
-        sweep(&*store, UnixTime::from_millis(0)).await;
+        try_to_sweep(&*store, UnixTime::from_millis(0)).await;
     }
 }
 
@@ -56,18 +75,22 @@ async fn sweep_inactive(store: Arc<dyn Store>, inactive_max: Duration, every: Du
     let mut ticks = interval_at(Instant::now() + SWEEP_INTERVAL, every);
     loop {
         ticks.tick().await;
-        sweep(&*store, UnixTime::now().before(inactive_max)).await;
+        try_to_sweep(&*store, UnixTime::now().before(inactive_max)).await;
     }
 }
 
-async fn sweep(store: &dyn Store, inactive_since: UnixTime) {
-    let swept = match store.sweep(UnixTime::now(), inactive_since).await {
-        Ok(swept) => swept,
-        Err(error) => {
-            tracing::warn!(%error, "cannot sweep what nobody uses");
-            return;
-        }
-    };
+async fn try_to_sweep(store: &dyn Store, inactive_since: UnixTime) {
+    if let Err(error) = sweep(store, inactive_since).await {
+        tracing::warn!(%error, "cannot sweep what nobody uses");
+    }
+}
+
+/// Throws away sessions that have expired, and users without any who have not logged in since then.
+pub(super) async fn sweep(
+    store: &dyn Store,
+    inactive_since: UnixTime,
+) -> Result<Swept, StoreError> {
+    let swept = store.sweep(UnixTime::now(), inactive_since).await?;
     for user in &swept.users {
         announce(store, "user:inactive_cleanup", user, &[("username", user)]);
     }
@@ -75,4 +98,5 @@ async fn sweep(store: &dyn Store, inactive_since: UnixTime) {
     if sessions > 0 || users > 0 {
         tracing::info!(sessions, users, "swept what nobody uses");
     }
+    Ok(swept)
 }

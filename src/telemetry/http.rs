@@ -53,6 +53,22 @@ label! {
         UserSessions = "/sessions/users/{user}/sessions",
         /// `GET /sessions/users/{user}/connection`.
         UserConnection = "/sessions/users/{user}/connection",
+        /// `GET /admin/users`.
+        Users = "/admin/users",
+        /// `POST /admin/users/promote`.
+        Promote = "/admin/users/promote",
+        /// `POST /admin/users/demote`.
+        Demote = "/admin/users/demote",
+        /// `GET /admin/users/stats`.
+        UserStats = "/admin/users/stats",
+        /// `GET /admin/system/stats`.
+        SystemStats = "/admin/system/stats",
+        /// `GET /admin/system/redis-info`.
+        RedisInfo = "/admin/system/redis-info",
+        /// `POST /admin/system/cleanup-sessions`.
+        CleanUp = "/admin/system/cleanup-sessions",
+        /// `GET /openapi.json`, and the page at `/docs`.
+        Documentation = "/openapi.json",
         /// `GET /ws/connect`.
         WebSocket = "/ws/connect",
         /// `GET /sse/connect`.

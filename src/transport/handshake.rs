@@ -162,7 +162,7 @@ async fn ws_connect(
     let protocol = Subprotocol::select(headers)?;
     let named = parameter(query, "session_id");
     let has_both = named.is_some() && parameter(query, "token").is_some();
-    let identified = match doors.identify(headers, query) {
+    let identified = match doors.identify(headers, query).await {
         Ok(identity) => doors.find_session(identity, named).await,
         Err(refusal) => Err(refusal),
     };
@@ -213,7 +213,7 @@ async fn sse_connect(
 ) -> Result<Response, Refusal> {
     let (headers, query) = (request.headers(), request.uri().query());
     doors.check_origin(headers)?;
-    let identity = doors.identify(headers, query)?;
+    let identity = doors.identify(headers, query).await?;
     let (identity, _) = doors.find_session(identity, None).await?;
     let channels = stream_channels(query)?;
     for channel in &channels {
@@ -281,7 +281,11 @@ impl Doors {
         extra
     }
 
-    fn identify(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<Identity>, Refusal> {
+    async fn identify(
+        &self,
+        headers: &HeaderMap,
+        query: Option<&str>,
+    ) -> Result<Arc<Identity>, Refusal> {
         let protocols = headers
             .get_all(SEC_WEBSOCKET_PROTOCOL)
             .iter()
@@ -289,10 +293,14 @@ impl Doors {
         let token = client_token(query, header(headers, &AUTHORIZATION), protocols);
         let identity = self
             .verifier
-            .identify(token.as_deref(), unix_time().as_secs());
-        identity.map_err(|error| Refusal {
-            closes: Some(CloseReason::InvalidToken),
-            ..Refusal::new(error.code(), error.to_string())
+            .identify_or_ask(token.as_deref(), unix_time().as_secs());
+        identity.await.map_err(|error| {
+            // Where nobody can say, nobody is told that the token is wrong.
+            let is_wrong = error.code() != ErrorCode::Unavailable;
+            Refusal {
+                closes: is_wrong.then_some(CloseReason::InvalidToken),
+                ..Refusal::new(error.code(), error.to_string())
+            }
         })
     }
 

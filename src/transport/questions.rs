@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use crate::auth::Identity;
+use crate::auth::{AuthError, Identity};
 use crate::broker::{BrokerError, Page, Publish, ReadLimit, Recovery, Start};
 use crate::client::{Completion, Question, Ticket};
 use crate::hub::ConnectionIndex;
@@ -121,11 +121,8 @@ impl Shard {
     }
 
     fn ask_refresh(&mut self, connection: ConnectionIndex, id: Option<CommandId>, token: &str) {
-        let verified = self
-            .context
-            .verifier
-            .verify(token, unix_time().as_secs())
-            .ok();
+        let verifier = self.context.verifier.clone();
+        let token = token.to_owned();
         let Some(socket) = self.sockets.get_mut(connection) else {
             return;
         };
@@ -136,9 +133,12 @@ impl Shard {
         };
         let sessions = self.context.sessions.clone();
         self.when_done(async move {
-            let alive = match verified {
-                Some(identity) => still_alive(&sessions, identity).await,
-                None => Ok(None),
+            let now = unix_time().as_secs();
+            let alive = match verifier.identify_or_ask(Some(&token), now).await {
+                Ok(identity) => still_alive(&sessions, identity).await,
+                // Nobody can say: the old token holds.
+                Err(AuthError::KeysUnavailable) => Err(StoreError::Unavailable),
+                Err(_) => Ok(None),
             };
             Done::Refreshed(connection, ticket, alive)
         });
@@ -440,13 +440,13 @@ fn store_error(error: StoreError) -> Reply {
 /// The identity, unless the session that it was minted for has ended.
 async fn still_alive(
     sessions: &Sessions,
-    identity: Identity,
+    identity: Arc<Identity>,
 ) -> Result<Option<Arc<Identity>>, StoreError> {
     let is_alive = match identity.login_session {
         Some(login) => sessions.is_alive(&identity.user, login).await?,
         None => true,
     };
-    Ok(is_alive.then(|| Arc::new(identity)))
+    Ok(is_alive.then_some(identity))
 }
 
 /// What the future has to say now. One that is not ready is polled again by a task, with a waker that wakes.

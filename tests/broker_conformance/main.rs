@@ -1,8 +1,8 @@
 //! The conformance suite of the brokers, run against each of them. The cases are in `suite.rs` and know no broker; what
 //! a broker needs to be tested stands here, as a [`Harness`](suite::Harness).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fanfare::broker::memory::MemoryBroker;
@@ -10,6 +10,8 @@ use fanfare::broker::redis::RedisBroker;
 use fanfare::broker::{Broker, Config};
 use fanfare::model::{ClientId, Moment, Namespaces};
 use fanfare::redis::{Address, Config as RedisConfig};
+use redis_server::RedisServer;
+use redis_server::cluster::Cluster;
 
 mod recording;
 #[path = "../redis_server/mod.rs"]
@@ -51,15 +53,44 @@ impl suite::Harness for Memory {
 
 broker_conformance!(memory, Memory::new());
 
-/// The Redis broker, each case with a server of its own.
+/// The Redis broker.
 struct OverRedis {
-    server: redis_server::RedisServer,
+    url: String,
+    /// Each case has its own, or all share one that ends with the process.
+    _server: Option<RedisServer>,
 }
 
 impl OverRedis {
-    fn new() -> Self {
+    fn single() -> Self {
+        let server = RedisServer::start();
         Self {
-            server: redis_server::RedisServer::start(),
+            url: server.url(),
+            _server: Some(server),
+        }
+    }
+
+    /// A master with a replica, which a Sentinel knows.
+    fn sentinel() -> Self {
+        static SERVERS: OnceLock<[RedisServer; 3]> = OnceLock::new();
+        let [_, _, sentinel] = SERVERS.get_or_init(|| {
+            let [master, replica] = [(); 2].map(|()| RedisServer::start_shared(&["--save", ""]));
+            replica.ask(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]);
+            let sentinel = RedisServer::start_sentinel(&master);
+            [master, replica, sentinel]
+        });
+        let port = sentinel.port();
+        Self {
+            url: format!("redis-sentinel://127.0.0.1:{port}?sentinelServiceName=hub"),
+            _server: None,
+        }
+    }
+
+    /// A Cluster of three masters.
+    fn cluster() -> Self {
+        static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+        Self {
+            url: CLUSTER.get_or_init(|| Cluster::start(false, true)).url(),
+            _server: None,
         }
     }
 }
@@ -69,9 +100,10 @@ impl suite::Harness for OverRedis {
 
     async fn broker(&self, namespaces: Namespaces) -> Arc<dyn Broker> {
         let config = RedisConfig {
-            address: Address::parse(&self.server.url()).expect("an address"),
+            address: Address::parse(&self.url).expect("an address"),
             prefix: format!("test-{}", ClientId::random()),
             ready_grace: Duration::ZERO,
+            ca_file: None,
         };
         let broker = RedisBroker::start(&config, Arc::new(namespaces)).expect("threads");
         let began = std::time::Instant::now();
@@ -90,4 +122,6 @@ impl suite::Harness for OverRedis {
     }
 }
 
-broker_conformance!(redis, OverRedis::new());
+broker_conformance!(redis, OverRedis::single());
+broker_conformance!(redis_sentinel, OverRedis::sentinel());
+broker_conformance!(redis_cluster, OverRedis::cluster());

@@ -17,6 +17,7 @@ mod redis_server;
 #[allow(dead_code, reason = "`tests/chaos` uses the rest")]
 mod harness;
 
+mod cluster;
 mod network;
 mod nodes;
 mod server;

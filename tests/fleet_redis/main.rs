@@ -11,6 +11,7 @@ mod support;
 #[path = "../redis_server/mod.rs"]
 mod redis_server;
 
+mod access;
 mod channels;
 mod members;
 mod nodes;

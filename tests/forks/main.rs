@@ -284,6 +284,7 @@ async fn connected(server: &redis_server::RedisServer, prefix: &str) -> Arc<Redi
         address: Address::parse(&server.url()).expect("an address"),
         prefix: prefix.to_owned(),
         ready_grace: Duration::ZERO,
+        ca_file: None,
     };
     let namespace = Namespace {
         history: HistoryPolicy {

@@ -7,12 +7,15 @@ mod redis_server;
 mod support;
 
 mod accounts;
+mod administration;
 mod back_end;
 mod bad_input;
 mod drain;
 mod echo;
 mod event_stream;
+mod issuer;
 mod liveness;
+mod openapi;
 mod operations;
 mod overload;
 mod presence;

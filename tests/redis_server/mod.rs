@@ -7,6 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+#[allow(dead_code, reason = "not every test has one")]
+pub(crate) mod cluster;
+
 /// A running server; ends with the value.
 #[derive(Debug)]
 pub(crate) struct RedisServer {
@@ -16,6 +19,8 @@ pub(crate) struct RedisServer {
     options: Vec<String>,
     /// A file that the server itself writes to: a Sentinel's.
     configuration: Option<PathBuf>,
+    /// Whether it stands in a static, of which nobody takes leave: then it ends with the process.
+    is_shared: bool,
 }
 
 impl RedisServer {
@@ -41,15 +46,21 @@ impl RedisServer {
              sentinel failover-timeout hub 3000\n",
             master.port
         );
-        Self::start_as(&["--sentinel"], Some(&text))
+        Self::start_as(&["--sentinel"], Some(&text), master.is_shared)
     }
 
     /// Starts one with these options.
     pub(crate) fn start_with(options: &[&str]) -> Self {
-        Self::start_as(options, None)
+        Self::start_as(options, None, false)
     }
 
-    fn start_as(options: &[&str], configuration: Option<&str>) -> Self {
+    /// Starts one that ends with the test's process, whatever becomes of the value.
+    #[allow(dead_code, reason = "not every test shares one")]
+    pub(crate) fn start_shared(options: &[&str]) -> Self {
+        Self::start_as(options, None, true)
+    }
+
+    fn start_as(options: &[&str], configuration: Option<&str>, is_shared: bool) -> Self {
         let port = free_port();
         let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("redis-{}-{port}", std::process::id()));
@@ -66,6 +77,7 @@ impl RedisServer {
             port,
             directory,
             options: options.iter().map(|&word| word.to_owned()).collect(),
+            is_shared,
         };
         server.start_again();
         server
@@ -74,14 +86,31 @@ impl RedisServer {
     /// Starts it again, with whatever its directory holds.
     pub(crate) fn start_again(&mut self) {
         let log = File::create(self.directory.join("log")).expect("a file");
-        let child = Command::new("redis-server")
+        let mut command = match self.is_shared {
+            false => Command::new(program()),
+            true => {
+                // When this process ends, however it does, so does the input that the shell reads.
+                let script =
+                    "redis-server \"$@\" & cat >/dev/null; kill -9 $!; rm -rf \"$DIRECTORY\"";
+                let mut shell = Command::new("sh");
+                shell
+                    .args(["-c", script, "sh"])
+                    .env("PROGRAM", program())
+                    .env("DIRECTORY", &self.directory);
+                shell
+            }
+        };
+        let child = command
             .args(self.configuration.as_deref())
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--enable-debug-command", "local"])
             .args(&self.options)
             .arg("--dir")
             .arg(&self.directory)
-            .stdin(Stdio::null())
+            .stdin(match self.is_shared {
+                true => Stdio::piped(),
+                false => Stdio::null(),
+            })
             .stdout(log.try_clone().expect("the same file"))
             .stderr(log)
             .spawn()
@@ -115,6 +144,12 @@ impl RedisServer {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Whether it was not killed.
+    #[allow(dead_code, reason = "not every test asks")]
+    pub(crate) fn is_running(&self) -> bool {
+        self.child.is_some()
     }
 
     /// Its port on this machine.
@@ -153,6 +188,11 @@ impl Drop for RedisServer {
     }
 }
 
+/// What is started: another server that speaks as Redis does, when `REDIS_SERVER` names it (`valkey-server`).
+fn program() -> String {
+    std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
 /// Copies a directory of files.
 #[allow(dead_code, reason = "not every test changes the data")]
 pub(crate) fn copy(from: &Path, to: &Path) {
@@ -165,12 +205,14 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 }
 
 /// A port below those that the system gives to outgoing connections.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() % 100).unwrap_or_default() * 10;
     loop {
         let port = 21_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 1000;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        // Members of a Cluster talk to each other on another one.
+        let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        if is_free(port) && is_free(port + 10_000) {
             return port;
         }
     }

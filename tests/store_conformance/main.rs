@@ -26,3 +26,5 @@ impl suite::Harness for Sqlite {
 store_conformance!(sqlite, Sqlite);
 
 store_conformance!(redis, over_redis::OverRedis::new());
+
+store_conformance!(redis_cluster, over_redis::OverCluster);

@@ -1,13 +1,15 @@
 //! The Redis store against a server of each case's own, and what is special to it: the forms in which the FastAPI gateway
 //! kept things, a server that goes away.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use fanfare::redis::{Address, Config};
 use fanfare::session::{RedisStore, SessionLimits, Store, StoreError, Updated, UserName};
 
 use crate::redis_server::RedisServer;
+use crate::redis_server::cluster::Cluster;
 use crate::suite::{self, LIMITS, name, seconds, session, start, update, user};
 
 /// Redis, each case with a server of its own.
@@ -23,10 +25,15 @@ impl OverRedis {
 }
 
 async fn connected(server: &RedisServer, prefix: &str, limits: SessionLimits) -> RedisStore {
+    connected_to(&server.url(), prefix, limits).await
+}
+
+async fn connected_to(url: &str, prefix: &str, limits: SessionLimits) -> RedisStore {
     let config = Config {
-        address: Address::parse(&server.url()).expect("an address"),
+        address: Address::parse(url).expect("an address"),
         prefix: "unused".to_owned(),
         ready_grace: Duration::ZERO,
+        ca_file: None,
     };
     let store = RedisStore::start(&config, prefix, limits).expect("threads");
     ready(&store).await;
@@ -49,6 +56,21 @@ impl suite::Harness for OverRedis {
 
     async fn store(&self, limits: SessionLimits) -> Arc<dyn Store> {
         Arc::new(connected(&self.server, "test:", limits).await)
+    }
+}
+
+/// A Cluster of three masters, which all cases share.
+pub(crate) struct OverCluster;
+
+impl suite::Harness for OverCluster {
+    const KIND: &str = "redis";
+
+    async fn store(&self, limits: SessionLimits) -> Arc<dyn Store> {
+        static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+        static CASES: AtomicU32 = AtomicU32::new(0);
+        let url = CLUSTER.get_or_init(|| Cluster::start(false, true)).url();
+        let prefix = format!("case-{}:", CASES.fetch_add(1, Ordering::Relaxed));
+        Arc::new(connected_to(&url, &prefix, limits).await)
     }
 }
 

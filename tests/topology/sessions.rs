@@ -4,17 +4,13 @@
 use serde_json::{Value, json};
 
 use crate::fleet::Fleet;
-use crate::support::hub::SECRET;
 use crate::support::session::{PASSWORD, ws_path};
 use crate::support::ws::Socket;
 use crate::support::{Hub, eventually};
 
+/// Gateways that nobody told a secret: they agree on one.
 async fn fleet() -> Fleet {
-    let variables = [
-        ("JWT_SECRET", SECRET),
-        ("PASSWORD_HASH", "argon2id:7168:1:1"),
-    ];
-    let fleet = Fleet::start(3, &variables).await;
+    let fleet = Fleet::start(3, &[("PASSWORD_HASH", "argon2id:7168:1:1")]).await;
     // Stores have connections of their own, which may come after the broker's.
     for index in 1..=3 {
         let gateway = fleet.gateway(index);

@@ -255,6 +255,13 @@ impl<'a> Conversation<'a> {
                     Ok(self.answered(index, now))
                 };
             }
+            "subscribed" if connection.phase == Phase::Live => {
+                self.answers += 1;
+                if message["recovered"] != true {
+                    self.tally
+                        .trouble(|| format!("not recovered: {}", String::from_utf8_lossy(payload)));
+                }
+            }
             "pong" if connection.phase == Phase::Live => self.answers += 1,
             _ => {}
         }

@@ -1,6 +1,7 @@
 //! `swarm fanout`: publications by HTTP to many subscribers; latency, time to the last subscriber, the server's CPU
 //! for each delivery.
 
+use std::net::SocketAddrV4;
 use std::thread;
 use std::time::Duration;
 
@@ -50,6 +51,9 @@ pub(crate) struct Fanout {
     /// HTTP connections that publish; by default 8, in a burst 1.
     #[arg(long)]
     publishers: Option<usize>,
+    /// Where publications go, when that is another node of the fleet than the subscribers'.
+    #[arg(long, value_parser = socket::loopback)]
+    publish_to: Option<SocketAddrV4>,
     /// In a burst, most publications that are published and not delivered. Below the server's bound for a connection,
     /// or the policy for slow consumers is measured.
     #[arg(long, default_value_t = 2_000)]
@@ -157,7 +161,7 @@ impl Fanout {
             Pace::Rate(self.rate)
         };
         Publishing {
-            target: self.server.target,
+            target: self.publish_to.unwrap_or(self.server.target),
             key: self.server.key.clone(),
             channels: crate::plan::channels(&self.crowd.prefix, self.channels),
             payload_bytes: self.bytes,

@@ -23,6 +23,7 @@ mod process;
 mod publisher;
 mod reader;
 mod reading;
+mod recover;
 mod report;
 mod request;
 mod socket;
@@ -55,6 +56,7 @@ enum Work {
     /// A process of `fleet`; not to be called by hand.
     #[command(hide = true)]
     FleetPart(fleet::FleetPart),
+    Recover(recover::Recover),
     Floor(floor::Floor),
     /// The reading process of `floor`; not to be called by hand.
     #[command(hide = true)]
@@ -71,6 +73,7 @@ fn main() -> anyhow::Result<()> {
         Work::Commands(work) => work.run(),
         Work::Fleet(work) => work.run(),
         Work::FleetPart(work) => work.run(),
+        Work::Recover(work) => work.run(),
         Work::Floor(work) => work.run(),
         Work::FloorReader(work) => work.run(),
     }?;

@@ -101,10 +101,7 @@ fn mint(state: &SessionState, logged_in: &LoggedIn) -> Result<String, SessionErr
         exp: Some(now.saturating_add(state.token_seconds)),
         ..TokenClaims::default()
     };
-    state.verifier.mint(&claims).map_err(|error| {
-        SessionError::new(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable")
-            .with_detail(error.to_string())
-    })
+    Ok(state.verifier.mint(&claims)?)
 }
 
 /// Ends the caller's session.

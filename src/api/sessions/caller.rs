@@ -1,5 +1,7 @@
 //! Who calls.
 
+use std::sync::Arc;
+
 use axum::RequestExt as _;
 use axum::extract::{Path, Request};
 use http::header::AUTHORIZATION;
@@ -12,7 +14,7 @@ use crate::session::{UnixTime, UserName};
 
 /// Who calls: a user with a token that is worth something now.
 #[derive(Debug)]
-pub(super) struct Caller(Identity);
+pub(super) struct Caller(Arc<Identity>);
 
 impl Caller {
     /// The caller of a request.
@@ -28,7 +30,8 @@ impl Caller {
             .and_then(|value| value.to_str().ok())
             .and_then(bearer)
             .ok_or(AuthError::Missing)?;
-        let identity = state.verifier.verify(token, UnixTime::now().as_secs())?;
+        let now = UnixTime::now().as_secs();
+        let identity = state.verifier.identify_or_ask(Some(token), now).await?;
         if identity.user.is_empty() {
             return Err(SessionError::unauthorized("the token names no user"));
         }
@@ -41,12 +44,12 @@ impl Caller {
     }
 
     /// The user.
-    pub(super) const fn user(&self) -> &crate::model::UserId {
+    pub(super) fn user(&self) -> &crate::model::UserId {
         &self.0.user
     }
 
     /// The session that the token was minted for.
-    pub(super) const fn login(&self) -> Option<SessionId> {
+    pub(super) fn login(&self) -> Option<SessionId> {
         self.0.login_session
     }
 

@@ -114,6 +114,11 @@ impl SessionError {
 impl From<AuthError> for SessionError {
     fn from(error: AuthError) -> Self {
         match error {
+            AuthError::KeysUnavailable | AuthError::NoKey => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable")
+                    .with_detail(error.to_string())
+                    .retry_after(Duration::from_secs(1))
+            }
             AuthError::Missing => Self::new(StatusCode::UNAUTHORIZED, "Not authenticated"),
             AuthError::Expired => Self::new(StatusCode::UNAUTHORIZED, "Token expired")
                 .with_detail("Log in again: the token has expired"),

@@ -1,10 +1,13 @@
-//! HTTP for users: `/sessions`, in the bodies, statuses and error envelope of the FastAPI gateway.
+//! HTTP for users (`/sessions`) and about them (`/admin/users`, `/admin/system`), in the bodies, statuses and error envelope of the FastAPI gateway.
 //!
 //! Register, log in, and work with sessions. A token that was minted here ends with its login session, so each call
 //! with one asks the store; what another issuer's token says is taken as it is until it expires.
 
+use std::future::Future;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -12,10 +15,11 @@ use axum::response::Response;
 use axum::routing::{any, get, post};
 
 use crate::auth::Verifier;
-use crate::session::Sessions;
+use crate::session::{Sessions, StoreError};
 use crate::telemetry::http::{Route, Stopwatch};
 
 mod accounts;
+mod administration;
 mod caller;
 mod error;
 mod fields;
@@ -35,6 +39,21 @@ pub struct Origin {
 /// Tells where requests come from.
 pub type OriginOf = Arc<dyn Fn(&Request) -> Origin + Send + Sync>;
 
+/// Counts something over all nodes.
+pub type CountOfFleet =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<u64, StoreError>> + Send>> + Send + Sync>;
+
+/// What a node says of its process.
+#[derive(Debug, Clone, Copy)]
+pub struct Process {
+    /// The memory that it holds, in bytes.
+    pub resident_bytes: u64,
+    /// Since its start.
+    pub uptime: Duration,
+    /// Worker threads.
+    pub workers: usize,
+}
+
 /// What the calls stand on.
 #[derive(Clone)]
 pub struct SessionState {
@@ -48,6 +67,24 @@ pub struct SessionState {
     pub origin_of: OriginOf,
     /// The most bytes of a request's body.
     pub body_bytes_max: usize,
+    /// How many clients are connected to all nodes.
+    pub connections: CountOfFleet,
+    /// This process.
+    pub process: Arc<dyn Fn() -> Process + Send + Sync>,
+}
+
+/// What operators do with users: a few paths under `/admin`.
+pub fn administration_router(state: SessionState) -> Router {
+    Router::new()
+        .route("/admin/users", get(users))
+        .route("/admin/users/promote", post(promote))
+        .route("/admin/users/demote", post(demote))
+        .route("/admin/users/stats", get(user_stats))
+        .route("/admin/system/stats", get(system_stats))
+        .route("/admin/system/redis-info", get(redis_info))
+        .route("/admin/system/cleanup-sessions", post(clean_up))
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(Arc::new(state))
 }
 
 /// Every path under `/sessions`. Unknown ones are answered here too, in the same envelope.
@@ -96,6 +133,13 @@ handlers! {
     session: Session => records::session;
     sessions: UserSessions => records::sessions;
     connection: UserConnection => records::connection;
+    users: Users => administration::users;
+    promote: Promote => administration::promote;
+    demote: Demote => administration::demote;
+    user_stats: UserStats => administration::user_stats;
+    system_stats: SystemStats => administration::system_stats;
+    redis_info: RedisInfo => administration::redis_info;
+    clean_up: CleanUp => administration::clean_up;
     not_found: Unmatched => error::not_found;
     method_not_allowed: Unmatched => error::method_not_allowed;
 }

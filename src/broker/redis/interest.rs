@@ -6,6 +6,8 @@
 //! nothing is missed, and nothing comes after the end of an interest.
 //!
 //! Changes are asked under one lock, so they take effect in the order of the calls, and leave in batches.
+//!
+//! All of this is of one server; which channels are whose is known next door (`interests`).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -17,6 +19,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::broker::{BrokerError, Sink, Start};
 use crate::model::{ChannelKey, Envelope, Event, Position};
 
+use super::entry::{Check, Entry, Phase, is_before};
 use super::envelope;
 
 /// How long a channel stays subscribed to that nobody wants: churn must not become a storm.
@@ -27,43 +30,6 @@ const BATCH_MAX: usize = 512;
 
 /// The most envelopes that wait for the position of their channel; more are a hole.
 const HELD_MAX: usize = 1024;
-
-/// What a channel goes through, in this order.
-#[derive(Debug)]
-enum Phase {
-    /// It is to be subscribed to, and a mark is to come back. What comes before is not wanted yet.
-    Asked,
-    /// The position is being read. What comes waits for it.
-    Reading(Vec<Envelope>),
-    /// What comes is handed over.
-    Live,
-    /// Nobody wants it, but what was published before that is still handed over.
-    Ending,
-    /// Nobody wants it since then.
-    Idle(Instant),
-}
-
-#[derive(Debug)]
-struct Entry {
-    channel: ChannelKey,
-    keeps_history: bool,
-    is_wanted: bool,
-    phase: Phase,
-    starts: Vec<oneshot::Sender<Result<Start, BrokerError>>>,
-    ends: Vec<oneshot::Sender<()>>,
-    /// Whether something may have been missed before it is live again.
-    has_hole: bool,
-    /// Where the stream stood when something last came, if it is known.
-    last: Option<Position>,
-}
-
-/// A channel whose position was looked up: what stood there, and what this node had seen before the question.
-#[derive(Debug)]
-pub(super) struct Check {
-    pub(super) name: String,
-    pub(super) seen: Position,
-    pub(super) found: Option<Position>,
-}
 
 /// What happens when a mark comes back.
 #[derive(Debug, Default)]
@@ -85,33 +51,44 @@ pub(super) struct Change {
 #[derive(Debug, Default)]
 struct State {
     is_connected: bool,
-    /// Whether orders come.
+    /// Whether orders are to come from this server.
+    wants_control: bool,
+    /// Whether they do.
     is_controlled: bool,
+    /// Whether the server is one no more.
+    has_ended: bool,
     channels: HashMap<String, Entry>,
     starting: Vec<String>,
     ending: Vec<String>,
     checks: Vec<Check>,
+    /// Channels that another server has now, to which this one may still be subscribed.
+    departed: Vec<String>,
     /// In the order in which they became idle.
     idle: VecDeque<String>,
     barriers: HashMap<u64, Barrier>,
     marks: u64,
 }
 
-/// The channels of this node.
+/// The channels that this node wants of one server.
 pub(super) struct Interest {
     state: Mutex<State>,
     pub(super) changed: Notify,
+    ears: Arc<Ears>,
+}
+
+/// Where everything is handed over, and where orders come.
+#[derive(Default)]
+pub(super) struct Ears {
     pub(super) sink: OnceLock<Arc<dyn Sink>>,
-    control: String,
+    pub(super) control: String,
 }
 
 impl Interest {
-    pub(super) fn new(control: String) -> Self {
+    pub(super) fn new(ears: Arc<Ears>) -> Self {
         Self {
             state: Mutex::default(),
             changed: Notify::new(),
-            sink: OnceLock::new(),
-            control,
+            ears,
         }
     }
 
@@ -122,7 +99,60 @@ impl Interest {
     /// Whether the connection stands and brings orders.
     pub(super) fn is_ready(&self) -> bool {
         let state = self.lock();
-        state.is_connected && state.is_controlled
+        state.is_connected && (state.is_controlled || !state.wants_control)
+    }
+
+    /// Whether orders are to come from this server.
+    pub(super) fn want_control(&self, wants: bool) {
+        let mut state = self.lock();
+        state.is_controlled &= wants;
+        state.wants_control = wants;
+        self.changed.notify_one();
+    }
+
+    /// Gives away the channels that another server has now. Whoever waits for one goes on waiting.
+    pub(super) fn depart(&self, is_elsewhere: impl Fn(&str) -> bool) -> Vec<(String, Entry)> {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let gone: Vec<_> = state
+            .channels
+            .extract_if(|name, _| is_elsewhere(name))
+            .collect();
+        state
+            .starting
+            .retain(|name| state.channels.contains_key(name));
+        state
+            .ending
+            .retain(|name| state.channels.contains_key(name));
+        if state.is_connected {
+            state
+                .departed
+                .extend(gone.iter().map(|(name, _)| name.clone()));
+            self.changed.notify_one();
+        }
+        // Dropping what waits for an end says that it came.
+        gone.into_iter()
+            .filter(|(_, entry)| entry.is_wanted)
+            .collect()
+    }
+
+    /// Takes over a channel that another server had. What was published meanwhile may be missing.
+    pub(super) fn arrive(&self, name: String, mut entry: Entry) {
+        let mut state = self.lock();
+        entry.begin_again();
+        state.starting.push(name.clone());
+        state.channels.insert(name, entry);
+        self.changed.notify_one();
+    }
+
+    /// The server is one no more.
+    pub(super) fn end(&self) {
+        self.lock().has_ended = true;
+        self.changed.notify_one();
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.lock().has_ended
     }
 
     /// The channel is wanted. Answers whether it is handed over already, so that its position may be read at once;
@@ -136,16 +166,8 @@ impl Interest {
         let mut state = self.lock();
         let state = &mut *state;
         let (tell, told) = oneshot::channel();
-        let entry = state.channels.entry(name.clone()).or_insert_with(|| Entry {
-            channel: channel.clone(),
-            keeps_history,
-            is_wanted: false,
-            phase: Phase::Idle(Instant::now()),
-            starts: Vec::new(),
-            ends: Vec::new(),
-            has_hole: false,
-            last: None,
-        });
+        let entry = state.channels.entry(name.clone());
+        let entry = entry.or_insert_with(|| Entry::new(channel, keeps_history));
         entry.is_wanted = true;
         match entry.phase {
             Phase::Live if state.is_connected => return None,
@@ -198,9 +220,13 @@ impl Interest {
             removed: state.outlived(),
             mark: state.marks + 1,
         };
-        if !state.is_controlled && !state.barriers.values().any(|barrier| barrier.is_control) {
+        change.removed.append(&mut state.departed);
+        if state.wants_control
+            && !state.is_controlled
+            && !state.barriers.values().any(|barrier| barrier.is_control)
+        {
             barrier.is_control = true;
-            change.added.push(self.control.clone());
+            change.added.push(self.ears.control.clone());
         }
         let count = state.starting.len().min(BATCH_MAX);
         barrier.started = state.starting.drain(..count).collect();
@@ -278,15 +304,11 @@ impl Interest {
         state.ending.clear();
         state.checks.clear();
         state.idle.clear();
+        state.departed.clear();
         // Dropping what waits for an end says that it came.
         state.channels.retain(|_, entry| entry.is_wanted);
         for entry in state.channels.values_mut() {
-            entry.ends.clear();
-            if !matches!(entry.phase, Phase::Asked) {
-                entry.has_hole = true;
-            }
-            entry.phase = Phase::Asked;
-            entry.last = None;
+            entry.begin_again();
         }
         state.starting = state.channels.keys().cloned().collect();
     }
@@ -377,9 +399,9 @@ impl Interest {
 
     /// A message came.
     pub(super) fn message(&self, name: &str, payload: &Bytes) {
-        if name == self.control {
+        if name == self.ears.control {
             if let (Some(sink), Some(control)) =
-                (self.sink.get(), envelope::unpack_control(payload))
+                (self.ears.sink.get(), envelope::unpack_control(payload))
             {
                 sink.control(&control);
             }
@@ -407,21 +429,14 @@ impl Interest {
         if let (Some(epoch), Event::Publication(publication)) = (envelope.epoch, &envelope.event) {
             entry.last = Some(Position::new(epoch, publication.offset));
         }
-        if let Some(sink) = self.sink.get() {
+        if let Some(sink) = self.ears.sink.get() {
             sink.deliver(envelope);
         }
     }
 
     fn hole(&self, channel: &ChannelKey) {
-        if let Some(sink) = self.sink.get() {
+        if let Some(sink) = self.ears.sink.get() {
             sink.hole(Some(channel));
-        }
-    }
-
-    /// Anything may be missing.
-    pub(super) fn hole_everywhere(&self) {
-        if let Some(sink) = self.sink.get() {
-            sink.hole(None);
         }
     }
 }
@@ -441,29 +456,5 @@ impl State {
             }
         }
         outlived
-    }
-}
-
-impl Entry {
-    /// Whether the stream does not stand where this node is, now that everything before the question has come.
-    fn is_off(&self, check: &Check) -> bool {
-        let (Some(last), Phase::Live) = (self.last, &self.phase) else {
-            return false;
-        };
-        match check.found {
-            None => true,
-            Some(found) if found.epoch != last.epoch => check.seen.epoch == last.epoch,
-            Some(found) => found.offset > last.offset || found.offset < check.seen.offset,
-        }
-    }
-}
-
-/// Whether a publication is part of what a position covers.
-fn is_before(envelope: &Envelope, position: Option<Position>) -> bool {
-    match (&envelope.event, envelope.epoch, position) {
-        (Event::Publication(publication), Some(epoch), Some(position)) => {
-            epoch == position.epoch && publication.offset <= position.offset
-        }
-        _ => false,
     }
 }

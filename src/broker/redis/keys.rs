@@ -51,7 +51,7 @@ impl Keys {
 
     /// Where orders to all nodes are published.
     pub(super) fn control(&self) -> String {
-        format!("{}:control", self.prefix)
+        format!("{}:{{fleet}}:control", self.prefix)
     }
 
     /// Where a node publishes marks to itself.
@@ -61,6 +61,20 @@ impl Keys {
 
     fn fleet(&self, what: &str) -> Bytes {
         format!("{}:{{fleet}}:{what}", self.prefix).into()
+    }
+
+    fn probe_key(&self, what: &str) -> String {
+        format!("{}:{{probe}}:{what}", self.prefix)
+    }
+
+    /// Where it is tried what the user may do: a hash, a stream, a text, a sorted set, a set.
+    pub(super) fn probe(&self) -> [Bytes; 5] {
+        ["hash", "stream", "text", "ordered", "set"].map(|what| self.probe_key(what).into())
+    }
+
+    /// A channel for the same.
+    pub(super) fn probe_channel(&self) -> String {
+        self.probe_key("envelopes")
     }
 
     /// Until when each node is alive.

@@ -1,11 +1,12 @@
-//! The broker that joins the nodes of a fleet over one Redis server.
+//! The broker that joins the nodes of a fleet over Redis: one server, or the masters of a Cluster.
 //!
 //! *Streams.* A channel with history is one Redis stream, numbered by one script that appends and publishes in one step.
 //! An epoch belongs to one incarnation of the data: the script asks the server which one it is, and when it is another
 //! than the one that wrote last, a new epoch begins and the old one's end is remembered (a *fork*). So a server that was
 //! rolled back cannot make a reader believe that it has seen what it has not. Reading writes nothing.
 //!
-//! *Interest.* The node is subscribed to the channels that it wants, and to no others (`interest`).
+//! *Interest.* The node is subscribed to the channels that it wants, and to no others (`interest`), each on the server that
+//! has it (`interests`).
 //!
 //! *Presence.* One write for a join or a leave; a node renews one lease for all its members (`presence`, `fleet`).
 //!
@@ -28,12 +29,14 @@ use super::{
 use crate::model::{
     ChannelKey, ClientId, Epoch, HistoryPolicy, Member, Namespaces, Position, Publication,
 };
-use crate::redis::{CallError, Command, Config, Listener, Redis, Value};
+use crate::redis::{CallError, Command, Config, Listener, Redis, ServerId, StartError, Value};
 
+mod entry;
 mod envelope;
 mod fleet;
 mod flight;
 mod interest;
+mod interests;
 mod keys;
 mod outbox;
 mod presence;
@@ -41,7 +44,7 @@ mod read;
 mod scripts;
 mod upkeep;
 
-use interest::Interest;
+use interests::Interests;
 use keys::Keys;
 
 /// How long an idempotency key is remembered.
@@ -66,7 +69,7 @@ struct Inner {
     redis: Redis,
     keys: Keys,
     namespaces: Arc<Namespaces>,
-    interest: Interest,
+    interests: Interests,
     presence: presence::Local,
     flights: flight::Flights,
     told: Mutex<fleet::Told>,
@@ -87,13 +90,13 @@ impl RedisBroker {
     /// Begins to connect, and goes on for as long as the value lives.
     ///
     /// # Errors
-    /// When the system gives no thread.
-    pub fn start(config: &Config, namespaces: Arc<Namespaces>) -> std::io::Result<Self> {
+    /// When the system gives no thread, or the certificates cannot be used.
+    pub fn start(config: &Config, namespaces: Arc<Namespaces>) -> Result<Self, StartError> {
         let keys = Keys::new(&config.prefix);
         let marks = keys.marks(&format!("{:032x}", rand::random::<u128>()));
         let inner = Arc::new(Inner {
             redis: Redis::new(config, marks, scripts::ALL)?,
-            interest: Interest::new(keys.control()),
+            interests: Interests::new(keys.control()),
             keys,
             namespaces,
             presence: presence::Local::default(),
@@ -103,12 +106,28 @@ impl RedisBroker {
             ready_at: Mutex::new(None),
         });
         let runtime = inner.redis.runtime();
-        runtime.spawn(upkeep::change_interest(inner.clone()));
         runtime.spawn(upkeep::check_positions(inner.clone()));
         runtime.spawn(upkeep::reap(inner.clone()));
         runtime.spawn(inner.clone().say_presence());
         inner.redis.listen(Arc::new(Ears(inner.clone())));
         Ok(Self { inner })
+    }
+
+    /// Asks whether the server lets this node do what it must. `Ok` as well when it is away.
+    ///
+    /// # Errors
+    /// When it refuses: a wrong password, a command, key or channel that the user may not use.
+    pub async fn examine(&self) -> Result<(), StartError> {
+        let inner = self.inner.clone();
+        let asked = async move {
+            let keys = inner.keys.probe();
+            let channel = inner.keys.probe_channel();
+            let probe = Command::script(&scripts::PROBE, &keys.each_ref()).word(channel.clone());
+            inner.redis.examine(probe, &channel).await
+        };
+        // Connections live on that runtime only.
+        let asked = self.inner.redis.runtime().spawn(asked).await;
+        asked.unwrap_or(Ok(()))
     }
 }
 
@@ -119,24 +138,40 @@ impl Drop for RedisBroker {
     }
 }
 
-/// What the connection tells goes to the interest.
+/// What the connections tell goes to the interest.
 struct Ears(Arc<Inner>);
 
 impl Listener for Ears {
-    fn connected(&self) {
-        self.0.interest.connected();
+    fn moved(&self) {
+        for (server, interest) in self.0.interests.moved(&self.0.redis) {
+            let work = upkeep::change_interest(self.0.clone(), server, interest);
+            self.0.redis.runtime().spawn(work);
+        }
     }
 
-    fn lost(&self) {
-        self.0.interest.lost();
+    fn connected(&self, server: ServerId) {
+        if let Some(interest) = self.0.interests.of(server) {
+            interest.connected();
+        }
     }
 
-    fn message(&self, channel: &str, payload: Bytes) {
-        self.0.interest.message(channel, &payload);
+    fn lost(&self, server: ServerId) {
+        if let Some(interest) = self.0.interests.of(server) {
+            interest.lost();
+        }
     }
 
-    fn passed(&self, mark: u64) {
-        let to_read = self.0.interest.passed(mark);
+    fn message(&self, server: ServerId, channel: &str, payload: Bytes) {
+        if let Some(interest) = self.0.interests.of(server) {
+            interest.message(channel, &payload);
+        }
+    }
+
+    fn passed(&self, server: ServerId, mark: u64) {
+        let Some(interest) = self.0.interests.of(server) else {
+            return;
+        };
+        let to_read = interest.passed(mark);
         if to_read.is_empty() {
             return;
         }
@@ -145,14 +180,14 @@ impl Listener for Ears {
         let answers = inner.redis.call(commands.collect());
         self.0.redis.runtime().spawn(async move {
             for ((name, _), answer) in to_read.iter().zip(answers.await) {
-                inner.interest.read(name, read::start(answer));
+                interest.read(name, read::start(answer));
             }
         });
     }
 
     fn changed(&self) {
         self.0.presence.doubt();
-        self.0.interest.hole_everywhere();
+        self.0.interests.hole_everywhere();
     }
 }
 
@@ -226,9 +261,11 @@ impl Inner {
                     .number(millis(REMEMBERED)),
             };
         };
-        let idempotency = keys.idempotency(once.unwrap_or_default());
-        let script_keys = [&keys.meta, &keys.stream, &keys.position, &idempotency];
         let remembered = once.map_or(0, |_| millis(REMEMBERED));
+        // Only then: a slot that is being moved refuses keys of which some are there and some not.
+        let idempotency = once.map(|once| keys.idempotency(once));
+        let mut script_keys = vec![&keys.meta, &keys.stream, &keys.position];
+        script_keys.extend(&idempotency);
         Command::script(&scripts::PUBLISH, &script_keys)
             .word(fresh_epoch())
             .number(u64::from(policy.size))
@@ -290,7 +327,7 @@ impl Inner {
 impl Broker for RedisBroker {
     /// The first sink stays; attaching another one does nothing.
     fn attach(&self, sink: Arc<dyn Sink>) {
-        let _ = self.inner.interest.sink.set(sink);
+        self.inner.interests.attach(sink);
     }
 
     fn publish(&self, publishes: Vec<Publish>) -> Results<'_> {
@@ -361,7 +398,8 @@ impl Broker for RedisBroker {
     fn add_interest<'a>(&'a self, channel: &'a ChannelKey) -> Answer<'a, Start> {
         let name = self.inner.keys.envelopes(channel);
         let keeps = self.inner.history(channel).is_some();
-        let Some(told) = self.inner.interest.add(name, channel, keeps) else {
+        let inner = &self.inner;
+        let Some(told) = inner.interests.add(&inner.redis, name, channel, keeps) else {
             return self.position(channel);
         };
         let told = async move { tokio::time::timeout(INTEREST_TIMEOUT, told).await };
@@ -376,7 +414,7 @@ impl Broker for RedisBroker {
 
     fn remove_interest<'a>(&'a self, channel: &'a ChannelKey) -> Answer<'a, ()> {
         let name = self.inner.keys.envelopes(channel);
-        let told = self.inner.interest.remove(&name);
+        let told = self.inner.interests.remove(&self.inner.redis, &name);
         Box::pin(async move {
             if let Some(told) = told {
                 // Dropped unsaid when the connection is lost: then nothing more comes either.
@@ -441,7 +479,7 @@ impl Broker for RedisBroker {
     fn is_ready(&self) -> bool {
         let inner = &*self.inner;
         let mut ready_at = lock(&inner.ready_at);
-        if inner.redis.is_connected() && inner.interest.is_ready() {
+        if inner.redis.is_connected() && inner.interests.is_ready() {
             *ready_at = Some(Instant::now());
             return true;
         }

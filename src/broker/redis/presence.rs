@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use super::outbox::{Entry, Outbox, tell};
 use super::{
-    Answer, ChannelKey, ClientId, Command, Inner, LEASE, Member, broker_error, envelope, keys,
-    lock, millis, scripts,
+    Answer, CallError, ChannelKey, ClientId, Command, Inner, LEASE, Member, Value, broker_error,
+    envelope, keys, lock, millis, scripts,
 };
 
 /// The most members of one command: a script must not hold up the server.
@@ -86,6 +86,19 @@ impl Local {
         let mut state = lock(&self.state);
         state.is_announced |= state.name == name;
     }
+}
+
+/// A command, and which clients of a batch it is about.
+type About = (Command, Vec<usize>);
+
+/// What is to be said of a batch of clients.
+struct Batch {
+    /// The name under which some are present then, if any are.
+    name: Option<String>,
+    /// In which channels there is somebody to clean up after.
+    notes: Vec<About>,
+    /// Who is there, and who is not any more.
+    said: Vec<About>,
 }
 
 impl Inner {
@@ -191,10 +204,10 @@ impl Inner {
     pub(super) async fn say_presence(self: Arc<Self>) {
         loop {
             let mut batch = self.presence.outbox.next().await;
-            let (name, commands, said) = self.presence_commands(&batch);
-            let answers = self.redis.call(commands).await;
+            let commands = self.presence_commands(&batch);
+            let name = commands.name.clone();
             let mut failed = Vec::new();
-            for (answer, clients) in answers.into_iter().zip(said) {
+            for (answer, clients) in self.say(commands).await {
                 let answer = answer.map(drop).map_err(broker_error);
                 for at in clients {
                     tell(&mut batch[at].1, answer);
@@ -215,12 +228,30 @@ impl Inner {
         }
     }
 
-    /// What makes true in Redis what is true here, of each client of a batch; and of each command, whom it is about.
-    /// Before them the name under which some are present then, if any are.
-    fn presence_commands(
-        &self,
-        batch: &[Entry],
-    ) -> (Option<String>, Vec<Command>, Vec<Vec<usize>>) {
+    /// Sends a batch. On a Cluster first that there is something to clean up, which another server has to know: otherwise a
+    /// node that dies in between would leave members behind of whom nobody knows.
+    async fn say(&self, batch: Batch) -> Vec<(Result<Value, CallError>, Vec<usize>)> {
+        let Batch {
+            mut notes, said, ..
+        } = batch;
+        let parts = match self.redis.is_cluster() {
+            true => vec![notes, said],
+            false => {
+                notes.extend(said);
+                vec![notes]
+            }
+        };
+        let mut told = Vec::new();
+        for part in parts {
+            let (commands, about): (Vec<_>, Vec<_>) = part.into_iter().unzip();
+            let answers = self.redis.call(commands).await;
+            told.extend(answers.into_iter().zip(about));
+        }
+        told
+    }
+
+    /// What makes true in Redis what is true here, of each client of a batch.
+    fn presence_commands(&self, batch: &[Entry]) -> Batch {
         let state = lock(&self.presence.state);
         let mut by_channel: HashMap<&ChannelKey, (Vec<usize>, Vec<usize>)> = HashMap::new();
         for (at, ((channel, client), _)) in batch.iter().enumerate() {
@@ -231,35 +262,36 @@ impl Inner {
                 false => leaving.push(at),
             }
         }
-        let (mut commands, mut said) = (Vec::new(), Vec::new());
         let is_anyone_joining = by_channel.values().any(|(joining, _)| !joining.is_empty());
+        let (mut notes, mut said) = (Vec::new(), Vec::new());
         for (channel, (joining, leaving)) in by_channel {
             let members = state.members.get(channel);
             if !joining.is_empty() {
-                commands.push(self.note_channel(&state, channel));
                 // Without it nobody would clean up after them.
-                said.push(joining.clone());
+                notes.push((self.note_channel(&state, channel), joining.clone()));
             }
             for some in joining.chunks(MEMBERS_MAX) {
                 let joining: Vec<_> = some
                     .iter()
                     .filter_map(|at| members?.get(&batch[*at].0.1).cloned())
                     .collect();
-                commands.push(self.join_command(&state.name, channel, &joining));
-                said.push(some.to_vec());
+                let join = self.join_command(&state.name, channel, &joining);
+                said.push((join, some.to_vec()));
             }
             for some in leaving.chunks(MEMBERS_MAX) {
                 let leaving: Vec<_> = some.iter().map(|at| batch[*at].0.1).collect();
-                commands.push(self.leave_command(channel, "", &leaving));
-                said.push(some.to_vec());
+                let leave = self.leave_command(channel, "", &leaving);
+                said.push((leave, some.to_vec()));
             }
             if members.is_none() {
                 let forget = Command::new("SREM").word(self.keys.channels_of(&state.name));
-                commands.push(forget.word(keys::tag(channel)));
-                said.push(Vec::new());
+                said.push((forget.word(keys::tag(channel)), Vec::new()));
             }
         }
-        let name = is_anyone_joining.then(|| state.name.clone());
-        (name, commands, said)
+        Batch {
+            name: is_anyone_joining.then(|| state.name.clone()),
+            notes,
+            said,
+        }
     }
 }

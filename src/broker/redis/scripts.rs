@@ -24,81 +24,95 @@ pub(super) static ALL: &[&Script] = &[
     &COUNT,
     &CHANNELS,
     &ALIVE,
+    &PROBE,
 ];
 
-/// Publishes in a channel with history.
+/// Publishes in channels with history, any number of publications one after the other.
 ///
-/// KEYS: meta, stream, position, idempotency. ARGV: a fresh epoch, size, ttl, ttl of the meta, the pub/sub channel, the
-/// rest (MessagePack map), the data, whether there is an idempotency key and for how long.
-/// Answers `{epoch, top, duplicate}`.
-pub(super) static PUBLISH: Script = Script::new(
-    r"local idem = tonumber(ARGV[8])
-if idem > 0 then
-  local first = redis.call('HMGET', KEYS[4], 'e', 't')
-  if first[1] then return {first[1], first[2], 1} end
-end
-local time = redis.call('TIME')
+/// KEYS, of each publication: meta, stream, position, and with an idempotency key the one of that. ARGV, of each: a fresh
+/// epoch, size, ttl, ttl of the meta, the pub/sub channel, the rest (MessagePack map), the data, and for how long an
+/// idempotency key is remembered, or 0.
+/// Answers of each `{epoch, top, duplicate}`, or what went wrong in an array of its own.
+pub(super) static PUBLISH: Script = Script::of_many(
+    r"local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''
-local meta = redis.call('HMGET', KEYS[1], 'e', 't', 'r', 'f', 'k', 'x')
-local epoch, top = meta[1], tonumber(meta[2])
-if not epoch then
-  redis.call('DEL', KEYS[2])
-  epoch, top = ARGV[1], 0
-  redis.call('HSET', KEYS[1], 'e', epoch, 't', 0, 'r', replid)
-elseif meta[3] ~= replid or replid == '' then
-  local forks = {}
-  local first = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
-  first = first and tonumber(string.match(first[1], '^%d+')) or top + 1
-  for fork in string.gmatch(meta[4] or '', '[^,]+') do
-    local at = tonumber(string.match(fork, ':(%d+)$'))
-    if at + 1 >= first then forks[#forks + 1] = fork end
+local function publish(k, a)
+  local meta_key, stream, once = KEYS[k], KEYS[k + 1], KEYS[k + 3]
+  local fresh, idem = ARGV[a], tonumber(ARGV[a + 7])
+  if idem > 0 then
+    local first = redis.call('HMGET', once, 'e', 't')
+    if first[1] then return {first[1], first[2], 1} end
   end
-  if replid ~= '' then
-    forks[#forks + 1] = epoch .. ':' .. string.format('%.0f', top)
-    while #forks > 16 do table.remove(forks, 1) end
-    epoch = ARGV[1]
-    redis.call('HSET', KEYS[1], 'e', epoch, 'r', replid, 'f', table.concat(forks, ','))
-  end
-end
-top = redis.call('HINCRBY', KEYS[1], 't', 1)
-local offset = string.format('%.0f', top)
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], offset .. '-' .. string.format('%.0f', now), 'd', ARGV[7], 'm', ARGV[6])
-local ttl = tonumber(ARGV[3])
-local check = tonumber(meta[5] or 0)
-if not meta[5] or top == 1 then
-  redis.call('HSET', KEYS[1], 'k', string.format('%.0f', now + ttl))
-elseif now >= check then
-  local keep, at = top, now
-  local from = '-'
-  while true do
-    local found = nil
-    local some = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', 64)
-    for _, entry in ipairs(some) do
-      local o, ms = string.match(entry[1], '^(%d+)-(%d+)$')
-      if tonumber(ms) + ttl > now then found = {o, ms} break end
-      from = '(' .. entry[1]
+  local meta = redis.call('HMGET', meta_key, 'e', 't', 'r', 'f', 'k', 'x')
+  local epoch, top = meta[1], tonumber(meta[2])
+  if not epoch then
+    -- First what is refused without memory: then nothing was written.
+    epoch, top = fresh, 0
+    redis.call('HSET', meta_key, 'e', epoch, 't', 0, 'r', replid)
+    redis.call('DEL', stream)
+  elseif meta[3] ~= replid or replid == '' then
+    local forks = {}
+    local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+    first = first and tonumber(string.match(first[1], '^%d+')) or top + 1
+    for fork in string.gmatch(meta[4] or '', '[^,]+') do
+      local at = tonumber(string.match(fork, ':(%d+)$'))
+      if at + 1 >= first then forks[#forks + 1] = fork end
     end
-    if found then keep, at = found[1], tonumber(found[2]) break end
-    if #some < 64 then keep, at = offset, now break end
+    if replid ~= '' then
+      forks[#forks + 1] = epoch .. ':' .. string.format('%.0f', top)
+      while #forks > 16 do table.remove(forks, 1) end
+      epoch = fresh
+      redis.call('HSET', meta_key, 'e', epoch, 'r', replid, 'f', table.concat(forks, ','))
+    end
   end
-  redis.call('XTRIM', KEYS[2], 'MINID', '=', keep .. '-0')
-  redis.call('HSET', KEYS[1], 'k', string.format('%.0f', at + ttl))
+  top = redis.call('HINCRBY', meta_key, 't', 1)
+  local offset = string.format('%.0f', top)
+  local data, rest = ARGV[a + 6], ARGV[a + 5]
+  redis.call('XADD', stream, 'MAXLEN', '~', ARGV[a + 1], offset .. '-' .. string.format('%.0f', now), 'd', data, 'm', rest)
+  local ttl = tonumber(ARGV[a + 2])
+  local check = tonumber(meta[5] or 0)
+  if not meta[5] or top == 1 then
+    redis.call('HSET', meta_key, 'k', string.format('%.0f', now + ttl))
+  elseif now >= check then
+    local keep, at = top, now
+    local from = '-'
+    while true do
+      local found = nil
+      local some = redis.call('XRANGE', stream, from, '+', 'COUNT', 64)
+      for _, entry in ipairs(some) do
+        local o, ms = string.match(entry[1], '^(%d+)-(%d+)$')
+        if tonumber(ms) + ttl > now then found = {o, ms} break end
+        from = '(' .. entry[1]
+      end
+      if found then keep, at = found[1], tonumber(found[2]) break end
+      if #some < 64 then keep, at = offset, now break end
+    end
+    redis.call('XTRIM', stream, 'MINID', '=', keep .. '-0')
+    redis.call('HSET', meta_key, 'k', string.format('%.0f', at + ttl))
+  end
+  redis.call('PEXPIRE', stream, ARGV[a + 2])
+  local life = ARGV[a + 3]
+  if now >= tonumber(meta[6] or 0) then
+    redis.call('HSET', meta_key, 'x', string.format('%.0f', now + tonumber(life) / 10))
+    redis.call('PEXPIRE', meta_key, life)
+  end
+  redis.call('SET', KEYS[k + 2], epoch .. ':' .. offset, 'PX', life)
+  if idem > 0 then
+    redis.call('HSET', once, 'e', epoch, 't', offset)
+    redis.call('PEXPIRE', once, idem)
+  end
+  redis.call('PUBLISH', ARGV[a + 4], '\134' .. cmsgpack.pack('v', 1, 'k', 'p', 'e', epoch, 'o', top, 'm') .. rest .. cmsgpack.pack('d', data))
+  return {epoch, offset, 0}
 end
-redis.call('PEXPIRE', KEYS[2], ARGV[3])
-local position = epoch .. ':' .. offset
-local life = tonumber(ARGV[4])
-if now >= tonumber(meta[6] or 0) then
-  redis.call('HSET', KEYS[1], 'x', string.format('%.0f', now + life / 10))
-  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+local answers, k = {}, 1
+for a = 1, #ARGV, 8 do
+  local done, answer = pcall(publish, k, a)
+  if not done then answer = {type(answer) == 'table' and answer.err or tostring(answer)} end
+  answers[#answers + 1] = answer
+  k = k + (ARGV[a + 7] == '0' and 3 or 4)
 end
-redis.call('SET', KEYS[3], position, 'PX', ARGV[4])
-if idem > 0 then
-  redis.call('HSET', KEYS[4], 'e', epoch, 't', offset)
-  redis.call('PEXPIRE', KEYS[4], idem)
-end
-redis.call('PUBLISH', ARGV[5], '\134' .. cmsgpack.pack('v', 1, 'k', 'p', 'e', epoch, 'o', top, 'm') .. ARGV[6] .. cmsgpack.pack('d', ARGV[7]))
-return {epoch, offset, 0}",
+return answers",
 );
 
 /// Publishes in a channel without history, once for an idempotency key.
@@ -347,3 +361,55 @@ pub(super) static ALIVE: Script = Script::new(
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 return redis.call('ZRANGEBYSCORE', KEYS[1], string.format('%.0f', now), '+inf')",
 );
+
+/// Tries every command that is needed, and leaves nothing behind. KEYS: a hash, a stream, a text, a sorted set, a set. ARGV: a
+/// channel. Answers the commands that the user may not run there, each with what the server says.
+pub(super) static PROBE: Script = Script::new(
+    r"local hash, stream, text, ordered, set = unpack(KEYS)
+local tries = {
+  {'INFO', 'replication'}, {'TIME'}, {'PUBLISH', ARGV[1], ''},
+  {'HSET', hash, 'a', '1'}, {'HSETNX', hash, 'a', '1'}, {'HGET', hash, 'a'}, {'HMGET', hash, 'a', 'b'},
+  {'HGETALL', hash}, {'HINCRBY', hash, 'a', 1}, {'HEXISTS', hash, 'a'}, {'HLEN', hash}, {'HDEL', hash, 'a'},
+  {'XADD', stream, '1-1', 'a', 'b'}, {'XRANGE', stream, '-', '+', 'COUNT', 1}, {'XTRIM', stream, 'MAXLEN', '1'},
+  {'SET', text, 'a', 'PX', '1000'}, {'GET', text}, {'MGET', text}, {'PEXPIRE', text, '1000'},
+  {'ZADD', ordered, 0, 'a'}, {'ZSCORE', ordered, 'a'}, {'ZRANGE', ordered, 0, 0}, {'ZREM', ordered, 'a'},
+  {'ZRANGEBYSCORE', ordered, '-inf', '+inf'}, {'ZRANGEBYLEX', ordered, '-', '+'},
+  {'SADD', set, 'a'}, {'SMEMBERS', set}, {'SREM', set, 'a'},
+  {'DEL', hash, stream, text, ordered, set},
+}
+local refused = {}
+for _, try in ipairs(tries) do
+  local answer = redis.pcall(unpack(try))
+  local why = type(answer) == 'table' and answer.err or ''
+  -- Before 7.0 it begins with NOPERM, then it names the user executing the script, later the permissions and the ACL.
+  if string.find(why, 'NOPERM') or string.find(why, 'executing the script') or string.find(why, 'ermission') then
+    refused[#refused + 1] = try[1] .. ': ' .. why
+  end
+end
+return refused",
+);
+
+/// What is asked for outside of scripts.
+#[cfg(test)]
+const PLAIN: [&str; 8] = [
+    "PUBLISH", "DEL", "GET", "HGET", "MGET", "PEXPIRE", "SMEMBERS", "SREM",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_is_needed_is_tried_before_the_start() {
+        let tries = |command: &str| PROBE.text().contains(&format!("{{'{command}'"));
+        for script in ALL {
+            let calls = script.text().split("redis.call('").skip(1);
+            for command in calls.filter_map(|call| call.split('\'').next()) {
+                assert!(tries(command), "{command}");
+            }
+        }
+        for command in PLAIN {
+            assert!(tries(command), "{command}");
+        }
+    }
+}

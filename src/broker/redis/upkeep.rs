@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::interest::Check;
-use super::{Command, Inner, LEASE, Value, millis, read, scripts};
+use super::entry::Check;
+use super::interest::Interest;
+use super::{ChannelKey, Command, Inner, LEASE, Position, ServerId, Value, millis, read, scripts};
 
 /// How often interest is looked at without having changed, to leave channels that nobody wants any more.
 const INTEREST_TICK: Duration = Duration::from_millis(250);
@@ -24,20 +25,20 @@ const REAP_INTERVAL: Duration = Duration::from_secs(2);
 /// Redis must have been there for so long before a lease that ended counts: while it was away nobody could renew.
 const REAP_AFTER: Duration = LEASE;
 
-/// Sends changes of interest, one batch after the other.
-pub(super) async fn change_interest(inner: Arc<Inner>) {
-    loop {
+/// Sends changes of interest to a server, one batch after the other, for as long as it is one.
+pub(super) async fn change_interest(inner: Arc<Inner>, server: ServerId, interest: Arc<Interest>) {
+    while !interest.has_ended() {
         // Whatever changes while a batch is on its way is part of the next.
-        let _ = tokio::time::timeout(INTEREST_TICK, inner.interest.changed.notified()).await;
-        while let Some(change) = inner.interest.next_change() {
+        let _ = tokio::time::timeout(INTEREST_TICK, interest.changed.notified()).await;
+        while let Some(change) = interest.next_change() {
             let sent = inner
                 .redis
-                .subscribe(change.added, change.removed, change.mark)
+                .subscribe(server, change.added, change.removed, change.mark)
                 .await;
             if let Err(error) = sent {
-                // The connection is about to be lost, and then everything is asked again.
+                // The connection is about to be lost, or the channels to be moved, and then everything is asked again.
                 tracing::warn!(%error, "a change of interest was not taken");
-                inner.interest.refused(change.mark);
+                interest.refused(change.mark);
                 break;
             }
         }
@@ -50,46 +51,54 @@ pub(super) async fn check_positions(inner: Arc<Inner>) {
     loop {
         tokio::time::sleep(CHECK_INTERVAL).await;
         checks += 1;
-        inner.interest.ask_unknown();
-        let seen = inner.interest.seen();
-        for some in seen.chunks(POSITIONS_MAX) {
-            let keys: Vec<_> = some
-                .iter()
-                .map(|(_, channel, _)| inner.keys.channel(channel))
-                .collect();
-            let mget = keys.iter().fold(Command::new("MGET"), |mget, keys| {
-                mget.word(keys.position.clone())
-            });
-            let Ok(Value::Array(found)) = inner.redis.call_one(mget).await else {
-                break;
-            };
-            let found = some
-                .iter()
-                .zip(found)
-                .filter_map(|((name, _, seen), found)| {
-                    Some(Check {
-                        name: name.clone(),
-                        seen: (*seen)?,
-                        found: read::copied_position(&found),
-                    })
-                });
-            inner.interest.check(found.collect());
-            if checks.is_multiple_of(CHECKS_PER_RENEWAL) {
-                renew(&inner, some).await;
+        for interest in inner.interests.all() {
+            interest.ask_unknown();
+            let seen = interest.seen();
+            for some in seen.chunks(POSITIONS_MAX) {
+                let Some(found) = positions(&inner, some).await else {
+                    break;
+                };
+                let found = some
+                    .iter()
+                    .zip(found)
+                    .filter_map(|((name, _, seen), found)| {
+                        Some(Check {
+                            name: name.clone(),
+                            seen: (*seen)?,
+                            found: read::copied_position(&found),
+                        })
+                    });
+                interest.check(found.collect());
+                if checks.is_multiple_of(CHECKS_PER_RENEWAL) {
+                    renew(&inner, some).await;
+                }
             }
         }
     }
 }
 
+/// A channel that is live, and what was seen of it.
+type Seen = (String, ChannelKey, Option<Position>);
+
+/// The copied positions of channels: one question, or on a Cluster one for each, sent together.
+async fn positions(inner: &Inner, some: &[Seen]) -> Option<Vec<Value>> {
+    let mut keys = some
+        .iter()
+        .map(|(_, channel, _)| inner.keys.channel(channel).position);
+    if !inner.redis.is_cluster() {
+        let mget = keys.fold(Command::new("MGET"), Command::word);
+        return match inner.redis.call_one(mget).await {
+            Ok(Value::Array(found)) => Some(found),
+            _ => None,
+        };
+    }
+    let gets = keys.by_ref().map(|key| Command::new("GET").word(key));
+    let answers = inner.redis.call(gets.collect()).await;
+    answers.into_iter().collect::<Result<_, _>>().ok()
+}
+
 /// A channel that is listened to keeps its epoch, published to or not.
-async fn renew(
-    inner: &Inner,
-    some: &[(
-        String,
-        crate::model::ChannelKey,
-        Option<crate::model::Position>,
-    )],
-) {
+async fn renew(inner: &Inner, some: &[Seen]) {
     let commands = some.iter().flat_map(|(_, channel, _)| {
         let keys = inner.keys.channel(channel);
         let ttl = Inner::meta_ttl(&inner.namespaces.of(channel).history);

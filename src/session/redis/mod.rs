@@ -5,17 +5,17 @@
 //! the latter two end without use. What that system searched for with `KEYS` stands in indices of ours, `idx:…`.
 //!
 //! Each call is one script, so it is done wholly or not at all, and a session is merged where it is kept. A script names
-//! keys that it reads elsewhere, which a single server allows.
+//! keys that it reads elsewhere, which one server allows: in a Cluster all keys have a hash tag, so that they are one master's.
 
 mod record;
 mod scripts;
 
 use std::sync::Arc;
 
-use super::store::{Answer, Counts, SessionLimits, Swept, Update, Updated, Used};
+use super::store::{Answer, Counts, ServerInfo, SessionLimits, Swept, Update, Updated, Used};
 use super::{Connection, Session, SessionHead, Store, StoreError, UnixTime, User, UserName};
 use crate::model::{ClientId, SessionId, UserId};
-use crate::redis::{CallError, Command, Redis, Script, Value};
+use crate::redis::{CallError, Command, Redis, Script, StartError, Value};
 
 /// The most users that one sweep removes.
 const SWEPT_MAX: u64 = 1000;
@@ -33,17 +33,21 @@ impl RedisStore {
     /// Begins to connect, and goes on for as long as the value lives. `prefix` begins every key.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the system gives no thread, or the certificates cannot be used.
     pub fn start(
         config: &crate::redis::Config,
         prefix: &str,
         limits: SessionLimits,
-    ) -> std::io::Result<Self> {
+    ) -> Result<Self, StartError> {
         let redis = Redis::new(config, String::new(), scripts::ALL)?;
         redis.connect();
+        let prefix = match redis.is_cluster() {
+            true => format!("{{{prefix}sessions}}:"),
+            false => prefix.to_owned(),
+        };
         Ok(Self {
             redis,
-            prefix: prefix.to_owned(),
+            prefix,
             limits,
         })
     }
@@ -372,6 +376,19 @@ impl Store for RedisStore {
                     .collect(),
             })
         })
+    }
+
+    fn server(&self) -> Answer<'_, Option<ServerInfo>> {
+        self.ask(Command::new("INFO"), |value| {
+            record::server(&value.as_str()?).map(Some)
+        })
+    }
+
+    fn shared_secret<'a>(&'a self, candidate: &'a str) -> Answer<'a, String> {
+        let command = self
+            .script(&scripts::SHARED_SECRET)
+            .word(candidate.to_owned());
+        self.ask(command, |value| value.as_string())
     }
 
     fn announce(&self, channel: &str, event: &str) {

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use crate::model::{ClientId, NodeId, SessionId, UserId};
 use crate::redis::Value;
-use crate::session::{Connection, Session, SessionHead, UnixTime, User, UserName};
+use crate::session::{Connection, ServerInfo, Session, SessionHead, UnixTime, User, UserName};
 
 /// What a session is for that another system made and did not say.
 const DEFAULT_CHAT: &str = "default";
@@ -210,6 +210,23 @@ pub(super) fn connection(user: &UserId, client: &str, json: &str) -> Option<Conn
         session: socket.session.parse().ok()?,
         node: NodeId::new(&socket.node),
         connected_at: UnixTime::from_millis(socket.at),
+    })
+}
+
+/// The answer to `INFO`: lines of a name, a colon and a value.
+pub(super) fn server(info: &str) -> Option<ServerInfo> {
+    let text = |name: &str| {
+        let mut lines = info.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+    };
+    let count = |name| text(name)?.trim().parse().ok();
+    Some(ServerInfo {
+        connected_clients: count("connected_clients")?,
+        used_memory_human: text("used_memory_human")?.trim().to_owned(),
+        used_memory_peak_human: text("used_memory_peak_human")?.trim().to_owned(),
+        keyspace_hits: count("keyspace_hits")?,
+        keyspace_misses: count("keyspace_misses")?,
+        total_commands_processed: count("total_commands_processed")?,
     })
 }
 

@@ -1,5 +1,5 @@
 //! The scripts of sessions: each does one thing wholly. All take the prefix of keys as their only key, because the other
-//! keys follow from what they read; so they need a single server.
+//! keys follow from what they read; so all must be on one server (a Cluster: one hash tag).
 //!
 //! Times are milliseconds since 1970, in records seconds with a fraction.
 
@@ -31,6 +31,7 @@ pub(super) const ALL: &[&Script] = &[
     &CONNECT,
     &DISCONNECT,
     &SWEEP,
+    &SHARED_SECRET,
 ];
 
 /// ARGV: key, name, email, password, role, created, last login. Answers 1 when the name was free.
@@ -235,6 +236,14 @@ for _, json in ipairs(left) do
 end
 redis.call('HSET', keys.connection, 'session_id', newest.session, 'gateway_id', newest.node)
 return 1"
+);
+
+/// ARGV: a secret. Answers the one that is kept.
+pub(super) static SHARED_SECRET: Script = script!(
+    r"
+local at = KEYS[1] .. 'idx:secret'
+redis.call('SETNX', at, ARGV[1])
+return redis.call('GET', at)"
 );
 
 /// ARGV: alive since, inactive since, the most users. Answers how many sessions went from the index, then the names of

@@ -3,10 +3,13 @@
 //! Everything goes through one connection in batches (`writer`). Connections of clients are not in the file: they end
 //! with the process.
 
+mod secrets;
 mod sessions;
 mod users;
 mod writer;
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,13 +18,16 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, SqlSafeStr as _};
 
 use super::connections::Connections;
-use super::store::{Answer, Counts, SessionLimits, Swept, Update, Updated, Used};
+use super::store::{Answer, Counts, ServerInfo, SessionLimits, Swept, Update, Updated, Used};
 use super::{Connection, Session, SessionHead, Store, UnixTime, User, UserName};
 use crate::model::{ClientId, SessionId, UserId};
 use writer::Writer;
 
 /// What stands for no file at all.
 pub const IN_MEMORY: &str = ":memory:";
+
+/// For its owner only; what SQLite puts beside the file gets the same.
+const FILE_MODE: u32 = 0o600;
 
 /// How long another process may hold the file, as `sqlite3` in an operator's hands.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -71,6 +77,11 @@ impl SqliteStore {
     /// # Errors
     /// When it cannot be read and written.
     pub async fn open(file: &str, limits: SessionLimits) -> Result<Self, OpenError> {
+        // Hashes of passwords and a secret are for nobody else on the machine. What fails here fails below, and says why.
+        if file != IN_MEMORY {
+            let mut new = OpenOptions::new();
+            let _ = new.write(true).create_new(true).mode(FILE_MODE).open(file);
+        }
         let options = match file {
             IN_MEMORY => SqliteConnectOptions::new().in_memory(true),
             _ => SqliteConnectOptions::new()
@@ -272,6 +283,16 @@ impl Store for SqliteStore {
                 })
             })
         })
+    }
+
+    fn server(&self) -> Answer<'_, Option<ServerInfo>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    fn shared_secret<'a>(&'a self, candidate: &'a str) -> Answer<'a, String> {
+        let candidate = candidate.to_owned();
+        self.writer
+            .ask(move |connection| Box::pin(secrets::shared(connection, candidate)))
     }
 
     fn announce(&self, _: &str, _: &str) {}

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::redis_server::RedisServer;
+use crate::redis_server::cluster::Cluster;
 use crate::support::{Hub, hub_with};
 use client::{Client, Door, Gateways};
 use load::{NAMESPACES, channels, clients};
@@ -56,6 +57,8 @@ pub(crate) struct Setup {
     pub(crate) first: &'static [(&'static str, &'static str)],
     /// Whether there is a replica, and a Sentinel that nodes ask for the master; then there are no proxies between.
     pub(crate) has_sentinel: bool,
+    /// Whether there is a Cluster instead of one server; then there are no proxies between either.
+    pub(crate) has_cluster: bool,
 }
 
 impl Default for Setup {
@@ -65,6 +68,7 @@ impl Default for Setup {
             variables: &[],
             first: &[],
             has_sentinel: false,
+            has_cluster: false,
         }
     }
 }
@@ -75,6 +79,7 @@ pub(crate) struct Fleet {
     setup: Setup,
     pub(crate) redis: RedisServer,
     pub(crate) standby: Option<Standby>,
+    pub(crate) cluster: Option<Cluster>,
     pub(crate) proxies: Vec<Proxy>,
     pub(crate) nodes: Vec<Option<Hub>>,
     gateways: Arc<Gateways>,
@@ -102,6 +107,7 @@ impl Fleet {
                 true => Some(Standby::start(&redis).await),
                 false => None,
             },
+            cluster: setup.has_cluster.then(|| Cluster::start(true, false)),
             redis,
             proxies: Vec::new(),
             nodes: Vec::new(),
@@ -143,9 +149,10 @@ impl Fleet {
 
     /// The node of this number, begun now.
     async fn node(&self, index: usize) -> Hub {
-        let url = match &self.standby {
-            Some(standby) => standby.url(),
-            None => self.proxies[index].url(),
+        let url = match (&self.standby, &self.cluster) {
+            (Some(standby), _) => standby.url(),
+            (None, Some(cluster)) => cluster.url(),
+            (None, None) => self.proxies[index].url(),
         };
         let id = format!("node-{index}");
         let mut variables = vec![
@@ -335,6 +342,16 @@ impl Fleet {
             sum += values.sum::<f64>() as u64;
         }
         sum
+    }
+
+    /// Who has a key.
+    fn owner_of(&self, key: &str) -> SocketAddr {
+        let Some(cluster) = &self.cluster else {
+            return address(&self.redis);
+        };
+        let members: Vec<_> = cluster.members().collect();
+        let has = |server: &&&RedisServer| !server.ask(&["GET", key]).contains("MOVED");
+        address(members.iter().find(has).expect("somebody has it"))
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::ledger::{Position, Segment};
 use super::load::ROOMS;
 use super::resp::Frame;
-use super::{DEADLINE, Fleet, PRESENT_WITHIN, address};
+use super::{DEADLINE, Fleet, PRESENT_WITHIN};
 
 /// What a fault may take away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +34,12 @@ struct Stream {
 }
 
 impl Stream {
+    fn key(channel: &str) -> String {
+        format!("fanfare:{{|{channel}}}")
+    }
+
     fn read(redis: SocketAddr, channel: &str) -> Self {
-        let key = format!("fanfare:{{|{channel}}}");
+        let key = Self::key(channel);
         let bytes = ask(redis, &["XRANGE", &format!("{key}:stream"), "-", "+"]);
         let (entries, _) = Frame::read(&bytes).expect("an answer");
         let numbers = entries.list().iter().map(|entry| {
@@ -120,16 +124,14 @@ impl Fleet {
             "{}: publications are not acknowledged",
             self.name
         );
-        let redis = address(&self.redis);
         let streams: HashMap<String, Stream> = self
             .publishers
             .iter()
             .filter(|publisher| !publisher.channel.starts_with("live:"))
             .map(|publisher| {
-                (
-                    publisher.channel.clone(),
-                    Stream::read(redis, &publisher.channel),
-                )
+                let name = &publisher.channel;
+                let owner = self.owner_of(&format!("{}:position", Stream::key(name)));
+                (name.clone(), Stream::read(owner, name))
             })
             .collect();
         // Whoever does not get there in time is found below.

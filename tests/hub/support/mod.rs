@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub(crate) use hub::{Hub, hub, hub_with};
 
 /// Longer than anything here should take on a busy machine, shorter than anyone's patience.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long to listen before believing that nothing comes.
 pub(crate) const QUIET: Duration = Duration::from_millis(150);

@@ -100,6 +100,12 @@ impl Answer {
     /// The status, which must be this one, and the first text of that system's error envelope.
     #[track_caller]
     pub(crate) fn expect_refusal(&self, status: u16, error: &str) {
+        self.expect_refusal_at("/sessions", status, error);
+    }
+
+    /// The same at paths that begin so.
+    #[track_caller]
+    pub(crate) fn expect_refusal_at(&self, beginning: &str, status: u16, error: &str) {
         assert_eq!(self.status, status, "{self:?}");
         let body = self.json();
         assert_eq!(body["error"], error, "{self:?}");
@@ -110,12 +116,8 @@ impl Answer {
             timestamp.starts_with("20") && timestamp.ends_with('Z'),
             "{timestamp}"
         );
-        assert!(
-            body["path"]
-                .as_str()
-                .expect("a path")
-                .starts_with("/sessions")
-        );
+        let path = body["path"].as_str().expect("a path");
+        assert!(path.starts_with(beginning), "{path}");
     }
 
     /// 422 with exactly these faults, each a place and a type.

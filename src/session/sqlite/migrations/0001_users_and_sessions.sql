@@ -11,6 +11,12 @@ CREATE TABLE users (
 
 CREATE INDEX users_by_last_login ON users (last_login);
 
+-- The secret that signs tokens where the node was given none: one row.
+CREATE TABLE secrets (
+    id     INTEGER PRIMARY KEY CHECK (id = 1),
+    secret TEXT NOT NULL
+) STRICT;
+
 -- Sessions of these users, and of users that another issuer's tokens name. Times are milliseconds since 1970.
 CREATE TABLE sessions (
     id          BLOB PRIMARY KEY,

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::ErrorCode;
+use crate::auth::Pattern;
+use crate::model::{ChannelKey, ErrorCode};
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 const OTHER: &[u8] = b"another-secret-of-at-least-32-bytes";

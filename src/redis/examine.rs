@@ -1,0 +1,155 @@
+//! Whether the server lets this node do what it must. Asked once, before a node begins: one that is let in and may not
+//! do its work would answer 503 for ever, and one whose reads are silently refused could not tell what it lost.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use fred::error::Error;
+use fred::interfaces::ClientLike as _;
+use fred::types::{ClusterHash, CustomCommand, Value};
+
+use super::{CallError, Command, Redis, Shared, cluster, session};
+
+/// How long a server may take to answer before the node begins without having asked.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Between two looks whether everybody is connected.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
+/// Why a node over Redis must not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The system gives no thread.
+    #[error("no thread for redis: {0}")]
+    Thread(#[from] std::io::Error),
+    /// The file of certificates cannot be used.
+    #[error("REDIS_CA_FILE={file:?}: {why}")]
+    CaFile {
+        /// Which.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// There is nobody to vouch for a server.
+    #[error("no certificates to trust a redis server by ({0}): set REDIS_CA_FILE")]
+    NoCertificates(String),
+    /// The server was reached and does not let this node do its work.
+    #[error("redis at {address} refuses this node: {why}")]
+    Refused {
+        /// Which server, without the password.
+        address: String,
+        /// What it says.
+        why: String,
+    },
+}
+
+/// What is known of the way to the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The first attempt is under way.
+    Trying,
+    /// Nobody answers.
+    Away,
+    /// Somebody does, and refuses for good: wrong password, no permission, a certificate that nobody vouches for.
+    Refused(String),
+    /// It lets us in.
+    Open,
+}
+
+impl Shared {
+    pub(super) fn judge(&self, verdict: Verdict) {
+        self.verdict.send_replace(verdict);
+    }
+
+    /// What a failed attempt says.
+    pub(super) fn failed(&self, error: &Error) {
+        self.judge(refusal(error).map_or(Verdict::Away, Verdict::Refused));
+    }
+}
+
+/// What the error says, when trying again would not help.
+pub(super) fn refusal(error: &Error) -> Option<String> {
+    let details = error.details();
+    if let Some(at) = details.find("InvalidCertificate") {
+        return Some(format!(
+            "its certificate is not accepted: {}",
+            &details[at..]
+        ));
+    }
+    let is_for_good = ["WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH"]
+        .iter()
+        .any(|word| details.starts_with(word));
+    is_for_good.then(|| details.to_owned())
+}
+
+impl Redis {
+    /// Asks whether the user may do what it must: `probe` answers the commands that it may not run, with what the server
+    /// says of each, and `channel` is one that it must hear. `Ok` as well when the server is away: then nobody knows.
+    ///
+    /// # Errors
+    /// [`StartError::Refused`].
+    pub async fn examine(&self, probe: Command, channel: &str) -> Result<(), StartError> {
+        let mut verdict = self.shared.verdict.subscribe();
+        let known = verdict.wait_for(|verdict| *verdict != Verdict::Trying);
+        let known = tokio::time::timeout(PATIENCE, known).await;
+        let known = known.map(|known| known.map(|verdict| verdict.clone()));
+        match known {
+            Ok(Ok(Verdict::Refused(why))) => return Err(self.refused(why)),
+            Ok(Ok(Verdict::Open)) => {}
+            _ => return Ok(()),
+        }
+        // The other masters of a Cluster may take a moment longer.
+        let all = async {
+            while !self.takes_commands() {
+                tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+            }
+        };
+        let _ = tokio::time::timeout(PATIENCE, all).await;
+        match self.call_one(probe).await {
+            Ok(Value::Array(refused)) if !refused.is_empty() => {
+                let refused: Vec<_> = refused.iter().filter_map(Value::as_string).collect();
+                return Err(self.refused(refused.join("; ")));
+            }
+            Err(CallError::Refused(why)) if why.starts_with("NOPERM") => {
+                return Err(self.refused(why));
+            }
+            _ => {}
+        }
+        match may_hear(&self.shared, channel).await {
+            Some(why) => Err(self.refused(why)),
+            None => Ok(()),
+        }
+    }
+
+    fn refused(&self, why: String) -> StartError {
+        StartError::Refused {
+            address: self.shared.config.address.to_string(),
+            why,
+        }
+    }
+}
+
+/// Why a channel may not be subscribed to. Asked on a connection of its own: the library takes no answer to SUBSCRIBE,
+/// so that a refusal is the only one that comes, and the answer to the next command would be taken for it otherwise.
+async fn may_hear(shared: &Shared, channel: &str) -> Option<String> {
+    let server = shared.servers().into_iter().next()?;
+    let (client, _ended) = session::connect(shared, &server.target, 32).await?;
+    if server.is_sharded()
+        && let Some(why) = cluster::may_hear_sharded(&client, channel).await
+    {
+        return Some(format!("SSUBSCRIBE: {why}"));
+    }
+    let command = CustomCommand::new_static("SUBSCRIBE", ClusterHash::Random, false);
+    let subscribed = client.custom::<Value, _>(command, vec![channel]);
+    let after = client.ping::<Value>(None);
+    let why = tokio::select! {
+        biased;
+        subscribed = subscribed => subscribed.err().and_then(|error| refusal(&error)),
+        _ = after => None,
+    };
+    // Its answer may be taken for another's as well: nobody waits for it.
+    tokio::spawn(async move {
+        let _ = client.quit().await;
+    });
+    why.map(|why| format!("SUBSCRIBE: {why}"))
+}

@@ -1,0 +1,138 @@
+//! One master, the two connections to it and the lane of its commands.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use fred::clients::Client;
+use fred::interfaces::ClientLike as _;
+use fred::types::ClientState;
+use fred::types::config::Config as Target;
+use tokio::task::AbortHandle;
+
+use super::lane::Lane;
+use super::{COMMAND_TIMEOUT, CallError, Command, Pending};
+
+/// A master, for as long as it is one. Whoever takes its place has another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerId(pub(super) u32);
+
+impl ServerId {
+    /// Of what no known server is responsible for.
+    pub const NOWHERE: Self = Self(0);
+}
+
+/// A connection: the client of the moment.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    client: RwLock<Option<Client>>,
+}
+
+impl Link {
+    pub(super) fn client(&self) -> Option<Client> {
+        let client = self.client.read().unwrap_or_else(PoisonError::into_inner);
+        client
+            .clone()
+            .filter(|client| client.state() == ClientState::Connected)
+    }
+
+    pub(super) fn set(&self, client: Option<Client>) {
+        *self.client.write().unwrap_or_else(PoisonError::into_inner) = client;
+    }
+}
+
+/// A master.
+pub(super) struct Server {
+    pub(super) id: ServerId,
+    /// `host:port`; empty where a Sentinel tells it, or there is one server only.
+    pub(super) address: String,
+    pub(super) target: Target,
+    pub(super) commands: Link,
+    pub(super) messages: Link,
+    pub(super) lane: Lane,
+    /// Whether publications reach only this server's subscribers: in a Cluster from version 7 on.
+    pub(super) is_sharded: AtomicBool,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl Server {
+    pub(super) fn new(id: u32, address: String, target: Target) -> Arc<Self> {
+        Arc::new(Self {
+            id: ServerId(id),
+            address,
+            target,
+            commands: Link::default(),
+            messages: Link::default(),
+            lane: Lane::default(),
+            is_sharded: AtomicBool::new(false),
+            tasks: Mutex::default(),
+        })
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.commands.client().is_some() && self.messages.client().is_some()
+    }
+
+    pub(super) fn is_of_cluster(&self) -> bool {
+        !self.address.is_empty()
+    }
+
+    pub(super) fn is_sharded(&self) -> bool {
+        self.is_sharded.load(Ordering::Relaxed)
+    }
+
+    /// Sends commands in their order, and behind those of earlier calls.
+    pub(super) fn call(
+        &self,
+        commands: Vec<Command>,
+    ) -> Pending<Vec<Result<super::Value, CallError>>> {
+        let count = commands.len();
+        if self.commands.client().is_none() {
+            return Box::pin(std::future::ready(vec![Err(CallError::NotSent); count]));
+        }
+        let told = self.lane.ask(commands);
+        Box::pin(async move {
+            let ended = || {
+                vec![
+                    Err(CallError::Unanswered(
+                        "the connection was given up".to_owned()
+                    ));
+                    count
+                ]
+            };
+            told.await.unwrap_or_else(|_| ended())
+        })
+    }
+
+    /// What works for this server ends with it.
+    pub(super) fn own(&self, task: AbortHandle) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.push(task);
+    }
+
+    /// It is no master any more, or of nothing. What waits to be sent fails, what was sent may still be answered.
+    pub(super) fn give_up(&self) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        for task in tasks.drain(..) {
+            task.abort();
+        }
+        self.lane.give_up();
+        for link in [&self.commands, &self.messages] {
+            if let Some(client) = link.client() {
+                link.set(None);
+                tokio::spawn(async move {
+                    let _ = tokio::time::timeout(COMMAND_TIMEOUT, client.quit()).await;
+                });
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("id", &self.id)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}

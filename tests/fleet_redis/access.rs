@@ -1,0 +1,233 @@
+//! Who gets into Redis, and how: TLS, users and what they may do. A node that may not do its work does not begin.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use crate::redis_server::{RedisServer, free_port};
+use crate::support::ws::Socket;
+use crate::support::{eventually, hub};
+
+/// What `docs/OPERATIONS.md` tells operators to allow.
+fn documented_rules() -> Vec<String> {
+    let text = include_str!("../../docs/OPERATIONS.md");
+    let (_, after) = text.split_once("ACL SETUSER fanfare").expect("the rules");
+    let (rules, _) = after.split_once("```").expect("the end of the rules");
+    rules
+        .split_whitespace()
+        .filter(|word| *word != "\\")
+        .map(str::to_owned)
+        .collect()
+}
+
+/// A server with the documented user, and these rules after those.
+fn server_with_user(more: &[&str]) -> RedisServer {
+    let redis = RedisServer::start_with(&["--save", ""]);
+    let rules = documented_rules();
+    let mut words = vec!["ACL", "SETUSER", "fanfare"];
+    words.extend(rules.iter().map(String::as_str));
+    words.extend(["resetpass", ">sec/ret"]);
+    words.extend(more);
+    assert_eq!(redis.ask(&words), "OK");
+    redis
+}
+
+fn url_of_user(redis: &RedisServer) -> String {
+    format!("redis://fanfare:sec%2Fret@127.0.0.1:{}", redis.port())
+}
+
+/// What a node says that does not begin.
+fn refusal(variables: &[(&str, &str)]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_fanfare"))
+        .env_clear()
+        .current_dir(env!("CARGO_TARGET_TMPDIR"))
+        .envs([("NODE_ENV", "test"), ("PORT", "0"), ("HOST", "127.0.0.1")])
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .expect("it runs and ends");
+    assert!(!output.status.success());
+    let text = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// It is refused, with these words.
+fn check_refused(more: &[&str], words: &[&str]) {
+    let redis = server_with_user(more);
+    let text = refusal(&[("REDIS_URL", &url_of_user(&redis))]);
+    for word in words {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    assert!(!text.contains("sec/ret") && !text.contains("sec%2Fret"));
+}
+
+/// What is published on one node is heard on the other.
+async fn check_hears(one: &[(&str, &str)], other: &[(&str, &str)]) {
+    let (one, other) = (hub(one).await, hub(other).await);
+    let mut socket = Socket::open(&other).await;
+    socket.subscribe("news").await;
+    one.publish("news", &json!({"a": 1})).await;
+    let publication = socket.next_of("publication").await;
+    assert_eq!(publication["data"], json!({"a": 1}));
+}
+
+#[tokio::test]
+async fn the_documented_rules_are_enough() {
+    let redis = server_with_user(&[]);
+    let url = url_of_user(&redis);
+    let variables = [("REDIS_URL", url.as_str()), ("REDIS_KEY_PREFIX", "fanfare")];
+    check_hears(&variables, &variables).await;
+    let hub = hub(&variables).await;
+    let account = json!({"username": "ann", "email": "ann@example.org", "password": "long enough"});
+    // Sessions have a connection of their own, which may stand a moment later.
+    eventually("an account", async || {
+        let answer = hub.post("/sessions/register", &account).await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[test]
+fn the_documented_rules_have_every_command_of_a_script() {
+    let rules = documented_rules();
+    for text in [
+        include_str!("../../src/broker/redis/scripts.rs"),
+        include_str!("../../src/session/redis/scripts.rs"),
+        include_str!("../../src/session/redis/prelude.lua"),
+    ] {
+        let calls = text.split("redis.call('").skip(1);
+        let commands = calls.filter_map(|call| call.split('\'').next());
+        let is_command = |word: &&str| word.bytes().all(|byte| byte.is_ascii_uppercase());
+        for command in commands.filter(is_command) {
+            let rule = format!("+{}", command.to_lowercase());
+            assert!(rules.contains(&rule), "{command}");
+        }
+    }
+}
+
+#[test]
+fn a_command_that_is_not_allowed_is_named() {
+    check_refused(&["-info"], &["refuses this node", "INFO", "NOPERM"]);
+    check_refused(&["-xadd"], &["refuses this node", "XADD"]);
+    check_refused(&["-evalsha"], &["refuses this node", "evalsha"]);
+}
+
+#[test]
+fn keys_and_channels_that_are_not_allowed_are_named() {
+    check_refused(
+        &["resetkeys", "~other:*"],
+        &["refuses this node", "NOPERM", "keys"],
+    );
+    check_refused(
+        &["resetchannels", "&other:*"],
+        &["refuses this node", "PUBLISH"],
+    );
+    check_refused(&["-subscribe"], &["refuses this node", "SUBSCRIBE"]);
+}
+
+#[test]
+fn a_wrong_password_is_told_and_not_shown() {
+    check_refused(&["resetpass", ">another"], &["refuses", "WRONGPASS"]);
+}
+
+/// A server that speaks TLS too, and who vouches for it.
+struct Secure {
+    _redis: RedisServer,
+    port: u16,
+    directory: PathBuf,
+}
+
+impl Secure {
+    fn start(name: &str) -> Self {
+        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("tls-{name}"));
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir_all(&directory).expect("a directory");
+        for words in [
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=vouch",
+            "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout server.key -out server.csr -subj /CN=redis \
+             -addext subjectAltName=IP:127.0.0.1",
+            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -copy_extensions copy",
+        ] {
+            let done = Command::new("openssl")
+                .args(words.split_whitespace())
+                .current_dir(&directory)
+                .stderr(Stdio::null())
+                .status();
+            assert!(done.expect("openssl is installed").success(), "{words}");
+        }
+        let port = free_port();
+        let file = |name: &str| directory.join(name).display().to_string();
+        let (certificate, key, ca) = (file("server.pem"), file("server.key"), file("ca.pem"));
+        let redis = RedisServer::start_with(&[
+            "--save",
+            "",
+            "--tls-port",
+            &port.to_string(),
+            "--tls-cert-file",
+            &certificate,
+            "--tls-key-file",
+            &key,
+            "--tls-ca-cert-file",
+            &ca,
+            "--tls-auth-clients",
+            "no",
+        ]);
+        Self {
+            _redis: redis,
+            port,
+            directory,
+        }
+    }
+
+    fn url(&self, host: &str) -> String {
+        format!("rediss://{host}:{}", self.port)
+    }
+
+    fn ca_file(&self) -> String {
+        self.directory.join("ca.pem").display().to_string()
+    }
+}
+
+impl Drop for Secure {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+#[tokio::test]
+async fn nodes_speak_tls_to_redis() {
+    let secure = Secure::start("both");
+    let (url, ca_file) = (secure.url("127.0.0.1"), secure.ca_file());
+    let variables = [
+        ("REDIS_URL", url.as_str()),
+        ("REDIS_CA_FILE", ca_file.as_str()),
+    ];
+    check_hears(&variables, &variables).await;
+}
+
+#[test]
+fn a_server_that_nobody_vouches_for_is_refused() {
+    let secure = Secure::start("refused");
+    let url = secure.url("127.0.0.1");
+    let text = refusal(&[("REDIS_URL", &url)]);
+    assert!(text.contains("certificate"), "{text}");
+    // The certificate is for another name.
+    let (url, ca_file) = (secure.url("localhost"), secure.ca_file());
+    let text = refusal(&[("REDIS_URL", &url), ("REDIS_CA_FILE", &ca_file)]);
+    assert!(text.contains("certificate"), "{text}");
+}
+
+#[test]
+fn a_file_without_certificates_is_told() {
+    for file in ["/nonexistent/ca.pem", "/dev/null"] {
+        let text = refusal(&[
+            ("REDIS_URL", "rediss://127.0.0.1:1"),
+            ("REDIS_CA_FILE", file),
+        ]);
+        assert!(
+            text.contains("REDIS_CA_FILE") && text.contains(file),
+            "{text}"
+        );
+    }
+}

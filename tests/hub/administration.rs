@@ -1,0 +1,245 @@
+//! What operators do with users, and that nobody else does.
+
+use serde_json::{Value, json};
+
+use crate::redis_server::RedisServer;
+use crate::support::http::Answer;
+use crate::support::session::{User, session_hub};
+use crate::support::token::token;
+use crate::support::ws::Socket;
+use crate::support::{Hub, eventually};
+
+const KEY: &str = "an-admin-key-of-some-length";
+
+/// Every path, with a body that is right for it.
+fn calls() -> [(&'static str, &'static str, Value); 7] {
+    let bob = json!({"username": "bob"});
+    [
+        ("GET", "/admin/users", Value::Null),
+        ("POST", "/admin/users/promote", bob.clone()),
+        ("POST", "/admin/users/demote", bob),
+        ("GET", "/admin/users/stats", Value::Null),
+        ("GET", "/admin/system/stats", Value::Null),
+        ("GET", "/admin/system/redis-info", Value::Null),
+        ("POST", "/admin/system/cleanup-sessions", Value::Null),
+    ]
+}
+
+async fn hub() -> Hub {
+    session_hub(&[("ADMIN_API_KEY", KEY)]).await
+}
+
+/// With a key instead of a token.
+async fn with_key(hub: &Hub, key: &str, method: &str, path: &str, body: &Value) -> Answer {
+    let length = ("content-length", "0");
+    let (body, mut headers) = match body {
+        Value::Null => (String::new(), vec![length]),
+        body => (body.to_string(), Vec::new()),
+    };
+    headers.push(("x-admin-key", key));
+    hub.request(method, path, &headers, &body).await
+}
+
+async fn promote(hub: &Hub, name: &str) -> Answer {
+    let body = json!({"username": name});
+    with_key(hub, KEY, "POST", "/admin/users/promote", &body).await
+}
+
+/// Somebody who is an admin by the hub's own doing.
+async fn admin(hub: &Hub, name: &str) -> User {
+    assert_eq!(hub.register(name).await.status, 200);
+    assert_eq!(promote(hub, name).await.status, 200);
+    hub.login(name).await
+}
+
+#[tokio::test]
+async fn nobody_else_may() {
+    let hub = hub().await;
+    let (ann, _) = (hub.user("ann").await, hub.user("bob").await);
+    let publisher = token(json!({"sub": "back end", "role": "publisher"}));
+    for (method, path, body) in calls() {
+        let answer = hub.call(method, path, "", &body).await;
+        answer.expect_refusal_at("/admin/", 401, "Not authenticated");
+        let answer = with_key(&hub, "wrong", method, path, &body).await;
+        answer.expect_refusal_at("/admin/", 401, "Invalid admin API key");
+        for token in [&ann.token, &publisher] {
+            let answer = hub.call(method, path, token, &body).await;
+            answer.expect_refusal_at("/admin/", 403, "Access denied. Required roles: admin");
+        }
+        let other = if method == "GET" { "POST" } else { "GET" };
+        let answer = with_key(&hub, KEY, other, path, &Value::Null).await;
+        answer.expect_refusal_at("/admin/", 405, "Method Not Allowed");
+    }
+    let role = &hub.login("bob").await;
+    let answer = hub
+        .call("GET", "/admin/users", &role.token, &Value::Null)
+        .await;
+    assert_eq!(answer.status, 403, "nobody promoted bob");
+}
+
+#[tokio::test]
+async fn without_a_key_in_the_configuration_no_key_opens() {
+    let hub = session_hub(&[]).await;
+    for key in ["", "any"] {
+        let answer = with_key(&hub, key, "GET", "/admin/users", &Value::Null).await;
+        answer.expect_refusal_at("/admin/", 401, "Invalid admin API key");
+    }
+}
+
+#[tokio::test]
+async fn a_promoted_user_is_an_admin_until_demoted() {
+    let hub = hub().await;
+    let mut bob = hub.user("bob").await;
+    assert_eq!(
+        promote(&hub, "BOB").await.json(),
+        json!({"message": "User BOB promoted to admin"}),
+        "a name is one user's whatever its case"
+    );
+    let users = async |user: &User| {
+        let answer = hub
+            .call("GET", "/admin/users", &user.token, &Value::Null)
+            .await;
+        answer.status
+    };
+    assert_eq!(users(&bob).await, 403, "the token says what it said");
+    bob = hub.login("bob").await;
+    assert_eq!(users(&bob).await, 200);
+    let mut socket = Socket::open_at(&hub, &bob.ws_path(), &[]).await;
+
+    let demote = async |user: &User, name: &str| {
+        let body = json!({"username": name});
+        hub.call("POST", "/admin/users/demote", &user.token, &body)
+            .await
+    };
+    let refused = demote(&bob, "Bob").await;
+    refused.expect_refusal_at("/admin/", 400, "Cannot demote yourself");
+    let ann = admin(&hub, "ann").await;
+    assert_eq!(demote(&ann, "bob").await.status, 200);
+    assert_eq!(socket.closed().await.0, 4003);
+    assert_eq!(users(&bob).await, 401, "the token ended with its session");
+    bob = hub.login("bob").await;
+    assert_eq!(users(&bob).await, 403);
+}
+
+#[tokio::test]
+async fn a_name_that_is_nobodys_is_said_so() {
+    let hub = hub().await;
+    for path in ["/admin/users/promote", "/admin/users/demote"] {
+        let post = async |body: &Value| with_key(&hub, KEY, "POST", path, body).await;
+        for name in ["nobody", "\u{0}", " ", "a\u{202e}b"] {
+            let answer = post(&json!({"username": name})).await;
+            answer.expect_refusal_at("/admin/", 404, "User not found");
+        }
+        for (body, kind) in [
+            (json!({}), "missing"),
+            (json!({"username": 7}), "string_type"),
+            (json!({"username": ""}), "string_too_short"),
+            (json!({"username": "x".repeat(5000)}), "string_too_long"),
+        ] {
+            let answer = post(&body).await;
+            answer.expect_refusal_at("/admin/", 422, "Validation Error");
+            assert_eq!(answer.json()["errors"][0]["type"], kind, "{body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn users_are_listed_page_by_page() {
+    let hub = hub().await;
+    let mut names: Vec<String> = (0..7).map(|number| format!("user-{number}")).collect();
+    for name in &names {
+        assert_eq!(hub.register(name).await.status, 200);
+    }
+    let ann = hub.user("Ann").await;
+    let _socket = Socket::open_at(&hub, &ann.ws_path(), &[]).await;
+    names.insert(0, "Ann".to_owned());
+    let page = async |query: &str| {
+        let path = format!("/admin/users?{query}");
+        let answer = with_key(&hub, KEY, "GET", &path, &Value::Null).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json().as_array().expect("a list").clone()
+    };
+    let mut listed = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let users = page(&format!("limit=3&cursor={cursor}")).await;
+        let Some(last) = users.last() else { break };
+        cursor = last["username"].as_str().expect("a name").to_owned();
+        listed.extend(users);
+    }
+    let found: Vec<&str> = listed
+        .iter()
+        .filter_map(|user| user["username"].as_str())
+        .collect();
+    assert_eq!(found, names);
+    assert_eq!(page("").await, listed);
+    let ann = &listed[0];
+    assert_eq!(ann["email"], "a@example.com");
+    assert_eq!(ann["role"], "user");
+    assert_eq!(
+        (&ann["session_count"], &ann["is_online"]),
+        (&json!(1), &json!(true))
+    );
+    assert!(ann["last_login"].as_f64() > Some(1.7e9));
+    assert!(ann.get("password").is_none());
+    assert_eq!(listed[1]["session_count"], 0);
+    assert_eq!(listed[1]["is_online"], false);
+    for query in ["limit=0", "limit=1001", "limit=x", "limit=-1"] {
+        let path = format!("/admin/users?{query}");
+        let answer = with_key(&hub, KEY, "GET", &path, &Value::Null).await;
+        answer.expect_refusal_at("/admin/", 400, "Bad Request");
+    }
+}
+
+#[tokio::test]
+async fn the_numbers_are_those_of_this_node_and_of_redis() {
+    let redis = RedisServer::start_with(&["--save", ""]);
+    let variables = [("ADMIN_API_KEY", KEY), ("REDIS_URL", &redis.url())];
+    let (hub, other) = (session_hub(&variables).await, session_hub(&variables).await);
+    let ann = eventually("a user", async || {
+        (other.register("ann").await.status == 200).then_some(())
+    });
+    ann.await;
+    let ann = other.login("ann").await;
+    let _socket = Socket::open_at(&other, &ann.ws_path(), &[]).await;
+    let get = async |path: &str| {
+        let answer = with_key(&hub, KEY, "GET", path, &Value::Null).await;
+        (answer.status == 200).then(|| answer.json())
+    };
+    let stats = eventually("the other node's connection", async || {
+        let stats = get("/admin/users/stats").await?;
+        (stats["ws_connections"] == 1).then_some(stats)
+    })
+    .await;
+    assert_eq!(
+        (&stats["total_users"], &stats["active_sessions"]),
+        (&json!(1), &json!(1))
+    );
+    assert!(stats["memory_usage"]["process_kb"].as_u64() > Some(1000));
+    let system = get("/admin/system/stats").await.expect("numbers");
+    assert!(system["redis_connections"].as_u64() >= Some(6), "{system}");
+    assert!(system["memory_usage_mb"].as_f64() > Some(1.0), "{system}");
+    assert!(system["uptime_seconds"].as_f64() > Some(0.0), "{system}");
+    assert_eq!(system["active_workers"], 2);
+    let info = get("/admin/system/redis-info").await.expect("Redis's own");
+    assert!(info["used_memory_human"].is_string(), "{info}");
+    assert!(
+        info["total_commands_processed"].as_u64() > Some(10),
+        "{info}"
+    );
+}
+
+#[tokio::test]
+async fn a_clean_up_throws_away_what_has_expired_only() {
+    let hub = hub().await;
+    let ann = hub.user("ann").await;
+    let path = "/admin/system/cleanup-sessions";
+    let answer = with_key(&hub, KEY, "POST", path, &Value::Null).await;
+    assert_eq!(
+        answer.json(),
+        json!({"message": "Session cleanup completed successfully", "sessions": 0, "users": 0})
+    );
+    hub.session_data(&ann).await;
+    let answer = with_key(&hub, KEY, "GET", "/admin/system/redis-info", &Value::Null).await;
+    answer.expect_refusal_at("/admin/", 404, "No Redis");
+}
