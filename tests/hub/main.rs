@@ -15,6 +15,7 @@ mod echo;
 mod event_stream;
 mod events;
 mod issuer;
+mod liveness;
 mod openapi;
 mod operations;
 mod overload;
