@@ -326,7 +326,7 @@ pub(super) const NOT_YET: &[NotYet] = &[
 ];
 
 /// Names that begin so are ours: one that no row has is mistyped or of another version, and worth a warning.
-pub(super) const OUR_PREFIXES: [&str; 11] = [
+pub(super) const OUR_PREFIXES: [&str; 13] = [
     "WS_",
     "WEBSOCKETS_",
     "JWT_",
