@@ -3,12 +3,13 @@
 //! It reads as the order of start-up: broker, relay, doors, routes, server.
 
 mod gate;
+mod pressure;
 mod reload;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -25,19 +26,24 @@ use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, NodeInfo};
 use crate::client::Rules;
 use crate::config::Settings;
+use crate::events::{Events, Kind};
 use crate::http1::{Exchange, RequestHead};
-use crate::model::{ConnectionPermit, DrainSignal, Moment, Namespaces, PeerAddr};
+use crate::model::{ConnectionPermit, DrainSignal, Encrypted, Moment, Namespaces, PeerAddr};
 use crate::outbound::Outbound;
-use crate::proxy::{self, Changes, Proxy};
+use crate::proxy::{self, Changes, FleetLimits, Proxy, Strain};
 use crate::redis::StartError;
-use crate::relay::{Inbox, InboxLimits, Relay};
+use crate::relay::{Inbox, InboxLimits, InterestObserver, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
 use crate::session::{Sessions, StoreError};
+use crate::telemetry::metrics::certificate_read;
 use crate::telemetry::process::ProcessStats;
-use crate::telemetry::proxy::{Reload, reloaded};
+use crate::telemetry::proxy::{Reload, fleet_nodes, reloaded};
 use crate::telemetry::setup::Exporter;
-use crate::transport::{self, Context, Doors, Intake, Levels, Pressure, Slot};
+use crate::tls::{Acceptor, Renewed};
+use crate::transport::{self, Context, Doors, Intake, Levels, Slot};
+
 use gate::AdminGate;
+use pressure::Pressure;
 
 /// How often the embedded broker gives memory back.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -72,6 +78,7 @@ pub fn serve(
         proxy: proxy.clone(),
     };
     let outcome = server::run(&node.settings.server, router, make_worker, hooks);
+    node.context.events.end();
     node.context.sessions.end();
     node.withdraw();
     outcome
@@ -87,8 +94,9 @@ struct Node {
     context: Context,
     intakes: Arc<[Arc<Intake>]>,
     proxy: Arc<Proxy>,
-    /// Whether the process holds more memory than it may.
-    is_too_large: Arc<AtomicBool>,
+    /// The nodes of the fleet, as far as it is known.
+    nodes: Arc<AtomicUsize>,
+    pressure: Arc<Pressure>,
 }
 
 impl Node {
@@ -103,10 +111,15 @@ impl Node {
         };
         let inboxes = (0..workers).map(|_| Arc::new(Inbox::new(limits))).collect();
         let verifier = Arc::new(Verifier::new(&settings.auth));
-        if settings.auth.key_set.is_some() {
-            let outbound = Outbound::start().map_err(ServerError::Start)?;
-            keep_keys(&verifier, &Arc::new(outbound));
-        }
+        let events = match start_outbound(&settings)? {
+            Some(outbound) => {
+                keep_keys(&verifier, &outbound);
+                let node = settings.transport.node.clone();
+                Events::start(&settings.events, node, &outbound).map_err(ServerError::Start)?
+            }
+            None => Events::none(),
+        };
+        let events = Arc::new(events);
         let sessions = Sessions::start(
             &settings.session,
             settings.transport.node.clone(),
@@ -128,7 +141,8 @@ impl Node {
         let context = Context {
             config: Arc::new(settings.transport.clone()),
             rules: Arc::new(rules),
-            relay: Arc::new(Relay::new(broker.clone(), inboxes)),
+            relay: Arc::new(Relay::new(broker.clone(), inboxes).observed_by(observer(&events))),
+            events,
             sessions: Arc::new(sessions),
             verifier,
             levels: (0..workers).map(|_| Levels::default()).collect(),
@@ -137,13 +151,15 @@ impl Node {
         let intakes = (0..workers)
             .map(|_| Arc::new(Intake::new(capacity)))
             .collect();
-        let is_too_large: Arc<AtomicBool> = Arc::default();
-        let pressure = pressure(
-            &context,
-            settings.admin.loop_delay_max,
-            is_too_large.clone(),
-        );
-        let proxy = Proxy::new(&settings.proxy, context.verifier.clone(), pressure);
+        let pressure = Pressure::new(context.levels.clone(), settings.admin.clone());
+        let pressure = Arc::new(pressure);
+        let nodes = Arc::new(AtomicUsize::new(1));
+        let fleet = settings.redis.as_ref();
+        let fleet = fleet.map(|redis| FleetLimits::start(redis, nodes.clone()));
+        let fleet = fleet.transpose().map_err(start_error)?;
+        let asked = pressure.clone();
+        let strain = move || asked.strain();
+        let proxy = Proxy::new(&settings.proxy, context.verifier.clone(), fleet, strain);
         Ok(Self {
             settings,
             started,
@@ -152,24 +168,22 @@ impl Node {
             context,
             intakes,
             proxy: Arc::new(proxy),
-            is_too_large,
+            nodes,
+            pressure,
         })
     }
 
     /// Everything that is answered over HTTP.
     fn router(self: &Arc<Self>, exporter: Exporter, drain: Drain) -> Router {
         let context = &self.context;
+        let pressure = self.pressure.clone();
         let doors = Doors {
             config: context.config.clone(),
             namespaces: context.rules.namespaces.clone(),
             sessions: context.sessions.clone(),
             verifier: context.verifier.clone(),
             intakes: self.intakes.clone(),
-            pressure: Pressure::new(pressure(
-                context,
-                self.settings.admin.loop_delay_max,
-                self.is_too_large.clone(),
-            )),
+            pressure: transport::Pressure::new(move || pressure.strain() > Strain::None),
         };
         let verifier = context.verifier.clone();
         let guard = move |headers: &HeaderMap| {
@@ -191,12 +205,14 @@ impl Node {
             node: self.clone(),
             drain,
         });
+        let purged = self.proxy.clone();
         let admin = AdminState {
             source,
             exporter,
             config: self.settings.admin.clone(),
             gate: Arc::new(AdminGate(context.verifier.clone())),
             live: Arc::default(),
+            purge: Arc::new(move |service: &str, prefix: &str| purged.purge(service, prefix)),
         };
         let sessions = self.session_state();
         Router::new()
@@ -222,7 +238,8 @@ impl Node {
             origin_of: Arc::new(move |request: &Request| {
                 let peer = request.extensions().get::<PeerAddr>();
                 let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
-                let (ip, is_secure) = proxy.origin(peer, request.headers());
+                let is_encrypted = request.extensions().get::<Encrypted>().is_some();
+                let (ip, is_secure) = proxy.origin(peer, is_encrypted, request.headers());
                 Origin { ip, is_secure }
             }),
             body_bytes_max: self.settings.session.limits.data_bytes_max + SESSION_BODY_REST,
@@ -251,16 +268,14 @@ impl Node {
     /// A node of a fleet says that it lives, too.
     fn begin_upkeep(self: Arc<Self>, exporter: Exporter) {
         let memory = self.memory.clone();
-        let (is_too_large, bytes_max) = (
-            self.is_too_large.clone(),
-            self.settings.admin.resident_bytes_max,
-        );
+        let acceptor = self.settings.server.tls.clone();
+        let pressure = self.pressure.clone();
         let sweep = move || loop {
-            if let Some(bytes_max) = bytes_max {
-                let resident = ProcessStats::read().resident_bytes;
-                is_too_large.store(resident > Some(bytes_max), Relaxed);
-            }
+            pressure.look();
             std::thread::sleep(SWEEP_INTERVAL);
+            if let Some(acceptor) = &acceptor {
+                renew(acceptor);
+            }
             if let Some(memory) = &memory {
                 memory.sweep();
             }
@@ -299,7 +314,7 @@ impl Node {
             added,
             removed,
             kept,
-        } = self.proxy.reload(&settings.proxy.services);
+        } = self.proxy.reload(&settings.proxy);
         reloaded(Reload::Done);
         tracing::info!(
             why,
@@ -325,6 +340,11 @@ impl Node {
         loop {
             let channels = self.context.relay.all_channels();
             let announced = runtime.block_on(self.broker.announce(self.info(), channels));
+            // What was known last holds while Redis is away.
+            if let Ok(nodes) = runtime.block_on(self.broker.nodes()) {
+                self.nodes.store(nodes.len().max(1), Relaxed);
+                fleet_nodes(nodes.len());
+            }
             // After a failure soon again: the lease is short, and the members come back with it.
             std::thread::sleep(announced.map_or(SWEEP_INTERVAL, |()| ANNOUNCE_INTERVAL));
         }
@@ -353,14 +373,26 @@ impl Node {
     }
 }
 
-/// What keeps new clients out: a worker that is late, or too much memory.
-fn pressure(
-    context: &Context,
-    delay_max: Duration,
-    is_too_large: Arc<AtomicBool>,
-) -> impl Fn() -> bool + Send + Sync + 'static {
-    let levels = context.levels.clone();
-    move || is_too_large.load(Relaxed) || levels.iter().any(|level| level.loop_delay() > delay_max)
+/// What asks others over HTTP, where there is anything to ask or to tell.
+fn start_outbound(settings: &Settings) -> Result<Option<Arc<Outbound>>, ServerError> {
+    let tells = settings.events.webhook.is_some() || settings.events.stream.is_some();
+    if !tells && settings.auth.key_set.is_none() {
+        return Ok(None);
+    }
+    let outbound = Outbound::start().map_err(ServerError::Start)?;
+    Ok(Some(Arc::new(outbound)))
+}
+
+/// Tells back ends of channels that become occupied and vacant.
+fn observer(events: &Arc<Events>) -> InterestObserver {
+    let events = events.clone();
+    Box::new(move |channel, is_occupied| {
+        let kind = match is_occupied {
+            true => Kind::ChannelOccupied,
+            false => Kind::ChannelVacated,
+        };
+        events.tell(kind, |event| event.channel = Some(channel.clone()));
+    })
 }
 
 /// A broker, and the same again when it is the embedded one.
@@ -385,6 +417,21 @@ fn make_broker(
     };
     let broker = Arc::new(MemoryBroker::new(&settings.broker, namespaces, clock));
     Ok((broker.clone(), Some(broker)))
+}
+
+/// Takes a new certificate where the files have changed.
+fn renew(acceptor: &Acceptor) {
+    match acceptor.renew() {
+        Renewed::No => {}
+        Renewed::Yes => {
+            certificate_read(true);
+            tracing::info!("new connections get the new TLS certificate");
+        }
+        Renewed::Failed(error) => {
+            certificate_read(false);
+            tracing::error!(%error, "the TLS certificate stays as it was");
+        }
+    }
 }
 
 fn start_error(error: StartError) -> ServerError {
@@ -463,6 +510,7 @@ impl Source for NodeSource {
             version: env!("CARGO_PKG_VERSION"),
             uptime: started.elapsed(),
             upstream_services: self.node.proxy.service_count(),
+            is_full: self.node.proxy.is_full(),
             loop_delay: context
                 .levels
                 .iter()
@@ -518,18 +566,13 @@ struct NodeWorker {
 impl Worker for NodeWorker {
     type Slot = Slot;
 
-    fn take(&self, head: &RequestHead<'_>, peer: SocketAddr) -> Option<Box<dyn Exchange>> {
-        self.proxy.take(head, peer)
+    fn take(&self, head: &RequestHead<'_>, caller: server::Caller) -> Option<Box<dyn Exchange>> {
+        self.proxy.take(head, caller.peer, caller.is_encrypted)
     }
 
-    fn adopt(
-        &self,
-        socket: std::net::TcpStream,
-        read: Bytes,
-        slot: Slot,
-        permit: ConnectionPermit,
-    ) {
-        self.hub.adopt(socket, read, &slot, permit);
+    fn adopt(&self, carrier: server::Carrier, read: Bytes, slot: Slot, permit: ConnectionPermit) {
+        let server::Carrier { socket, layer } = carrier;
+        self.hub.adopt(socket, layer, read, &slot, permit);
     }
 
     fn run(self: Rc<Self>, drain: DrainSignal) -> impl Future<Output = ()> + 'static {

@@ -13,10 +13,10 @@
 //! server                    threads, accept loops, HTTP/1, admission, drain
 //! transport | api | proxy | admin
 //!                           sockets and streams | HTTP for back ends | to upstreams | page, health, metrics
-//! client | relay            one client's conversation (sans-IO) | joins the workers to the broker
+//! client | relay | events   one client's conversation (sans-IO) | joins the workers to the broker
 //! auth | session            claims, permissions, token verification | users and their login sessions
 //! hub | protocol | broker | limits | http1
-//! redis | outbound          fred's only home | what the node asks of others over HTTP
+//! redis | outbound | tls    fred's only home | what the node asks of others over HTTP | certificates and encrypted sockets
 //! telemetry                 metrics and logs
 //! model                     the shared nouns
 //! ```
@@ -31,6 +31,7 @@ pub mod broker;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod events;
 pub mod http1;
 pub mod hub;
 pub mod limits;
@@ -43,4 +44,5 @@ pub mod relay;
 pub mod server;
 pub mod session;
 pub mod telemetry;
+pub mod tls;
 pub mod transport;

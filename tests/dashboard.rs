@@ -45,6 +45,7 @@ const ROWS: [(&str, &[&str]); 5] = [
             "fanfare_upstream_retries_total",
             "fanfare_upstream_breaker_opened_total",
             "fanfare_upstream_failed_open_total",
+            "fanfare_events_total",
         ],
     ),
     (

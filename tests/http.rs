@@ -18,7 +18,7 @@ use axum::{Extension, Router};
 use fanfare::model::{
     BodyError, ConnectionPermit, DrainSignal, PeerAddr, ServerCounts, WorkerIndex,
 };
-use fanfare::server::{self, Config, Drain, Hooks, Outcome, ServerError, Slot, Worker};
+use fanfare::server::{self, Carrier, Config, Drain, Hooks, Outcome, ServerError, Slot, Worker};
 use futures_util::{StreamExt, stream};
 use http::StatusCode;
 use http_body_util::BodyExt;
@@ -53,8 +53,9 @@ struct StubWorker {
 impl Worker for StubWorker {
     type Slot = StubSlot;
 
-    fn adopt(&self, mut socket: TcpStream, read: Bytes, slot: StubSlot, permit: ConnectionPermit) {
+    fn adopt(&self, carrier: Carrier, read: Bytes, slot: StubSlot, permit: ConnectionPermit) {
         assert!(slot.is_filled());
+        let mut socket = carrier.socket;
         let greeting = [b"adopted:", &read[..]].concat();
         socket.write_all(&greeting).expect("room in the socket");
         self.sockets.borrow_mut().push((socket, permit));
@@ -153,6 +154,7 @@ struct Server {
 fn config() -> Config {
     Config {
         host: [127, 0, 0, 1].into(),
+        tls: None,
         port: 0,
         workers: 1,
         connections_max: 100,
@@ -160,6 +162,7 @@ fn config() -> Config {
         header_timeout: DEADLINE,
         body_timeout: DEADLINE,
         body_bytes_max: 1000,
+        browsers: server::Browsers::default(),
         drain_delay: Duration::ZERO,
         drain_window: Duration::from_secs(1),
     }

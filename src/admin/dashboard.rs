@@ -10,11 +10,12 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION, SET_COOKIE};
-use http::{HeaderMap, StatusCode};
+use http::{Extensions, HeaderMap, StatusCode};
 
 use super::gate::{self, COOKIE_NAME};
 use super::page::File;
 use super::{AdminState, stats};
+use crate::model::Encrypted;
 
 /// The most bytes of a login's form: a token has at most 16 KiB.
 const FORM_BYTES_MAX: usize = 20 * 1024;
@@ -36,7 +37,8 @@ static LOGIN_AGAIN: LazyLock<File> = LazyLock::new(|| {
 /// The page, for who may look; with `?token=`, the login.
 pub(super) fn page(state: &AdminState, request: &Request) -> Response {
     if let Some(token) = parameter(request.uri().query().unwrap_or_default()) {
-        return admit(state, request.headers(), &token);
+        let caller = Caller::new(request.headers(), request.extensions());
+        return admit(state, caller, &token);
     }
     if gate::may_look(state, request.headers()) {
         return DASHBOARD.response(request);
@@ -50,11 +52,12 @@ pub(super) fn page(state: &AdminState, request: &Request) -> Response {
 /// The form's answer: `token=` in the body, a key or a token.
 pub(super) async fn login(state: &AdminState, request: Request) -> Response {
     let (head, body) = request.into_parts();
+    let caller = Caller::new(&head.headers, &head.extensions);
     match axum::body::to_bytes(body, FORM_BYTES_MAX).await {
         Ok(body) => {
             let form = String::from_utf8_lossy(&body);
             let token = parameter(&form).unwrap_or_default();
-            admit(state, &head.headers, &token)
+            admit(state, caller, &token)
         }
         Err(_) => again(&head.headers),
     }
@@ -62,13 +65,13 @@ pub(super) async fn login(state: &AdminState, request: Request) -> Response {
 
 /// Takes the cookie away.
 pub(super) fn logout(_: &AdminState, request: &Request) -> Response {
-    lead_to_page(request.headers(), "", 0)
+    lead_to_page(Caller::new(request.headers(), request.extensions()), "", 0)
 }
 
-fn admit(state: &AdminState, fields: &HeaderMap, shown: &str) -> Response {
+fn admit(state: &AdminState, caller: Caller<'_>, shown: &str) -> Response {
     match state.gate.pass(shown.trim()) {
-        Some((pass, seconds)) => lead_to_page(fields, &pass, seconds),
-        None => again(fields),
+        Some((pass, seconds)) => lead_to_page(caller, &pass, seconds),
+        None => again(caller.fields),
     }
 }
 
@@ -81,14 +84,15 @@ fn again(fields: &HeaderMap) -> Response {
 
 /// To the page, with this pass. A redirect of a navigation that began on another site (a link in a chat) would not carry
 /// the strict cookie: there, an answer of our own leads on.
-fn lead_to_page(fields: &HeaderMap, pass: &str, seconds: u64) -> Response {
-    let is_from_elsewhere = fields
+fn lead_to_page(caller: Caller<'_>, pass: &str, seconds: u64) -> Response {
+    let is_from_elsewhere = caller
+        .fields
         .get("sec-fetch-site")
         .is_some_and(|site| site == "cross-site");
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    let secure = if is_encrypted(fields) { "; Secure" } else { "" };
+    let secure = if caller.is_encrypted { "; Secure" } else { "" };
     let cookie = format!(
         "{COOKIE_NAME}={pass}; Path=/admin; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
     );
@@ -110,10 +114,24 @@ fn lead_to_page(fields: &HeaderMap, pass: &str, seconds: u64) -> Response {
     response
 }
 
-/// Whether the browser's connection is TLS, as far as whoever ended it says. A lie only harms the liar's own cookie.
-fn is_encrypted(fields: &HeaderMap) -> bool {
-    let scheme = fields.get("x-forwarded-proto");
-    scheme.is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"))
+/// Who asks, as far as the answer depends on it.
+#[derive(Clone, Copy)]
+struct Caller<'a> {
+    fields: &'a HeaderMap,
+    /// Whether the browser's connection is TLS: ours, or that of whoever ended it before us. A lie only harms the liar's
+    /// own cookie.
+    is_encrypted: bool,
+}
+
+impl<'a> Caller<'a> {
+    fn new(fields: &'a HeaderMap, extensions: &Extensions) -> Self {
+        let scheme = fields.get("x-forwarded-proto");
+        let is_https = |scheme: &HeaderValue| scheme.as_bytes().eq_ignore_ascii_case(b"https");
+        Self {
+            fields,
+            is_encrypted: extensions.get::<Encrypted>().is_some() || scheme.is_some_and(is_https),
+        }
+    }
 }
 
 fn wants_html(fields: &HeaderMap) -> bool {

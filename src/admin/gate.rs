@@ -1,4 +1,4 @@
-//! Who may look at what stands under `/admin`, and the cookie by which a browser goes on doing so.
+//! Who may look at, or change, what stands under `/admin`, and the cookie by which a browser goes on doing so.
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
@@ -24,18 +24,30 @@ pub trait Gate: Send + Sync {
     /// Whether this opens the dashboard and its figures.
     fn may_look(&self, shown: Shown<'_>) -> bool;
 
+    /// Whether this may change something: never by a pass, which any page of this origin could use.
+    fn may_change(&self, shown: Shown<'_>) -> bool;
+
     /// The pass for who shows this key or token, and for how many seconds a browser keeps it; none for nobody.
     fn pass(&self, key_or_token: &str) -> Option<(String, u64)>;
 }
 
 /// Whether a request with these fields may look.
 pub(super) fn may_look(state: &AdminState, fields: &HeaderMap) -> bool {
+    state.gate.may_look(shown(fields))
+}
+
+/// Whether a request with these fields may change something.
+pub(super) fn may_change(state: &AdminState, fields: &HeaderMap) -> bool {
+    state.gate.may_change(shown(fields))
+}
+
+fn shown(fields: &HeaderMap) -> Shown<'_> {
     let text = |name: &str| fields.get(name).and_then(|value| value.to_str().ok());
-    state.gate.may_look(Shown {
+    Shown {
         key: text("x-admin-key"),
         authorization: text(AUTHORIZATION.as_str()),
         pass: cookie(fields),
-    })
+    }
 }
 
 /// Our cookie's value (RFC 6265 section 5.4). HTTP/2 may bring several fields.

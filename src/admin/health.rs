@@ -95,7 +95,8 @@ struct UnderPressure {
     message: &'static str,
 }
 
-/// Whether the node keeps up: 200 `{"status":"ok"}`, or 503 when its loop is late or its memory over the limit.
+/// Whether the node keeps up: 200 `{"status":"ok"}`, or 503 when its loop is late, its memory over the limit, or too much under
+/// way to upstreams.
 pub(super) fn pressure(state: &AdminState, _: &Request) -> Response {
     if !is_under_pressure(state) {
         return json_response(StatusCode::OK, &json!({"status": "ok"}));
@@ -114,10 +115,9 @@ pub(super) fn pressure(state: &AdminState, _: &Request) -> Response {
 }
 
 fn is_under_pressure(state: &AdminState) -> bool {
-    let resident_bytes = ProcessStats::read().resident_bytes;
-    state
-        .config
-        .is_exceeded(state.source.snapshot().loop_delay, resident_bytes)
+    let node = state.source.snapshot();
+    let process = ProcessStats::read();
+    node.is_full || state.config.is_exceeded(node.loop_delay, &process)
 }
 
 /// Why the node should get no new clients.

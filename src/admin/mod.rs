@@ -2,7 +2,7 @@
 //! page.
 //!
 //! Everything is answered from one [`Snapshot`] that a [`Source`] takes; this room knows no part of the node itself.
-//! Only what stands under `/admin` needs credentials ([`Gate`]), and nothing here changes anything.
+//! Only what stands under `/admin` needs credentials ([`Gate`]), and nothing here changes anything but the cache.
 //!
 //! Not here: counting (`telemetry`) and deciding when the node drains (`server`).
 
@@ -14,11 +14,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
 use crate::telemetry::http::{Route, Stopwatch};
 use crate::telemetry::setup::Exporter;
 
+mod cache;
 mod config;
 mod dashboard;
 mod gate;
@@ -26,7 +27,6 @@ mod health;
 mod live;
 mod not_found;
 mod page;
-mod request_id;
 mod scrape;
 mod stats;
 
@@ -37,7 +37,6 @@ pub use config::Config;
 pub use gate::{Gate, Shown};
 pub use live::{Live, NodeRow};
 pub use not_found::not_found;
-pub use request_id::{RequestId, RequestIdLayer};
 pub use stats::Upstream;
 
 /// Where the numbers come from: `app` joins the parts of the node.
@@ -78,6 +77,8 @@ pub struct Snapshot {
     pub uptime: Duration,
     /// Services that have upstreams.
     pub upstream_services: usize,
+    /// Whether more requests to upstreams are under way than may be.
+    pub is_full: bool,
     /// The longest that a worker's loop was late lately.
     pub loop_delay: Duration,
     /// What clients are told about signs of life.
@@ -95,6 +96,9 @@ pub struct Liveness {
     pub inactivity_timeout: Duration,
 }
 
+/// What forgets.
+pub type Purge = Arc<dyn Fn(&str, &str) -> Option<usize> + Send + Sync>;
+
 /// What the answers stand on.
 #[derive(Clone)]
 pub struct AdminState {
@@ -106,6 +110,8 @@ pub struct AdminState {
     pub config: Config,
     /// Who may look.
     pub gate: Arc<dyn Gate>,
+    /// Forgets what the cache has of a service under a prefix of its paths, and tells how much; none without a cache.
+    pub purge: Purge,
     /// What viewers of the dashboard share.
     pub live: Arc<Live>,
 }
@@ -124,6 +130,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/events", get(events))
         .route("/admin", get(dashboard).post(login))
         .route("/admin/logout", post(logout))
+        .route("/admin/cache", delete(purge))
         .route("/fanfare.js", get(module))
         .route("/fanfare.d.ts", get(types));
     if state.config.page {
@@ -173,6 +180,7 @@ handlers! {
     statistics: Statistics => stats::stats;
     dashboard: Dashboard => dashboard::page;
     logout: Dashboard => dashboard::logout;
+    purge: Purge => cache::purge;
     demo: Page => page::demo;
     module: Page => page::module;
     types: Page => page::types;

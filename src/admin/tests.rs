@@ -60,6 +60,10 @@ impl Gate for Right {
         self.is_open || right.contains(&Some("right"))
     }
 
+    fn may_change(&self, shown: Shown<'_>) -> bool {
+        shown.key == Some("right")
+    }
+
     fn pass(&self, key_or_token: &str) -> Option<(String, u64)> {
         (key_or_token == "right").then(|| ("right".to_owned(), 60))
     }
@@ -77,6 +81,7 @@ fn node() -> Snapshot {
         version: "9.9.9",
         uptime: Duration::from_secs(60),
         upstream_services: 4,
+        is_full: false,
         loop_delay: Duration::from_millis(3),
         liveness: Liveness {
             ping_interval: Duration::from_secs(30),
@@ -93,6 +98,7 @@ fn state(node: Snapshot, config: Config, is_open: bool) -> AdminState {
         config,
         gate: Arc::new(Right { is_open }),
         live: Arc::default(),
+        purge: Arc::new(|service: &str, prefix: &str| (service == "users").then_some(prefix.len())),
     }
 }
 
@@ -450,4 +456,27 @@ async fn so_many_look_at_once_and_no_more() {
     viewers.pop();
     let response = answer(state, get("/admin/events")).await;
     assert_eq!(response.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_cache_is_purged_by_who_may_change_something() {
+    let purge = |query: &str, name: &str| {
+        let request = Request::delete(format!("/admin/cache{query}")).header(name, "right");
+        send_guarded(request.body(Body::empty()).expect("a request"))
+    };
+    let response = purge("?service=users&prefix=/ab", "x-admin-key").await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(text(response).await, r#"{"purged":3}"#);
+    for (query, name, expected) in [
+        ("?service=users", "authorization", StatusCode::UNAUTHORIZED),
+        ("?service=users", "cookie", StatusCode::UNAUTHORIZED),
+        ("", "x-admin-key", StatusCode::BAD_REQUEST),
+        ("?service=other", "x-admin-key", StatusCode::NOT_FOUND),
+    ] {
+        assert_eq!(
+            purge(query, name).await.status(),
+            expected,
+            "{query} {name}"
+        );
+    }
 }

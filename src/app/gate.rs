@@ -19,6 +19,12 @@ impl Gate for AdminGate {
                 .is_some_and(|pass| guard_admin_pass(&self.0, pass, now).is_ok())
     }
 
+    fn may_change(&self, shown: Shown<'_>) -> bool {
+        let (key, authorization) = (shown.key, shown.authorization);
+        let write = AdminAccess::Write;
+        guard_admin(&self.0, key, authorization, write, unix_seconds()).is_ok()
+    }
+
     fn pass(&self, key_or_token: &str) -> Option<(String, u64)> {
         let pass = admin_pass(&self.0, key_or_token, unix_seconds()).ok()?;
         Some((pass, PASS_SECONDS))

@@ -29,4 +29,4 @@ pub use key_set::keep_keys;
 pub use pass::{PASS_SECONDS, admin_pass, guard_admin_pass};
 pub use permission::{Action, may};
 pub use token::{GrantClaims, TokenClaims};
-pub use verifier::Verifier;
+pub use verifier::{Verifier, sign};

@@ -256,6 +256,12 @@ impl Verifier {
     }
 }
 
+/// The HMAC-SHA256 (RFC 2104) of a message, in base64url without padding.
+pub fn sign(secret: &[u8], message: &[u8]) -> Option<String> {
+    let key = EncodingKey::from_secret(secret);
+    jsonwebtoken::crypto::sign(message, &key, Algorithm::HS256).ok()
+}
+
 /// The algorithm and the key's name. The library cannot name `alg: none`, it only fails to read it; so this is looked at
 /// first.
 fn header(token: &str) -> Result<(Algorithm, Option<String>), AuthError> {

@@ -32,6 +32,19 @@ pub(super) fn run(
         let name = if name.is_empty() { "default" } else { name };
         writeln!(out, "namespace {name}: {}", described(namespace))?;
     }
+    for service in &settings.proxy.services {
+        let upstreams: Vec<String> = service
+            .upstreams
+            .iter()
+            .map(|one| match one.weight {
+                1 => one.address.url.clone(),
+                weight => format!("{} (weight {weight})", one.address.url),
+            })
+            .collect();
+        writeln!(out, "service {}: {}", service.name, upstreams.join(", "))?;
+        // Every field with its name, so that none can be forgotten here.
+        writeln!(out, "    {:?}", service.policy)?;
+    }
     for warning in &settings.warnings {
         writeln!(out, "warning: {warning}")?;
     }

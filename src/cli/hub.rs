@@ -1,5 +1,5 @@
-//! A small HTTP client of a running hub: `fanfare pub` and `fanfare health`. Plain HTTP only: what stands behind a
-//! proxy that speaks TLS is asked by `curl`.
+//! A small HTTP client of a running hub: `fanfare pub` and `fanfare health`. Plain HTTP only, but for the health of a
+//! node of this machine: what stands behind TLS elsewhere is asked by `curl`.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -11,13 +11,13 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
-use super::CliError;
+use super::{CliError, encrypted};
 use crate::config::Settings;
 
 /// How long a hub may take for one answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most bytes of an answer that are read.
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+pub(super) const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Where a hub is expected.
 pub(super) const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
@@ -67,7 +67,13 @@ pub(super) fn publish(options: &PublishOptions, out: &mut dyn Write) -> Result<(
 pub(super) fn health(options: &HealthOptions, out: &mut dyn Write) -> Result<(), CliError> {
     let base = match &options.url {
         Some(url) => url.clone(),
-        None => local_url(&Settings::from_process()?),
+        None => {
+            let settings = Settings::from_process()?;
+            if let Some(acceptor) = &settings.server.tls {
+                return encrypted::health(&settings, acceptor, out);
+            }
+            format!("http://{}", local_authority(&settings))
+        }
     };
     let url = format!("{}/healthz", base.trim_end_matches('/'));
     let answer = ask(Method::GET, &url, None, String::new())?;
@@ -76,14 +82,14 @@ pub(super) fn health(options: &HealthOptions, out: &mut dyn Write) -> Result<(),
 }
 
 /// The hub's address as seen from its own machine: the wildcard is no address to connect to.
-fn local_url(settings: &Settings) -> String {
+pub(super) fn local_authority(settings: &Settings) -> String {
     let host = match settings.server.host {
         IpAddr::V4(ip) if ip.is_unspecified() => "127.0.0.1".to_owned(),
         IpAddr::V6(ip) if ip.is_unspecified() => "[::1]".to_owned(),
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => format!("[{ip}]"),
     };
-    format!("http://{host}:{}", settings.server.port)
+    format!("{host}:{}", settings.server.port)
 }
 
 fn ask(

@@ -1,9 +1,11 @@
-//! The command line: `serve` (the default), `check`, `token`, `pub`, `sub`, `health`.
+//! The command line: `serve` (the default), `check`, `token`, `pub`, `sub`, `health`, `migrate`, `seed`.
 //!
 //! What `serve` does is handed in, so that this room does not know the composition root. Everything else is small
 //! enough to live here: `pub`, `sub` and `health` are clients of a running hub, `check` and `token` need none.
 
 mod check;
+mod data;
+mod encrypted;
 mod hub;
 mod subscriber;
 mod token;
@@ -29,7 +31,7 @@ struct Arguments {
 enum Command {
     /// Run the hub (what happens without a command)
     Serve,
-    /// Print the resolved configuration; ends with 1 and every fault when the hub would not start
+    /// Print the resolved configuration; ends with 1 and every fault when there is one
     Check,
     /// Mint a token for development with the configured secret
     Token(token::Options),
@@ -39,6 +41,10 @@ enum Command {
     Sub(subscriber::Options),
     /// Ask whether the hub on the configured port is alive; for container checks
     Health(hub::HealthOptions),
+    /// Make the file of users and sessions, or bring its tables up to date
+    Migrate,
+    /// Make an admin and print the password, unless there is a user of that name
+    Seed(data::SeedOptions),
 }
 
 /// Why a command failed.
@@ -72,6 +78,18 @@ enum CliError {
     /// The hub refused or ended each subscription.
     #[error("no channel is left to follow")]
     NoChannel,
+    /// The data file cannot be opened.
+    #[error(transparent)]
+    File(#[from] crate::session::OpenError),
+    /// Redis is not there, or cannot be meant.
+    #[error("{0}")]
+    Redis(String),
+    /// What is kept cannot be read or changed.
+    #[error(transparent)]
+    Store(#[from] crate::session::StoreError),
+    /// A password could not be hashed.
+    #[error(transparent)]
+    Password(#[from] crate::session::PasswordError),
     /// Nobody reads what we print.
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),
@@ -102,6 +120,8 @@ pub fn run<E: Display>(
         Command::Pub(options) => hub::publish(&options, out),
         Command::Sub(options) => subscriber::run(&options, out),
         Command::Health(options) => hub::health(&options, out),
+        Command::Migrate => data::migrate(out),
+        Command::Seed(options) => data::seed(&options, out),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

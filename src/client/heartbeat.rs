@@ -11,7 +11,7 @@ use super::Config;
 pub enum Signal {
     /// Nothing yet.
     Nothing,
-    /// Send a ping; a pong is due from now on.
+    /// Send a ping, and say [`Heartbeat::expect_pong`].
     Ping,
     /// The client is gone.
     Close(CloseReason),
@@ -72,10 +72,15 @@ impl Heartbeat {
             return Signal::Nothing;
         }
         self.next_ping = now + config.ping_interval;
+        Signal::Ping
+    }
+
+    /// A ping was sent, or the socket takes none because the client does not read: an answer is due from now on, unless
+    /// one is due already. Not to be said of a ping that was not sent: nobody answers that.
+    pub fn expect_pong(&mut self, now: Moment, config: &Config) {
         if self.pong_due == NEVER {
             self.pong_due = now + config.pong_timeout.max(Duration::from_millis(1));
         }
-        Signal::Ping
     }
 }
 
@@ -105,6 +110,7 @@ mod tests {
             let now = at(round * 25);
             assert_eq!(heartbeat.next_deadline(&config()), now);
             assert_eq!(heartbeat.check(now, &config()), Signal::Ping);
+            heartbeat.expect_pong(now, &config());
             heartbeat.saw_pong(now);
         }
     }
@@ -113,10 +119,27 @@ mod tests {
     fn closes_when_no_pong_comes_though_the_client_talks() {
         let mut heartbeat = Heartbeat::new(at(0), &config(), 1.0);
         assert_eq!(heartbeat.check(at(25), &config()), Signal::Ping);
+        heartbeat.expect_pong(at(25), &config());
         heartbeat.saw(at(54));
         assert_eq!(heartbeat.check(at(54), &config()), Signal::Ping);
+        heartbeat.expect_pong(at(54), &config());
         assert_eq!(
             heartbeat.check(at(55), &config()),
+            Signal::Close(CloseReason::NoPong)
+        );
+    }
+
+    #[test]
+    fn waits_for_no_pong_to_a_ping_that_was_not_sent() {
+        let mut heartbeat = Heartbeat::new(at(0), &config(), 1.0);
+        assert_eq!(heartbeat.check(at(25), &config()), Signal::Ping);
+        heartbeat.saw(at(49));
+        assert_eq!(heartbeat.check(at(50), &config()), Signal::Ping);
+        heartbeat.expect_pong(at(50), &config());
+        heartbeat.saw(at(55));
+        assert_eq!(heartbeat.check(at(56), &config()), Signal::Nothing);
+        assert_eq!(
+            heartbeat.check(at(80), &config()),
             Signal::Close(CloseReason::NoPong)
         );
     }

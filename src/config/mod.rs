@@ -18,6 +18,7 @@ mod reader;
 mod rooms;
 mod rules;
 mod services;
+mod tls;
 mod upstreams;
 mod value;
 mod variable;
@@ -29,7 +30,7 @@ use std::time::Duration;
 
 use crate::model::{Namespace, Namespaces};
 use crate::{
-    admin, api, auth, broker, client, proxy, redis, server, session, telemetry, transport,
+    admin, api, auth, broker, client, events, proxy, redis, server, session, telemetry, transport,
 };
 
 pub use document::{env_example, help, markdown};
@@ -75,6 +76,8 @@ pub struct Settings {
     pub client: client::Config,
     /// The auth room's.
     pub auth: auth::Config,
+    /// The events room's.
+    pub events: events::Config,
     /// The session room's.
     pub session: session::Config,
     /// The telemetry room's.
@@ -139,23 +142,33 @@ impl Settings {
         let namespaces = read_file(&mut reader, inputs, &mut services);
         rooms::default_connections(&mut reader, &inputs.machine, !services.is_empty());
         rules::check(&mut reader, stage, &namespaces);
+        let acceptor = tls::acceptor(&mut reader);
+        let services = services.into_vec();
+        let connector = tls::connector(&mut reader, &services);
         if !reader.faults.is_empty() {
             let faults = reader.faults;
             return Err(ConfigError { faults });
         }
         Ok(Self {
             stage,
-            server: rooms::server(&reader),
+            server: server::Config {
+                tls: acceptor,
+                ..rooms::server(&reader)
+            },
             transport: rooms::transport(&reader),
             client: rooms::client(&reader),
             auth: rooms::auth(&reader),
+            events: rooms::events(&reader),
             session: rooms::session(&reader),
             telemetry: rooms::telemetry(&reader),
             api: rooms::api(&reader),
             admin: rooms::admin(&reader, stage),
             broker: rooms::broker(&reader),
             redis: rooms::redis(&reader),
-            proxy: rooms::proxy(&reader, services.into_vec()),
+            proxy: proxy::Config {
+                connector,
+                ..rooms::proxy(&reader, services)
+            },
             file: reader.text("CONFIG_FILE").map(PathBuf::from),
             namespaces,
             token_ttl: Duration::from_secs(reader.integer("ACCESS_TOKEN_EXPIRE_MINUTES") * 60),

@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use toml::de::DeValue;
+
 use super::place::{Place, Value};
-use crate::proxy::{Balance, BreakerPolicy, HealthPolicy, IdentityRule, Policy, RetryPolicy};
+use crate::proxy::{
+    Balance, BreakerPolicy, HealthPolicy, IdentityRule, Policy, RateKey, RatePolicy, RetryPolicy,
+};
 
 const STATUS_RULE: &str = "must be statuses from 400 to 599, as [502, 503, 504]";
 
@@ -32,9 +36,13 @@ pub(super) fn defaults() -> Policy {
         identity: IdentityRule::default(),
         connections_max: usize::MAX,
         slow_start: Duration::ZERO,
+        heartbeat: None,
+        rate: None,
         health: None,
     }
 }
+
+const RATE_KEYS: [(&str, RateKey); 2] = [("address", RateKey::Address), ("user", RateKey::User)];
 
 impl Place<'_> {
     /// When an upstream is left alone.
@@ -75,11 +83,7 @@ impl Place<'_> {
                 "statuses" => to.statuses = self.statuses(&path, value),
                 "non_idempotent" => self.boolean(&path, value, &mut to.non_idempotent),
                 "budget_percent" => self.small(&path, value, 0, 100, &mut to.budget_percent),
-                "try_timeout" => {
-                    let mut most = Duration::MAX;
-                    self.duration(&path, value, &mut most);
-                    to.try_timeout = Some(most).filter(|most| *most != Duration::MAX);
-                }
+                "try_timeout" => to.try_timeout = self.optional_duration(&path, value),
                 _ => self.unknown(
                     key,
                     &path,
@@ -131,6 +135,33 @@ impl Place<'_> {
         policy.health = Some(health);
     }
 
+    /// How often somebody may ask.
+    pub(super) fn rate(&mut self, path: &str, value: &Value<'_>) -> Option<RatePolicy> {
+        let mut rate = RatePolicy {
+            max: 0,
+            window: Duration::from_secs(60),
+            by: RateKey::Address,
+        };
+        let rule = "must be a table as { max = 100, window = \"1m\", by = \"address\" }";
+        let mut has_max = false;
+        for (key, value) in self.table(path, value, rule) {
+            let path = format!("{path}.{}", key.get_ref());
+            match key.get_ref().as_ref() {
+                "max" => {
+                    has_max = true;
+                    self.small(&path, value, 0, 1_000_000_000, &mut rate.max);
+                }
+                "window" => self.duration(&path, value, &mut rate.window),
+                "by" => self.choice(&path, value, &RATE_KEYS, &mut rate.by),
+                _ => self.unknown(key, &path, "max, window, by"),
+            }
+        }
+        if !has_max && matches!(value.get_ref(), DeValue::Table(_)) {
+            self.wrong(value, path, "must have a max; 0 is no limit");
+        }
+        Some(rate)
+    }
+
     /// Who may ask.
     pub(super) fn identity(&mut self, path: &str, value: &Value<'_>, to: &mut IdentityRule) {
         let rule = "must be a table as { required = true, roles = [\"admin\"] }";
@@ -160,6 +191,13 @@ impl Place<'_> {
             }
             to.required = true;
         }
+    }
+
+    /// A duration of something that there is not otherwise.
+    pub(super) fn optional_duration(&mut self, path: &str, value: &Value<'_>) -> Option<Duration> {
+        let mut duration = Duration::ZERO;
+        self.duration(path, value, &mut duration);
+        (!duration.is_zero()).then_some(duration)
     }
 
     /// A whole number into a small one.

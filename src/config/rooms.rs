@@ -14,7 +14,7 @@ use crate::relay::WORKERS_MAX;
 use crate::session::SessionLimits;
 use crate::telemetry::LogFormat;
 use crate::{
-    admin, api, auth, broker, client, proxy, redis, server, session, telemetry, transport,
+    admin, api, auth, broker, client, events, proxy, redis, server, session, telemetry, transport,
 };
 
 /// Files of the process that are no connections: listeners, logs, polls, standard streams.
@@ -74,6 +74,7 @@ pub(super) fn default_connections(reader: &mut Reader, machine: &Machine, has_up
 pub(super) fn server(reader: &Reader) -> server::Config {
     let host = reader.text("HOST").and_then(|host| host.parse().ok());
     server::Config {
+        tls: None,
         host: host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         port: u16::try_from(reader.integer("PORT")).unwrap_or(8080),
         workers: reader.size("WORKERS"),
@@ -82,8 +83,28 @@ pub(super) fn server(reader: &Reader) -> server::Config {
         header_timeout: millis(reader, "HEADER_TIMEOUT_MS"),
         body_timeout: millis(reader, "BODY_TIMEOUT_MS"),
         body_bytes_max: reader.size("MAX_BODY_BYTES"),
+        browsers: browsers(reader),
         drain_delay: millis(reader, "DRAIN_DELAY_MS"),
         drain_window: seconds(reader, "DRAIN_SECONDS"),
+    }
+}
+
+fn browsers(reader: &Reader) -> server::Browsers {
+    let list = |name| {
+        let entries: Vec<&str> = value::list(reader.text(name).unwrap_or_default()).collect();
+        entries.join(", ")
+    };
+    server::Browsers {
+        origins: match (reader.text("ALLOW_ORIGINS"), origins(reader)) {
+            (None, _) => server::Origins::Own,
+            (Some(_), None) => server::Origins::Any,
+            (Some(_), Some(origins)) => server::Origins::These(origins),
+        },
+        credentials: reader.boolean("ALLOW_CREDENTIALS"),
+        methods: list("ALLOW_METHODS"),
+        headers: list("ALLOW_HEADERS"),
+        exposed: list("EXPOSE_HEADERS"),
+        hardens: reader.boolean("SECURITY_HEADERS"),
     }
 }
 
@@ -160,6 +181,32 @@ pub(super) fn auth(reader: &Reader) -> auth::Config {
     }
 }
 
+pub(super) fn events(reader: &Reader) -> events::Config {
+    let queue_max = reader.size("EVENT_QUEUE");
+    let url = reader.text("WEBHOOK_URL").and_then(|url| url.parse().ok());
+    let secret = reader.text("WEBHOOK_SECRET").unwrap_or_default();
+    let kinds = reader
+        .text("WEBHOOK_EVENTS")
+        .and_then(|kinds| kinds.parse().ok());
+    let prefix = reader.text("REDIS_KEY_PREFIX").unwrap_or_default();
+    events::Config {
+        webhook: url.map(|url| events::WebhookConfig {
+            url,
+            secret: secret.as_bytes().into(),
+            kinds: kinds.unwrap_or(events::Kinds::ALL),
+            queue_max,
+        }),
+        stream: redis(reader)
+            .filter(|_| reader.boolean("EVENT_STREAM"))
+            .map(|redis| events::StreamConfig {
+                redis,
+                key: format!("{prefix}:events"),
+                length: reader.integer("EVENT_STREAM_LENGTH"),
+                queue_max,
+            }),
+    }
+}
+
 pub(super) fn session(reader: &Reader) -> session::Config {
     let days = |name| Duration::from_secs(reader.integer(name) * 86_400);
     let rate = |name| u32::try_from(reader.integer(name)).unwrap_or(u32::MAX);
@@ -210,9 +257,8 @@ pub(super) fn admin(reader: &Reader, stage: Stage) -> admin::Config {
         },
         page: stage == Stage::Development,
         loop_delay_max: millis(reader, "UNDER_PRESSURE_MAX_EVENT_LOOP_DELAY_MS"),
-        resident_bytes_max: reader
-            .is_set("UNDER_PRESSURE_MAX_RSS_BYTES")
-            .then(|| reader.integer("UNDER_PRESSURE_MAX_RSS_BYTES")),
+        resident_bytes_max: if_set(reader, "UNDER_PRESSURE_MAX_RSS_BYTES"),
+        heap_bytes_max: if_set(reader, "UNDER_PRESSURE_MAX_HEAP_USED_BYTES"),
     }
 }
 
@@ -255,6 +301,15 @@ pub(super) fn proxy(reader: &Reader, services: Vec<proxy::ServiceConfig>) -> pro
         trusted: value::list(trusted)
             .filter_map(upstreams::network)
             .collect(),
+        inflight_max: if_set(reader, "UNDER_PRESSURE_MAX_IN_FLIGHT").map_or(usize::MAX, |most| {
+            usize::try_from(most).unwrap_or(usize::MAX)
+        }),
+        tells_forwarded: reader.boolean("FORWARDED"),
+        removed: value::list(reader.text("REMOVE_RESPONSE_HEADERS").unwrap_or_default())
+            .filter(|pattern| *pattern != "-")
+            .map(str::to_owned)
+            .collect(),
+        access_percent: u32::try_from(reader.integer("ACCESS_LOG_PERCENT")).unwrap_or(100),
         body_timeout: millis(reader, "BODY_TIMEOUT_MS"),
         body_bytes_max: match reader.integer("MAX_BODY_BYTES") {
             0 => u64::MAX,
@@ -263,9 +318,23 @@ pub(super) fn proxy(reader: &Reader, services: Vec<proxy::ServiceConfig>) -> pro
         origins: origins(reader),
         ping_interval: millis(reader, "WS_PING_INTERVAL_MS"),
         pong_timeout: seconds(reader, "WEBSOCKETS_PONG_TIMEOUT"),
-        rate_max: u32::try_from(reader.integer("RATE_LIMIT_MAX")).unwrap_or(u32::MAX),
-        rate_window: millis(reader, "RATE_LIMIT_WINDOW_MS"),
+        rate: proxy::RatePolicy {
+            max: u32::try_from(reader.integer("RATE_LIMIT_MAX")).unwrap_or(u32::MAX),
+            window: millis(reader, "RATE_LIMIT_WINDOW_MS"),
+            by: proxy::RateKey::Address,
+        },
+        connector: None,
+        cache: reader.boolean("CACHE_ENABLED").then(|| proxy::CacheConfig {
+            default_ttl: millis(reader, "CACHE_DEFAULT_TTL_MS"),
+            body_bytes_max: reader.size("CACHE_MAX_BODY_BYTES"),
+            total_bytes_max: reader.integer("CACHE_MAX_TOTAL_BYTES"),
+            wait_max: millis(reader, "CACHE_WAIT_MS"),
+        }),
     }
+}
+
+fn if_set(reader: &Reader, name: &str) -> Option<u64> {
+    reader.is_set(name).then(|| reader.integer(name))
 }
 
 fn millis(reader: &Reader, name: &str) -> Duration {

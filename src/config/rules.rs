@@ -28,13 +28,19 @@ pub(super) fn check(reader: &mut Reader, stage: Stage, namespaces: &Namespaces) 
     publications(reader, namespaces);
     heartbeat(reader);
     origins(reader);
-    for name in ["JWT_SECRET", "SECRET_KEY", "JWT_PREVIOUS_SECRET"] {
+    for name in [
+        "JWT_SECRET",
+        "SECRET_KEY",
+        "JWT_PREVIOUS_SECRET",
+        "WEBHOOK_SECRET",
+    ] {
         signing_secret(reader, stage, name);
     }
     for name in ["HUB_API_KEY", "ADMIN_API_KEY"] {
         api_key(reader, stage, name);
     }
     issuers(reader, stage);
+    events(reader);
     openness(reader, stage);
     redis_url(reader);
 }
@@ -155,11 +161,25 @@ fn issuers(reader: &mut Reader, stage: Stage) {
     }
 }
 
-fn openness(reader: &mut Reader, stage: Stage) {
+fn events(reader: &mut Reader) {
+    if reader.is_set("WEBHOOK_URL") && !reader.is_set("WEBHOOK_SECRET") {
+        let rule = "needs WEBHOOK_SECRET beside it: nobody could tell your events from others";
+        reader.fault("WEBHOOK_URL", rule);
+    }
+    if reader.boolean("EVENT_STREAM") && !reader.is_set("REDIS_URL") {
+        reader.fault("EVENT_STREAM", "needs REDIS_URL");
+    }
+}
+
+/// Whether tokens can be verified.
+pub(super) fn has_key(reader: &Reader) -> bool {
     let keys = ["JWT_SECRET", "SECRET_KEY", "JWT_PUBLIC_KEY", "JWKS_URL"];
-    let has_key = keys.iter().any(|name| reader.is_set(name));
+    keys.iter().any(|name| reader.is_set(name))
+}
+
+fn openness(reader: &mut Reader, stage: Stage) {
     if reader.boolean("AUTH_REQUIRED") {
-        if !has_key {
+        if !has_key(reader) {
             reader.faults.push(super::Fault::new(
                 "JWT_SECRET",
                 None,

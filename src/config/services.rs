@@ -9,15 +9,16 @@ use toml::de::{DeTable, DeValue};
 use super::place::{Key, Place, Value};
 use super::policies::defaults;
 use super::reader::Reader;
+use super::rules;
 use super::upstreams::{self, NAME_RULE, is_service_name};
 use crate::proxy::{
-    Address, Balance, HashKey, Policy, RESERVED_NAMES, ServiceConfig, UpstreamConfig,
+    Address, Balance, HashKey, Policy, RESERVED_NAMES, RateKey, ServiceConfig, UpstreamConfig,
 };
 
 /// The keys of a service.
 const KEYS: &str = "upstreams, balance, hash_on, timeout, connect_timeout, connections_max, slow_start, breaker, retries, \
-                    health, identity";
-const URL_RULE: &str = "must be an http URL (http://host[:port][/base]), or a table as { url = \"http://host\", weight = 2 }";
+                    rate_limit, heartbeat, health, identity";
+const URL_RULE: &str = "must be an http or https URL (http://host[:port][/base]), or a table as { url = \"http://host\", weight = 2 }";
 const WEIGHT_MAX: u64 = 1000;
 
 /// The services as far as they are known.
@@ -25,7 +26,7 @@ pub(super) struct Services {
     defaults: Policy,
     named: BTreeMap<String, ServiceConfig>,
     /// Whether tokens can be verified at all.
-    has_secret: bool,
+    has_keys: bool,
 }
 
 impl Default for Services {
@@ -33,7 +34,7 @@ impl Default for Services {
         Self {
             defaults: defaults(),
             named: BTreeMap::new(),
-            has_secret: false,
+            has_keys: false,
         }
     }
 }
@@ -52,7 +53,7 @@ impl Services {
         policy.identity.required = reader.boolean("AUTH_REQUIRED");
         let mut services = Self {
             named: BTreeMap::new(),
-            has_secret: reader.is_set("JWT_SECRET") || reader.is_set("SECRET_KEY"),
+            has_keys: rules::has_key(reader),
             defaults: policy,
         };
         for (name, addresses) in upstreams::services(reader) {
@@ -178,7 +179,7 @@ impl Place<'_> {
                 self.wrong(value, &draft.path, rule);
             }
         }
-        self.check_service(value, &mut draft, services.has_secret);
+        self.check_service(value, &mut draft, services.has_keys);
         draft.service
     }
 
@@ -206,6 +207,8 @@ impl Place<'_> {
             "slow_start" => self.duration(path, value, &mut policy.slow_start),
             "breaker" => self.breaker(path, value, &mut policy.breaker),
             "retries" => self.retries(path, value, &mut policy.retries),
+            "rate_limit" => policy.rate = self.rate(path, value),
+            "heartbeat" => policy.heartbeat = self.optional_duration(path, value),
             "health" => self.health(path, value, policy),
             "identity" => self.identity(path, value, &mut policy.identity),
             _ => self.unknown(key, path, KEYS),
@@ -213,7 +216,7 @@ impl Place<'_> {
     }
 
     /// What must hold between a service's keys.
-    fn check_service(&mut self, value: &Value<'_>, draft: &mut Draft, has_secret: bool) {
+    fn check_service(&mut self, value: &Value<'_>, draft: &mut Draft, has_keys: bool) {
         let policy = &mut draft.service.policy;
         match (&mut policy.balance, draft.hash_key.take()) {
             (Balance::Hash(key), Some(said)) => *key = said,
@@ -250,7 +253,11 @@ impl Place<'_> {
                 "must have a retries.try_timeout that is at most timeout",
             ),
             (
-                policy.identity.required && !has_secret,
+                policy.rate.is_some_and(|rate| rate.by == RateKey::User) && !has_keys,
+                "must have no rate_limit by user without JWT_SECRET: nobody would be known",
+            ),
+            (
+                policy.identity.required && !has_keys,
                 "must have no identity that is required without JWT_SECRET: nobody could be let in",
             ),
         ];

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::file;
 use crate::model::Namespace;
-use crate::proxy::{BreakerPolicy, HealthPolicy, IdentityRule, RetryPolicy};
+use crate::proxy::{BreakerPolicy, HealthPolicy, IdentityRule, RatePolicy, RetryPolicy};
 
 fn read_with(text: &str, mut services: Services) -> (Vec<ServiceConfig>, Vec<String>) {
     let base = Namespace::default_for(false);
@@ -15,7 +15,7 @@ fn read_with(text: &str, mut services: Services) -> (Vec<ServiceConfig>, Vec<Str
 /// Services of the file alone, where tokens can be verified.
 fn read(text: &str) -> (Vec<ServiceConfig>, Vec<String>) {
     let services = Services {
-        has_secret: true,
+        has_keys: true,
         ..Services::default()
     };
     read_with(text, services)
@@ -41,6 +41,8 @@ fn reads_every_key() {
         breaker = { failures = 3, window = "5s", percent = 50, open = "2m", probes = 2 }
         retries = { tries = 2, statuses = [500], non_idempotent = true, budget_percent = 5, try_timeout = "1s" }
         health = { path = "/up?x", interval = "1s", timeout = "2s", healthy = 1, unhealthy = 2 }
+        heartbeat = "15s"
+        rate_limit = { max = 7, window = "1s", by = "user" }
         identity = { roles = ["admin"] }
     "#,
     );
@@ -79,6 +81,12 @@ fn reads_every_key() {
         },
         connections_max: 100,
         slow_start: Duration::ZERO,
+        heartbeat: Some(Duration::from_secs(15)),
+        rate: Some(RatePolicy {
+            max: 7,
+            window: Duration::from_secs(1),
+            by: RateKey::User,
+        }),
         health: Some(HealthPolicy {
             path: "/up?x".to_owned(),
             interval: Duration::from_secs(1),
@@ -129,6 +137,9 @@ const FAULTS: &[(&str, &str)] = &[
     ("retries = { try_timeout = \"1h\" }", "1: services.a must have a retries.try_timeout"),
     ("health = { path = \"up\" }", "3: services.a.health.path=\"up\" must be a path"),
     ("health = { every = \"1s\" }", "3: services.a.health.every is not known here"),
+    ("rate_limit = { window = \"1s\" }", "3: services.a.rate_limit must have a max"),
+    ("rate_limit = 5", "3: services.a.rate_limit=\"5\" must be a table"),
+    ("rate_limit = { max = 5, by = \"moon\" }", "3: services.a.rate_limit.by=\"moon\" must be one of address, user"),
     ("identity = { required = false, roles = [\"a\"] }", "3: services.a.identity must be required"),
     ("identity = { roles = [3] }", "3: services.a.identity.roles=\"3\" must be a list of roles"),
     ("balance = \"sticky\"\nslow_start = \"1s\"", "1: services.a must have no slow_start"),
@@ -158,9 +169,9 @@ fn tells_what_is_wrong_with_names_and_upstreams() {
         ("[services.a]", "1: services.a must have upstreams"),
         ("[services.a]\nupstreams = []", "2: services.a.upstreams=\"[]\" must be a list of at least one"),
         ("[services.a]\nupstreams = \"http://x\"", "2: services.a.upstreams=\"http://x\" must be a list"),
-        ("[services.a]\nupstreams = [\"ftp://x\"]", "2: services.a.upstreams=\"ftp://x\" must be an http URL"),
+        ("[services.a]\nupstreams = [\"ftp://x\"]", "2: services.a.upstreams=\"ftp://x\" must be an http or https URL"),
         ("[services.a]\nupstreams = [\"http://x\", \"http://x/\"]", "2: services.a.upstreams=\"http://x/\" must not"),
-        ("[services.a]\nupstreams = [{ weight = 2 }]", "2: services.a.upstreams must be an http URL"),
+        ("[services.a]\nupstreams = [{ weight = 2 }]", "2: services.a.upstreams must be an http or https URL"),
         ("[services.a]\nupstreams = [{ url = \"http://x\", wait = 2 }]", "2: services.a.upstreams.wait is not known"),
         (
             "[services.a]\nbalance = \"random\"\nupstreams = [{ url = \"http://x\", weight = 2 }]",

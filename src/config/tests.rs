@@ -407,9 +407,9 @@ fn who_vouches_for_redis_is_asked_over_tls_only() {
 
 #[test]
 fn what_this_version_does_not_do_is_refused_or_said() {
-    check_fault(&[("TLS_CERT", "/cert.pem")], "TLS_CERT is set, but");
+    check_fault(&[("LISTEN", "0.0.0.0:81")], "LISTEN is set, but");
     let settings = settings(&[
-        ("CACHE_ENABLED", "true"),
+        ("DATABASE_URL", "postgres://x"),
         ("WS_MAX_BUFERED_BYTES", "5"),
         ("SOMETHING_ELSE", "1"),
         ("REDIS_URL", ""),
@@ -417,7 +417,7 @@ fn what_this_version_does_not_do_is_refused_or_said() {
     assert!(
         settings
             .warnings
-            .contains(&"CACHE_ENABLED is set, but has no effect in this version".to_owned())
+            .contains(&"DATABASE_URL is set, but has no effect in this version".to_owned())
     );
     assert!(
         settings
@@ -622,4 +622,29 @@ fn keys_of_issuers_are_checked_at_the_start() {
     );
     let soon = [(secret, SECRET), (until, "soon")];
     check_rule(&soon, until, "must be a day");
+}
+
+#[test]
+fn events_need_what_they_stand_on() {
+    let unsigned = [("WEBHOOK_URL", "http://localhost/hook")];
+    check_rule(&unsigned, "WEBHOOK_URL", "needs WEBHOOK_SECRET");
+    check_rule(
+        &[("EVENT_STREAM", "true")],
+        "EVENT_STREAM",
+        "needs REDIS_URL",
+    );
+    let unknown = [("WEBHOOK_EVENTS", "connect,join")];
+    check_rule(&unknown, "WEBHOOK_EVENTS", "must be connect, disconnect");
+    let settings = settings(&[
+        ("WEBHOOK_URL", "https://example.com/hook"),
+        ("WEBHOOK_SECRET", SECRET),
+        ("WEBHOOK_EVENTS", "connect, disconnect"),
+        ("EVENT_STREAM", "true"),
+        ("REDIS_URL", "redis://localhost"),
+        ("REDIS_KEY_PREFIX", "mine"),
+    ]);
+    let webhook = settings.events.webhook.expect("a webhook");
+    assert_eq!(webhook.kinds, "connect,disconnect".parse().expect("kinds"));
+    assert!(!format!("{webhook:?}").contains(SECRET));
+    assert_eq!(settings.events.stream.expect("a stream").key, "mine:events");
 }

@@ -70,12 +70,45 @@ fn addresses(name: &str, urls: &Value, faults: &mut Vec<String>) -> Vec<Address>
             let address = url.as_str().and_then(Address::parse);
             if address.is_none() {
                 faults.push(format!(
-                    "must have http URLs (http://host[:port][/base]) for {name:?}, and {url} is none"
+                    "must have http or https URLs (http://host[:port][/base]) for {name:?}, and {url} is none"
                 ));
             }
             address
         })
         .collect()
+}
+
+/// Names of fields with commas between, perhaps with a `*` at the end, in lower case; for the table of variables. `-` is
+/// none at all.
+pub(super) fn patterns(text: &str) -> Option<String> {
+    /// Names are looked at up to here.
+    const BYTES_MAX: usize = 32;
+    const FRAMING: [&str; 7] = [
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    let pattern = |text: &str| {
+        let name = text.to_ascii_lowercase();
+        let bare = name.trim_end_matches('*');
+        let is_name =
+            http::HeaderName::from_bytes(bare.as_bytes()).is_ok() && name.len() - bare.len() < 2;
+        let frames = |one: &&str| match name.ends_with('*') {
+            true => one.starts_with(bare),
+            false => *one == bare,
+        };
+        let is_good = is_name && bare.len() <= BYTES_MAX && !FRAMING.iter().any(frames);
+        is_good.then_some(name)
+    };
+    if text.trim() == "-" {
+        return Some("-".to_owned());
+    }
+    let patterns: Option<Vec<String>> = value::list(text).map(pattern).collect();
+    patterns.map(|patterns| patterns.join(","))
 }
 
 /// Networks, normalised to `address/bits`; for the table of variables.
@@ -135,14 +168,32 @@ mod tests {
         check(r#"{"a":[]}"#, &["at least one URL"]);
         check(r#"{"a":"http://x"}"#, &["at least one URL"]);
         check(
-            r#"{"a":["https://x",3],"connect":["http://x"],"x/y":["http://x"]}"#,
+            r#"{"a":["ftp://x",3],"connect":["http://x"],"x/y":["http://x"]}"#,
             &[
-                "\"https://x\" is none",
+                "\"ftp://x\" is none",
                 "3 is none",
                 "is taken",
                 "\"x/y\" is none",
             ],
         );
+    }
+
+    #[test]
+    fn patterns_of_fields() {
+        let check = |text, expected| assert_eq!(patterns(text).as_deref(), expected, "{text}");
+        check("X-Internal-*, Server", Some("x-internal-*,server"));
+        check("-", Some("-"));
+        for bad in [
+            "*",
+            "x**",
+            "a b",
+            "Content-Length",
+            "content-*",
+            "transfer-encoding",
+            "x-a-name-that-is-longer-than-thirty-two",
+        ] {
+            check(bad, None);
+        }
     }
 
     #[test]

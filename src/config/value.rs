@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use crate::auth::PublicKeys;
+use crate::events::Kinds;
 use crate::model::parse_rfc3339;
 use crate::outbound::Endpoint;
 use crate::session::HashParameters;
@@ -126,6 +127,11 @@ pub(super) fn endpoint(text: &str) -> Option<String> {
     text.parse::<Endpoint>().ok().map(|_| text.to_owned())
 }
 
+/// Kinds of events.
+pub(super) fn kinds(text: &str) -> Option<String> {
+    text.parse::<Kinds>().ok().map(|_| text.to_owned())
+}
+
 /// A moment, in seconds of Unix time.
 pub(super) fn unix_time(text: &str) -> Option<String> {
     parse_rfc3339(text).map(|seconds| seconds.to_string())
@@ -136,6 +142,18 @@ pub(super) fn algorithms(text: &str) -> Option<String> {
     let names: Vec<String> = list(text).map(str::to_ascii_uppercase).collect();
     let known = |name: &String| matches!(name.as_str(), "HS256" | "HS384" | "HS512");
     (!names.is_empty() && names.iter().all(known)).then(|| names.join(","))
+}
+
+/// Names of methods or header fields (RFC 9110 section 5.6.2) with commas between; empty parts are skipped, as the
+/// FastAPI gateway's default begins with one.
+pub(super) fn tokens(text: &str) -> Option<String> {
+    let is_token =
+        |name: &str| http::HeaderName::from_bytes(name.as_bytes()).is_ok() || name == "*";
+    let names: Vec<&str> = list(text).collect();
+    names
+        .iter()
+        .all(|name| is_token(name))
+        .then(|| names.join(","))
 }
 
 /// `*`, or origins (`scheme://host[:port]`) with commas between, as browsers send them: in lower case, without a path
@@ -257,6 +275,15 @@ mod tests {
         ] {
             check(origins, text, None);
         }
+    }
+
+    #[test]
+    fn names_with_commas_between() {
+        check(tokens, ",Authorization", Some("Authorization"));
+        check(tokens, "*", Some("*"));
+        check(tokens, "GET, POST", Some("GET,POST"));
+        check(tokens, "a b", None);
+        check(tokens, "a\nb", None);
     }
 
     #[test]

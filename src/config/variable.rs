@@ -34,6 +34,7 @@ pub(super) enum Group {
     Server,
     Authentication,
     Sessions,
+    Events,
     Connections,
     Streams,
     Publications,
@@ -43,10 +44,11 @@ pub(super) enum Group {
 }
 
 impl Group {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Server,
         Self::Authentication,
         Self::Sessions,
+        Self::Events,
         Self::Connections,
         Self::Streams,
         Self::Publications,
@@ -60,6 +62,7 @@ impl Group {
             Self::Server => "Server",
             Self::Authentication => "Authentication",
             Self::Sessions => "Users and sessions",
+            Self::Events => "Events for back ends",
             Self::Connections => "Connections",
             Self::Streams => "Server-sent events",
             Self::Publications => "Channels and publications",
@@ -154,8 +157,8 @@ pub(super) fn variable(name: &str) -> Option<&'static Variable> {
 
 use DefaultValue::{Computed, Unset, Value};
 use Group::{
-    Authentication, Connections, Fleet, Operations, Publications, Server, Sessions, Streams,
-    Upstreams,
+    Authentication, Connections, Events, Fleet, Operations, Publications, Server, Sessions,
+    Streams, Upstreams,
 };
 use Kind::{Boolean, Integer, Text};
 
@@ -173,6 +176,8 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Server, "NODE_ENV", Text(value::stage, "development, test or production"), Value("development"), "", "What the node is for. Production requires credentials and strong secrets; only development reads `.env` and shows the page at `/`.").alias(&["APP_ENV"]),
     row(Server, "HOST", Text(value::host, "an IP address or localhost"), Value("0.0.0.0"), "", "The address to listen on."),
     row(Server, "PORT", Integer(0, 65_535), Value("8080"), "", "The port to listen on; 0 lets the system choose.").alias(&["DEFAULT_PORT"]),
+    row(Server, "TLS_CERT", ANY, Unset, "", "A file with the node's certificate in PEM, then those that lead to a root; with it every listener speaks TLS and nothing else. A changed file is taken within a second, and connections live on."),
+    row(Server, "TLS_KEY", ANY, Unset, "", "A file with its private key in PEM."),
     row(Server, "WORKERS", Integer(1, WORKERS_MAX as u64), Computed("one for each core, at most 64"), "threads", "Worker threads; each has its own connections and delivers without sharing."),
     row(Server, "NODE_ID", Text(value::node_id, "at most 128 printable characters without blanks"), Computed("the host's name and the process id"), "", "This node's name, `gateway_id` to clients; must differ between nodes.").alias(&["POD_NAME"]),
     row(Server, "CONFIG_FILE", ANY, Unset, "", "A TOML file with the namespaces and the services (docs/OPERATIONS.md)."),
@@ -198,8 +203,12 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Authentication, "ACCESS_TOKEN_EXPIRE_MINUTES", Integer(1, 5_256_000), Value("30"), "min", "How long the tokens last that are minted here."),
     row(Authentication, "HUB_API_KEY", ANY, Unset, "", "What back ends show at `/hub` as `Authorization: Bearer`. Unset, a token with the role publisher or admin is needed where AUTH_REQUIRED is true, and nothing where it is false.").secret(),
     row(Authentication, "ADMIN_API_KEY", ANY, Unset, "", "What operators show at `/admin` as `X-Admin-Key`. Unset, only tokens with the role admin open it.").secret(),
-    row(Authentication, "ALLOW_ORIGINS", Text(value::origins, "* or origins (scheme://host[:port]) with commas between"), Computed("any origin"), "", "The origins of pages that may connect; others are answered 403."),
+    row(Authentication, "ALLOW_ORIGINS", Text(value::origins, "* or origins (scheme://host[:port]) with commas between"), Computed("any origin"), "", "The origins of pages that may connect; others are answered 403. What is set here may also read the answers of the hub's own HTTP (CORS); unset, no page of elsewhere may."),
     row(Authentication, "ALLOW_CREDENTIALS", Boolean, Value("false"), "", "Whether browsers may send cookies along; refused together with ALLOW_ORIGINS=*."),
+    row(Authentication, "ALLOW_METHODS", Text(value::tokens, "names of methods with commas between"), Value("GET,POST,DELETE"), "", "The methods that pages of ALLOW_ORIGINS may use."),
+    row(Authentication, "ALLOW_HEADERS", Text(value::tokens, "names of header fields with commas between"), Value("authorization,content-type,x-request-id"), "", "The fields that pages of ALLOW_ORIGINS may send."),
+    row(Authentication, "EXPOSE_HEADERS", Text(value::tokens, "names of header fields with commas between"), Value("x-request-id"), "", "The fields of answers that pages of ALLOW_ORIGINS may read."),
+    row(Authentication, "SECURITY_HEADERS", Boolean, Value("true"), "", "Whether the hub's own answers tell browsers not to guess types, not to show them in frames of others, and the like; publishing and connecting are spared."),
 
     row(Sessions, "DATA_FILE", Text(value::data_file, "the path of a file, or :memory:"), Computed("fanfare.db; :memory: when NODE_ENV is test"), "", "The SQLite file with users and sessions; it is made when there is none. With `:memory:` they are forgotten when the node ends."),
     row(Sessions, "SESSION_TIMEOUT_MINUTES", Integer(1, 5_256_000), Computed("30, or REDIS_SESSION_TIMEOUT_SECONDS"), "min", "How long a session lasts without use."),
@@ -216,6 +225,13 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Sessions, "LOGIN_RATE_MAX", Integer(0, 1_000_000), Value("10"), "logins", "The most logins of one user from one address in LOGIN_RATE_WINDOW_MS, ten times as many from all addresses; 0 is no limit. Each node counts for itself.").memory("2 MB in all"),
     row(Sessions, "LOGIN_ADDRESS_RATE_MAX", Integer(0, 1_000_000), Value("600"), "logins", "The most logins from one address in LOGIN_RATE_WINDOW_MS, whatever the users; 0 is no limit.").memory("1 MB in all"),
     row(Sessions, "LOGIN_RATE_WINDOW_MS", Integer(1000, DAY_MS), Value("60000"), "ms", "In which time that many come back."),
+
+    row(Events, "WEBHOOK_URL", Text(value::endpoint, crate::outbound::ENDPOINT_RULE), Unset, "", "Where lifecycle events are posted, signed with WEBHOOK_SECRET."),
+    row(Events, "WEBHOOK_SECRET", ANY, Unset, "", "What signs them; required with WEBHOOK_URL, at least 32 bytes in production.").secret(),
+    row(Events, "WEBHOOK_EVENTS", Text(value::kinds, crate::events::KINDS_RULE), Computed("all"), "", "Which of them."),
+    row(Events, "EVENT_STREAM", Boolean, Value("false"), "", "Whether they are added to the stream `<REDIS_KEY_PREFIX>:events` in Redis too; needs REDIS_URL."),
+    row(Events, "EVENT_STREAM_LENGTH", Integer(100, MANY), Value("100000"), "events", "About how many of them the stream keeps.").memory("about 300 bytes each, in Redis"),
+    row(Events, "EVENT_QUEUE", Integer(100, MANY), Value("10000"), "events", "The most that wait for their receiver; more are dropped and counted.").memory("about 300 bytes each"),
 
     row(Connections, "WS_MAX_BUFFERED_BYTES", Integer(4096, BYTES), Value("2000000"), "bytes", "The most pending bytes of one connection; a frame that many share counts in full.").memory("this for each connection, within WS_TOTAL_BUFFERED_BYTES"),
     row(Connections, "WS_SOCKET_BUFFER_BYTES", Integer(4_096, 1_073_741_824), Value("131072"), "bytes", "The most bytes that the system itself keeps for one connection that does not read; beside WS_MAX_BUFFERED_BYTES, and outside the process.").memory("twice its value a connection, in the kernel"),
@@ -247,19 +263,30 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Fleet, "REDIS_KEY_PREFIX", Text(value::node_id, "at most 128 printable characters without blanks"), Value("fanfare"), "", "What every key and channel in Redis begins with; nodes with the same one are one fleet."),
     row(Fleet, "READY_REDIS_GRACE_MS", Integer(0, DAY_MS), Value("5000"), "ms", "How long Redis may be away before `/readyz` answers 503."),
 
-    row(Upstreams, "UPSTREAMS", ANY, Value("{}"), "", "JSON that maps names of services to lists of http URLs, as `{\"users\":[\"http://localhost:3001\"]}`; `/api/<name>/*`, `/sse/<name>/*` and `/ws/<name>?path=/p` are forwarded to them."),
+    row(Upstreams, "UPSTREAMS", ANY, Value("{}"), "", "JSON that maps names of services to lists of http or https URLs, as `{\"users\":[\"http://localhost:3001\"]}`; `/api/<name>/*`, `/sse/<name>/*` and `/ws/<name>?path=/p` are forwarded to them."),
+    row(Upstreams, "UPSTREAM_CA", ANY, Unset, "", "A file with the certificates in PEM that vouch for https upstreams; unset, the system's do."),
     row(Upstreams, "LOAD_BALANCING", Text(value::balance, "least-load, round-robin, weighted, random, hash or sticky"), Value("least-load"), "", "How an upstream of a service is chosen, unless the service says otherwise."),
     row(Upstreams, "HTTP_PROXY_TIMEOUT_MS", Integer(1, DAY_MS), Value("30000"), "ms", "How long an upstream may take for the head of its answer, and pause in the body, unless the service says otherwise; streams of events may pause for ever."),
     row(Upstreams, "RETRY_BUDGET_PERCENT", Integer(0, 100), Value("20"), "%", "Which part of a service's requests may be asked of another upstream, beside three a second; unless the service says otherwise."),
     row(Upstreams, "TRUSTED_PROXIES", Text(upstreams::networks, "addresses or networks (10.0.0.0/8) with commas between"), Unset, "", "Whose `X-Forwarded-*` are believed; those of others are replaced."),
-    row(Upstreams, "RATE_LIMIT_MAX", Integer(0, 1_000_000_000), Value("200"), "requests", "The most requests of one address to upstreams in RATE_LIMIT_WINDOW_MS, all of which may come at once; 0 is no limit.").memory("4 MB in all"),
+    row(Upstreams, "FORWARDED", Boolean, Value("false"), "", "Whether upstreams get `Forwarded` (RFC 7239) beside `X-Forwarded-*`."),
+    row(Upstreams, "REMOVE_RESPONSE_HEADERS", Text(upstreams::patterns, "names of header fields of at most 32 letters with commas between, perhaps with a * at the end, and none that frames the answer"), Value("x-internal-*,x-db-query-count"), "", "Fields of upstreams' answers that go no further."),
+    row(Upstreams, "ACCESS_LOG_PERCENT", Integer(0, 100), Value("0"), "%", "Which part of the requests to upstreams is logged, beside all that fail (499 and 5xx); 0: none at all."),
+    row(Upstreams, "RATE_LIMIT_MAX", Integer(0, 1_000_000_000), Value("200"), "requests", "The most requests of one address to upstreams in RATE_LIMIT_WINDOW_MS, all of which may come at once, over all nodes; 0 is no limit.").memory("4 MB in all"),
     row(Upstreams, "RATE_LIMIT_WINDOW_MS", Integer(1, DAY_MS), Value("60000"), "ms", "In which time that many come back."),
+    row(Upstreams, "CACHE_ENABLED", Boolean, Value("false"), "", "Whether answers to GET are kept in memory as RFC 9111 has it, and given to others who ask for the same."),
+    row(Upstreams, "CACHE_DEFAULT_TTL_MS", Integer(0, DAY_MS), Value("5000"), "ms", "For how long an answer is fresh that says nothing of it, where its status allows that; 0: it is not kept."),
+    row(Upstreams, "CACHE_MAX_BODY_BYTES", Integer(1, BYTES), Value("262144"), "bytes", "The most bytes of a body that is kept."),
+    row(Upstreams, "CACHE_MAX_TOTAL_BYTES", Integer(1, BYTES), Value("67108864"), "bytes", "The most bytes of all answers that are kept; those that are least asked for go first.").memory("this, and bodies under way"),
+    row(Upstreams, "CACHE_WAIT_MS", Integer(0, DAY_MS), Value("5000"), "ms", "How long a request waits for another one's answer to the same before it asks as well."),
 
     row(Operations, "ENABLE_DOCS", Boolean, Computed("false in production, else true"), "", "Whether `/docs` shows the calls of `/openapi.json`."),
     row(Operations, "LOG_LEVEL", Text(value::log_level, "off, error, warn, info, debug or trace (pino's and Python's names too), or a filter as info,fanfare=debug"), Value("info"), "", "What is logged.").alias(&["LOGGING_LEVEL"]),
     row(Operations, "LOG_FORMAT", Text(value::log_format, "json or pretty"), Computed("pretty on a terminal outside production, else json"), "", "How a log line looks."),
-    row(Operations, "UNDER_PRESSURE_MAX_EVENT_LOOP_DELAY_MS", Integer(1, 3_600_000), Value("1000"), "milliseconds", "How late a worker's loop may be before `/_pressure` says so and new clients are answered 503."),
-    row(Operations, "UNDER_PRESSURE_MAX_RSS_BYTES", Integer(1, i64::MAX as u64), Unset, "bytes", "How much memory the process may hold before `/_pressure` says so and new clients are answered 503."),
+    row(Operations, "UNDER_PRESSURE_MAX_EVENT_LOOP_DELAY_MS", Integer(1, 3_600_000), Value("1000"), "milliseconds", "How late a worker's loop may be before `/_pressure` says so and new streams and WebSockets are answered 503; four times as late, requests to upstreams too."),
+    row(Operations, "UNDER_PRESSURE_MAX_RSS_BYTES", Integer(1, i64::MAX as u64), Unset, "bytes", "How much memory the process may hold before `/_pressure` says so and new streams and WebSockets are answered 503; an eighth more, requests to upstreams too."),
+    row(Operations, "UNDER_PRESSURE_MAX_HEAP_USED_BYTES", Integer(1, i64::MAX as u64), Unset, "bytes", "The same for memory that no file holds: heap and stacks."),
+    row(Operations, "UNDER_PRESSURE_MAX_IN_FLIGHT", Integer(1, MANY), Unset, "requests", "How many requests may be under way at `/api` before `/_pressure` says so and further ones are answered 503."),
     row(Operations, "METRICS_ENABLED", Boolean, Value("true"), "", "Whether `/metrics` is served."),
 ];
 
@@ -288,28 +315,29 @@ const fn refused(name: &'static str, why: &'static str) -> NotYet {
 /// refuses to start.
 #[rustfmt::skip]
 pub(super) const NOT_YET: &[NotYet] = &[
-    refused("TLS_CERT", "is set, but this version does not speak TLS. Unset it and let a proxy in front do that"),
-    refused("TLS_KEY", "is set, but this version does not speak TLS. Unset it and let a proxy in front do that"),
     refused("LISTEN", "is set, but this version has one listener only, HOST and PORT"),
     ignored("DATABASE_URL"),
     ignored("CONNECT_URL"),
     ignored("SUBSCRIBE_URL"),
     ignored("PUBLISH_URL"),
     ignored("RATE_LIMIT_TIERS"),
-    ignored("CACHE_ENABLED"),
     ignored("TRACING_ENABLED"),
     ignored("TRACING_ENDPOINT"),
 ];
 
 /// Names that begin so are ours: one that no row has is mistyped or of another version, and worth a warning.
-pub(super) const OUR_PREFIXES: [&str; 9] = [
+pub(super) const OUR_PREFIXES: [&str; 13] = [
     "WS_",
     "WEBSOCKETS_",
     "JWT_",
     "SSE_",
     "INBOX_",
     "DRAIN_",
+    "TLS_",
+    "CACHE_",
     "SESSION_",
+    "WEBHOOK_",
+    "EVENT_",
     "PASSWORD_",
     "LOGIN_",
 ];

@@ -4,16 +4,16 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::ReadAhead;
+use crate::tls::Stream;
 
 /// The client's end of an exchange.
 #[derive(Debug)]
 pub struct Peer<'a> {
     /// Its socket. Whatever was to be written before has been written.
-    pub socket: &'a mut TcpStream,
+    pub socket: &'a mut Stream,
     /// What was read of it and belongs behind the request's head: its body, then perhaps further requests.
     pub read: &'a mut ReadAhead,
 }

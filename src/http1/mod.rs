@@ -43,6 +43,11 @@ pub fn date() -> String {
     httpdate::fmt_http_date(SystemTime::now())
 }
 
+/// The time that a date says, in any of its forms (RFC 9110 section 5.6.7).
+pub fn parse_date(value: &[u8]) -> Option<SystemTime> {
+    httpdate::parse_http_date(std::str::from_utf8(value).ok()?).ok()
+}
+
 /// The comma-separated entries of all fields of this name.
 pub fn entries<'a>(fields: &'a [Field<'a>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
     fields

@@ -5,8 +5,7 @@ use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// How much room a read gets.
 const ROOM_BYTES: usize = 64 * 1024;
@@ -45,7 +44,7 @@ impl ReadAhead {
     pub fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
-        socket: &mut TcpStream,
+        socket: &mut (impl AsyncRead + Unpin),
     ) -> Poll<io::Result<usize>> {
         if self.bytes.capacity() - self.bytes.len() < ROOM_BYTES_MIN {
             self.bytes.drain(..self.start);

@@ -42,6 +42,15 @@ impl Hub {
         }
     }
 
+    /// Whether so many bytes and messages more would fit the connection's queue.
+    pub fn has_room_for(&self, connection: ConnectionIndex, bytes: usize, messages: usize) -> bool {
+        let entry = self.connections.get(connection as usize);
+        entry.is_some_and(|entry| {
+            entry.queue.pending_bytes() + bytes <= self.limits.pending_bytes_max
+                && entry.queue.pending_messages() + messages <= self.limits.pending_messages_max
+        })
+    }
+
     /// The queue of a connection that has room for the frame. One that has none overflows.
     fn room_for(&mut self, connection: ConnectionIndex, frame: &Frame) -> Option<&mut SendQueue> {
         let entry = self.connections.get_mut(connection as usize)?;

@@ -25,7 +25,7 @@ pub use error_code::ErrorCode;
 pub use id::{ClientId, NodeId, UserId};
 pub use moment::Moment;
 pub use namespace::{HistoryPolicy, Namespace, Namespaces, OverflowPolicy, Permission};
-pub use peer::{PeerAddr, WorkerIndex};
+pub use peer::{Encrypted, PeerAddr, WorkerIndex};
 pub use position::{Epoch, Position};
 pub use publication::{Envelope, Event, Member, Origin, Payload, Publication};
 pub use session_id::{SessionId, SessionIdError};

@@ -9,3 +9,7 @@ pub struct WorkerIndex(pub usize);
 /// The address at the other end of the socket, which may be a proxy's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PeerAddr(pub SocketAddr);
+
+/// The request came over TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Encrypted;

@@ -13,10 +13,17 @@ pub(super) struct Client {
     pub(super) ip: IpAddr,
     /// Whether the peer is a trusted proxy, so that what it says of the client is believed.
     pub(super) is_behind_trusted: bool,
+    /// Whether TLS carries the peer's connection.
+    pub(super) is_encrypted: bool,
 }
 
 /// The client of a request that came from `peer`.
-pub(super) fn client(peer: IpAddr, fields: &[Field<'_>], trusted: &[(IpAddr, u8)]) -> Client {
+pub(super) fn client(
+    peer: IpAddr,
+    is_encrypted: bool,
+    fields: &[Field<'_>],
+    trusted: &[(IpAddr, u8)],
+) -> Client {
     let peer = peer.to_canonical();
     let is_trusted = |ip: IpAddr| trusted.iter().any(|network| contains(*network, ip));
     if !is_trusted(peer) {
@@ -24,15 +31,32 @@ pub(super) fn client(peer: IpAddr, fields: &[Field<'_>], trusted: &[(IpAddr, u8)
             peer,
             ip: peer,
             is_behind_trusted: false,
+            is_encrypted,
         };
     }
     let mut ip = peer;
-    let values = fields.iter().rev();
-    let values = values.filter(|field| field.name.eq_ignore_ascii_case("x-forwarded-for"));
-    let hops = values.flat_map(|field| std::str::from_utf8(field.value).unwrap_or("?").rsplit(','));
-    for hop in hops {
+    let entries = |name: &'static str| {
+        let fields = fields.iter().rev();
+        let fields = fields.filter(move |field| field.name.eq_ignore_ascii_case(name));
+        fields.flat_map(|field| std::str::from_utf8(field.value).unwrap_or("?").rsplit(','))
+    };
+    // The older form goes first: whoever writes only that leaves what a client wrote in the other one.
+    let has_older = entries("x-forwarded-for").next().is_some();
+    let name = if has_older {
+        "x-forwarded-for"
+    } else {
+        "forwarded"
+    };
+    for entry in entries(name) {
+        let hop = if has_older {
+            Some(entry)
+        } else {
+            for_of(entry)
+        };
         // What cannot be read is no hop that anybody vouches for; the last one that could be read stands.
-        let Some(hop) = parse(hop.trim()) else { break };
+        let Some(hop) = hop.and_then(|hop| parse(hop.trim())) else {
+            break;
+        };
         ip = hop;
         if !is_trusted(hop) {
             break;
@@ -42,7 +66,17 @@ pub(super) fn client(peer: IpAddr, fields: &[Field<'_>], trusted: &[(IpAddr, u8)
         peer,
         ip,
         is_behind_trusted: true,
+        is_encrypted,
     }
+}
+
+/// The `for` of an element of `Forwarded` (RFC 7239 section 5.2). Those that hide behind a name are no address.
+fn for_of(element: &str) -> Option<&str> {
+    element.split(';').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        let is_for = name.trim().eq_ignore_ascii_case("for");
+        is_for.then(|| value.trim().trim_matches('"'))
+    })
 }
 
 /// An address, perhaps with a port or in brackets, as some proxies write it.
@@ -83,7 +117,7 @@ mod tests {
             value: value.as_bytes(),
         };
         let fields: Vec<Field<'_>> = forwarded.iter().map(field).collect();
-        let client = client(ip(peer), &fields, &trusted);
+        let client = client(ip(peer), false, &fields, &trusted);
         assert_eq!(client.ip, ip(expected), "{peer} {forwarded:?}");
     }
 
@@ -99,6 +133,32 @@ mod tests {
         check("::ffff:10.0.0.1", &["5.6.7.8:1234"], "5.6.7.8");
         check("fd00::1", &["[2001:db8::1]:80"], "2001:db8::1");
         check("fe00::1", &["5.6.7.8"], "fe00::1");
+    }
+
+    #[test]
+    fn the_standard_form_says_it_where_the_older_one_does_not() {
+        let trusted = [(ip("10.0.0.0"), 8)];
+        let check = |fields: &[(&'static str, &'static str)], expected: &str| {
+            let field = |(name, value): &(&'static str, &'static str)| Field {
+                name,
+                value: value.as_bytes(),
+            };
+            let list: Vec<Field<'_>> = fields.iter().map(field).collect();
+            let client = client(ip("10.0.0.1"), false, &list, &trusted);
+            assert_eq!(client.ip, ip(expected), "{fields:?}");
+        };
+        check(&[("Forwarded", "for=5.6.7.8;proto=https")], "5.6.7.8");
+        check(
+            &[("Forwarded", "for=6.6.6.6, For=\"[2001:db8::1]:80\"; by=x")],
+            "2001:db8::1",
+        );
+        check(&[("Forwarded", "for=5.6.7.8, for=10.2.2.2")], "5.6.7.8");
+        check(&[("Forwarded", "for=_hidden")], "10.0.0.1");
+        check(&[("Forwarded", "proto=http")], "10.0.0.1");
+        check(
+            &[("Forwarded", "for=6.6.6.6"), ("X-Forwarded-For", "5.6.7.8")],
+            "5.6.7.8",
+        );
     }
 
     #[test]

@@ -1,19 +1,21 @@
 //! One request to an upstream and its answer, as a state machine that the client's connection polls.
 //!
-//! `Dialling` → `Asking` (the request goes out, the answer's head is awaited) → `Answering` (its body passes) or
+//! (`Counting`, where a fleet limits rates →) (`Waiting` or `Serving`, where there is a cache →) `Dialling` → `Asking` (the request goes out, the answer's head is awaited) → `Answering` (its body passes) or
 //! `Tunnel` (a WebSocket). A try that fails before a byte went to the client goes back to the beginning with another
 //! upstream, within the service's budget; otherwise `Telling`: an answer of our own.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Proxy;
+use super::caching::{Served, Waiting};
+use super::counting::Counting;
 use super::course::{Asked, Course};
 use super::download::{Download, DownloadFault};
 use super::endpoint::Attempt;
@@ -24,6 +26,7 @@ use super::wire::{self, Wire, with_buffer};
 use crate::http1::{After, Exchange, Framing, HeadScan, Peer, Scanned};
 use crate::model::BodyError;
 use crate::telemetry::proxy::Carried;
+use crate::tls::Stream;
 
 /// A request on its way.
 pub(super) struct Call {
@@ -44,14 +47,36 @@ pub(super) struct Call {
     /// Whether the client has got something, be it an interim answer.
     pub(super) has_begun: bool,
     has_timed_out: bool,
+    /// It counts among those under way, where these are bounded.
+    inflight: Option<Inflight>,
     pub(super) is_draining: bool,
     pub(super) state: State,
 }
 
-type Dial = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+/// One request that is under way; it counts as long as it lives.
+struct Inflight(Arc<AtomicUsize>);
+
+impl Inflight {
+    fn begin(proxy: &Proxy) -> Self {
+        proxy.inflight.fetch_add(1, Relaxed);
+        Self(proxy.inflight.clone())
+    }
+}
+
+impl Drop for Inflight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+type Dial = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
 
 /// How far it is.
 pub(super) enum State {
+    /// The fleet counts the request.
+    Counting(Box<Counting>),
+    /// Somebody else asks for the same.
+    Waiting(Waiting),
     Dialling(Dial),
     Asking,
     Answering {
@@ -59,6 +84,8 @@ pub(super) enum State {
         keeps_wire: bool,
     },
     Tunnel(Box<Tunnel>),
+    /// An answer out of the cache.
+    Serving(Served),
     /// Our own answer, then this.
     Telling {
         bytes: Vec<u8>,
@@ -72,14 +99,29 @@ pub(super) enum State {
 impl Call {
     /// Asks an upstream.
     pub(super) fn new(proxy: Arc<Proxy>, asked: Asked, course: Course, body: Framing) -> Self {
+        let mut call = Self::with_course(proxy, asked, course, body);
+        call.begin();
+        call
+    }
+
+    /// A request that is let in, before anybody is asked.
+    pub(super) fn with_course(
+        proxy: Arc<Proxy>,
+        asked: Asked,
+        course: Course,
+        body: Framing,
+    ) -> Self {
         let route = &course.route;
         route.budget.requested(proxy.at(asked.started));
         let most = u32::try_from(route.members.len()).unwrap_or(u32::MAX);
         let keeps_body = course.may_repeat(&asked);
         let mut call = Self::idle(proxy, asked, body, keeps_body);
+        let is_bounded = call.proxy.inflight_max != usize::MAX;
+        if is_bounded && call.asked.carried == Carried::Http {
+            call.inflight = Some(Inflight::begin(&call.proxy));
+        }
         call.tries_left = route.policy.retries.tries.min(most);
         call.course = Some(course);
-        call.try_next();
         call
     }
 
@@ -112,6 +154,7 @@ impl Call {
             moved: started,
             has_begun: false,
             has_timed_out: false,
+            inflight: None,
             is_draining: false,
             state: State::Leaving,
         }
@@ -204,19 +247,23 @@ impl Call {
         Poll::Ready(None)
     }
 
-    fn poll_answer(&mut self, cx: &mut Context<'_>, peer: &mut Peer<'_>) -> Poll<After> {
+    fn poll_answer(&mut self, cx: &mut Context<'_>, peer: &mut Peer<'_>) -> Poll<Option<After>> {
         let State::Answering {
             download,
             keeps_wire,
         } = &mut self.state
         else {
-            return Poll::Ready(After::Cut);
+            return Poll::Ready(Some(After::Cut));
         };
         let Some(wire) = &mut self.wire else {
-            return Poll::Ready(After::Cut);
+            return Poll::Ready(Some(After::Cut));
         };
         if std::mem::take(&mut self.has_timed_out) {
-            return Poll::Ready(After::Cut);
+            if download.waits != Waits::ForUpstream || !download.has_heartbeats() {
+                return Poll::Ready(Some(After::Cut));
+            }
+            download.beat();
+            self.moved = Instant::now();
         }
         let mut client_is_gone = false;
         if !self.upload.is_done() {
@@ -227,28 +274,37 @@ impl Call {
             client_is_gone = poll_gone(cx, peer).is_ready();
         }
         if client_is_gone {
-            return Poll::Ready(After::Cut);
+            return Poll::Ready(Some(After::Cut));
         }
         match download.poll(cx, wire, peer.socket) {
             Poll::Pending => {
                 self.note_moves();
                 Poll::Pending
             }
+            Poll::Ready(Err(DownloadFault::Upstream)) if download.is_unsent() => {
+                // Head and nonsense came in one piece.
+                self.fail(&ProxyError::Unavailable);
+                Poll::Ready(None)
+            }
             Poll::Ready(Err(DownloadFault::Client | DownloadFault::Upstream)) => {
-                Poll::Ready(After::Cut)
+                Poll::Ready(Some(After::Cut))
             }
             Poll::Ready(Ok(())) => {
+                let recorder = download.take_recorder();
                 let keeps_wire = *keeps_wire && self.upload.is_done() && wire.read.is_empty();
                 if let (true, Some(attempt), Some(wire)) =
                     (keeps_wire, &self.attempt, self.wire.take())
                 {
                     wire::put(attempt.endpoint.id, wire, self.moved);
                 }
+                if let Some(recorder) = recorder {
+                    self.keep(*recorder);
+                }
                 let is_whole = self.upload.is_body_read();
-                Poll::Ready(match self.asked.keeps_alive && is_whole {
+                Poll::Ready(Some(match self.asked.keeps_alive && is_whole {
                     true => After::KeepAlive,
                     false => After::Close,
-                })
+                }))
             }
         }
     }
@@ -266,6 +322,9 @@ impl Call {
                 Ok(0) | Err(_) => return Poll::Ready(Some(After::Cut)),
                 Ok(count) => *sent += count,
             }
+        }
+        if ready!(Pin::new(&mut *peer.socket).poll_flush(cx)).is_err() {
+            return Poll::Ready(Some(After::Cut));
         }
         if self.wire.is_some() {
             // That was an interim answer.
@@ -292,7 +351,7 @@ impl Call {
 }
 
 /// Ready when the client has gone. What it sends meanwhile stays read ahead, one read of it.
-fn poll_gone(cx: &mut Context<'_>, peer: &mut Peer<'_>) -> Poll<()> {
+pub(super) fn poll_gone(cx: &mut Context<'_>, peer: &mut Peer<'_>) -> Poll<()> {
     if !peer.read.is_empty() {
         return Poll::Pending;
     }
@@ -306,10 +365,19 @@ impl Exchange for Call {
     fn poll(&mut self, cx: &mut Context<'_>, mut peer: Peer<'_>) -> Poll<After> {
         loop {
             let after = match &mut self.state {
+                State::Counting(_) => ready!(self.poll_count(cx, &mut peer)),
+                State::Waiting(_) => {
+                    if self.poll_wait(cx).is_pending() {
+                        return poll_gone(cx, &mut peer).map(|()| After::Cut);
+                    }
+                    None
+                }
                 State::Dialling(_) => ready!(self.poll_dial(cx, &mut peer)),
                 State::Asking => ready!(self.poll_ask(cx, &mut peer)),
-                State::Answering { .. } => return self.poll_answer(cx, &mut peer),
+                State::Answering { .. } => ready!(self.poll_answer(cx, &mut peer)),
                 State::Tunnel(tunnel) => return tunnel.poll(cx, &mut peer),
+                State::Serving(_) if self.has_timed_out => return Poll::Ready(After::Cut),
+                State::Serving(_) => return self.poll_serve(cx, &mut peer),
                 State::Telling { .. } => ready!(self.poll_tell(cx, &mut peer)),
                 State::Leaving => return Poll::Ready(After::Cut),
             };
@@ -322,18 +390,22 @@ impl Exchange for Call {
     fn due(&self) -> Option<Instant> {
         let (waits, upstream_may) = match &self.state {
             State::Tunnel(tunnel) => return Some(tunnel.due()),
-            // The dial has a time-out of its own.
-            State::Dialling(_) | State::Leaving => return None,
-            State::Telling { .. } => (Waits::ForClient, None),
+            // Counting and dialling have time-outs of their own.
+            State::Counting(_) | State::Dialling(_) | State::Leaving => return None,
+            State::Waiting(waiting) => return Some(waiting.until),
+            State::Serving(_) | State::Telling { .. } => (Waits::ForClient, None),
             State::Asking if self.upload.is_done() => (Waits::ForUpstream, self.try_timeout()),
             State::Asking => (self.upload.waits, self.try_timeout()),
             State::Answering { download, .. } => {
-                let is_stream = self.asked.carried == Carried::Sse;
-                let course = self.course.as_ref().filter(|_| !is_stream);
-                (
-                    download.waits,
-                    course.map(|course| course.route.policy.timeout),
-                )
+                let policy = self.course.as_ref().map(|course| &course.route.policy);
+                let pause = match self.asked.carried {
+                    Carried::Sse if download.may_beat() => {
+                        policy.and_then(|policy| policy.heartbeat)
+                    }
+                    Carried::Sse => None,
+                    _ => policy.map(|policy| policy.timeout),
+                };
+                (download.waits, pause)
             }
         };
         match waits {
@@ -345,6 +417,8 @@ impl Exchange for Call {
     fn handle_timeout(&mut self, now: Instant) {
         match &mut self.state {
             State::Tunnel(tunnel) => tunnel.handle_timeout(now),
+            // It is polled next, and sees for itself.
+            State::Waiting(_) => {}
             _ => self.has_timed_out = true,
         }
     }

@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::access::Entry;
 use super::address::Client;
+use super::cache::Way;
 use super::endpoint::Endpoint;
-use super::rate::AddressLimits;
+use super::rate::Limits;
 use super::table::Route;
 use super::websocket::Handshake;
 use super::{Balance, HashKey, hash};
 use crate::auth::Identity;
-use crate::http1::{RequestHead, has_entry};
+use crate::http1::{RequestHead, entries, has_entry};
+use crate::model::UserId;
 use crate::telemetry::proxy::{self as counts, Carried};
 
 /// What the cookie of a sticky service is called, before the service's name.
@@ -33,12 +36,16 @@ pub(super) struct Asked {
     pub(super) keeps_alive: bool,
     /// Whether it waits for `100 Continue`.
     pub(super) expects: bool,
+    /// Whether it wants errors in the form of RFC 9457.
+    pub(super) accepts_problems: bool,
     /// Whether limits are told.
     pub(super) has_limits: bool,
     /// Lines that every answer carries: ids and limits.
     pub(super) lines: Vec<u8>,
     /// When its head was read.
     pub(super) started: Instant,
+    /// Its line in the access log, where there is one.
+    pub(super) entry: Option<Box<Entry>>,
 }
 
 /// Where a request goes.
@@ -47,6 +54,8 @@ pub(super) struct Course {
     pub(super) route: Arc<Route>,
     /// What the choice of an upstream depends on, as the route's balance has it.
     pub(super) key: u64,
+    /// Who asks, when that is known.
+    pub(super) user: Option<UserId>,
     /// Path and query, behind the upstream's base.
     pub(super) target: String,
     /// The fields, with the empty line, without `Host`.
@@ -55,6 +64,8 @@ pub(super) struct Course {
     pub(super) is_secure: bool,
     /// Of a WebSocket's handshake, what the upstream must answer to.
     pub(super) handshake: Option<Handshake>,
+    /// What it means to the cache; none where it means nothing.
+    pub(super) cache: Option<Way>,
 }
 
 impl Course {
@@ -140,13 +151,32 @@ fn sticky_token(route: &Route, head: &RequestHead<'_>) -> Option<u64> {
     u64::from_str_radix(token, 16).ok()
 }
 
-/// Whether an answer's field of this name, in lower case, is said by us and nobody else.
-pub(super) fn is_replaced(asked: &Asked, has_limits: bool, lower: &[u8]) -> bool {
-    match lower {
-        b"x-request-id" | b"x-correlation-id" => true,
-        b"cache-control" | b"x-accel-buffering" => asked.carried == Carried::Sse,
-        lower => has_limits && AddressLimits::is_told(lower),
+impl Asked {
+    /// Whether an answer's field of this name, in lower case, is said by us and nobody else.
+    pub(super) fn replaces(&self, lower: &[u8]) -> bool {
+        match lower {
+            b"x-request-id" | b"x-correlation-id" => true,
+            b"cache-control" | b"x-accel-buffering" => self.carried == Carried::Sse,
+            lower => self.has_limits && Limits::is_told(lower),
+        }
     }
+
+    /// The client is answered so.
+    pub(super) fn is_answered(&mut self, status: u16, now: Instant) {
+        counts::answered(self.carried, self.method, status, now - self.started);
+        if let Some(entry) = &mut self.entry {
+            entry.status = Some(status);
+        }
+    }
+}
+
+/// Whether a client asks for errors in the form of RFC 9457. Who merely accepts anything gets the seed's.
+pub(super) fn accepts_problems(head: &RequestHead<'_>) -> bool {
+    const PROBLEM: &[u8] = b"application/problem+json";
+    entries(head.fields, "accept").any(|entry| {
+        let kind = entry.split(|byte| *byte == b';').next();
+        kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(PROBLEM))
+    })
 }
 
 /// Whether a request waits for `100 Continue` before it sends its body.

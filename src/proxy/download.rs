@@ -6,11 +6,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite as _;
-use tokio::net::TcpStream;
 
+use super::cache::Recorder;
+use super::events::{Boundary, HEARTBEAT};
 use super::upload::Waits;
 use super::wire::{Wire, with_buffer};
 use crate::http1::Framing;
+use crate::tls::Stream;
 
 /// How the client gets the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +21,8 @@ pub(super) enum Form {
     Same,
     /// A client of HTTP/1.0 knows no chunks: the end of the connection ends the body.
     Bare,
-    /// The upstream ends the body with its connection; the client gets chunks, and keeps its own.
+    /// In chunks of ours: where the upstream ends the body with its connection the client keeps its own, and comments of
+    /// ours can stand between them.
     Chunks,
 }
 
@@ -38,13 +41,21 @@ pub(super) struct Download {
     /// What is to be written before anything else.
     out: Vec<u8>,
     out_sent: usize,
+    /// Whether the client has got anything.
+    has_begun: bool,
     body: Framing,
     form: Form,
+    /// The last chunk of ours is written.
+    is_closed: bool,
     /// Of what the upstream sent, so many bytes are the client's.
     granted: usize,
     pub(super) waits: Waits,
+    /// Of a stream of events between which comments of ours may stand.
+    events: Option<Boundary>,
     /// Something went on since this was last cleared.
     pub(super) has_moved: bool,
+    /// Takes the body down for the cache.
+    recorder: Option<Box<Recorder>>,
 }
 
 impl Download {
@@ -53,12 +64,68 @@ impl Download {
         Self {
             out,
             out_sent: 0,
+            has_begun: false,
             body,
             form,
+            is_closed: false,
             granted: 0,
             waits: Waits::ForUpstream,
+            events: None,
             has_moved: false,
+            recorder: None,
         }
+    }
+
+    /// The same, and its body is taken down.
+    pub(super) fn recorded_by(mut self, recorder: Option<Box<Recorder>>) -> Self {
+        self.recorder = recorder;
+        self
+    }
+
+    /// Who took it down, at the end.
+    pub(super) fn take_recorder(&mut self) -> Option<Box<Recorder>> {
+        self.recorder.take()
+    }
+
+    /// The same for a stream of events that has heartbeats; it must not be of the form [`Form::Same`].
+    pub(super) fn with_heartbeats(mut self) -> Self {
+        self.events = Some(Boundary::default());
+        self
+    }
+
+    /// Whether the client has got nothing, so that something else can still be answered.
+    pub(super) const fn is_unsent(&self) -> bool {
+        !self.has_begun
+    }
+
+    /// Whether comments of ours stand between its events.
+    pub(super) const fn has_heartbeats(&self) -> bool {
+        self.events.is_some()
+    }
+
+    /// Whether a comment could stand here: the client has everything, and no event has begun.
+    pub(super) fn may_beat(&self) -> bool {
+        self.out_sent == self.out.len()
+            && self.granted == 0
+            && self.events.is_some_and(|events| events.is_here())
+    }
+
+    /// Puts a comment between two events; in the middle of one it does nothing.
+    pub(super) fn beat(&mut self) {
+        if self.may_beat() {
+            self.frame(HEARTBEAT);
+        }
+    }
+
+    /// Bytes of a body that is framed anew.
+    fn frame(&mut self, bytes: &[u8]) {
+        if self.form != Form::Chunks {
+            return self.out.extend_from_slice(bytes);
+        }
+        // A vector takes every write.
+        let _ = write!(self.out, "{:x}\r\n", bytes.len());
+        self.out.extend_from_slice(bytes);
+        self.out.extend_from_slice(b"\r\n");
     }
 
     /// Passes on what there is; ready at the end.
@@ -66,7 +133,7 @@ impl Download {
         &mut self,
         cx: &mut Context<'_>,
         wire: &mut Wire,
-        client: &mut TcpStream,
+        client: &mut Stream,
     ) -> Poll<Result<(), DownloadFault>> {
         loop {
             if self.granted == 0 && !wire.read.is_empty() && !self.body.is_done() && self.has_room()
@@ -79,7 +146,13 @@ impl Download {
                 sent.map_err(|_| DownloadFault::Client)?;
                 continue;
             }
+            let flushed = ready!(Pin::new(&mut *client).poll_flush(cx));
+            flushed.map_err(|_| DownloadFault::Client)?;
             if self.body.is_done() {
+                if self.form == Form::Chunks && !std::mem::replace(&mut self.is_closed, true) {
+                    self.out.extend_from_slice(b"0\r\n\r\n");
+                    continue;
+                }
                 return Poll::Ready(Ok(()));
             }
             self.waits = Waits::ForUpstream;
@@ -88,12 +161,7 @@ impl Download {
                 Poll::Ready(filled)
             });
             match ready!(filled) {
-                Ok(0) if matches!(self.body, Framing::UntilClose) => {
-                    self.body = Framing::NONE;
-                    if self.form == Form::Chunks {
-                        self.out.extend_from_slice(b"0\r\n\r\n");
-                    }
-                }
+                Ok(0) if matches!(self.body, Framing::UntilClose) => self.body = Framing::NONE,
                 Ok(0) | Err(_) => return Poll::Ready(Err(DownloadFault::Upstream)),
                 Ok(_) => self.has_moved = true,
             }
@@ -110,6 +178,9 @@ impl Download {
         if self.form == Form::Same {
             let followed = self.body.follow(unread);
             (self.granted, _) = followed.map_err(|_| DownloadFault::Upstream)?;
+            if let Some(recorder) = &mut self.recorder {
+                recorder.see(&unread[..self.granted]);
+            }
             return Ok(());
         }
         let mut used = 0;
@@ -120,16 +191,15 @@ impl Download {
             };
             let bytes = &unread[used..used + run.length];
             used += run.length;
-            match self.form {
-                Form::Chunks => {
-                    // A vector takes every write.
-                    let _ = write!(self.out, "{:x}\r\n", bytes.len());
-                    self.out.extend_from_slice(bytes);
-                    self.out.extend_from_slice(b"\r\n");
+            if run.is_data && !bytes.is_empty() {
+                if let Some(events) = &mut self.events {
+                    events.follow(bytes);
                 }
-                _ if run.is_data => self.out.extend_from_slice(bytes),
-                _ => {}
+                self.frame(bytes);
             }
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.see(&unread[..used]);
         }
         wire.read.consume(used);
         Ok(())
@@ -140,7 +210,7 @@ impl Download {
         &mut self,
         cx: &mut Context<'_>,
         wire: &mut Wire,
-        client: &mut TcpStream,
+        client: &mut Stream,
     ) -> Poll<io::Result<()>> {
         let out = &self.out[self.out_sent..];
         let body = &wire.read.unread()[..self.granted];
@@ -157,6 +227,7 @@ impl Download {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
         self.has_moved = true;
+        self.has_begun = true;
         let of_out = sent.min(out.len());
         self.out_sent += of_out;
         if self.out_sent == self.out.len() {

@@ -1,11 +1,11 @@
 //! One upstream of a service: where it is, how it does, and what is under way to it.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::HeaderValue;
-use tokio::net::TcpStream;
 
 use super::breaker::{Breaker, Pass};
 use super::counter::Recent;
@@ -13,6 +13,7 @@ use super::resolve::Resolver;
 use super::{Address, BreakerPolicy};
 use crate::model::Moment;
 use crate::telemetry::proxy::{self as counts, Carried};
+use crate::tls::{Connector, Stream};
 
 /// The latency of an upstream that has not answered yet.
 const LATENCY_ASSUMED: f64 = 30.0;
@@ -62,7 +63,7 @@ impl Endpoint {
             address.host.clone()
         };
         let authority = match address.port {
-            80 => host,
+            port if port == address.default_port() => host,
             port => format!("{host}:{port}"),
         };
         Some(Self {
@@ -86,12 +87,17 @@ impl Endpoint {
         })
     }
 
-    /// A new connection.
-    pub(super) async fn dial(&self) -> std::io::Result<TcpStream> {
+    /// A new connection, encrypted where the address says so.
+    pub(super) async fn dial(&self, connector: Option<&Connector>) -> io::Result<Stream> {
         counts::dialled();
         let socket = self.resolver.connect().await?;
         socket.set_nodelay(true)?;
-        Ok(socket)
+        match connector.filter(|_| self.address.is_encrypted) {
+            Some(connector) => connector.connect(&self.address.host, socket).await,
+            // `config` gives a connector where any address is https: never in clear instead.
+            None if self.address.is_encrypted => Err(io::ErrorKind::Unsupported.into()),
+            None => Ok(socket.into()),
+        }
     }
 
     /// For how long a connection to it may be used: one to a name, so that a changed address is found even by those who

@@ -47,6 +47,9 @@ pub(super) enum ProxyError {
     /// Every upstream has as much to do as it may.
     #[error("all upstreams have enough to do")]
     Overloaded,
+    /// The client wants what stands in the cache and nothing else, and there is nothing (RFC 9111 section 5.2.1.7).
+    #[error("nothing in the cache")]
+    NotCached,
     /// The upstream took too long.
     #[error("the upstream timed out")]
     TimedOut,
@@ -86,9 +89,60 @@ fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(REPEATED_BYTES_MAX)]
 }
 
+/// The form that RFC 9457 gave problems, for who accepts it.
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'a str,
+    status: u16,
+    detail: String,
+}
+
+/// What is answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) status: u16,
+    /// Of the body, without `content-type: `.
+    pub(super) content_type: &'static str,
+    pub(super) body: Vec<u8>,
+}
+
 impl ProxyError {
+    /// As the client understands it: in the form of RFC 9457 where it asks for that, in the seed's otherwise.
+    pub(super) fn told(&self, as_problem: bool) -> Told {
+        let (status, body) = self.answer();
+        if !as_problem {
+            return Told {
+                status,
+                content_type: "application/json; charset=utf-8",
+                body,
+            };
+        }
+        let reason = http::StatusCode::from_u16(status).ok();
+        let problem = Problem {
+            kind: match self {
+                // Of the registry of problem types; draft-ietf-httpapi-ratelimit-headers-10 section 7.
+                Self::TooMany(_) => {
+                    "https://iana.org/assignments/http-problem-types#quota-exceeded"
+                }
+                _ => "about:blank",
+            },
+            title: reason
+                .and_then(|reason| reason.canonical_reason())
+                .unwrap_or_default(),
+            status,
+            detail: self.to_string(),
+        };
+        Told {
+            status,
+            content_type: "application/problem+json",
+            body: json(&problem),
+        }
+    }
+
     /// Status and JSON body.
-    pub(super) fn answer(&self) -> (u16, Vec<u8>) {
+    fn answer(&self) -> (u16, Vec<u8>) {
         match self {
             Self::NotFound(method, path) => {
                 let message = format!("Route {method}:{} not found", cut(path));
@@ -106,6 +160,10 @@ impl ProxyError {
             }
             Self::Unavailable => short(502, "upstream_unavailable", "Failed to reach upstream"),
             Self::TimedOut => short(504, "upstream_timeout", "Upstream request timed out"),
+            Self::NotCached => {
+                let message = "Nothing is kept of this, and the upstream was not to be asked";
+                short(504, "not_cached", message)
+            }
             Self::Looping => short(508, "loop_detected", "The request goes in a circle"),
             Self::NotWebSocket => {
                 let message = "A WebSocket handshake of version 13 is needed here";
@@ -248,5 +306,18 @@ mod tests {
         ] {
             assert_eq!(wait_in_words(seconds), words);
         }
+    }
+
+    #[test]
+    fn who_asks_for_problems_gets_them_in_the_standard_form() {
+        let told = ProxyError::TimedOut.told(true);
+        assert_eq!(
+            (told.status, told.content_type),
+            (504, "application/problem+json")
+        );
+        let expected = r#"{"type":"about:blank","title":"Gateway Timeout","status":504,"detail":"the upstream timed out"}"#;
+        assert_eq!(told.body, expected.as_bytes());
+        let seed = ProxyError::TimedOut.told(false);
+        assert_eq!(seed.body, ProxyError::TimedOut.answer().1);
     }
 }

@@ -36,6 +36,7 @@ enum Kind {
 /// What proxies say of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Forwarded {
+    Standard,
     For,
     Proto,
     Host,
@@ -47,7 +48,8 @@ fn kind(name: &str) -> Kind {
     let lower = lower(name, &mut buffer);
     match lower {
         b"host" | b"x-request-id" | b"x-correlation-id" | b"x-api-key" | b"x-admin-key"
-        | b"x-user-id" | b"x-user-role" | b"forwarded" | b"x-real-ip" => Kind::Ours,
+        | b"x-user-id" | b"x-user-role" | b"x-real-ip" => Kind::Ours,
+        b"forwarded" => Kind::Forwarded(Some(Forwarded::Standard)),
         b"x-forwarded-for" => Kind::Forwarded(Some(Forwarded::For)),
         b"x-forwarded-proto" => Kind::Forwarded(Some(Forwarded::Proto)),
         b"x-forwarded-host" => Kind::Forwarded(Some(Forwarded::Host)),
@@ -146,6 +148,8 @@ pub(super) struct Introduction<'a> {
     pub(super) hides_bearer: bool,
     /// Whether it asks for a WebSocket.
     pub(super) upgrades: bool,
+    /// Whether it gets `Forwarded`, too.
+    pub(super) tells_forwarded: bool,
 }
 
 /// Writes a request's fields as an upstream gets them, all but `Host`, and the empty line.
@@ -179,6 +183,9 @@ pub(super) fn write_request(head: &RequestHead<'_>, intro: &Introduction<'_>, ou
         out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
     }
     said.write(head, intro.client, out);
+    if intro.tells_forwarded {
+        said.write_standard(head, intro.client, out);
+    }
     if let Some((user, role)) = intro.identity {
         for (name, text) in [(&b"x-user-id"[..], user), (b"x-user-role", role)] {
             if !text.is_empty() {
@@ -211,6 +218,8 @@ fn without_bearer(protocols: &[u8]) -> Vec<u8> {
 #[derive(Default)]
 struct Said {
     chain: Vec<u8>,
+    /// The same as `Forwarded` says it.
+    standard: Vec<u8>,
     proto: bool,
     host: bool,
     port: bool,
@@ -222,6 +231,11 @@ impl Said {
             Some(Forwarded::For) => {
                 self.chain.extend_from_slice(field.value);
                 self.chain.extend_from_slice(b", ");
+                return;
+            }
+            Some(Forwarded::Standard) => {
+                self.standard.extend_from_slice(field.value);
+                self.standard.extend_from_slice(b", ");
                 return;
             }
             Some(Forwarded::Proto) => self.proto = true,
@@ -240,16 +254,39 @@ impl Said {
         address(out, client.ip);
         out.extend_from_slice(b"\r\n");
         if !self.proto {
-            out.extend_from_slice(b"x-forwarded-proto: http\r\n");
+            let scheme = if client.is_encrypted { "https" } else { "http" };
+            line(out, b"x-forwarded-proto", scheme.as_bytes());
         }
         if !self.host && !head.host.is_empty() {
             line(out, b"x-forwarded-host", head.host.as_bytes());
         }
         if !self.port {
             // A vector takes every write.
-            let _ = write!(out, "x-forwarded-port: {}\r\n", port(head.host));
+            let port = port(head.host).unwrap_or(if client.is_encrypted { 443 } else { 80 });
+            let _ = write!(out, "x-forwarded-port: {port}\r\n");
         }
     }
+
+    /// The same in the form of RFC 7239, one element behind those of trusted proxies.
+    fn write_standard(&self, head: &RequestHead<'_>, client: &Client, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"forwarded: ");
+        out.extend_from_slice(&self.standard);
+        out.extend_from_slice(b"for=");
+        standard_address(out, client.peer);
+        // What is left of a host that was checked has no quote and no backslash.
+        if !head.host.is_empty() {
+            let _ = write!(out, ";host=\"{}\"", head.host);
+        }
+        out.extend_from_slice(b";proto=http\r\n");
+    }
+}
+
+fn standard_address(out: &mut Vec<u8>, ip: IpAddr) {
+    // A colon is no part of a token, so an IPv6 address is quoted, in its brackets (RFC 7239 section 6.1).
+    let _ = match ip {
+        IpAddr::V4(ip) => write!(out, "{ip}"),
+        IpAddr::V6(ip) => write!(out, "\"[{ip}]\""),
+    };
 }
 
 fn address(out: &mut Vec<u8>, ip: IpAddr) {
@@ -257,14 +294,14 @@ fn address(out: &mut Vec<u8>, ip: IpAddr) {
     let _ = write!(out, "{ip}");
 }
 
-fn port(host: &str) -> u16 {
+fn port(host: &str) -> Option<u16> {
     let after_literal = host.rfind(']').map_or(host, |end| &host[end..]);
     let port = after_literal.rsplit_once(':');
-    port.and_then(|(_, port)| port.parse().ok()).unwrap_or(80)
+    port.and_then(|(_, port)| port.parse().ok())
 }
 
-/// Writes an answer's fields as the client gets them, without the empty line. `replaced` tells which names are said
-/// anew.
+/// Writes an answer's fields as the client gets them, without the empty line. `replaced` tells which names are said anew, or
+/// not at all.
 pub(super) fn write_response(
     head: &ResponseHead<'_>,
     replaced: impl Fn(&[u8]) -> bool,
@@ -274,9 +311,7 @@ pub(super) fn write_response(
     for field in head.fields {
         let mut buffer = [0; NAME_BYTES_MAX];
         let lower = lower(field.name, &mut buffer);
-        let is_internal = lower.starts_with(b"x-internal-") || lower == b"x-db-query-count";
-        if !is_internal
-            && !is_hop_by_hop(lower)
+        if !is_hop_by_hop(lower)
             && !replaced(lower)
             && (nominated.is_empty() || !is_nominated(&nominated, field.name))
         {
@@ -296,6 +331,13 @@ pub(super) fn ids(head: &RequestHead<'_>) -> Vec<u8> {
     line(&mut lines, b"x-request-id", request);
     line(&mut lines, b"x-correlation-id", correlation);
     lines
+}
+
+/// The request's id in these lines.
+pub(super) fn request_id(lines: &[u8]) -> &str {
+    let lines = std::str::from_utf8(lines).unwrap_or_default();
+    let first = lines.split("\r\n").next().unwrap_or_default();
+    first.strip_prefix("x-request-id: ").unwrap_or_default()
 }
 
 fn is_kept(id: &[u8]) -> bool {

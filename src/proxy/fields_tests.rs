@@ -6,6 +6,7 @@ fn client(is_behind_trusted: bool) -> Client {
         peer: IpAddr::from([10, 0, 0, 1]),
         ip: IpAddr::from([9, 9, 9, 9]),
         is_behind_trusted,
+        is_encrypted: false,
     }
 }
 
@@ -19,6 +20,11 @@ fn head_of(fields: &[(&str, &str)]) -> String {
 
 /// What a request's fields become.
 fn forwarded(fields: &[(&str, &str)], is_behind_trusted: bool) -> String {
+    told(fields, is_behind_trusted, false)
+}
+
+/// The same, with `Forwarded` or without.
+fn told(fields: &[(&str, &str)], is_behind_trusted: bool, tells_forwarded: bool) -> String {
     let text = head_of(fields);
     let mut slots = slots();
     let head = RequestHead::parse(text.as_bytes(), &mut slots).expect("a good head");
@@ -28,6 +34,7 @@ fn forwarded(fields: &[(&str, &str)], is_behind_trusted: bool) -> String {
         identity: None,
         hides_bearer: false,
         upgrades: false,
+        tells_forwarded,
     };
     let mut out = Vec::new();
     write_request(&head, &intro, &mut out);
@@ -166,7 +173,9 @@ fn answers_lose_what_is_internal() {
     let mut slots = slots();
     let head = ResponseHead::parse(text.as_bytes(), &mut slots, false).expect("a good head");
     let mut out = Vec::new();
-    write_response(&head, |name| name == b"x-ours", &mut out);
+    let removed = ["x-internal-*", "x-db-query-count", "x-ours"].map(str::to_owned);
+    let removed = crate::proxy::removed::Removed::new(&removed);
+    write_response(&head, |name| removed.has(name), &mut out);
     let expected = "Content-Encoding: gzip\r\nset_cookie: a\r\nx-foo: 1\r\ncontent-length: 0\r\n";
     assert_eq!(String::from_utf8(out).expect("text"), expected);
 }
@@ -209,12 +218,25 @@ fn circles_are_found() {
 #[test]
 fn ports_are_read_from_the_host() {
     for (host, expected) in [
-        ("a", 80),
-        ("a:81", 81),
-        ("[::1]", 80),
-        ("[::1]:9", 9),
-        ("a:", 80),
+        ("a", None),
+        ("a:81", Some(81)),
+        ("[::1]", None),
+        ("[::1]:9", Some(9)),
+        ("a:", None),
     ] {
         assert_eq!(port(host), expected, "{host}");
     }
+}
+
+#[test]
+fn the_standard_form_of_who_asks_is_told_to_who_wants_it() {
+    let brought = [("forwarded", "for=1.1.1.1;proto=https")];
+    let ours = "for=10.0.0.1;host=\"a.b:8080\";proto=http";
+    has(&told(&brought, false, true), "forwarded", ours);
+    let both = format!("for=1.1.1.1;proto=https, {ours}");
+    has(&told(&brought, true, true), "forwarded", &both);
+    assert!(!told(&brought, true, false).contains("forwarded: "));
+    let mut out = Vec::new();
+    standard_address(&mut out, "2001:db8::1".parse().expect("an address"));
+    assert_eq!(out, b"\"[2001:db8::1]\"");
 }

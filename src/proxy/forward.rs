@@ -6,15 +6,18 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::access::Entry;
 use super::address::{Client, client};
+use super::cache::{self, Way};
 use super::call::Call;
-use super::course::{Asked, Course, expects, key};
+use super::course::{Asked, Course, accepts_problems, expects, key};
 use super::error::ProxyError;
-use super::fields::{Introduction, ids, is_looping, write_request};
+use super::fields::{Introduction, ids, is_looping, request_id, write_request};
 use super::path::normalise;
-use super::table::{Target, target};
+use super::rate::Whose;
+use super::table::{Route, Target, target};
 use super::websocket::{Handshake, upstream_target};
-use super::{IdentityRule, Proxy};
+use super::{IdentityRule, Proxy, Strain};
 use crate::auth::{Identity, bearer, client_token};
 use crate::http1::{Exchange, RequestHead};
 use crate::telemetry::proxy::{self as counts, Carried};
@@ -40,6 +43,7 @@ impl Proxy {
         self: &Arc<Self>,
         head: &RequestHead<'_>,
         peer: SocketAddr,
+        is_encrypted: bool,
     ) -> Option<Box<dyn Exchange>> {
         let (path, query) = match head.target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
@@ -49,18 +53,15 @@ impl Proxy {
             return None;
         }
         let started = Instant::now();
-        let client = client(peer.ip(), head.fields, &self.trusted);
+        let client = client(peer.ip(), is_encrypted, head.fields, &self.trusted);
         let ids = ids(head);
-        let id_bytes = ids.len();
-        let mut lines = ids;
-        let decision = self.limits.as_ref().map(|limits| {
-            let decision = limits.check(client.ip, self.at(started));
-            limits.tell(&mut lines, &decision);
-            decision
-        });
         let target = target(path);
-        let ids = lines[..id_bytes].to_vec();
-        let asked = Asked {
+        let route = target.as_ref().and_then(|target| {
+            let table = self.table.load();
+            table.service(target.service).cloned()
+        });
+        let limiter = self.limiter(route.as_ref(), Whose::address(client.ip));
+        let mut asked = Asked {
             carried: target
                 .as_ref()
                 .map_or(Carried::Http, |target| target.carried),
@@ -70,24 +71,32 @@ impl Proxy {
             is_old: head.is_old,
             keeps_alive: head.keeps_alive,
             expects: expects(head),
-            has_limits: decision.is_some(),
-            lines,
+            accepts_problems: accepts_problems(head),
+            has_limits: limiter.is_some(),
+            lines: ids.clone(),
             started,
+            entry: self.entry(head, &ids, &client, started),
         };
-        let course = match decision {
-            Some(decision) if !decision.is_allowed => Err(ProxyError::TooMany(decision)),
-            _ => self.course(head, target, query, &client, &ids),
-        };
-        Some(Box::new(match course {
-            Ok(course) => Call::new(self.clone(), asked, course, head.body),
-            Err(error) => Call::refuse(self.clone(), asked, head.body, &error),
+        let (course, counted) = self.count_around(limiter, self.at(started), || {
+            self.course(head, (target, route), query, &client, &ids)
+        });
+        let proxy = self.clone();
+        Some(Box::new(match (course, counted) {
+            (Ok(course), Some(counted)) => Call::counted(proxy, asked, course, head.body, counted),
+            (Ok(course), None) => Call::new(proxy, asked, course, head.body),
+            (Err(error), counted) => {
+                if let Some((limiter, decision)) = counted {
+                    limiter.limits.tell(&mut asked.lines, &decision);
+                }
+                Call::refuse(proxy, asked, head.body, &error)
+            }
         }))
     }
 
     fn course(
         &self,
         head: &RequestHead<'_>,
-        target: Option<Target<'_>>,
+        (target, route): (Option<Target<'_>>, Option<Arc<Route>>),
         query: Option<&str>,
         client: &Client,
         ids: &[u8],
@@ -111,17 +120,14 @@ impl Proxy {
             true => Some(self.handshake(head)?),
             false => None,
         };
-        let route = self.table.load().service(target.service).cloned();
         let rule = route
             .as_ref()
             .map_or(&self.identity, |route| &route.policy.identity);
         // Who may not ask does not get to know which services there are.
         let admitted = self.authenticate(head, target.carried, query, rule)?;
-        let unknown = || ProxyError::UnknownService(target.service.to_owned());
-        let route = route.as_ref().ok_or_else(unknown)?;
-        if (is_web_socket || target.carried == Carried::Sse) && (self.is_pressed)() {
-            return Err(ProxyError::UnderPressure);
-        }
+        let Some(route) = &route else {
+            return Err(ProxyError::UnknownService(target.service.to_owned()));
+        };
         let forwarded = match is_web_socket {
             true => upstream_target(query)?,
             false => with_query(&rest, query, admitted.is_in_query),
@@ -139,15 +145,78 @@ impl Proxy {
             identity,
             hides_bearer: admitted.is_in_protocol,
             upgrades: is_web_socket,
+            tells_forwarded: self.tells_forwarded,
         };
         write_request(head, &introduction, &mut fields);
+        let is_secure = is_secure(head, client);
+        let cache = self.cache.as_ref().and_then(|_| {
+            let is_request = target.carried == Carried::Http;
+            let key = || cache::key(is_secure, head.host, &route.name, &forwarded);
+            is_request.then(|| Way::of(head, key(), identity.is_some()))?
+        });
+        self.check_strain(target.carried, cache.as_ref(), &fields)?;
         Ok(Course {
             route: route.clone(),
             key,
+            user: admitted
+                .identity
+                .as_ref()
+                .map(|identity| identity.user.clone()),
             target: forwarded,
             fields,
-            is_secure: is_secure(head, client),
+            is_secure,
             handshake,
+            cache,
+        })
+    }
+
+    /// Whether the node has enough to do without this request, whose fields are these. What costs an upstream nothing is
+    /// answered as long as anything is.
+    fn check_strain(
+        &self,
+        carried: Carried,
+        cache: Option<&Way>,
+        fields: &[u8],
+    ) -> Result<(), ProxyError> {
+        let bearable = match carried {
+            Carried::Http => Strain::Streams,
+            Carried::Sse | Carried::Ws => Strain::None,
+        };
+        match self.strain() <= bearable || self.has_fresh(cache, fields) {
+            true => Ok(()),
+            false => Err(ProxyError::UnderPressure),
+        }
+    }
+
+    /// How much there is to do, requests under way counted.
+    fn strain(&self) -> Strain {
+        match self.is_full() {
+            true => Strain::Requests,
+            false => (self.strain)(),
+        }
+    }
+
+    /// The line of a request in the access log, where there is one.
+    fn entry(
+        &self,
+        head: &RequestHead<'_>,
+        ids: &[u8],
+        client: &Client,
+        began: Instant,
+    ) -> Option<Box<Entry>> {
+        let percent = self.access_percent;
+        (percent > 0).then(|| {
+            let path = head.target.split('?').next().unwrap_or_default();
+            Box::new(Entry {
+                is_chosen: rand::random_range(0..100) < percent,
+                method: head.method.into(),
+                path: path.into(),
+                client: client.ip,
+                request_id: request_id(ids).into(),
+                began,
+                upstream: None,
+                status: None,
+            })
         })
     }
 

@@ -14,6 +14,7 @@ use super::endpoint::Endpoint;
 use super::{HealthPolicy, Proxy};
 use crate::http1::{HeadScan, ResponseHead, Scanned, slots};
 use crate::telemetry::proxy as counts;
+use crate::tls::Connector;
 
 /// How soon a reload is seen, at the latest.
 const REST: Duration = Duration::from_secs(1);
@@ -90,7 +91,8 @@ impl Proxy {
                 });
                 if look.next <= now {
                     look.next = now + policy.interval.max(policy.timeout);
-                    running.spawn(look_at(endpoint.clone(), policy.clone()));
+                    let connector = self.connector.load_full();
+                    running.spawn(look_at(endpoint.clone(), policy.clone(), connector));
                 }
             }
         }
@@ -115,21 +117,27 @@ impl Proxy {
     }
 }
 
-async fn look_at(endpoint: Arc<Endpoint>, policy: HealthPolicy) -> Done {
-    let status = timeout(policy.timeout, ask(&endpoint, &policy.path)).await;
+async fn look_at(
+    endpoint: Arc<Endpoint>,
+    policy: HealthPolicy,
+    connector: Option<Arc<Connector>>,
+) -> Done {
+    let asking = ask(&endpoint, &policy.path, connector.as_deref());
+    let status = timeout(policy.timeout, asking).await;
     let is_good = matches!(status, Ok(Ok(200..400)));
     (endpoint, policy, is_good)
 }
 
 /// Asks once; the status of the answer.
-async fn ask(endpoint: &Endpoint, path: &str) -> io::Result<u16> {
-    let mut socket = endpoint.dial().await?;
+async fn ask(endpoint: &Endpoint, path: &str, connector: Option<&Connector>) -> io::Result<u16> {
+    let mut socket = endpoint.dial(connector).await?;
     let host = endpoint.authority.to_str().unwrap_or_default();
     let base = &endpoint.address.base;
     let request = format!(
         "GET {base}{path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: fanfare\r\naccept: */*\r\nconnection: close\r\n\r\n"
     );
     socket.write_all(request.as_bytes()).await?;
+    socket.flush().await?;
     let mut bytes = Vec::with_capacity(1024);
     let mut scan = HeadScan::default();
     loop {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::cache::{self, Recorder, Serving};
 use super::call::{Call, State};
 use super::download::{Download, Form};
 use super::endpoint::Answered;
@@ -13,7 +14,10 @@ use super::reply;
 use super::upload::Upload;
 use super::websocket::Tunnel;
 use crate::http1::{After, Framing, HeadScan, ResponseHead, slots};
-use crate::telemetry::proxy as counts;
+use crate::telemetry::proxy::{self as counts, Carried};
+
+/// What a stream of events says that it is.
+const EVENTS: &[u8] = b"text/event-stream";
 
 /// What an upstream said.
 enum Heard {
@@ -23,11 +27,15 @@ enum Heard {
     Interim,
     /// Another upstream may do better.
     TryAgain,
+    /// The cache has it.
+    Kept { serving: Serving, keeps_wire: bool },
     /// The answer.
     Final {
         body: Framing,
         form: Form,
+        has_heartbeats: bool,
         keeps_wire: bool,
+        recorder: Option<Box<Recorder>>,
     },
     /// A WebSocket from here on.
     Switched,
@@ -69,14 +77,26 @@ impl Call {
             }
             // The connection goes, with whatever body it still carries.
             Heard::TryAgain => self.try_next(),
-            Heard::Final {
-                body,
-                form,
+            Heard::Kept {
+                serving,
                 keeps_wire,
             } => {
                 self.wire = Some(wire);
+                self.serve_after(&serving, keeps_wire);
+            }
+            Heard::Final {
+                body,
+                form,
+                has_heartbeats,
+                keeps_wire,
+                recorder,
+            } => {
+                self.wire = Some(wire);
                 self.upload.forget();
-                let download = Download::new(out, body, form);
+                let mut download = Download::new(out, body, form).recorded_by(recorder);
+                if has_heartbeats {
+                    download = download.with_heartbeats();
+                }
                 self.state = State::Answering {
                     download,
                     keeps_wire,
@@ -100,7 +120,7 @@ impl Call {
         if head.is_interim() {
             let passes = head.status != 100 || self.asked.expects;
             if passes && !self.asked.is_old {
-                reply::interim(head, out);
+                reply::interim(head, &self.proxy.removed, out);
             }
             return Heard::Interim;
         }
@@ -123,25 +143,58 @@ impl Call {
             self.attempt = None;
             return Heard::TryAgain;
         }
-        let elapsed = now - self.asked.started;
-        counts::answered(self.asked.carried, self.asked.method, head.status, elapsed);
+        let recorder = match self.hear_for_cache(head) {
+            cache::Heard::Answer(serving) => {
+                return Heard::Kept {
+                    serving,
+                    keeps_wire: head.keeps_alive && head.body.is_done(),
+                };
+            }
+            cache::Heard::Record(recorder) => Some(recorder),
+            cache::Heard::Pass => None,
+        };
+        self.asked.is_answered(head.status, now);
         self.note_stickiness();
         if switched {
-            reply::switched(head, &self.asked, out);
+            reply::switched(head, (&self.asked, &self.proxy.removed), out);
             return Heard::Switched;
         }
+        let has_heartbeats = self.has_heartbeats(head);
         let form = match head.body {
             Framing::Chunked(_) if self.asked.is_old => Form::Bare,
+            Framing::UntilClose if self.asked.is_old && has_heartbeats => Form::Bare,
             Framing::UntilClose if !self.asked.is_old => Form::Chunks,
+            Framing::Chunked(_) if has_heartbeats => Form::Chunks,
             _ => Form::Same,
         };
         self.asked.keeps_alive = self.may_keep_client() && !self.asked.is_old;
-        reply::head(head, &self.asked, form, out);
+        reply::head(head, (&self.asked, &self.proxy.removed), form, out);
         Heard::Final {
             body: head.body,
             form,
+            has_heartbeats,
             keeps_wire: head.keeps_alive,
+            recorder,
         }
+    }
+
+    /// Whether comments of ours stand between the events of this answer: its service wants them, and it is a stream of
+    /// events, as plain text and without an end that was told.
+    fn has_heartbeats(&self, head: &ResponseHead<'_>) -> bool {
+        let course = self.course.as_ref();
+        let is_wanted = self.asked.carried == Carried::Sse
+            && course.is_some_and(|course| course.route.policy.heartbeat.is_some());
+        let field = |name: &str| {
+            let mut fields = head.fields.iter();
+            let found = fields.find(|field| field.name.eq_ignore_ascii_case(name));
+            found.map(|field| field.value)
+        };
+        let is_events = || {
+            let kind = field("content-type").unwrap_or_default();
+            let kind = kind.get(..EVENTS.len()).unwrap_or_default();
+            kind.eq_ignore_ascii_case(EVENTS) && field("content-encoding").is_none()
+        };
+        is_wanted && !matches!(head.body, Framing::Length(_)) && is_events()
     }
 
     /// Tells a client that sticks to its upstream which one that is, when it is another than it thinks.

@@ -6,20 +6,26 @@
 //! the router sees them and answers them byte by byte: bodies pass as they come, never buffered whole and never
 //! rewritten.
 //!
-//! Not here: TLS and HTTP/2, a cache.
+//! Not here: HTTP/2.
 
+mod access;
 mod address;
 mod breaker;
 mod budget;
+mod cache;
+mod caching;
 mod call;
 mod choosing;
 mod config;
 mod counter;
+mod counting;
 mod course;
 mod download;
 mod endpoint;
 mod error;
+mod events;
 mod fields;
+mod fleet;
 mod forward;
 mod hash;
 mod health;
@@ -27,6 +33,7 @@ mod hearing;
 mod path;
 mod policy;
 mod rate;
+mod removed;
 mod reply;
 mod resolve;
 mod stats;
@@ -39,16 +46,18 @@ mod wire;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderMap;
 use tokio::time::Instant;
 
-pub use config::{Address, Config, RESERVED_NAMES};
+pub use config::{Address, CacheConfig, Config, RESERVED_NAMES};
+pub use fleet::FleetLimits;
 pub use policy::{
-    Balance, BreakerPolicy, HashKey, HealthPolicy, IdentityRule, Policy, RetryPolicy,
-    ServiceConfig, UpstreamConfig,
+    Balance, BreakerPolicy, HashKey, HealthPolicy, IdentityRule, Policy, RateKey, RatePolicy,
+    RetryPolicy, ServiceConfig, UpstreamConfig,
 };
 pub use stats::{ServiceStats, UpstreamStats};
 pub use table::Changes;
@@ -56,10 +65,25 @@ pub use table::Changes;
 use crate::auth::Verifier;
 use crate::http1::Field;
 use crate::model::Moment;
-use rate::AddressLimits;
+use crate::tls::Connector;
+use cache::Cache;
+use rate::Limits;
+use removed::Removed;
 use table::Table;
 use tokens::Tokens;
 use websocket::TunnelConfig;
+
+/// How much a node has to do: what is turned away then.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Strain {
+    /// Nothing.
+    #[default]
+    None,
+    /// New streams and WebSockets: they would stay.
+    Streams,
+    /// Every request.
+    Requests,
+}
 
 /// The proxy of a node, shared by its workers.
 pub struct Proxy {
@@ -70,10 +94,27 @@ pub struct Proxy {
     body_timeout: Duration,
     body_bytes_max: u64,
     trusted: Vec<(IpAddr, u8)>,
+    /// Whether upstreams get `Forwarded` beside `X-Forwarded-*`.
+    tells_forwarded: bool,
+    /// Fields of answers that go no further.
+    removed: Removed,
+    /// Which part of the requests is logged, in percent; 0: none, not even failures.
+    access_percent: u32,
     origins: Option<Arc<[String]>>,
-    limits: Option<AddressLimits>,
+    /// Of services that have no limit of their own.
+    limits: Option<Arc<Limits>>,
+    /// Who counts for all nodes; none for a node that is alone.
+    fleet: Option<FleetLimits>,
     tunnel: TunnelConfig,
-    is_pressed: Box<dyn Fn() -> bool + Send + Sync>,
+    /// What begins TLS with upstreams.
+    connector: ArcSwapOption<Connector>,
+    /// Where answers are kept.
+    cache: Option<Arc<Cache>>,
+    strain: Box<dyn Fn() -> Strain + Send + Sync>,
+    /// Requests that are under way.
+    inflight: Arc<AtomicUsize>,
+    /// More than so many are too many.
+    inflight_max: usize,
     started: Instant,
 }
 
@@ -87,12 +128,13 @@ impl std::fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// The proxy that this says. `is_pressed` tells whether the node has too much to do for another stream; it is asked
-    /// for each, so it has to be cheap.
+    /// The proxy that this says. `fleet` counts requests for all nodes, where there are several. `strain` tells how much the
+    /// node has to do; it is asked for each request, so it has to be cheap.
     pub fn new(
         config: &Config,
         verifier: Arc<Verifier>,
-        is_pressed: impl Fn() -> bool + Send + Sync + 'static,
+        fleet: Option<FleetLimits>,
+        strain: impl Fn() -> Strain + Send + Sync + 'static,
     ) -> Self {
         Self {
             table: ArcSwap::from_pointee(Table::new(&config.services)),
@@ -108,20 +150,34 @@ impl Proxy {
                 ping_interval: config.ping_interval,
                 pong_timeout: config.pong_timeout,
             },
-            is_pressed: Box::new(is_pressed),
+            connector: ArcSwapOption::new(config.connector.clone().map(Arc::new)),
+            cache: config.cache.map(|cache| Arc::new(Cache::new(cache))),
+            strain: Box::new(strain),
+            inflight: Arc::default(),
+            inflight_max: config.inflight_max,
             trusted: config.trusted.clone(),
-            limits: (config.rate_max > 0)
-                .then(|| AddressLimits::new(config.rate_max, config.rate_window)),
+            tells_forwarded: config.tells_forwarded,
+            removed: Removed::new(&config.removed),
+            access_percent: config.access_percent,
+            limits: Limits::of(config.rate),
+            fleet,
             started: Instant::now(),
         }
     }
 
-    /// Swaps the services for these. What is under way keeps what it was matched to: nothing is cut. To be called from
+    /// Swaps the services for those of this configuration, and whom to believe behind us. What is under way keeps what it was matched to: nothing is cut. To be called from
     /// one thread at a time.
-    pub fn reload(&self, services: &[ServiceConfig]) -> Changes {
-        let (table, changes) = self.table.load().changed(services, self.now());
+    pub fn reload(&self, config: &Config) -> Changes {
+        let connector = config.connector.clone().map(Arc::new);
+        self.connector.store(connector);
+        let (table, changes) = self.table.load().changed(&config.services, self.now());
         self.table.store(Arc::new(table));
         changes
+    }
+
+    /// Whether more requests are under way than may be.
+    pub fn is_full(&self) -> bool {
+        self.inflight.load(Relaxed) >= self.inflight_max
     }
 
     /// Whether a path is the proxy's to answer.
@@ -137,8 +193,8 @@ impl Proxy {
     }
 
     /// Whose request this is that came from `peer`: the client's address behind the proxies that are trusted, and whether
-    /// it came to them by TLS, as they say.
-    pub fn origin(&self, peer: IpAddr, headers: &HeaderMap) -> (IpAddr, bool) {
+    /// it came by TLS, to us or, as they say, to them.
+    pub fn origin(&self, peer: IpAddr, is_encrypted: bool, headers: &HeaderMap) -> (IpAddr, bool) {
         let fields: Vec<Field<'_>> = headers
             .iter()
             .map(|(name, value)| Field {
@@ -146,10 +202,17 @@ impl Proxy {
                 value: value.as_bytes(),
             })
             .collect();
-        let client = address::client(peer, &fields, &self.trusted);
+        let client = address::client(peer, is_encrypted, &fields, &self.trusted);
         let scheme = headers.get("x-forwarded-proto");
         let is_https = scheme.is_some_and(|scheme| scheme == "https");
-        (client.ip, client.is_behind_trusted && is_https)
+        let is_secure = is_encrypted || (client.is_behind_trusted && is_https);
+        (client.ip, is_secure)
+    }
+
+    /// Forgets what the cache has of a service, as far as its paths begin with this; tells how many answers went. None
+    /// where there is no cache.
+    pub fn purge(&self, service: &str, prefix: &str) -> Option<usize> {
+        Some(self.cache.as_ref()?.purge(service, prefix))
     }
 
     /// How many services there are.

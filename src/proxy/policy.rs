@@ -42,8 +42,33 @@ pub struct Policy {
     pub connections_max: usize,
     /// In which time an upstream that is new or well again comes to its whole part; zero: at once.
     pub slow_start: Duration,
+    /// After which silence a stream of events at `/sse` gets a comment; `None`: never.
+    pub heartbeat: Option<Duration>,
+    /// How often it may be asked; `None`: as the node says for all services.
+    pub rate: Option<RatePolicy>,
     /// How it is found out beforehand whether an upstream is well; `None`: not at all.
     pub health: Option<HealthPolicy>,
+}
+
+/// How often somebody may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RatePolicy {
+    /// So many requests, all of which may come at once...
+    pub max: u32,
+    /// ...come back in this time.
+    pub window: Duration,
+    /// Whose they are.
+    pub by: RateKey,
+}
+
+/// Whose requests are counted together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RateKey {
+    /// Those of an address, or of an IPv6 /64.
+    #[default]
+    Address,
+    /// Those of the user of a verified token; without one those of the address.
+    User,
 }
 
 /// How it is found out whether an upstream is well: it is asked for a path again and again.
@@ -165,6 +190,8 @@ pub(super) mod tests {
             identity: IdentityRule::default(),
             connections_max: usize::MAX,
             slow_start: Duration::ZERO,
+            heartbeat: None,
+            rate: None,
             health: None,
         }
     }

@@ -1,58 +1,120 @@
-//! How often one address may ask, in memory and for this node alone.
+//! How often somebody may ask: limiters by address or user, in the memory of this node. What the nodes of a fleet count
+//! together is in `fleet`.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
 use std::hash::RandomState;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use super::{RateKey, RatePolicy};
 use crate::limits::{Decision, Gcra, Quota};
-use crate::model::Moment;
+use crate::model::{Moment, UserId};
 
 /// Parts of the map, each behind its own lock, which is held for a look-up.
 const SHARDS: usize = 16;
-/// The most addresses of a shard: 65,536 in all, about 4 MB. When it is full of addresses that still count, all newcomers
-/// share one limiter: the limit never falls open.
-const ADDRESSES_MAX: usize = 4096;
+/// The most limiters of a shard: 65,536 in all, about 4 MB. When it is full of those that still count, all newcomers
+/// share one: the limit never falls open.
+const LIMITERS_MAX: usize = 4096;
 
-/// The limiters of all addresses.
+/// Whose requests a limiter counts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Whose {
+    /// An address; of IPv6 a /64: whoever has one address usually has all of it.
+    Network(IpAddr),
+    /// A user.
+    User(UserId),
+}
+
+impl Whose {
+    /// Those of an address.
+    pub(super) fn address(ip: IpAddr) -> Self {
+        Self::Network(match ip.to_canonical() {
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+            ip => ip,
+        })
+    }
+
+    /// As a part of a key.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Network(ip) => format!("ip:{ip}"),
+            Self::User(user) => format!("user:{user}"),
+        }
+    }
+}
+
+/// The limiters of a service, or of all services that have none of their own.
 #[derive(Debug)]
-pub(super) struct AddressLimits {
+pub(super) struct Limits {
+    rate: RatePolicy,
     quota: Quota,
-    hasher: RandomState,
-    shards: [Mutex<Shard>; SHARDS],
+    /// Against the whole limit.
+    whole: Shards,
+    /// Against this node's part, while the fleet cannot be asked: what was used up of it says nothing about the whole.
+    part: OnceLock<Shards>,
     policy: String,
 }
 
 #[derive(Debug, Default)]
+struct Shards {
+    hasher: RandomState,
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+#[derive(Debug, Default)]
 struct Shard {
-    limiters: HashMap<IpAddr, Gcra>,
+    limiters: HashMap<Whose, Gcra>,
     newcomers: Gcra,
-    /// Not before this is it worth looking for addresses that can be forgotten.
+    /// Not before this is it worth looking for those that can be forgotten.
     full_until: Moment,
 }
 
-impl AddressLimits {
-    /// `max` requests in each `window`.
-    pub(super) fn new(max: u32, window: Duration) -> Self {
-        let policy = format!("\"default\";q={max};w={}", seconds(window));
+impl Limits {
+    /// Limits of this rate.
+    pub(super) fn new(rate: RatePolicy) -> Self {
+        let policy = format!("\"default\";q={};w={}", rate.max, seconds(rate.window));
         Self {
-            quota: Quota::new(max, window),
-            hasher: RandomState::new(),
-            shards: Default::default(),
+            rate,
+            quota: Quota::new(rate.max, rate.window),
+            whole: Shards::default(),
+            part: OnceLock::new(),
             policy,
         }
     }
 
-    /// Counts a request of this address.
-    pub(super) fn check(&self, ip: IpAddr, now: Moment) -> Decision {
-        let key = network(ip);
-        let index = self.hasher.hash_one(key) % SHARDS as u64;
-        let shard = &self.shards[usize::try_from(index).unwrap_or(0)];
-        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        shard.limiter(key, now).check(now, 1, &self.quota)
+    /// The same behind a pointer; none where nothing is limited.
+    pub(super) fn of(rate: RatePolicy) -> Option<Arc<Self>> {
+        (rate.max > 0).then(|| Arc::new(Self::new(rate)))
+    }
+
+    /// The rate.
+    pub(super) const fn rate(&self) -> &RatePolicy {
+        &self.rate
+    }
+
+    /// The same as a quota.
+    pub(super) const fn quota(&self) -> &Quota {
+        &self.quota
+    }
+
+    /// Whether users are counted, where they are known.
+    pub(super) fn is_by_user(&self) -> bool {
+        self.rate.by == RateKey::User
+    }
+
+    /// Counts a request.
+    pub(super) fn check(&self, whose: &Whose, now: Moment) -> Decision {
+        self.whole.check(whose, &self.quota, now)
+    }
+
+    /// Counts a request against a part of the limit.
+    pub(super) fn check_part(&self, whose: &Whose, quota: &Quota, now: Moment) -> Decision {
+        self.part
+            .get_or_init(Shards::default)
+            .check(whose, quota, now)
     }
 
     /// Writes what the client is told: the fields of seed 001 (`x-ratelimit-reset` in seconds), and those of
@@ -85,26 +147,27 @@ impl AddressLimits {
     }
 }
 
+impl Shards {
+    fn check(&self, whose: &Whose, quota: &Quota, now: Moment) -> Decision {
+        let index = self.hasher.hash_one(whose) % SHARDS as u64;
+        let shard = &self.shards[usize::try_from(index).unwrap_or(0)];
+        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        shard.limiter(whose, now).check(now, 1, quota)
+    }
+}
+
 impl Shard {
-    fn limiter(&mut self, key: IpAddr, now: Moment) -> &mut Gcra {
-        if self.limiters.len() >= ADDRESSES_MAX && !self.limiters.contains_key(&key) {
+    fn limiter(&mut self, whose: &Whose, now: Moment) -> &mut Gcra {
+        if self.limiters.len() >= LIMITERS_MAX && !self.limiters.contains_key(whose) {
             if now >= self.full_until {
                 self.limiters.retain(|_, limiter| !limiter.is_idle(now));
                 self.full_until = now + Duration::from_secs(1);
             }
-            if self.limiters.len() >= ADDRESSES_MAX {
+            if self.limiters.len() >= LIMITERS_MAX {
                 return &mut self.newcomers;
             }
         }
-        self.limiters.entry(key).or_default()
-    }
-}
-
-/// Whoever has one IPv6 address usually has all of its /64.
-fn network(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
-        ip => ip,
+        self.limiters.entry(whose.clone()).or_default()
     }
 }
 
@@ -118,15 +181,25 @@ mod tests {
 
     const NOW: Moment = Moment::from_millis(1000);
 
-    fn allowed(limits: &AddressLimits, ip: &str, now: Moment) -> bool {
-        limits
-            .check(ip.parse().expect("an address"), now)
-            .is_allowed
+    fn limits(max: u32) -> Limits {
+        Limits::new(RatePolicy {
+            max,
+            window: Duration::from_secs(60),
+            by: RateKey::Address,
+        })
+    }
+
+    fn check(limits: &Limits, ip: IpAddr, now: Moment) -> Decision {
+        limits.check(&Whose::address(ip), now)
+    }
+
+    fn allowed(limits: &Limits, ip: &str, now: Moment) -> bool {
+        check(limits, ip.parse().expect("an address"), now).is_allowed
     }
 
     #[test]
     fn each_address_has_its_own_limit() {
-        let limits = AddressLimits::new(2, Duration::from_secs(60));
+        let limits = limits(2);
         assert!(allowed(&limits, "1.1.1.1", NOW) && allowed(&limits, "1.1.1.1", NOW));
         assert!(!allowed(&limits, "1.1.1.1", NOW));
         assert!(!allowed(&limits, "::ffff:1.1.1.1", NOW));
@@ -136,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_is_one_address() {
-        let limits = AddressLimits::new(1, Duration::from_secs(60));
+        let limits = limits(1);
         assert!(allowed(&limits, "2001:db8::1", NOW));
         assert!(!allowed(&limits, "2001:db8::2", NOW));
         assert!(allowed(&limits, "2001:db8:0:1::1", NOW));
@@ -144,12 +217,12 @@ mod tests {
 
     #[test]
     fn too_many_addresses_share_a_limit_and_are_forgotten_when_idle() {
-        let limits = AddressLimits::new(1, Duration::from_secs(60));
-        let addresses = 2 * SHARDS * ADDRESSES_MAX;
+        let limits = limits(1);
+        let addresses = 2 * SHARDS * LIMITERS_MAX;
         let ip = |n: usize| IpAddr::from(u32::try_from(n).expect("small").to_be_bytes());
-        let passed = (0..addresses).filter(|n| limits.check(ip(*n), NOW).is_allowed);
+        let passed = (0..addresses).filter(|n| check(&limits, ip(*n), NOW).is_allowed);
         let passed = passed.count();
-        assert!(passed <= SHARDS * (ADDRESSES_MAX + 1), "{passed}");
+        assert!(passed <= SHARDS * (LIMITERS_MAX + 1), "{passed}");
         let later = NOW + Duration::from_secs(61);
         assert!(allowed(&limits, "200.0.0.1", later));
         assert!(!allowed(&limits, "200.0.0.1", later));
@@ -157,11 +230,11 @@ mod tests {
 
     #[test]
     fn clients_are_told() {
-        let limits = AddressLimits::new(2, Duration::from_secs(60));
+        let limits = limits(2);
         let ip = "1.1.1.1".parse().expect("an address");
         let told = || {
             let mut lines = Vec::new();
-            limits.tell(&mut lines, &limits.check(ip, NOW));
+            limits.tell(&mut lines, &check(&limits, ip, NOW));
             String::from_utf8(lines).expect("text")
         };
         let first = "x-ratelimit-limit: 2\r\nx-ratelimit-remaining: 1\r\nx-ratelimit-reset: 30\r\n\
@@ -169,5 +242,22 @@ mod tests {
         assert_eq!(told(), first);
         told();
         assert!(told().ends_with("\r\nretry-after: 30\r\n"));
+    }
+
+    #[test]
+    fn a_user_is_no_address_and_a_part_of_the_limit_is_less() {
+        let limits = limits(4);
+        let user = Whose::User(UserId::from("1.1.1.1"));
+        let part = Quota::new(2, Duration::from_secs(60));
+        let passed = (0..9).filter(|_| limits.check_part(&user, &part, NOW).is_allowed);
+        assert_eq!(passed.count(), 2);
+        assert!(
+            limits.check(&user, NOW).is_allowed,
+            "the whole is another matter"
+        );
+        assert!(allowed(&limits, "1.1.1.1", NOW));
+        assert_eq!(user.text(), "user:1.1.1.1");
+        let ip = "2001:db8::1".parse().expect("an address");
+        assert_eq!(Whose::address(ip).text(), "ip:2001:db8::");
     }
 }

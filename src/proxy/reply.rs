@@ -4,21 +4,24 @@ use std::io::Write as _;
 
 use http::StatusCode;
 
-use super::course::{Asked, is_replaced};
+use super::course::Asked;
 use super::download::Form;
-use super::error::ProxyError;
+use super::error::{ProxyError, Told};
 use super::fields::write_response;
+use super::removed::Removed;
 use crate::http1::{self, Framing, ResponseHead};
 use crate::telemetry::proxy::{Carried, Method};
 
 /// Writes the head of an upstream's answer.
-pub(super) fn head(head: &ResponseHead<'_>, asked: &Asked, form: Form, out: &mut Vec<u8>) {
+pub(super) fn head(
+    head: &ResponseHead<'_>,
+    (asked, removed): (&Asked, &Removed),
+    form: Form,
+    out: &mut Vec<u8>,
+) {
     status_line(head, out);
-    write_response(
-        head,
-        |lower| is_replaced(asked, asked.has_limits, lower),
-        out,
-    );
+    let is_dropped = |lower: &[u8]| asked.replaces(lower) || removed.has(lower);
+    write_response(head, is_dropped, out);
     out.extend_from_slice(&asked.lines);
     if asked.carried == Carried::Sse {
         out.extend_from_slice(b"cache-control: no-cache\r\nx-accel-buffering: no\r\n");
@@ -38,20 +41,21 @@ pub(super) fn head(head: &ResponseHead<'_>, asked: &Asked, form: Form, out: &mut
 }
 
 /// Writes an interim answer (RFC 9110 section 15.2).
-pub(super) fn interim(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
+pub(super) fn interim(head: &ResponseHead<'_>, removed: &Removed, out: &mut Vec<u8>) {
     status_line(head, out);
-    write_response(head, |_| false, out);
+    write_response(head, |lower| removed.has(lower), out);
     out.extend_from_slice(b"\r\n");
 }
 
 /// Writes the answer to a WebSocket's handshake.
-pub(super) fn switched(head: &ResponseHead<'_>, asked: &Asked, out: &mut Vec<u8>) {
+pub(super) fn switched(
+    head: &ResponseHead<'_>,
+    (asked, removed): (&Asked, &Removed),
+    out: &mut Vec<u8>,
+) {
     status_line(head, out);
-    write_response(
-        head,
-        |lower| is_replaced(asked, asked.has_limits, lower),
-        out,
-    );
+    let is_dropped = |lower: &[u8]| asked.replaces(lower) || removed.has(lower);
+    write_response(head, is_dropped, out);
     out.extend_from_slice(&asked.lines);
     out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n\r\n");
 }
@@ -63,14 +67,18 @@ fn status_line(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
 
 /// An answer of our own, head and body, with its status.
 pub(super) fn error(error: &ProxyError, asked: &Asked, keeps_alive: bool) -> (u16, Vec<u8>) {
-    let (status, body) = error.answer();
+    let Told {
+        status,
+        content_type,
+        body,
+    } = error.told(asked.accepts_problems);
     let reason = StatusCode::from_u16(status).ok();
     let reason = reason.and_then(|status| status.canonical_reason());
     let mut out = Vec::with_capacity(256 + body.len());
     // A vector takes every write.
     let _ = write!(
         out,
-        "HTTP/1.1 {status} {}\r\ndate: {}\r\ncontent-type: application/json; charset=utf-8\r\ncontent-length: {}\r\n{}",
+        "HTTP/1.1 {status} {}\r\ndate: {}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n{}",
         reason.unwrap_or_default(),
         http1::date(),
         body.len(),

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicUsize;
 
 use super::budget::Budget;
 use super::endpoint::Endpoint;
+use super::rate::Limits;
 use super::{Policy, ServiceConfig, UpstreamConfig};
 use crate::model::Moment;
 use crate::telemetry::proxy::Carried;
@@ -24,6 +25,8 @@ pub(super) struct Route {
     pub(super) policy: Policy,
     pub(super) turn: AtomicUsize,
     pub(super) budget: Arc<Budget>,
+    /// Its own limits of rate; none where it has none, or is said to be without.
+    pub(super) limits: Option<Arc<Limits>>,
 }
 
 /// One upstream of a route.
@@ -118,6 +121,7 @@ impl Table {
                 policy: service.policy.clone(),
                 turn: AtomicUsize::new(0),
                 budget: before.map_or_else(Arc::default, |before| before.budget.clone()),
+                limits: limits(before.map(|before| &**before), &service.policy),
             };
             let name = service.name.as_str().into();
             table.services.insert(name, Arc::new(route));
@@ -139,6 +143,15 @@ impl Table {
     /// All services, in no order.
     pub(super) fn services(&self) -> impl ExactSizeIterator<Item = &Arc<Route>> {
         self.services.values()
+    }
+}
+
+/// The limits of a service: those that it had before, with all that they have counted, when they are the same.
+fn limits(before: Option<&Route>, policy: &Policy) -> Option<Arc<Limits>> {
+    let known = before.filter(|before| before.policy.rate == policy.rate);
+    match known {
+        Some(known) => known.limits.clone(),
+        None => policy.rate.and_then(Limits::of),
     }
 }
 

@@ -13,7 +13,7 @@ use super::error::ProxyError;
 use super::reply;
 use super::wire::{self, Wire};
 use crate::http1::{After, HeadScan};
-use crate::telemetry::proxy::{self as counts, Carried};
+use crate::telemetry::proxy::Carried;
 
 impl Call {
     /// Asks an upstream that was not asked yet, where there is one.
@@ -30,6 +30,9 @@ impl Call {
             return self.tell(&ProxyError::Overloaded);
         };
         self.tried.push(endpoint.id);
+        if let Some(entry) = &mut self.asked.entry {
+            entry.upstream = Some(endpoint.clone());
+        }
         self.upload
             .begin(course.head_for(&endpoint, &self.asked.verb));
         // A WebSocket keeps its connection to itself, so it brings a new one.
@@ -52,8 +55,10 @@ impl Call {
     fn dial(&mut self, endpoint: Arc<Endpoint>) {
         let Some(course) = &self.course else { return };
         let most = course.route.policy.connect_timeout;
+        let connector = self.proxy.connector.load_full();
         self.state = State::Dialling(Box::pin(async move {
-            let dialled = tokio::time::timeout(most, endpoint.dial()).await;
+            let dialling = endpoint.dial(connector.as_deref());
+            let dialled = tokio::time::timeout(most, dialling).await;
             dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         }));
     }
@@ -69,7 +74,7 @@ impl Call {
     pub(super) fn fail(&mut self, error: &ProxyError) {
         self.moved = Instant::now();
         let was_reused = self.wire.take().is_some_and(|wire| wire.is_reused);
-        let may_repeat = self.upload.is_unsent() || self.may_repeat(error);
+        let may_repeat = !self.has_begun && (self.upload.is_unsent() || self.may_repeat(error));
         if was_reused && may_repeat && *error != ProxyError::TimedOut {
             // The upstream had closed a connection that was kept: nobody's failure.
             if let (Some(attempt), Some(course)) = (&self.attempt, &self.course) {
@@ -127,9 +132,16 @@ impl Call {
 
     /// Answers with an error of our own.
     pub(super) fn tell(&mut self, error: &ProxyError) {
+        let is_upstreams = matches!(
+            error,
+            ProxyError::Unavailable | ProxyError::TimedOut | ProxyError::Overloaded
+        );
+        if is_upstreams && !self.has_begun && self.stands_in() {
+            return;
+        }
         let keeps_alive = self.may_keep_client();
         let (status, bytes) = reply::error(error, &self.asked, keeps_alive);
-        self.count(status);
+        self.asked.is_answered(status, Instant::now());
         self.attempt = None;
         self.wire = None;
         let after = if keeps_alive {
@@ -148,10 +160,5 @@ impl Call {
     /// one's body would be read as one.
     pub(super) fn may_keep_client(&self) -> bool {
         self.asked.keeps_alive && !self.is_draining && self.upload.is_body_read()
-    }
-
-    fn count(&self, status: u16) {
-        let elapsed = self.asked.started.elapsed();
-        counts::answered(self.asked.carried, self.asked.method, status, elapsed);
     }
 }

@@ -116,6 +116,8 @@ impl Upload {
                 sent.map_err(|_| UploadFault::Upstream)?;
                 continue;
             }
+            let flushed = ready!(Pin::new(&mut wire.socket).poll_flush(cx));
+            flushed.map_err(|_| UploadFault::Upstream)?;
             if self.body.is_done() {
                 return Poll::Ready(Ok(()));
             }

@@ -12,10 +12,10 @@ use std::collections::HashMap;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::http1::ReadAhead;
+use crate::tls::Stream;
 
 /// Idle connections that one worker keeps for one upstream.
 const IDLE_MAX: usize = 128;
@@ -25,7 +25,7 @@ const IDLE_TIME_MAX: Duration = Duration::from_secs(4);
 /// One connection to an upstream.
 #[derive(Debug)]
 pub(super) struct Wire {
-    pub(super) socket: TcpStream,
+    pub(super) socket: Stream,
     /// What came and was not passed on.
     pub(super) read: ReadAhead,
     /// It has carried a request before.
@@ -36,7 +36,7 @@ pub(super) struct Wire {
 
 impl Wire {
     /// A new connection, to be used for so long.
-    pub(super) fn new(socket: TcpStream, age_max: Option<Duration>, now: Instant) -> Self {
+    pub(super) fn new(socket: Stream, age_max: Option<Duration>, now: Instant) -> Self {
         Self {
             socket,
             read: ReadAhead::default(),

@@ -7,6 +7,7 @@ use fred::rustls::crypto::aws_lc_rs;
 use fred::rustls::pki_types::CertificateDer;
 use fred::rustls::pki_types::pem::PemObject as _;
 use fred::rustls::{ClientConfig, RootCertStore};
+use fred::rustls_native_certs::load_native_certs;
 use fred::types::config::TlsConfig;
 
 use super::StartError;
@@ -46,7 +47,7 @@ fn roots_of(file: &Path) -> Result<RootCertStore, StartError> {
 }
 
 fn roots_of_system() -> Result<RootCertStore, StartError> {
-    let found = fred::rustls_native_certs::load_native_certs();
+    let found = load_native_certs();
     let mut roots = RootCertStore::empty();
     // Old machines have certificates that no library takes any more.
     roots.add_parsable_certificates(found.certs);

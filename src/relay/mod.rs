@@ -26,7 +26,12 @@ pub struct Relay {
     /// Held while a channel's first or last worker is told to the broker, so that the broker hears it in the order in
     /// which it became true. Never taken by what the broker brings.
     interest: Mutex<()>,
+    observer: Option<InterestObserver>,
 }
+
+/// Told when a channel gets its first worker with a subscriber on this node (true), and when it loses its last one (false),
+/// in the order in which that became true. It must not wait.
+pub type InterestObserver = Box<dyn Fn(&ChannelKey, bool) + Send + Sync>;
 
 /// Who wants what on this node, and where it goes.
 struct Switchboard {
@@ -54,6 +59,20 @@ impl Relay {
             broker,
             switchboard,
             interest: Mutex::new(()),
+            observer: None,
+        }
+    }
+
+    /// The same, and `observer` hears of channels that become occupied and vacant.
+    #[must_use]
+    pub fn observed_by(mut self, observer: InterestObserver) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    fn observe(&self, channel: &ChannelKey, is_occupied: bool) {
+        if let Some(observer) = &self.observer {
+            observer(channel, is_occupied);
         }
     }
 
@@ -76,11 +95,19 @@ impl Relay {
     /// into the worker's inbox.
     pub fn add_interest<'a>(&'a self, worker: usize, channel: &'a ChannelKey) -> Answer<'a, Start> {
         let _ordered = self.interest.lock().unwrap_or_else(PoisonError::into_inner);
-        self.switchboard
-            .channels
-            .entry(channel.clone())
-            .or_default()
-            .workers |= 1 << worker;
+        let was_vacant = {
+            let mut interest = self
+                .switchboard
+                .channels
+                .entry(channel.clone())
+                .or_default();
+            let was_vacant = interest.workers == 0;
+            interest.workers |= 1 << worker;
+            was_vacant
+        };
+        if was_vacant {
+            self.observe(channel, true);
+        }
         self.broker.add_interest(channel)
     }
 
@@ -103,6 +130,7 @@ impl Relay {
         if entry.get().subscribers == 0 {
             entry.remove();
         }
+        self.observe(channel, false);
         Some(self.broker.remove_interest(channel))
     }
 

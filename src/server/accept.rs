@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use super::answer::Refusal;
 use super::local::Local;
-use super::{Worker, connection, linger};
+use super::{Worker, connection, encrypted, linger};
 use crate::telemetry::metrics;
 
 /// Sockets accepted in one go before others on this thread have their turn.
@@ -69,12 +69,26 @@ fn admit<W: Worker>(local: &Rc<Local<W>>, socket: TcpStream, peer: SocketAddr) {
         return refuse(local, socket, Refusal::TooManyHandshakes);
     };
     let local = Rc::clone(local);
-    spawn_local(connection::serve(local, socket, peer, permit, handshake));
+    match local.acceptor.clone() {
+        None => {
+            let socket = socket.into();
+            spawn_local(connection::serve(local, socket, peer, permit, handshake));
+        }
+        Some(acceptor) => {
+            spawn_local(encrypted::serve(
+                local, acceptor, socket, peer, permit, handshake,
+            ));
+        }
+    }
 }
 
 fn refuse<W: Worker>(local: &Rc<Local<W>>, socket: TcpStream, refusal: Refusal) {
+    // A client that expects TLS could not read it, and a handshake is what there is no room for.
+    if local.acceptor.is_some() {
+        return;
+    }
     let local = Rc::clone(local);
-    spawn_local(async move { linger::close(&local, socket, &refusal.bytes()).await });
+    spawn_local(async move { linger::close(&local, socket.into(), &refusal.bytes()).await });
 }
 
 /// A socket that failed before it was accepted is its peer's matter; anything else is a shortage, which passes when

@@ -14,6 +14,8 @@ pub(super) enum Refusal {
     TooManyConnections,
     /// Over `MAX_HANDSHAKES`.
     TooManyHandshakes,
+    /// Not TLS, where nothing else is spoken.
+    NotEncrypted,
     /// Not HTTP/1.
     BadHead,
     /// The head is over its bounds.
@@ -51,6 +53,7 @@ impl Refusal {
         match self {
             Self::TooManyConnections => (Status::SERVICE_UNAVAILABLE, Code::Unavailable, "this node has no room for another connection"),
             Self::TooManyHandshakes => (Status::SERVICE_UNAVAILABLE, Code::Unavailable, "too many connections are being opened at once"),
+            Self::NotEncrypted => (Status::BAD_REQUEST, Code::BadRequest, "this port speaks TLS only: use https or wss"),
             Self::BadHead => (Status::BAD_REQUEST, Code::BadRequest, "the head is not well-formed HTTP/1"),
             Self::HeadTooLarge => (Status::REQUEST_HEADER_FIELDS_TOO_LARGE, Code::TooLarge, "the head is over 64 KiB or 100 fields"),
             Self::UnknownVersion => (Status::HTTP_VERSION_NOT_SUPPORTED, Code::BadRequest, "only HTTP/1.0 and 1.1 are spoken here"),

@@ -3,11 +3,16 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::Browsers;
+use crate::tls::Acceptor;
+
 /// Listeners, limits of HTTP/1 and admission. `config` fills it; defaults and units stand there.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The address to listen on (`HOST`).
     pub host: IpAddr,
+    /// The certificate (`TLS_CERT`, `TLS_KEY`); with one, only TLS is spoken.
+    pub tls: Option<Acceptor>,
     /// The port (`PORT`); 0 lets the system choose.
     pub port: u16,
     /// Worker threads (`WORKERS`), one hub shard each.
@@ -22,6 +27,8 @@ pub struct Config {
     pub body_timeout: Duration,
     /// The most bytes of a request's body (`MAX_BODY_BYTES`); 0 is no limit.
     pub body_bytes_max: usize,
+    /// What browsers are told.
+    pub browsers: Browsers,
     /// How long to say "not ready" before the listeners close (`DRAIN_DELAY_MS`).
     pub drain_delay: Duration,
     /// Over how long the clients are closed then (`DRAIN_SECONDS`).

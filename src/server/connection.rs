@@ -9,28 +9,32 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
 use hyper::server::conn;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::answer::Refusal;
 use super::link::{Handover, Link, LinkIo, NextHead};
 use super::local::{Local, Seat};
 use super::service::Front;
-use super::{Worker, linger, strict};
+use super::{Caller, Carrier, Worker, linger, strict};
 use crate::http1::{self, After, Exchange, RequestHead};
 use crate::model::{ConnectionPermit, HandshakePermit};
 use crate::telemetry::metrics;
+use crate::tls::Stream;
 
 /// Serves `socket` until HTTP is done with it.
 pub(super) async fn serve<W: Worker>(
     local: Rc<Local<W>>,
-    socket: TcpStream,
+    socket: Stream,
     peer: SocketAddr,
     permit: ConnectionPermit,
     handshake: HandshakePermit,
 ) {
+    let caller = Caller {
+        peer,
+        is_encrypted: socket.is_encrypted(),
+    };
     let link = Rc::new(Link::new(socket, handshake));
-    let end = drive(&local, &link, peer).await;
+    let end = drive(&local, &link, caller).await;
     let mid_head = link.is_mid_head();
     let handover = link.handover.get();
     // hyper's parts and the service are gone by now, and with them every other holder.
@@ -40,9 +44,10 @@ pub(super) async fn serve<W: Worker>(
     let (socket, read, slot) = link.into_parts();
     match end {
         End::Done if handover != Handover::None => match socket.into_std() {
-            Ok(socket) => {
+            Ok((socket, layer)) => {
                 local.counts.upgraded.fetch_add(1, Relaxed);
-                local.worker.adopt(socket, read.into(), slot, permit);
+                let carrier = Carrier { socket, layer };
+                local.worker.adopt(carrier, read.into(), slot, permit);
             }
             Err(error) => tracing::warn!(%error, "cannot hand a socket over to its worker"),
         },
@@ -70,11 +75,11 @@ enum End {
     Broken,
 }
 
-async fn drive<W: Worker>(local: &Rc<Local<W>>, link: &Rc<Link<W::Slot>>, peer: SocketAddr) -> End {
+async fn drive<W: Worker>(local: &Rc<Local<W>>, link: &Rc<Link<W::Slot>>, caller: Caller) -> End {
     let mut course = Course {
         local,
         link,
-        peer,
+        caller,
         http: None,
         exchange: None,
         told_to_close: false,
@@ -92,7 +97,7 @@ async fn drive<W: Worker>(local: &Rc<Local<W>>, link: &Rc<Link<W::Slot>>, peer: 
 struct Course<'a, W: Worker> {
     local: &'a Rc<Local<W>>,
     link: &'a Rc<Link<W::Slot>>,
-    peer: SocketAddr,
+    caller: Caller,
     /// Made for the first request that is the router's.
     http: Option<Box<Http<W>>>,
     /// Answers the present request in the router's place.
@@ -225,7 +230,7 @@ impl<W: Worker> Course<'_, W> {
         let (exchange, framing) = self.link.with_unread(|bytes| {
             let mut slots = http1::slots();
             let head = RequestHead::parse(&bytes[..length], &mut slots)?;
-            let exchange = worker.take(&head, self.peer);
+            let exchange = worker.take(&head, self.caller);
             if exchange.is_none() {
                 strict::check(&head, body.bytes_max)?;
             }
@@ -243,7 +248,7 @@ impl<W: Worker> Course<'_, W> {
                 let service = Front {
                     local: Rc::clone(local),
                     link: Rc::clone(link),
-                    peer: self.peer,
+                    caller: self.caller,
                 };
                 let io = LinkIo(Rc::clone(link));
                 Box::new(local.http.serve_connection(io, service))

@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-
 use super::Worker;
 use super::local::Local;
+use crate::tls::Stream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Sockets of one worker in this state; beyond it they are just closed.
 const LINGERING_MAX: usize = 256;
@@ -19,7 +18,7 @@ const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 
 /// Writes `last` and closes the socket.
-pub(super) async fn close<W: Worker>(local: &Local<W>, mut socket: TcpStream, last: &[u8]) {
+pub(super) async fn close<W: Worker>(local: &Local<W>, mut socket: Stream, last: &[u8]) {
     if local.lingering.get() >= LINGERING_MAX {
         return;
     }
@@ -29,7 +28,7 @@ pub(super) async fn close<W: Worker>(local: &Local<W>, mut socket: TcpStream, la
     local.lingering.set(local.lingering.get() - 1);
 }
 
-async fn part(socket: &mut TcpStream, last: &[u8]) -> std::io::Result<()> {
+async fn part(socket: &mut Stream, last: &[u8]) -> std::io::Result<()> {
     socket.write_all(last).await?;
     socket.shutdown().await?;
     let mut waste = [0; 1024];

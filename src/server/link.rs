@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::AsyncWrite as _;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::answer::Refusal;
 use crate::http1::{Framing, HeadScan, Peer, ReadAhead, Scanned};
 use crate::model::HandshakePermit;
+use crate::tls::Stream;
 
 /// Most bytes of answers that wait for the end of the turn or for the socket; above it hyper has to wait.
 const PENDING_BYTES_MAX: usize = 64 * 1024;
@@ -60,7 +60,7 @@ pub(super) enum Handover {
 
 /// The shared state of one HTTP connection.
 pub(super) struct Link<S> {
-    socket: RefCell<TcpStream>,
+    socket: RefCell<Stream>,
     incoming: RefCell<Incoming>,
     /// hyper waits for the socket to take more of an answer.
     hyper_is_blocked: Cell<bool>,
@@ -106,7 +106,7 @@ struct Pending {
 }
 
 impl<S: Default> Link<S> {
-    pub(super) fn new(socket: TcpStream, handshake: HandshakePermit) -> Self {
+    pub(super) fn new(socket: Stream, handshake: HandshakePermit) -> Self {
         Self {
             socket: RefCell::new(socket),
             incoming: RefCell::new(Incoming {
@@ -129,7 +129,7 @@ impl<S: Default> Link<S> {
     }
 
     /// The socket, what was read of it, and the slot, when nobody shares them any more.
-    pub(super) fn into_parts(self) -> (TcpStream, Vec<u8>, S) {
+    pub(super) fn into_parts(self) -> (Stream, Vec<u8>, S) {
         (
             self.socket.into_inner(),
             self.incoming.into_inner().ahead.into_unread(),
@@ -300,7 +300,13 @@ impl<S: Default> Link<S> {
         }
         pending.bytes.clear();
         pending.sent = 0;
-        Poll::Ready(Ok(()))
+        self.poll_flush(cx)
+    }
+
+    /// Nothing for a plain socket. An encrypted one may hold what it has encrypted: a peer that takes none of that is not
+    /// looked for here, for the next write finds it.
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.socket.borrow_mut()).poll_flush(cx)
     }
 
     fn poll_socket(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {

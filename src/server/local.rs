@@ -12,8 +12,9 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use super::body::BodyLimits;
-use super::{Config, Worker};
+use super::{Browsers, Config, Worker};
 use crate::model::{ServerCounts, WorkerIndex};
+use crate::tls::Acceptor;
 
 /// The largest head, and hyper's read buffer, through which bodies stream. Both are told to hyper: its buffer may hold
 /// more than its most, by what an allocation had to spare, and would parse a larger head from it.
@@ -27,9 +28,11 @@ pub(super) struct Local<W> {
     pub(super) counts: Arc<ServerCounts>,
     pub(super) connections_max: usize,
     pub(super) handshakes_max: usize,
+    pub(super) acceptor: Option<Acceptor>,
     pub(super) header_timeout: Duration,
     pub(super) body: BodyLimits,
     pub(super) http: http1::Builder,
+    pub(super) browsers: Browsers,
     /// The one buffer in which the answers of a turn are collected, when no connection has borrowed it.
     pub(super) buffer: RefCell<Vec<u8>>,
     /// The same for what is read.
@@ -57,6 +60,7 @@ impl<W: Worker> Local<W> {
             counts,
             connections_max: config.connections_max,
             handshakes_max: config.handshakes_max,
+            acceptor: config.tls.clone(),
             header_timeout: config.header_timeout,
             body: BodyLimits {
                 bytes_max: match config.body_bytes_max {
@@ -66,6 +70,7 @@ impl<W: Worker> Local<W> {
                 pause_max: config.body_timeout,
             },
             http: http(),
+            browsers: config.browsers.clone(),
             buffer: RefCell::default(),
             read_buffer: RefCell::default(),
             lingering: Cell::new(0),

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,6 +12,7 @@ use axum::body::{Body, HttpBody};
 use axum::routing::future::RouteFuture;
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Frame, Incoming, SizeHint};
 use tower::Service as _;
@@ -20,14 +20,15 @@ use tower::Service as _;
 use super::answer::Refusal;
 use super::link::{Handover, Link};
 use super::local::Local;
-use super::{Slot, Worker, body};
-use crate::model::PeerAddr;
+use super::request_id::{Ids, is_hot};
+use super::{Caller, Slot, Worker, body};
+use crate::model::{Encrypted, PeerAddr};
 
 /// One connection's service: hyper calls it for each request.
 pub(super) struct Front<W: Worker> {
     pub(super) local: Rc<Local<W>>,
     pub(super) link: Rc<Link<W::Slot>>,
-    pub(super) peer: SocketAddr,
+    pub(super) caller: Caller,
 }
 
 impl<W: Worker> hyper::service::Service<Request<Incoming>> for Front<W> {
@@ -42,10 +43,21 @@ impl<W: Worker> hyper::service::Service<Request<Incoming>> for Front<W> {
             (_, true) => Err(Refusal::Broken),
             (_, false) => Err(Refusal::UpgradeWithBody),
         };
-        let request = self.equip(request);
-        let stage = self.route(request);
+        let (mut head, body) = request.into_parts();
+        let ids = Ids::of(&mut head.headers, head.uri.path()).map(Box::new);
+        let browsers = &self.local.browsers;
+        let origin = browsers.origin(&head.headers).map(Box::new);
+        let is_hot = is_hot(head.uri.path());
+        let stage = match browsers.preflight(&head) {
+            Some(response) => Stage::Answered(Some(Box::new(response))),
+            None => self.route(self.equip(head, body)),
+        };
         Answer {
             stage,
+            ids,
+            origin,
+            is_hot,
+            is_encrypted: self.caller.is_encrypted,
             upgrade,
             local: Rc::clone(&self.local),
             link: Rc::clone(&self.link),
@@ -55,11 +67,13 @@ impl<W: Worker> hyper::service::Service<Request<Incoming>> for Front<W> {
 
 impl<W: Worker> Front<W> {
     /// What handlers find beside the request.
-    fn equip(&self, request: Request<Incoming>) -> Request<Body> {
+    fn equip(&self, mut head: Parts, body: Incoming) -> Request<Body> {
         let limits = self.local.body;
-        let (mut head, body) = request.into_parts();
         head.extensions.insert(self.local.index);
-        head.extensions.insert(PeerAddr(self.peer));
+        head.extensions.insert(PeerAddr(self.caller.peer));
+        if self.caller.is_encrypted {
+            head.extensions.insert(Encrypted);
+        }
         // Nothing else can be upgraded; HEAD is here because it reaches the handlers of GET.
         if matches!(head.method, Method::GET | Method::HEAD) {
             head.extensions.insert(self.link.slot.borrow().clone());
@@ -84,12 +98,21 @@ impl<W: Worker> Front<W> {
 )]
 enum Stage {
     Routed(RouteFuture<Infallible>),
+    /// Without the router.
+    Answered(Option<Box<Response<Body>>>),
     Panicked,
 }
 
 /// The answer to one request.
 pub(super) struct Answer<W: Worker> {
     stage: Stage,
+    /// What the answer is found again by.
+    ids: Option<Box<Ids>>,
+    /// Which page may read it, as it is told.
+    origin: Option<Box<HeaderValue>>,
+    /// Whether nothing is said that nobody asked for.
+    is_hot: bool,
+    is_encrypted: bool,
     /// Whether this request can be upgraded, or what to say when a handler tries.
     upgrade: Result<(), Refusal>,
     local: Rc<Local<W>>,
@@ -102,6 +125,11 @@ impl<W: Worker> Future for Answer<W> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut response = match &mut self.stage {
             Stage::Panicked => self.panicked(),
+            // Taken once: an answer is not polled again.
+            Stage::Answered(response) => match response.take() {
+                Some(response) => *response,
+                None => self.panicked(),
+            },
             Stage::Routed(future) => {
                 // A handler that panicked is not polled again, so what it left half done is never looked at.
                 match catch_unwind(AssertUnwindSafe(|| Pin::new(future).poll(cx))) {
@@ -117,6 +145,14 @@ impl<W: Worker> Future for Answer<W> {
         if self.local.is_turning_away() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
+        }
+        if let Some(ids) = self.ids.take() {
+            ids.tell(response.headers_mut());
+        }
+        if !self.is_hot || self.origin.is_some() {
+            let origin = self.origin.take().map(|origin| *origin);
+            let headers = response.headers_mut();
+            self.local.browsers.tell(origin, self.is_encrypted, headers);
         }
         let link = Rc::clone(&self.link);
         Poll::Ready(Ok(response.map(|body| AnswerBody { body, link })))

@@ -7,6 +7,25 @@ use bytes::Bytes;
 
 use crate::http1::{Exchange, RequestHead};
 use crate::model::{ConnectionPermit, DrainSignal};
+use crate::tls::Layer;
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    /// The socket's other end.
+    pub peer: SocketAddr,
+    /// Whether TLS carries it.
+    pub is_encrypted: bool,
+}
+
+/// What carries an upgraded connection.
+#[derive(Debug)]
+pub struct Carrier {
+    /// The socket.
+    pub socket: TcpStream,
+    /// What encrypts what passes it, and may hold bytes of it.
+    pub layer: Option<Layer>,
+}
 
 /// What a worker does with sockets that were upgraded. One value per worker thread, made on that thread, inside its
 /// runtime.
@@ -16,15 +35,15 @@ pub trait Worker: 'static {
 
     /// Looks at a request before the router does. What it gives answers the request with bytes of its own; `None`
     /// leaves it to the router.
-    fn take(&self, _head: &RequestHead<'_>, _peer: SocketAddr) -> Option<Box<dyn Exchange>> {
+    fn take(&self, _head: &RequestHead<'_>, _caller: Caller) -> Option<Box<dyn Exchange>> {
         None
     }
 
     /// Takes over a socket whose handler answered 101 and filled the slot. `read` are bytes that were read ahead: they
-    /// come before whatever the socket still holds. The socket is non-blocking and out of tokio's registration;
+    /// come before whatever the carrier still holds. The socket is non-blocking and out of tokio's registration;
     /// everything before it (the 101's head, unless swallowed, and earlier answers) has been written. Dropping the
     /// permit makes room for another connection: keep it as long as the socket.
-    fn adopt(&self, socket: TcpStream, read: Bytes, slot: Self::Slot, permit: ConnectionPermit);
+    fn adopt(&self, carrier: Carrier, read: Bytes, slot: Self::Slot, permit: ConnectionPermit);
 
     /// The worker's own loop, on the thread of the accept loop. Runs until the drain has closed all that was adopted;
     /// ending before the drain is a fault that ends the process.

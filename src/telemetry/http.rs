@@ -81,6 +81,8 @@ label! {
         Statistics = "/admin/stats",
         /// The dashboard, its login and its events.
         Dashboard = "/admin",
+        /// `DELETE /admin/cache`.
+        Purge = "/admin/cache",
         /// The page and its files.
         Page = "/",
         /// No route.

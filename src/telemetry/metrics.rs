@@ -145,6 +145,12 @@ pub fn refused(reason: Refusal) {
     REFUSALS[reason.index()].increment(1);
 }
 
+/// The files of the TLS certificate have changed and were read, for good or in vain.
+pub fn certificate_read(was_taken: bool) {
+    let result = if was_taken { "taken" } else { "failed" };
+    counter!(name::CERTIFICATE_READS, "result" => result).increment(1);
+}
+
 /// What only a look at the whole node tells; set when somebody scrapes.
 #[derive(Debug, Clone, Copy)]
 pub struct NodeGauges {

@@ -14,6 +14,8 @@ use super::table::name;
 pub struct ProcessStats {
     /// Resident memory in bytes.
     pub resident_bytes: Option<u64>,
+    /// Of it what no file holds, in bytes: heap and stacks.
+    pub heap_bytes: Option<u64>,
     /// Open file descriptors.
     pub open_fds: Option<u64>,
     /// The soft limit of file descriptors; `None` also when there is no limit.
@@ -29,8 +31,10 @@ impl ProcessStats {
     pub fn read() -> Self {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         let stat = after_command(&stat);
+        let (resident_bytes, heap_bytes) = memory_bytes().unzip();
         Self {
-            resident_bytes: resident_bytes(),
+            resident_bytes,
+            heap_bytes,
             open_fds: open_fds(),
             max_fds: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
             cpu: cpu(&stat),
@@ -83,10 +87,14 @@ fn cpu(stat: &[&str]) -> Option<Duration> {
     Some(Duration::from_millis(ticks * 1000 / per_second))
 }
 
-fn resident_bytes() -> Option<u64> {
+/// Resident memory, and that part of it that no file and no shared memory holds.
+fn memory_bytes() -> Option<(u64, u64)> {
     let statm = fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * u64::try_from(rustix::param::page_size()).ok()?)
+    let mut pages = statm.split_ascii_whitespace().skip(1);
+    let resident: u64 = pages.next()?.parse().ok()?;
+    let shared: u64 = pages.next()?.parse().ok()?;
+    let size = u64::try_from(rustix::param::page_size()).ok()?;
+    Some((resident * size, resident.saturating_sub(shared) * size))
 }
 
 /// Since Linux 6.2 the directory's size is their number; before, they must be listed (some 10 ms for 20,000).
@@ -122,6 +130,11 @@ mod tests {
     fn this_process_has_memory_threads_and_descriptors() {
         let stats = ProcessStats::read();
         assert!(stats.resident_bytes.is_some_and(|bytes| bytes > 1 << 20));
+        assert!(
+            stats
+                .heap_bytes
+                .is_some_and(|bytes| bytes > 0 && Some(bytes) < stats.resident_bytes)
+        );
         assert!(stats.open_fds.is_some_and(|fds| fds >= 3));
         assert!(stats.threads.is_some_and(|threads| threads >= 1));
     }

@@ -45,6 +45,24 @@ label! {
 }
 
 label! {
+    /// What the cache was to a request that could be answered by it.
+    Cached {
+        /// It had the answer.
+        Hit = "hit",
+        /// It had it when another request for the same was answered.
+        Collapsed = "collapsed",
+        /// The upstream said that what it had was still good.
+        Revalidated = "revalidated",
+        /// What it had stood in for an error.
+        StaleOnError = "stale_on_error",
+        /// The upstream was asked, and its answer is kept.
+        Miss = "miss",
+        /// The upstream was asked, and its answer is not kept.
+        Pass = "pass",
+    }
+}
+
+label! {
     /// What came of reading the configuration again.
     Reload {
         /// It holds from now on.
@@ -65,6 +83,8 @@ impl Method {
 static DIALS: LazyLock<Counter> = LazyLock::new(|| counter!(name::UPSTREAM_CONNECTIONS));
 static OPENED: LazyLock<Counter> = LazyLock::new(|| counter!(name::BREAKER_OPENED));
 static FAILED_OPEN: LazyLock<Counter> = LazyLock::new(|| counter!(name::FAILED_OPEN));
+static FLEET_NODES: LazyLock<Gauge> = LazyLock::new(|| gauge!(name::FLEET_NODES));
+static LIMITED_ALONE: LazyLock<Counter> = LazyLock::new(|| counter!(name::LIMITED_ALONE));
 static RETRIES: LazyLock<[Counter; 2]> = LazyLock::new(|| {
     ["spent", "made"].map(|outcome| counter!(name::UPSTREAM_RETRIES, "outcome" => outcome))
 });
@@ -74,7 +94,17 @@ static RELOADS: LazyLock<[Counter; Reload::COUNT]> = LazyLock::new(|| {
     std::array::from_fn(|index| counter!(name::RELOADS, "outcome" => Reload::ALL[index].label()))
 });
 
+static CACHED: LazyLock<[Counter; Cached::COUNT]> = LazyLock::new(|| {
+    let counter =
+        |index: usize| counter!(name::CACHE_REQUESTS, "result" => Cached::ALL[index].label());
+    std::array::from_fn(counter)
+});
 static BRIDGED: LazyLock<Gauge> = LazyLock::new(|| gauge!(name::GATEWAY_WEB_SOCKETS));
+
+/// A request went through the cache.
+pub fn cached(result: Cached) {
+    CACHED[result.index()].increment(1);
+}
 
 /// One WebSocket that is carried to an upstream; it counts as long as it lives.
 #[derive(Debug)]
@@ -117,6 +147,17 @@ pub fn health_changed(to_well: bool) {
 /// The configuration was read again.
 pub fn reloaded(outcome: Reload) {
     RELOADS[outcome.index()].increment(1);
+}
+
+/// So many nodes of the fleet are alive.
+pub fn fleet_nodes(count: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 nodes")]
+    FLEET_NODES.set(count as f64);
+}
+
+/// A node of a fleet counted a request by itself, against its part of the limit.
+pub fn limited_alone() {
+    LIMITED_ALONE.increment(1);
 }
 
 /// A retry was wanted: made, or not because the budget was spent.

@@ -79,6 +79,7 @@ pub(super) mod name {
     pub(in crate::telemetry) const LOG_LINES_DROPPED: &str = "fanfare_log_lines_dropped_total";
     pub(in crate::telemetry) const BUILD_INFO: &str = "fanfare_build_info";
     pub(in crate::telemetry) const UPTIME: &str = "fanfare_uptime_seconds";
+    pub(in crate::telemetry) const CERTIFICATE_READS: &str = "fanfare_certificate_reads_total";
     pub(in crate::telemetry) const RESIDENT_BYTES: &str = "fanfare_process_resident_bytes";
     pub(in crate::telemetry) const OPEN_FDS: &str = "fanfare_process_open_fds";
     pub(in crate::telemetry) const MAX_FDS: &str = "fanfare_process_max_fds";
@@ -86,13 +87,17 @@ pub(super) mod name {
     pub(in crate::telemetry) const THREADS: &str = "fanfare_process_threads";
     pub(in crate::telemetry) const GATEWAY_DURATION: &str = "gateway_http_request_duration_seconds";
     pub(in crate::telemetry) const GATEWAY_WEB_SOCKETS: &str = "gateway_websocket_connections";
+    pub(in crate::telemetry) const CACHE_REQUESTS: &str = "fanfare_cache_requests_total";
     pub(in crate::telemetry) const UPSTREAM_CONNECTIONS: &str =
         "fanfare_upstream_connections_total";
     pub(in crate::telemetry) const UPSTREAM_RETRIES: &str = "fanfare_upstream_retries_total";
     pub(in crate::telemetry) const BREAKER_OPENED: &str = "fanfare_upstream_breaker_opened_total";
+    pub(in crate::telemetry) const EVENTS: &str = "fanfare_events_total";
     pub(in crate::telemetry) const FAILED_OPEN: &str = "fanfare_upstream_failed_open_total";
     pub(in crate::telemetry) const UPSTREAM_HEALTH_CHANGES: &str =
         "fanfare_upstream_health_changes_total";
+    pub(in crate::telemetry) const FLEET_NODES: &str = "fanfare_fleet_nodes";
+    pub(in crate::telemetry) const LIMITED_ALONE: &str = "fanfare_requests_limited_alone_total";
     pub(in crate::telemetry) const RELOADS: &str = "fanfare_reloads_total";
 }
 
@@ -121,7 +126,7 @@ const fn metric(
 }
 
 /// Every metric of this process, in the order of `docs/METRICS.md`.
-pub const METRICS: [Metric; 35] = [
+pub const METRICS: [Metric; 40] = [
     metric(
         name::CONNECTIONS,
         Kind::Gauge,
@@ -277,6 +282,13 @@ pub const METRICS: [Metric; 35] = [
         "Falls: the process restarted.",
     ),
     metric(
+        name::CERTIFICATE_READS,
+        Kind::Counter,
+        &["result"],
+        "Times that changed files of `TLS_CERT` and `TLS_KEY` were read: `taken`, or `failed` and the certificate stays.",
+        "Failed grows: the files are no pair, or broken; the log says why.",
+    ),
+    metric(
         name::RESIDENT_BYTES,
         Kind::Gauge,
         &[],
@@ -326,6 +338,13 @@ pub const METRICS: [Metric; 35] = [
         "Each takes two connections and about 8 KB.",
     ),
     metric(
+        name::CACHE_REQUESTS,
+        Kind::Counter,
+        &["result"],
+        "Requests that the cache could answer: `hit`, `collapsed` (it waited for another one's answer), `revalidated`, `stale_on_error`, `miss` (kept now), `pass` (not kept).",
+        "Few hits: answers say that they are not to be kept, or vary too much; `Cache-Status` of an answer says why.",
+    ),
+    metric(
         name::UPSTREAM_CONNECTIONS,
         Kind::Counter,
         &[],
@@ -361,11 +380,32 @@ pub const METRICS: [Metric; 35] = [
         "The log says which one. Both rising together: it is overloaded, or the time-out too short.",
     ),
     metric(
+        name::FLEET_NODES,
+        Kind::Gauge,
+        &[],
+        "Nodes of the fleet that were alive when it was last known; nothing on a node that is alone.",
+        "Less than you run: some do not reach Redis. Limits of rate are divided by it while Redis is away.",
+    ),
+    metric(
+        name::LIMITED_ALONE,
+        Kind::Counter,
+        &[],
+        "Requests to upstreams that a node of a fleet counted by itself, against its part of the limit.",
+        "Rising: Redis is away, or takes longer than a quarter of a second.",
+    ),
+    metric(
         name::RELOADS,
         Kind::Counter,
         &["outcome"],
         "Times that the configuration was read again, on SIGHUP or because its file changed.",
         "failed: the file is faulty, the log says where; what was before stays.",
+    ),
+    metric(
+        name::EVENTS,
+        Kind::Counter,
+        &["way", "outcome"],
+        "Lifecycle events for back ends, by webhook or stream: told, repeated because they were not taken, or dropped.",
+        "repeated: the receiver fails or is slow. dropped: it did so for too long, or refuses what it gets.",
     ),
 ];
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use mio::net::TcpStream;
 use socket2::SockRef;
 
 use crate::client::Client;
@@ -11,6 +10,7 @@ use crate::model::{ChannelKey, CloseReason, ConnectionPermit, Encode as _, WireF
 use crate::protocol::plain::encode_push;
 use crate::protocol::{ClaimedPosition, Connected, Push, sse};
 
+use super::carried::Stream;
 use super::closing::NEVER;
 use super::intake::{EventStream, Purpose, Resume, Ticket};
 use super::poll::{interest, token};
@@ -23,7 +23,8 @@ impl Shard {
     /// Takes a socket in.
     pub(super) fn adopt(&mut self, adopted: Adopted) {
         let Adopted {
-            stream,
+            socket,
+            layer,
             input,
             ticket,
             permit,
@@ -51,6 +52,8 @@ impl Shard {
             unix,
             jitter,
         );
+        let stream = Stream::new(socket, layer);
+        let holds_input = stream.may_hold_input();
         let Some(connection) = self.insert(stream, purpose.format(), carrier, client, permit)
         else {
             return;
@@ -59,6 +62,7 @@ impl Shard {
         let refused = refused.or_else(|| self.has_ended(connection));
         if refused.is_none() {
             self.tell_opened(connection);
+            self.tell_connected(connection);
         }
         match (refused, purpose) {
             (Some(reason), _) => self.close(connection.index, reason),
@@ -68,26 +72,28 @@ impl Shard {
         }
         self.schedule(connection.index);
         self.take_input(connection.index, &mut Vec::from(input));
+        if holds_input {
+            self.poll.read_again(connection.index);
+        }
     }
 
     /// Puts the socket into the worker's set. `None` when the system refuses: it is dropped.
     fn insert(
         &mut self,
-        stream: std::net::TcpStream,
+        mut stream: Stream,
         format: WireFormat,
         carrier: Carrier,
         client: Client,
         permit: ConnectionPermit,
     ) -> Option<ConnectionRef> {
         // What a stalled reader leaves in the kernel is bounded as well. A refusal leaves the system's own bound.
-        let _ =
-            SockRef::from(&stream).set_send_buffer_size(self.context.config.socket_buffer_bytes);
-        let mut stream = TcpStream::from_std(stream);
+        let _ = SockRef::from(&stream.socket)
+            .set_send_buffer_size(self.context.config.socket_buffer_bytes);
         let index = self.hub.connect(format);
-        let registered = self
-            .poll
-            .registry()
-            .register(&mut stream, token(index), interest(false));
+        let registered =
+            self.poll
+                .registry()
+                .register(&mut stream.socket, token(index), interest(false));
         if registered.is_err() {
             self.hub.disconnect(index, &mut Vec::new());
             return None;
@@ -104,6 +110,7 @@ impl Shard {
             deferred: None,
             catch_ups: Vec::new(),
             drain_at: NEVER,
+            is_told: false,
             watches_writable: false,
             is_paused: false,
             _permit: permit,

@@ -1,16 +1,15 @@
 //! How connections end, and the timers that end them.
 
-use std::net::Shutdown;
 use std::time::Duration;
 
 use crate::client::Signal;
-use crate::hub::ConnectionIndex;
+use crate::hub::{ConnectionIndex, Frame};
 use crate::model::{ChannelKey, CloseReason, Moment, WireFormat};
 use crate::protocol::{sse, websocket};
 use crate::telemetry::metrics::DropReason;
 
 use super::shard::Shard;
-use super::socket::{Carrier, Closing, Phase};
+use super::socket::{Carrier, Closing, Phase, Socket};
 
 /// How long a peer may take to answer a close, and a socket to take what is left.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,8 +49,7 @@ impl Shard {
             ..closing
         });
         socket.deferred = None;
-        self.counts.closed(reason);
-        self.end_subscriptions(connection);
+        self.end_conversation(connection, reason);
         self.say_goodbye(connection, reason, is_websocket);
         self.schedule(connection);
     }
@@ -93,8 +91,7 @@ impl Shard {
             ..Closing::default()
         });
         socket.deferred = None;
-        self.counts.closed(CloseReason::ClientClosed);
-        self.end_subscriptions(connection);
+        self.end_conversation(connection, CloseReason::ClientClosed);
         self.tools.scratch.clear();
         websocket::close_frame_echo(code, &mut self.tools.scratch);
         self.hub.send_last(connection, &self.tools.scratch, false);
@@ -122,8 +119,7 @@ impl Shard {
         }
         if closing.is_deaf && !closing.is_shut {
             closing.is_shut = true;
-            // A socket that is gone already needs no shutdown.
-            let _ = socket.stream.shutdown(Shutdown::Write);
+            socket.stream.shut();
             self.poll.read_again(connection);
         }
     }
@@ -134,8 +130,7 @@ impl Shard {
             return;
         };
         if !socket.is_closing() {
-            self.counts.closed(reason);
-            self.end_subscriptions(connection);
+            self.end_conversation(connection, reason);
         }
         self.let_go(connection);
     }
@@ -145,14 +140,22 @@ impl Shard {
         let mut vacated = Vec::new();
         self.hub.disconnect(connection, &mut vacated);
         // Closing the descriptor takes the socket out of the set as well.
-        let Some(socket) = self.sockets.remove(connection) else {
+        let Some(mut socket) = self.sockets.remove(connection) else {
             return;
         };
+        socket.stream.part();
         self.count_connection(&socket.carrier, false);
         if socket.client.session().is_some() && socket.is_websocket() {
             let user = &socket.client.identity().user;
             self.context.sessions.closed(socket.client.id(), user);
         }
+    }
+
+    /// A conversation is over, for one reason.
+    fn end_conversation(&mut self, connection: ConnectionIndex, reason: CloseReason) {
+        self.counts.closed(reason);
+        self.end_subscriptions(connection);
+        self.tell_disconnected(connection, reason);
     }
 
     /// Ends all subscriptions of a connection.
@@ -229,8 +232,7 @@ impl Shard {
             return self.close(connection, CloseReason::TokenExpired);
         }
         if !socket.is_websocket() {
-            let comment = self.tools.comment.clone();
-            self.keep_alive(connection, comment);
+            self.keep_awake(connection);
             return self.schedule(connection);
         }
         match socket
@@ -254,27 +256,46 @@ impl Shard {
             let user = &client.identity().user;
             self.context.sessions.saw(session, user);
         }
-        let ping = self.tools.ping.clone();
-        let speaks_json = self.hub.format(connection) == Some(WireFormat::Json);
-        let json_ping = self.tools.json_ping.clone().filter(|_| speaks_json);
-        if self.keep_alive(connection, ping)
-            && let Some(json_ping) = json_ping
-        {
-            self.hub.send_frame(connection, json_ping);
+        if !self.send_ping(connection) {
+            return;
+        }
+        let (now, rules) = (self.clock.now, &self.context.rules);
+        if let Some(socket) = self.sockets.get_mut(connection) {
+            socket.client.heartbeat().expect_pong(now, &rules.config);
         }
     }
 
-    /// A sign of life goes into an empty queue only: behind what is pending it would say nothing new. Answers whether
-    /// it went.
-    fn keep_alive(&mut self, connection: ConnectionIndex, frame: crate::hub::Frame) -> bool {
+    /// Sends a ping behind whatever is pending: on a busy channel something always is. To a socket that takes nothing it
+    /// would say nothing new; that it takes something is the answer then. Answers whether a sign of life is due; not when
+    /// there was no room, which is over before the next ping.
+    fn send_ping(&mut self, connection: ConnectionIndex) -> bool {
+        let is_blocked = |socket: &mut Socket| socket.watches_writable;
+        if self.sockets.get_mut(connection).is_none_or(is_blocked) {
+            return true;
+        }
+        let speaks_json = self.hub.format(connection) == Some(WireFormat::Json);
+        let json_ping = self.tools.json_ping.clone().filter(|_| speaks_json);
+        let frames = [Some(self.tools.ping.clone()), json_ping];
+        let bytes: usize = frames.iter().flatten().map(Frame::len).sum();
+        if !self.hub.has_room_for(connection, bytes, frames.len()) {
+            return false;
+        }
+        for frame in frames.into_iter().flatten() {
+            self.hub.send_frame(connection, frame);
+        }
+        true
+    }
+
+    /// A comment goes into an empty queue only: what is pending keeps the stream awake as well.
+    fn keep_awake(&mut self, connection: ConnectionIndex) {
         let is_empty = self
             .hub
             .queue(connection)
             .is_some_and(|queue| queue.is_empty());
         if is_empty {
-            self.hub.send_frame(connection, frame);
+            let comment = self.tools.comment.clone();
+            self.hub.send_frame(connection, comment);
         }
-        is_empty
     }
 
     /// The node ends now: whoever is here is told, as far as its socket takes it at once.

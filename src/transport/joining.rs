@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::broker::{BrokerError, Page, Recovery, Start};
 use crate::client::Ticket;
+use crate::events::Kind;
 use crate::hub::{ConnectionIndex, Stage, Subscribed};
 use crate::model::{ChannelKey, Position};
 use crate::protocol::{ClaimedPosition, Push, Reply};
@@ -37,6 +38,7 @@ impl Shard {
         if subscribed != Subscribed::Already {
             self.context.relay.count_subscriber(&joining.channel);
             self.counts.subscriptions += 1;
+            self.tell_subscription(Kind::Subscribe, connection, &joining.channel);
         }
         match subscribed {
             Subscribed::Already => {}
@@ -319,6 +321,7 @@ impl Shard {
     pub(super) fn leave(&mut self, connection: ConnectionIndex, channel: &ChannelKey) {
         self.context.relay.discount_subscriber(channel);
         self.counts.subscriptions = self.counts.subscriptions.saturating_sub(1);
+        self.tell_subscription(Kind::Unsubscribe, connection, channel);
         if !self.context.rules.namespaces.of(channel).presence {
             return;
         }

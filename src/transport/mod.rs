@@ -7,6 +7,7 @@
 
 mod adopt;
 mod allowance;
+mod carried;
 mod catch_up;
 mod closing;
 mod config;
@@ -23,6 +24,7 @@ mod reading;
 mod repair;
 mod shard;
 mod socket;
+mod telling;
 mod timer_wheel;
 mod waiting_line;
 mod worker;

@@ -1,6 +1,6 @@
 //! From a socket's bytes to commands.
 
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 
 use crate::client::Step;

@@ -1,13 +1,12 @@
 //! A connection as its worker holds it, and where a worker holds them.
 
-use mio::net::TcpStream;
-
 use crate::client::{Client, Question, Ticket};
 use crate::hub::ConnectionIndex;
 use crate::model::{ChannelKey, ConnectionPermit, Moment, Position};
 use crate::protocol::websocket::Partial;
 use crate::protocol::{ClaimedPosition, CommandId};
 
+use super::carried::Stream;
 use super::timer_wheel::{Link, Links};
 
 /// Names a connection for as long as it lives: an index is used again, a generation is not (not for 2^32 connections).
@@ -112,7 +111,7 @@ pub(super) enum Cause {
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Socket {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) carrier: Carrier,
     pub(super) client: Client,
     pub(super) phase: Phase,
@@ -122,6 +121,8 @@ pub(super) struct Socket {
     pub(super) catch_ups: Vec<CatchUp>,
     /// When it is closed because the node drains; the far future until then.
     pub(super) drain_at: Moment,
+    /// Back ends heard that it came, so they hear that it goes.
+    pub(super) is_told: bool,
     /// Whether the poll watches for writability.
     pub(super) watches_writable: bool,
     /// Whether reading stopped because too much is pending.
@@ -195,6 +196,11 @@ impl Socket {
     /// Whether nothing waits until its queue is written.
     pub(super) fn wants_nothing(&self) -> bool {
         !self.watches_writable && !self.is_paused && self.catch_ups.is_empty() && !self.is_closing()
+    }
+
+    /// Whether it only sends back what comes.
+    pub(super) fn is_echo(&self) -> bool {
+        matches!(self.carrier, Carrier::Echo(_))
     }
 
     /// Whether it speaks WebSocket.

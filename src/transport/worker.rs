@@ -9,9 +9,11 @@ use bytes::Bytes;
 
 use crate::auth::Verifier;
 use crate::client::Rules;
+use crate::events::Events;
 use crate::model::{ConnectionPermit, DrainSignal};
 use crate::relay::{Inbox, Relay};
 use crate::session::Sessions;
+use crate::tls::Layer;
 
 use super::Config;
 use super::intake::{Slot, Ticket};
@@ -28,6 +30,8 @@ pub struct Context {
     pub rules: Arc<Rules>,
     /// The way to the broker.
     pub relay: Arc<Relay>,
+    /// What back ends hear of.
+    pub events: Arc<Events>,
     /// Users' sessions.
     pub sessions: Arc<Sessions>,
     /// Verifies tokens.
@@ -39,7 +43,8 @@ pub struct Context {
 /// A socket on its way into the loop.
 #[derive(Debug)]
 pub(super) struct Adopted {
-    pub(super) stream: std::net::TcpStream,
+    pub(super) socket: std::net::TcpStream,
+    pub(super) layer: Option<Layer>,
     /// What was read ahead of the upgrade.
     pub(super) input: Bytes,
     pub(super) ticket: Ticket,
@@ -104,17 +109,19 @@ impl Worker {
         }
     }
 
-    /// Takes over a socket.
+    /// Takes over a socket, and the layer that encrypts what passes it.
     pub fn adopt(
         &self,
-        stream: std::net::TcpStream,
+        socket: std::net::TcpStream,
+        layer: Option<Layer>,
         input: Bytes,
         slot: &Slot,
         permit: ConnectionPermit,
     ) {
         if let Some(ticket) = slot.take() {
             self.front.adopted.borrow_mut().push(Adopted {
-                stream,
+                socket,
+                layer,
                 input,
                 ticket,
                 permit,

@@ -1,12 +1,11 @@
 //! From a connection's queue to its socket.
 
-use std::io::{self, ErrorKind, IoSlice, Write};
-
-use mio::net::TcpStream;
+use std::io::{self, ErrorKind, IoSlice};
 
 use crate::hub::{ConnectionIndex, SendQueue};
 use crate::model::CloseReason;
 
+use super::carried::Stream;
 use super::poll::{interest, token};
 use super::shard::Shard;
 
@@ -72,7 +71,7 @@ impl Shard {
         socket.watches_writable = watches;
         self.hub.set_blocked(connection, watches);
         let registered = self.poll.registry().reregister(
-            &mut socket.stream,
+            &mut socket.stream.socket,
             token(connection),
             interest(watches),
         );
@@ -82,7 +81,7 @@ impl Shard {
     }
 }
 
-fn write_all(stream: &mut TcpStream, queue: &mut SendQueue) -> io::Result<Written> {
+fn write_all(stream: &mut Stream, queue: &mut SendQueue) -> io::Result<Written> {
     let mut any = false;
     while !queue.is_empty() {
         match write_once(stream, queue) {
@@ -98,11 +97,14 @@ fn write_all(stream: &mut TcpStream, queue: &mut SendQueue) -> io::Result<Writte
             Err(error) => return Err(error),
         }
     }
-    Ok(Written::All)
+    match stream.flush()? {
+        true => Ok(Written::All),
+        false => Ok(Written::Blocked { any }),
+    }
 }
 
 /// One system call: `send` for one frame, which is what light load brings, `writev` for several.
-fn write_once(stream: &mut TcpStream, queue: &SendQueue) -> io::Result<usize> {
+fn write_once(stream: &mut Stream, queue: &SendQueue) -> io::Result<usize> {
     if let Some(bytes) = queue.only() {
         return stream.write(bytes);
     }

@@ -11,8 +11,16 @@ mod support;
 #[path = "../redis_server/mod.rs"]
 mod redis_server;
 
+#[allow(
+    dead_code,
+    reason = "the proxy's suite uses all of it, this one a part"
+)]
+#[path = "../proxy/upstream.rs"]
+mod upstream;
+
 mod access;
 mod channels;
+mod limits;
 mod members;
 mod nodes;
 mod outage;

@@ -121,6 +121,52 @@ async fn a_promoted_user_is_an_admin_until_demoted() {
     assert_eq!(users(&bob).await, 403);
 }
 
+/// Runs a command of the binary on a data file.
+fn run(arguments: &[&str], file: &str) -> (bool, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_fanfare"))
+        .args(arguments)
+        .env_clear()
+        .env("NODE_ENV", "test")
+        .env("DATA_FILE", file)
+        .output()
+        .expect("the binary runs");
+    let text = String::from_utf8([output.stdout, output.stderr].concat());
+    (output.status.success(), text.expect("text"))
+}
+
+#[tokio::test]
+async fn the_first_admin_comes_by_the_command_line() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let file = folder.join(format!("seed-{}.db", std::process::id()));
+    let file = file.to_str().expect("a path");
+    let (_, text) = run(&["migrate"], file);
+    assert_eq!(text, format!("{file} is up to date\n"));
+    let (is_done, text) = run(&["seed", "--admin", "Root"], file);
+    let password = text.strip_prefix("the admin is Root with the password ");
+    assert!(is_done, "{text}");
+    let password = password.expect("a password").trim();
+    assert_eq!(
+        run(&["seed", "--admin", "root"], file),
+        (
+            true,
+            "there is a user root already: nothing was changed\n".to_owned()
+        )
+    );
+    let hub = session_hub(&[("DATA_FILE", file)]).await;
+    let login = hub.try_login("root", password).await.json();
+    assert_eq!(login["user"], json!({"username": "Root", "role": "admin"}));
+    let token = login["access_token"].as_str().expect("a token");
+    let answer = hub.call("GET", "/admin/users", token, &Value::Null).await;
+    assert_eq!(answer.json()[0]["username"], "Root");
+    for ending in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{file}{ending}"));
+    }
+    let (is_done, text) = run(&["migrate"], "/nowhere/fanfare.db");
+    assert!(!is_done && text.contains("/nowhere/fanfare.db: "), "{text}");
+    let (is_done, text) = run(&["seed", "--admin", ""], file);
+    assert!(!is_done && text.contains("--admin "), "{text}");
+}
+
 #[tokio::test]
 async fn a_name_that_is_nobodys_is_said_so() {
     let hub = hub().await;

@@ -219,3 +219,71 @@ async fn a_node_under_pressure_takes_no_new_clients() {
     // Back ends are served all the same.
     hub.publish("a", &json!(1)).await;
 }
+
+#[tokio::test]
+async fn answers_are_found_again_by_the_ids_of_their_requests() {
+    let hub = hub(&[]).await;
+    let made = hub.get("/health").await;
+    let id = made.header("x-request-id").expect("an id");
+    assert_eq!((id.len(), made.header("x-correlation-id")), (36, Some(id)));
+    for path in ["/health", "/nope", "/hub/publish"] {
+        let fields = [("x-request-id", "mine"), ("x-correlation-id", "ours")];
+        let answer = hub.request("GET", path, &fields, "").await;
+        assert_eq!(answer.header("x-request-id"), Some("mine"), "{path}");
+        assert_eq!(answer.header("x-correlation-id"), Some("ours"), "{path}");
+    }
+    let published = hub
+        .post("/hub/publish", &json!({"channel": "a", "data": 1}))
+        .await;
+    assert_eq!(published.header("x-request-id"), None, "nobody asked");
+}
+
+#[tokio::test]
+async fn pages_of_elsewhere_read_what_they_are_let_read() {
+    let hub = hub(&[
+        ("ALLOW_ORIGINS", "https://a"),
+        ("ALLOW_CREDENTIALS", "true"),
+    ])
+    .await;
+    let preflight = [
+        ("origin", "https://a"),
+        ("access-control-request-method", "POST"),
+    ];
+    let answer = hub.request("OPTIONS", "/hub/publish", &preflight, "").await;
+    assert_eq!(answer.status, 204, "{answer:?}");
+    assert_eq!(
+        answer.header("access-control-allow-methods"),
+        Some("GET, POST, DELETE")
+    );
+    assert_eq!(
+        answer.header("access-control-allow-credentials"),
+        Some("true")
+    );
+    let body = r#"{"channel":"a","data":1}"#;
+    for (origin, allowed) in [("https://a", Some("https://a")), ("https://b", None)] {
+        let fields = [("origin", origin)];
+        let answer = hub.request("POST", "/hub/publish", &fields, body).await;
+        assert_eq!(
+            answer.header("access-control-allow-origin"),
+            allowed,
+            "{origin}"
+        );
+    }
+    let closed = crate::support::hub(&[]).await;
+    let answer = closed.request("GET", "/health", &preflight[..1], "").await;
+    assert_eq!(answer.header("access-control-allow-origin"), None);
+}
+
+#[tokio::test]
+async fn browsers_are_told_not_to_misuse_answers() {
+    let hardened = hub(&[]).await;
+    let answer = hardened.get("/health").await;
+    assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(answer.header("x-frame-options"), Some("SAMEORIGIN"));
+    let published = hardened
+        .post("/hub/publish", &json!({"channel": "a", "data": 1}))
+        .await;
+    assert_eq!(published.header("x-frame-options"), None, "spared");
+    let plain = hub(&[("SECURITY_HEADERS", "false")]).await;
+    assert_eq!(plain.get("/health").await.header("x-frame-options"), None);
+}

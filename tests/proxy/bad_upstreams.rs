@@ -12,7 +12,14 @@ const TIMED_OUT: &str = r#"{"error":"upstream_timeout","message":"Upstream reque
 async fn one_that_refuses_or_talks_nonsense_is_502() {
     let upstream = Upstream::start().await;
     let node_of_one = node(&[&upstream], &[]).await;
-    for path in ["cut-head", "two-lengths", "no-http", "unasked", "big-head"] {
+    for path in [
+        "cut-head",
+        "reset-head",
+        "two-lengths",
+        "no-http",
+        "unasked",
+        "big-head",
+    ] {
         let answer = node_of_one.get(&format!("/api/example/{path}")).await;
         assert_eq!((answer.status, &*answer.text), (502, UNAVAILABLE), "{path}");
         assert!(answer.header("x-request-id").is_some());
@@ -43,6 +50,26 @@ async fn one_that_breaks_off_or_pauses_in_its_body_cuts_the_answer() {
         assert_eq!((answer.status, &*answer.text), (200, "abc"), "{path}");
         assert_eq!(answer.header("content-length"), Some("100"), "{path}");
     }
+}
+
+#[tokio::test]
+async fn one_that_resets_or_breaks_its_chunks_cuts_the_answer() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[]).await;
+    let answer = node.get("/api/example/reset-body").await;
+    // A reset may overtake what was sent before it.
+    let told = (answer.status, &*answer.text);
+    assert!(
+        matches!(told, (200, "abc" | "") | (502, UNAVAILABLE)),
+        "{answer:?}"
+    );
+    for path in ["huge-chunk", "bad-chunk"] {
+        let answer = node.get(&format!("/api/example/{path}")).await;
+        // Where it all came in one piece nothing was passed on; else nothing ends the body.
+        let told = (answer.status, answer.text.contains("0\r\n\r\n"));
+        assert!(matches!(told, (502, _) | (200, false)), "{path} {answer:?}");
+    }
+    assert_eq!(node.get("/api/example/").await.status, 200);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Requests and answers that go well: everything passes as it came.
 
 use crate::node;
-use crate::support::hub;
+use crate::support::{eventually, hub};
 use crate::upstream::Upstream;
 
 #[tokio::test]
@@ -181,6 +181,25 @@ async fn what_is_no_route_is_told_as_the_seed_tells_it() {
 }
 
 #[tokio::test]
+async fn errors_take_the_standard_form_for_who_asks_for_it() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[]).await;
+    let fields = [("accept", "text/html, application/problem+json;q=0.9")];
+    let answer = node.request("GET", "/api/nobody/x", &fields, "").await;
+    assert_eq!(answer.status, 404, "{answer:?}");
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/problem+json")
+    );
+    let problem = answer.json();
+    assert_eq!(
+        (&problem["status"], &problem["title"]),
+        (&404.into(), &"Not Found".into())
+    );
+    assert!(problem["detail"].is_string(), "{problem}");
+}
+
+#[tokio::test]
 async fn bodies_over_the_limit_are_413() {
     let upstream = Upstream::start().await;
     let node = node(&[&upstream], &[("MAX_BODY_BYTES", "10")]).await;
@@ -193,4 +212,88 @@ async fn bodies_over_the_limit_are_413() {
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     assert!(answer.contains("FST_ERR_CTP_BODY_TOO_LARGE"), "{answer}");
+}
+
+#[tokio::test]
+async fn operators_say_which_fields_of_answers_are_internal() {
+    let upstream = Upstream::start().await;
+    let node_of = async |list| node(&[&upstream], &[("REMOVE_RESPONSE_HEADERS", list)]).await;
+    for (list, service, count) in [
+        ("-", Some("s"), Some("3")),
+        ("X-DB-Query-Count", Some("s"), None),
+        ("x-internal-*", None, Some("3")),
+    ] {
+        let answer = node_of(list).await.get("/api/example/internal").await;
+        assert_eq!(answer.header("x-internal-service-name"), service, "{list}");
+        assert_eq!(answer.header("x-db-query-count"), count, "{list}");
+    }
+}
+
+#[tokio::test]
+async fn upstreams_are_told_who_asks_in_the_standard_form_too() {
+    let upstream = Upstream::start().await;
+    let node = node(
+        &[&upstream],
+        &[("FORWARDED", "true"), ("TRUSTED_PROXIES", "127.0.0.1")],
+    )
+    .await;
+    let fields = [
+        ("forwarded", "for=9.9.9.9"),
+        (
+            "traceparent",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ),
+    ];
+    let answer = node.request("GET", "/api/example/", &fields, "").await;
+    let element = format!("for=127.0.0.1;host=\"{}\";proto=http", node.host());
+    for line in [
+        format!("forwarded: for=9.9.9.9, {element}"),
+        "x-real-ip: 9.9.9.9".to_owned(),
+        format!("{}: {}", fields[1].0, fields[1].1),
+    ] {
+        assert!(
+            answer.text.contains(&format!("{line}\r\n")),
+            "{line} in {answer:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_access_log_has_what_was_asked_and_no_token() {
+    let (upstream, away) = (Upstream::start().await, Upstream::refusing().await);
+    let all = node(
+        &[&upstream],
+        &[("ACCESS_LOG_PERCENT", "100"), ("LOG_FORMAT", "json")],
+    )
+    .await;
+    let fields = [("x-request-id", "the-id")];
+    all.request("GET", "/api/example/a/b?token=secret", &fields, "")
+        .await;
+    let line = eventually("a line", async || {
+        let log = all.log();
+        let line = log.lines().find(|line| line.contains("fanfare::access"));
+        line.map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"))
+    })
+    .await;
+    let text = line.to_string();
+    for part in [
+        "\"/api/example/a/b\"",
+        "\"GET\"",
+        "200",
+        "\"the-id\"",
+        "127.0.0.1",
+        &upstream.url(),
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(!text.contains("secret"), "{text}");
+    let failing = node(&[&away], &[("ACCESS_LOG_PERCENT", "1")]).await;
+    for _ in 0..3 {
+        failing.get("/api/example/").await;
+    }
+    eventually("every failure is logged", async || {
+        let log = failing.log();
+        (log.matches("fanfare::access").count() == 3).then_some(())
+    })
+    .await;
 }

@@ -10,12 +10,17 @@
 mod support;
 
 mod bad_upstreams;
+mod cache;
 mod choosing;
+mod encrypted;
 mod http;
 mod identity;
+mod phases;
+mod pressure;
 mod reload;
 mod retries;
 mod services;
+mod shims;
 mod streams;
 mod strict;
 mod upstream;

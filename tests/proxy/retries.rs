@@ -128,4 +128,11 @@ async fn nothing_is_repeated_once_the_client_has_got_something() {
     let answer = node.get("/api/example/cut-body").await;
     assert_eq!((answer.status, &*answer.text), (200, "abc"));
     assert_eq!(one.requests() + two.requests(), 1);
+    let answer = node.get("/api/example/hints-and-cut").await;
+    assert_eq!(
+        answer.status, 103,
+        "an interim answer is something: {answer:?}"
+    );
+    assert!(answer.text.starts_with("HTTP/1.1 502 "), "{answer:?}");
+    assert_eq!(one.requests() + two.requests(), 2);
 }

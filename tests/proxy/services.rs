@@ -42,7 +42,7 @@ fn every_fault_is_told_at_the_start_with_its_service() {
     assert_eq!(output.status.code(), Some(1));
     let told = String::from_utf8_lossy(&output.stderr);
     for fault in [
-        "line 2: services.a.upstreams=\"nonsense\" must be an http URL",
+        "line 2: services.a.upstreams=\"nonsense\" must be an http or https URL",
         "line 3: services.a.retires is not known here",
         "line 4: services.health must have another name",
         "line 4: services.health must have upstreams",
@@ -51,6 +51,28 @@ fn every_fault_is_told_at_the_start_with_its_service() {
     ] {
         assert!(told.contains(fault), "{fault} in {told}");
     }
+}
+
+#[test]
+fn check_tells_what_holds_for_each_service() {
+    let file = std::env::temp_dir().join(format!("fanfare-check-{}.toml", std::process::id()));
+    let text = "[services.a]\nupstreams = [\"http://x\", { url = \"http://y\", weight = 3 }]\ntimeout = \"7s\"";
+    std::fs::write(&file, text).expect("a file");
+    let output = Command::new(env!("CARGO_BIN_EXE_fanfare"))
+        .arg("check")
+        .env_clear()
+        .env("NODE_ENV", "test")
+        .env("CONFIG_FILE", &file)
+        .output()
+        .expect("the binary starts");
+    std::fs::remove_file(&file).expect("it was there");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}");
+    assert!(
+        told.contains("service a: http://x, http://y (weight 3)\n"),
+        "{told}"
+    );
+    assert!(told.contains("timeout: 7s"), "{told}");
 }
 
 #[tokio::test]

@@ -36,3 +36,51 @@ async fn events_pass_at_once_and_outlive_every_time_out() {
     assert!(silence.is_err(), "{silence:?}");
     assert_eq!(upstream.gone(), 0);
 }
+
+#[tokio::test]
+async fn a_silent_stream_gets_comments_between_its_events_and_nowhere_else() {
+    let upstream = Upstream::start().await;
+    let node = crate::node_with(&[&upstream], "heartbeat = \"50ms\"", &[]).await;
+    for (path, version, expected) in [
+        (
+            "events",
+            "1.1",
+            "data: 1\n\n\r\n3\r\n:\n\n\r\n3\r\n:\n\n\r\n",
+        ),
+        (
+            "chunked-events",
+            "1.1",
+            "5\r\n: 1\n\n\r\n3\r\n:\n\n\r\n3\r\n:\n\n\r\n",
+        ),
+        ("events", "1.0", "data: 1\n\n:\n\n:\n\n"),
+    ] {
+        let text = stream(&node, path, version, expected).await;
+        assert!(text.ends_with(expected), "{path} {text:?}");
+    }
+    // In the middle of an event, and in what is not plain text, nothing of ours can stand.
+    for path in ["half-event", "packed-events"] {
+        let text = stream(&node, path, "1.1", "\n:\n").await;
+        assert!(
+            text.contains("data: 1\n") && !text.contains("\n:\n"),
+            "{text:?}"
+        );
+    }
+}
+
+/// What comes of a stream until it ends with this, or is silent.
+async fn stream(node: &crate::support::Hub, path: &str, version: &str, until: &str) -> String {
+    let mut client = tokio::net::TcpStream::connect(node.address())
+        .await
+        .expect("the node");
+    let request = format!("GET /sse/example/{path} HTTP/{version}\r\nhost: x\r\n\r\n");
+    client.write_all(request.as_bytes()).await.expect("sent");
+    let mut text = String::new();
+    let read = async {
+        while !text.ends_with(until) {
+            text.push(char::from(client.read_u8().await.expect("more")));
+        }
+    };
+    // Three heartbeats' time.
+    let _ = tokio::time::timeout(10 * QUIET, read).await;
+    text
+}

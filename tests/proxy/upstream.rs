@@ -32,6 +32,8 @@ impl Upstream {
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 shared.connections.fetch_add(1, SeqCst);
+                // Heads and bodies are written one after the other: none is to wait for an acknowledgement.
+                socket.set_nodelay(true).expect("a socket");
                 tokio::spawn(serve(socket, shared.clone()));
             }
         });
@@ -161,6 +163,15 @@ async fn serve(mut socket: TcpStream, seen: Arc<Seen>) {
 fn fixed(path: &str) -> &'static str {
     match path {
         "/cut-head" => "HTTP/1.1 200 O",
+        "/reset-head" => "HTTP/1.1 200 O",
+        "/reset-body" => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc",
+        // A chunk whose length is more than any number holds, and one that begins with no number.
+        "/huge-chunk" => {
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nfffffffffffffffff\r\n"
+        }
+        "/bad-chunk" => {
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n-1\r\nabc"
+        }
         "/cut-body" => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc",
         "/close-after" => "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
         "/two-lengths" => "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nabc",
@@ -183,9 +194,18 @@ fn fixed(path: &str) -> &'static str {
         "/hints" => {
             "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
         }
+        "/hints-and-cut" => "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n",
         "/head" => "HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n",
         "/pause" => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc",
         "/events" => "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n\n",
+        "/chunked-events" => {
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n\
+             4\r\ndata\r\n5\r\n: 1\n\n\r\n"
+        }
+        "/half-event" => "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n",
+        "/packed-events" => {
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: br\r\n\r\ndata: 1\n\n"
+        }
         _ => "",
     }
 }
@@ -212,12 +232,19 @@ async fn answer(socket: &mut TcpStream, request: &Request, seen: &Seen) -> Optio
     }
     let keeps = !matches!(
         path,
-        "/cut-head" | "/cut-body" | "/close-after" | "/until-close"
+        "/cut-head" | "/cut-body" | "/close-after" | "/until-close" | "/hints-and-cut"
     );
     let fixed = fixed(path);
     socket.write_all(fixed.as_bytes()).await.ok()?;
+    if path.starts_with("/reset-") {
+        let linger = Some(std::time::Duration::ZERO);
+        socket2::SockRef::from(&*socket)
+            .set_linger(linger)
+            .expect("a socket");
+        return None;
+    }
     match path {
-        "/never" | "/pause" | "/events" => {
+        "/never" | "/pause" | "/events" | "/chunked-events" | "/half-event" | "/packed-events" => {
             // Until the other end closes.
             let _ = socket.read_u8().await;
             seen.gone.fetch_add(1, SeqCst);

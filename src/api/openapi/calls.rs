@@ -126,6 +126,7 @@ pub(super) const CALLS: &[Call] = &[
     call(Admin, "get", "/admin/system/stats", "This node's process", "SystemStats", &[401, 403, 503]),
     call(Admin, "get", "/admin/system/redis-info", "What Redis says of itself", "RedisInfo", &[401, 403, 404, 503]),
     call(Admin, "post", "/admin/system/cleanup-sessions", "Throw away what has expired, now", "CleanedUp", &[401, 403, 503]),
+    call(Admin, "delete", "/admin/cache", "Forget what this node's cache has of a service", "Object", &[400, 401, 404]).with(&["service", "prefix"]),
 
     call(Statistics, "get", "/admin/stats", "The node and its upstreams", "Object", &[401]),
     call(Operations, "get", "/healthz", "Whether the process lives", "Object", &[]),

@@ -5,12 +5,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite as _;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::super::wire::with_buffer;
 use super::frames::Frames;
 use crate::http1::ReadAhead;
+use crate::tls::Stream;
 
 /// Reads in one turn before others have theirs.
 const READS_MAX: usize = 16;
@@ -105,9 +105,9 @@ impl Flow {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        source: &mut TcpStream,
+        source: &mut Stream,
         read: &mut ReadAhead,
-        sink: &mut TcpStream,
+        sink: &mut Stream,
     ) {
         for _ in 0..READS_MAX {
             match self.poll_once(cx, source, read, sink) {
@@ -127,9 +127,9 @@ impl Flow {
     fn poll_once(
         &mut self,
         cx: &mut Context<'_>,
-        source: &mut TcpStream,
+        source: &mut Stream,
         read: &mut ReadAhead,
-        sink: &mut TcpStream,
+        sink: &mut Stream,
     ) -> Poll<io::Result<bool>> {
         if self.is_dead {
             return Poll::Ready(Ok(false));
@@ -186,7 +186,7 @@ impl Flow {
         &mut self,
         cx: &mut Context<'_>,
         read: &mut ReadAhead,
-        sink: &mut TcpStream,
+        sink: &mut Stream,
     ) -> Poll<io::Result<()>> {
         while self.granted > 0 || self.out_sent < self.out.len() {
             // Frames of ours were put there at a boundary, when nothing was granted.
@@ -217,6 +217,10 @@ impl Flow {
                 read.consume(written);
             }
         }
-        Poll::Ready(Ok(()))
+        let flushed = Pin::new(&mut *sink).poll_flush(cx);
+        if flushed.is_pending() {
+            self.stalled_since.get_or_insert_with(Instant::now);
+        }
+        flushed
     }
 }

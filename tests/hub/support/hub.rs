@@ -41,7 +41,8 @@ pub(crate) async fn hub_with(namespaces: &str, variables: &[(&str, &str)]) -> Hu
 }
 
 impl Hub {
-    fn start(namespaces: &str, variables: &[(&str, &str)]) -> Self {
+    /// Started, and perhaps not ready yet.
+    pub(crate) fn start(namespaces: &str, variables: &[(&str, &str)]) -> Self {
         let port = free_port();
         let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("hub-{}-{port}", std::process::id()));

@@ -1,0 +1,67 @@
+//! A connection's TLS handshake, where the node has a certificate. Then it is served as any other.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::answer::Refusal;
+use super::local::Local;
+use super::{Worker, connection, linger};
+use crate::model::{ConnectionPermit, HandshakePermit};
+use crate::telemetry::metrics;
+use crate::tls::{Acceptor, Stream};
+
+/// What the first record of a handshake begins with (RFC 8446 section 5.1).
+const HANDSHAKE: u8 = 22;
+
+/// Does the handshake, within the time of a head, then serves.
+pub(super) async fn serve<W: Worker>(
+    local: Rc<Local<W>>,
+    acceptor: Acceptor,
+    socket: TcpStream,
+    peer: SocketAddr,
+    permit: ConnectionPermit,
+    handshake: HandshakePermit,
+) {
+    // On the heap: the connection's task would carry the room of it for its life.
+    let accepting = Box::pin(accept(&acceptor, socket));
+    match timeout(local.header_timeout, accepting).await {
+        Ok(Some(Accepted::Encrypted(stream))) => {
+            Box::pin(connection::serve(local, stream, peer, permit, handshake)).await;
+        }
+        Ok(Some(Accepted::Plain(socket))) => {
+            metrics::refused(metrics::Refusal::BadRequest);
+            linger::close(&local, socket.into(), &Refusal::NotEncrypted.bytes()).await;
+        }
+        Ok(None) => metrics::refused(metrics::Refusal::BadRequest),
+        Err(_) => {
+            local.counts.header_timeouts.fetch_add(1, Relaxed);
+            metrics::refused(metrics::Refusal::HeaderTimeout);
+        }
+    }
+}
+
+enum Accepted {
+    Encrypted(Stream),
+    /// It speaks something else: perhaps HTTP, so it is told in that.
+    Plain(TcpStream),
+}
+
+async fn accept(acceptor: &Acceptor, socket: TcpStream) -> Option<Accepted> {
+    let mut first = [0];
+    match socket.peek(&mut first).await {
+        Ok(1) if first[0] == HANDSHAKE => {}
+        Ok(1) => return Some(Accepted::Plain(socket)),
+        _ => return None,
+    }
+    match acceptor.accept(socket).await {
+        Ok(stream) => Some(Accepted::Encrypted(stream)),
+        Err(error) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            None
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Whom to believe behind us.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::{IpAddr, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::own::OwnCertificate;
+use super::pem::{TlsError, certificates};
+use super::{Acceptor, Stream, provider};
+
+/// Begins TLS with upstreams: with what roots vouch for, and nothing else.
+#[derive(Clone)]
+pub struct Connector(TlsConnector);
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Connector")
+    }
+}
+
+impl Connector {
+    /// Believes the system's roots, or those of this file instead.
+    ///
+    /// # Errors
+    /// When there are none, or the file is of no use.
+    pub fn load(roots: Option<&Path>) -> Result<Self, TlsError> {
+        let store = match roots {
+            Some(file) => roots_of(file)?,
+            None => system_roots()?,
+        };
+        let builder = ClientConfig::builder_with_provider(provider());
+        let versions = builder.with_safe_default_protocol_versions();
+        let mut config = versions
+            .expect("the provider has suites of both versions")
+            .with_root_certificates(store)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self(TlsConnector::from(Arc::new(config))))
+    }
+
+    /// Believes the one certificate of this acceptor, whatever it names: for a node that asks itself.
+    pub fn for_own(acceptor: &Acceptor) -> Self {
+        let builder = ClientConfig::builder_with_provider(provider());
+        let versions = builder.with_safe_default_protocol_versions();
+        let config = versions
+            .expect("the provider has suites of both versions")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(OwnCertificate::of(acceptor)))
+            .with_no_client_auth();
+        Self(TlsConnector::from(Arc::new(config)))
+    }
+
+    /// Does the handshake with the server of this name or address, which its certificate must name. The caller bounds its
+    /// time.
+    ///
+    /// # Errors
+    /// When nobody vouches for it, or it does not speak TLS as we do.
+    pub async fn connect(&self, host: &str, socket: TcpStream) -> std::io::Result<Stream> {
+        let invalid = |_| std::io::Error::new(std::io::ErrorKind::InvalidInput, "no host name");
+        let name = match host.parse::<std::net::IpAddr>() {
+            Ok(address) => ServerName::IpAddress(IpAddr::from(address)),
+            Err(_) => ServerName::try_from(host.to_owned()).map_err(invalid)?,
+        };
+        let connected = self.0.connect(name, socket).await?;
+        Ok(Stream::Tls(Box::new(connected.into())))
+    }
+}
+
+fn roots_of(file: &Path) -> Result<RootCertStore, TlsError> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(file)? {
+        store.add(certificate).map_err(|cause| TlsError::BadRoot {
+            file: file.to_owned(),
+            cause,
+        })?;
+    }
+    Ok(store)
+}
+
+fn system_roots() -> Result<RootCertStore, TlsError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut store = RootCertStore::empty();
+    let (added, _) = store.add_parsable_certificates(found.certs);
+    if added == 0 {
+        let errors: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+        return Err(TlsError::NoRoots(errors.join("; ")));
+    }
+    Ok(store)
+}
