@@ -505,7 +505,8 @@ impl Source for NodeSource {
             event_streams: context.levels.iter().map(Levels::event_streams).sum(),
             channels: context.relay.channel_count(),
             broker: broker.kind(),
-            broker_ready: broker.is_ready(),
+            // A node whose store has not told it the fleet's secret yet would refuse everybody's tokens.
+            broker_ready: broker.is_ready() && !context.verifier.lacks_secret(),
             draining: self.drain.is_draining(),
             version: env!("CARGO_PKG_VERSION"),
             uptime: started.elapsed(),

@@ -8,7 +8,7 @@ use super::caller::Caller;
 use super::fields::Fields;
 use super::{SessionError, SessionState, written};
 use crate::api::body;
-use crate::auth::TokenClaims;
+use crate::auth::{AuthError, TokenClaims};
 use crate::session::{AccountError, LoggedIn, UnixTime, UserName};
 
 /// The longest address that mail can go to (RFC 5321, 4.5.3.1).
@@ -75,6 +75,10 @@ pub(super) async fn login(state: &SessionState, request: Request) -> Result<Vec<
     let name = fields.text("username", PASSWORD_BYTES_MAX);
     let password = fields.text("password", PASSWORD_BYTES_MAX);
     fields.check()?;
+    // Before a session begins that nobody could use.
+    if state.verifier.lacks_secret() {
+        return Err(AuthError::NoKey.into());
+    }
     // A name that nobody can have is nobody's, like any other unknown one.
     let name = UserName::new(&name).map_err(|_| AccountError::Refused)?;
     let logged_in = state.sessions.log_in(name, &password, ip).await?;
