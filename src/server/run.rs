@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, LocalSet, spawn_local};
 use tokio::time::{sleep, timeout};
@@ -88,7 +88,7 @@ type Report = Result<(), ServerError>;
 
 /// Serves until the drain is over. Blocks the calling thread, which must not be inside a runtime.
 ///
-/// In this order: raises the file limit, binds all listeners, tells the address, starts the workers, waits for a signal
+/// In this order: raises the file limit, listens for signals, binds all listeners, tells the address, starts the workers, waits for a signal
 /// (or [`Drain::begin`]), drains, joins the workers. A worker that fails ends it with an error at once.
 pub fn run<W: Worker>(
     config: &Config,
@@ -97,6 +97,10 @@ pub fn run<W: Worker>(
     hooks: Hooks,
 ) -> Result<Outcome, ServerError> {
     listen::raise_file_limit(config.connections_max);
+    let runtime = runtime()?;
+    // Before anybody can know of the node: whoever sees it listen may also end it.
+    let signals = hooks.signals.then(|| Signals::listen(&runtime));
+    let signals = signals.transpose().map_err(ServerError::Start)?;
     let address = SocketAddr::new(config.host, config.port);
     let listeners = listen::bind(address, config.workers.max(1))?;
     let bound = listeners[0].local_addr().map_err(ServerError::Start)?;
@@ -118,7 +122,7 @@ pub fn run<W: Worker>(
     }
     drop(report);
     tracing::info!(address = %bound, workers = threads.len(), "listening");
-    let outcome = runtime()?.block_on(watch(config, &hooks.drain, hooks.signals, reports))?;
+    let outcome = runtime.block_on(watch(config, &hooks.drain, signals, reports))?;
     if outcome == Outcome::Drained {
         // All have reported, so this does not wait; what they panicked with was reported too.
         threads.into_iter().for_each(|thread| drop(thread.join()));
@@ -234,7 +238,7 @@ fn fault<W>(local: &Local<W>, error: Option<&JoinError>) -> ServerError {
 async fn watch(
     config: &Config,
     drain: &Drain,
-    signals: bool,
+    signals: Option<Signals>,
     mut reports: mpsc::UnboundedReceiver<Report>,
 ) -> Result<Outcome, ServerError> {
     let all_reported = async {
@@ -253,7 +257,7 @@ async fn watch(
             tracing::error!("a worker does not end: giving up on it");
             Ok(Outcome::Forced)
         }
-        result = obey_signals(drain), if signals => result.map_err(ServerError::Start),
+        never = obey_signals(drain, signals) => match never {},
     }
 }
 
@@ -272,13 +276,30 @@ async fn take_course(config: &Config, drain: &Drain) {
     sleep(config.drain_window + GRACE + Duration::from_secs(5)).await;
 }
 
-async fn obey_signals(drain: &Drain) -> io::Result<Outcome> {
-    let mut term = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+/// What ends the process by default until it is listened for.
+struct Signals {
+    term: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen(runtime: &Runtime) -> io::Result<Self> {
+        let _inside = runtime.enter();
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+async fn obey_signals(drain: &Drain, signals: Option<Signals>) -> Infallible {
+    let Some(mut signals) = signals else {
+        return pending().await;
+    };
     loop {
         tokio::select! {
-            _ = term.recv() => tracing::info!("SIGTERM"),
-            _ = interrupt.recv() => tracing::info!("SIGINT"),
+            _ = signals.term.recv() => tracing::info!("SIGTERM"),
+            _ = signals.interrupt.recv() => tracing::info!("SIGINT"),
         }
         drain.begin();
     }
