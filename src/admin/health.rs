@@ -1,4 +1,4 @@
-//! Whether the node lives, is ready and keeps up, in the bodies that the five seed systems gave.
+//! Whether the node lives, is ready and keeps up, in the bodies that the gateways gave which it takes the place of.
 //!
 //! Alive (`/healthz`, `/health`) is always 200: a node that answers is alive, and killing it because Redis is away
 //! would only cost its connections. Ready (`/readyz`, `/ready`) is 503 while draining or while the broker is away, so

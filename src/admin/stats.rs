@@ -1,4 +1,4 @@
-//! `GET /admin/stats`: connections and upstreams in the JSON that seed 001 gave its dashboard.
+//! `GET /admin/stats`: connections and upstreams in the JSON that the Fastify gateway gave its dashboard.
 //!
 //! Whoever may look is [`gate`](super::gate)'s matter.
 
@@ -101,7 +101,7 @@ struct Latency {
     last_ms: Option<f64>,
 }
 
-/// As seed 001 writes it.
+/// As the Fastify gateway writes it.
 #[derive(Serialize)]
 struct Unauthorized {
     #[serde(rename = "statusCode")]
@@ -120,7 +120,7 @@ pub(super) fn stats(state: &AdminState, request: &Request) -> Response {
     json_response(StatusCode::OK, &body(state, &node, &upstreams))
 }
 
-/// 401, as the seed says it.
+/// 401, as that gateway says it.
 pub(super) fn refused() -> Response {
     let body = Unauthorized {
         status_code: 401,

@@ -341,7 +341,7 @@ async fn statistics_have_the_shape_of_the_seed() {
 }
 
 #[tokio::test]
-async fn what_stands_under_admin_is_refused_as_the_seed_refuses() {
+async fn what_stands_under_admin_is_refused_as_the_fastify_gateway_refuses() {
     for path in ["/admin", "/admin/stats", "/admin/events"] {
         let response = send_guarded(get(path)).await;
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{path}");

@@ -128,7 +128,7 @@ fn signing_secret(reader: &mut Reader, stage: Stage, name: &'static str) {
     }
 }
 
-/// Seed systems ask for one character only, so a short key is not refused; one out of an example is.
+/// Older gateways ask for one character only, so a short key is not refused; one out of an example is.
 fn api_key(reader: &mut Reader, stage: Stage, name: &'static str) {
     let Some(key) = reader.text(name) else {
         return;

@@ -170,7 +170,7 @@ impl Asked {
     }
 }
 
-/// Whether a client asks for errors in the form of RFC 9457. Who merely accepts anything gets the seed's.
+/// Whether a client asks for errors in the form of RFC 9457. Who merely accepts anything gets the Fastify gateway's.
 pub(super) fn accepts_problems(head: &RequestHead<'_>) -> bool {
     const PROBLEM: &[u8] = b"application/problem+json";
     entries(head.fields, "accept").any(|entry| {

@@ -1,4 +1,4 @@
-//! What the proxy answers itself, byte for byte as seed 001: one table from causes to the wire.
+//! What the proxy answers itself, byte for byte as the Fastify gateway: one table from causes to the wire.
 
 use serde::Serialize;
 
@@ -62,7 +62,7 @@ struct Short<'a> {
     message: &'a str,
 }
 
-/// The form of the framework of seed 001.
+/// The form of Fastify.
 #[derive(Serialize)]
 struct Framework<'a> {
     #[serde(rename = "statusCode")]
@@ -109,7 +109,7 @@ pub(super) struct Told {
 }
 
 impl ProxyError {
-    /// As the client understands it: in the form of RFC 9457 where it asks for that, in the seed's otherwise.
+    /// As the client understands it: in the form of RFC 9457 where it asks for that, in Fastify's otherwise.
     pub(super) fn told(&self, as_problem: bool) -> Told {
         let (status, body) = self.answer();
         if !as_problem {
@@ -241,7 +241,7 @@ fn json(body: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(body).unwrap_or_default()
 }
 
-/// As seed 001 says how long to wait: the largest unit that fits, rounded.
+/// As Fastify's rate limit says how long to wait: the largest unit that fits, rounded.
 fn wait_in_words(seconds: f64) -> String {
     let (unit, name) = match seconds {
         seconds if seconds >= 86_400.0 => (86_400.0, "day"),

@@ -163,7 +163,7 @@ pub struct IdentityRule {
 pub(super) mod tests {
     use super::*;
 
-    /// The breaker of seed 001: five failures in ten seconds, fifteen seconds.
+    /// The breaker of the Fastify gateway: five failures in ten seconds, fifteen seconds.
     pub(in crate::proxy) const POLICY: BreakerPolicy = BreakerPolicy {
         failures: 5,
         window: Duration::from_secs(10),

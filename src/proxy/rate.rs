@@ -117,7 +117,7 @@ impl Limits {
             .check(whose, quota, now)
     }
 
-    /// Writes what the client is told: the fields of seed 001 (`x-ratelimit-reset` in seconds), and those of
+    /// Writes what the client is told: the fields of the Fastify gateway (`x-ratelimit-reset` in seconds), and those of
     /// draft-ietf-httpapi-ratelimit-headers-10.
     pub(super) fn tell(&self, out: &mut Vec<u8>, decision: &Decision) {
         let (limit, policy) = (self.quota.limit(), &self.policy);

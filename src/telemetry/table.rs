@@ -450,7 +450,7 @@ mod tests {
     #[test]
     fn names_are_unique_and_begin_with_ours() {
         for (index, metric) in METRICS.iter().enumerate() {
-            // Seed 001 gave the other prefix.
+            // The Fastify gateway gave the other prefix.
             let is_ours = ["fanfare_", "gateway_"]
                 .iter()
                 .any(|prefix| metric.name.starts_with(prefix));

@@ -161,7 +161,7 @@ async fn paths_are_routed_as_they_are_forwarded() {
 }
 
 #[tokio::test]
-async fn what_is_no_route_is_told_as_the_seed_tells_it() {
+async fn what_is_no_route_is_told_as_fastify_tells_it() {
     let upstream = Upstream::start().await;
     let node = node(&[&upstream], &[]).await;
     let check = async |method, path, body: &str| {
