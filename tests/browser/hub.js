@@ -43,7 +43,7 @@ export async function startHub(env = {}) {
   const base = `http://127.0.0.1:${port}`;
   const child = spawn(BINARY, [], {
     // The drain of a fleet takes half a minute; here nobody has to be spread.
-    env: { PATH: process.env.PATH, PORT: String(port), AUTH_REQUIRED: 'false', DRAIN_DELAY_MS: '0', DRAIN_SECONDS: '1', ...env },
+    env: { PATH: process.env.PATH, PORT: String(port), AUTH_REQUIRED: 'false', DRAIN_DELAY_MS: '0', DRAIN_SECONDS: '1', DATA_FILE: ':memory:', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let output = '';
