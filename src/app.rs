@@ -2,9 +2,11 @@
 //!
 //! It reads as the order of start-up: broker, relay, doors, routes, server.
 
+mod figures;
 mod gate;
 mod pressure;
 mod reload;
+mod worker;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -14,11 +16,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use bytes::Bytes;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-use crate::admin::{AdminState, Liveness, NodeRow, Nodes, Snapshot, Source, Upstream};
+use crate::admin::AdminState;
 use crate::api::{ApiError, ApiState, Origin, Process, SessionState};
 use crate::auth::{Verifier, guard_hub, keep_keys};
 use crate::broker::memory::MemoryBroker;
@@ -27,23 +28,24 @@ use crate::broker::{Broker, NodeInfo};
 use crate::client::Rules;
 use crate::config::Settings;
 use crate::events::{Events, Kind};
-use crate::http1::{Exchange, RequestHead};
-use crate::model::{ConnectionPermit, DrainSignal, Encrypted, Moment, Namespaces, PeerAddr};
+use crate::model::{Encrypted, Moment, Namespaces, PeerAddr};
 use crate::outbound::Outbound;
-use crate::proxy::{self, Changes, FleetLimits, Proxy, Strain};
+use crate::proxy::{Changes, FleetLimits, Proxy, Strain};
 use crate::redis::StartError;
 use crate::relay::{Inbox, InboxLimits, InterestObserver, Relay};
-use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
+use crate::server::{self, Drain, Hooks, Outcome, ServerError};
 use crate::session::{Sessions, StoreError};
 use crate::telemetry::metrics::certificate_read;
 use crate::telemetry::process::ProcessStats;
 use crate::telemetry::proxy::{Reload, fleet_nodes, reloaded};
 use crate::telemetry::setup::Exporter;
 use crate::tls::{Acceptor, Renewed};
-use crate::transport::{self, Context, Doors, Intake, Levels, Slot};
+use crate::transport::{self, Context, Doors, Intake, Levels};
 
+use figures::NodeSource;
 use gate::AdminGate;
 use pressure::Pressure;
+use worker::NodeWorker;
 
 /// How often the embedded broker gives memory back.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -459,135 +461,6 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
         .spawn(work);
     if let Err(error) = spawned {
         tracing::error!(%error, thread = name, "no thread for upkeep: memory comes back late, or the fleet does not see this node");
-    }
-}
-
-/// What health and metrics are answered from.
-struct NodeSource {
-    node: Arc<Node>,
-    drain: Drain,
-}
-
-impl Source for NodeSource {
-    fn upstreams(&self) -> Vec<Upstream> {
-        let services = self.node.proxy.stats().into_iter();
-        services
-            .flat_map(|service| {
-                let upstreams = service.upstreams.into_iter();
-                upstreams
-                    .map(|upstream| shown(&service.name, upstream))
-                    .collect::<Vec<_>>()
-            })
-            .collect()
-    }
-
-    fn nodes(&self) -> Nodes<'_> {
-        Box::pin(async {
-            let this = self.node.info();
-            let mut nodes = self.node.broker.nodes().await.ok()?;
-            nodes.retain(|node| node.id != this.id);
-            nodes.push(this);
-            Some(nodes.into_iter().map(row).collect())
-        })
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        let Node {
-            settings,
-            context,
-            broker,
-            started,
-            ..
-        } = &*self.node;
-        Snapshot {
-            id: settings.transport.node.to_string(),
-            web_sockets: context.levels.iter().map(Levels::web_sockets).sum(),
-            event_streams: context.levels.iter().map(Levels::event_streams).sum(),
-            channels: context.relay.channel_count(),
-            broker: broker.kind(),
-            // A node whose store has not told it the fleet's secret yet would refuse everybody's tokens.
-            broker_ready: broker.is_ready() && !context.verifier.lacks_secret(),
-            draining: self.drain.is_draining(),
-            version: env!("CARGO_PKG_VERSION"),
-            uptime: started.elapsed(),
-            upstream_services: self.node.proxy.service_count(),
-            is_full: self.node.proxy.is_full(),
-            loop_delay: context
-                .levels
-                .iter()
-                .map(Levels::loop_delay)
-                .max()
-                .unwrap_or_default(),
-            liveness: Liveness {
-                ping_interval: settings.client.ping_interval,
-                pong_timeout: settings.client.pong_timeout,
-                inactivity_timeout: settings.client.inactivity_timeout,
-            },
-        }
-    }
-}
-
-/// A replica as the admin room shows it.
-fn row(node: NodeInfo) -> NodeRow {
-    NodeRow {
-        id: node.id.to_string(),
-        connections: node.connections,
-        channels: node.channels,
-        version: node.version,
-        uptime_seconds: node.uptime_seconds,
-    }
-}
-
-/// An upstream as the admin room shows it.
-fn shown(service: &str, upstream: proxy::UpstreamStats) -> Upstream {
-    let [http, sse, ws] = upstream.inflight.map(|count| count as u64);
-    Upstream {
-        service: service.to_owned(),
-        url: upstream.url,
-        is_healthy: upstream.is_healthy,
-        open_for: upstream.open_for_millis.map(Duration::from_millis),
-        http,
-        sse,
-        ws,
-        requests: upstream.requests,
-        errors: upstream.errors,
-        rate: upstream.rate,
-        error_rate: upstream.error_rate,
-        latency: upstream.latency,
-        last_latency: upstream.last_latency,
-    }
-}
-
-/// Joins the server, which knows no sockets' use, to transport and proxy, which know no server.
-struct NodeWorker {
-    hub: Rc<transport::Worker>,
-    proxy: Arc<Proxy>,
-}
-
-impl Worker for NodeWorker {
-    type Slot = Slot;
-
-    fn take(&self, head: &RequestHead<'_>, caller: server::Caller) -> Option<Box<dyn Exchange>> {
-        self.proxy.take(head, caller.peer, caller.is_encrypted)
-    }
-
-    fn adopt(&self, carrier: server::Carrier, read: Bytes, slot: Slot, permit: ConnectionPermit) {
-        let server::Carrier { socket, layer } = carrier;
-        self.hub.adopt(socket, layer, read, &slot, permit);
-    }
-
-    fn run(self: Rc<Self>, drain: DrainSignal) -> impl Future<Output = ()> + 'static {
-        self.hub.clone().run(drain)
-    }
-}
-
-impl server::Slot for Slot {
-    fn is_filled(&self) -> bool {
-        Slot::is_filled(self)
-    }
-
-    fn swallows_head(&self) -> bool {
-        Slot::swallows_head(self)
     }
 }
 

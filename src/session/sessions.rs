@@ -1,7 +1,8 @@
 //! What users do with their accounts and sessions: the rules that hold on every store.
 
+mod accounts;
+
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,9 +12,8 @@ use tokio::time::timeout;
 use super::activity::Activity;
 use super::attempts::Attempts;
 use super::{
-    AccountError, Admission, Config, Connection, EMPTY_DATA, LoggedIn, Opened, Passwords,
-    RedisStore, Session, SessionHead, SqliteStore, Store, StoreError, Swept, UnixTime, Update,
-    Updated, User, UserName, Verdict, upkeep,
+    Admission, Config, Connection, EMPTY_DATA, Opened, Passwords, RedisStore, Session, SessionHead,
+    SqliteStore, Store, StoreError, Swept, UnixTime, Update, Updated, upkeep,
 };
 use crate::broker::{Broker, Control};
 use crate::model::{ClientId, NodeId, SessionId, UserId};
@@ -129,158 +129,6 @@ impl Sessions {
         &self.store
     }
 
-    /// Makes an account.
-    ///
-    /// # Errors
-    /// When the name is taken, or it could not be made.
-    pub async fn register(
-        &self,
-        name: UserName,
-        email: &str,
-        password: &str,
-    ) -> Result<(), AccountError> {
-        // A look first: a hash costs a thousand looks.
-        if self.store.user(&name).await?.is_some() {
-            return Err(AccountError::Taken);
-        }
-        let password = self.passwords.hash(password).await?.into();
-        let now = UnixTime::now();
-        let user = User {
-            name,
-            email: email.into(),
-            password,
-            role: DEFAULT_ROLE.into(),
-            created_at: now,
-            last_login: now,
-        };
-        let username = user.name.text().clone();
-        if self.store.add_user(user).await? {
-            self.announce("user:register", &username, &[("username", &username)]);
-            Ok(())
-        } else {
-            Err(AccountError::Taken)
-        }
-    }
-
-    /// Logs a user in from an address, and ends the user's other sessions where there may be only one.
-    ///
-    /// # Errors
-    /// When it is not that user, or nobody can say.
-    pub async fn log_in(
-        &self,
-        name: UserName,
-        password: &str,
-        ip: IpAddr,
-    ) -> Result<LoggedIn, AccountError> {
-        self.attempts
-            .check(&name, ip)
-            .map_err(AccountError::TooMany)?;
-        let user = self.store.user(&name).await?;
-        let kept = user.as_ref().map(|user| &*user.password);
-        let verdict = self.passwords.verify(password, kept).await?;
-        let (Some(user), Verdict::Right | Verdict::RightButOld) = (user, verdict) else {
-            return Err(AccountError::Refused);
-        };
-        if verdict == Verdict::RightButOld {
-            self.renew_hash(&user, password).await;
-        }
-        let session = self.new_session(user.name.text(), DEFAULT_CHAT);
-        let id = session.head.id;
-        let begun = self
-            .store
-            .begin_login(user.name.clone(), session, self.is_single)
-            .await?;
-        // Deleted while the password was checked.
-        let ended = begun.ok_or(AccountError::Refused)?;
-        self.close_sockets(user.name.text(), ended).await;
-        let session_id = id.to_string();
-        self.announce(
-            "session:new",
-            user.name.text(),
-            &[("session_id", &session_id), ("chat_id", DEFAULT_CHAT)],
-        );
-        Ok(LoggedIn {
-            user: user.name.text().clone(),
-            role: user.role,
-            session: id,
-        })
-    }
-
-    /// Keeps a hash of today's kind. When that fails, the old one serves until the next login.
-    async fn renew_hash(&self, user: &User, password: &str) {
-        let Ok(hash) = self.passwords.hash(password).await else {
-            return;
-        };
-        let replaced = self
-            .store
-            .replace_password(&user.name, &user.password, &hash);
-        if let Err(error) = replaced.await {
-            tracing::debug!(%error, "an old password hash stays for now");
-        }
-    }
-
-    /// Ends the session of a login; all sessions of the user where there may be only one, or when the token names
-    /// none. Closes their sockets on every node.
-    ///
-    /// # Errors
-    /// When the store failed: nothing has ended.
-    pub async fn log_out(&self, user: &UserId, login: Option<SessionId>) -> Result<(), StoreError> {
-        match login {
-            Some(session) if !self.is_single => {
-                self.store.end_session(session).await?;
-                self.close_sockets(user, vec![session]).await;
-            }
-            Some(_) => {
-                let ended = self.store.end_sessions(user).await?;
-                self.close_sockets(user, ended).await;
-            }
-            None => self.end_all(user).await?,
-        }
-        let session_id = login.map(|login| login.to_string()).unwrap_or_default();
-        self.announce("session:logout", user, &[("session_id", &session_id)]);
-        Ok(())
-    }
-
-    /// Deletes an account with its sessions and closes its sockets on every node. Answers whether there was one.
-    ///
-    /// # Errors
-    /// When the store failed: nothing is deleted.
-    pub async fn delete_account(&self, user: &UserId) -> Result<bool, StoreError> {
-        // A name of another issuer's may be one that nobody could register here.
-        let removed = match UserName::new(user) {
-            Ok(name) if *name.text() == *user => self.store.remove_user(&name).await?,
-            _ => None,
-        };
-        let is_removed = removed.is_some();
-        if let Some(ended) = removed {
-            self.close_sockets(user, ended).await;
-        }
-        // Sessions that began meanwhile, and sockets that have none.
-        self.end_all(user).await?;
-        if is_removed {
-            self.announce("user:delete", user, &[("username", user)]);
-            self.announce("account:deleted", user, &[("username", user)]);
-        }
-        Ok(is_removed)
-    }
-
-    /// Makes an admin a user like any other, at once: a token that says more ends with its session. Answers whether there
-    /// is such a user.
-    ///
-    /// # Errors
-    /// When the store failed; the role may have changed then, and sessions not ended.
-    pub async fn demote(&self, name: &UserName) -> Result<bool, StoreError> {
-        // The role first: whoever logs in meanwhile gets the new one.
-        if !self.store.set_role(name, DEFAULT_ROLE).await? {
-            return Ok(false);
-        }
-        // Sessions are kept under the name as it was registered.
-        if let Some(user) = self.store.user(name).await? {
-            self.end_all(user.name.text()).await?;
-        }
-        Ok(true)
-    }
-
     /// Throws away sessions that have expired and users who are inactive.
     ///
     /// # Errors
@@ -288,14 +136,6 @@ impl Sessions {
     pub async fn sweep(&self) -> Result<Swept, StoreError> {
         let inactive_since = UnixTime::now().before(self.inactive_max);
         upkeep::sweep(&*self.store, inactive_since).await
-    }
-
-    /// Ends all sessions of a user and closes all sockets.
-    async fn end_all(&self, user: &UserId) -> Result<(), StoreError> {
-        let ended = self.store.end_sessions(user).await?;
-        self.close_sockets(user, ended).await;
-        self.tell(Control::LogOut(user.clone())).await;
-        Ok(())
     }
 
     /// The user's session of this id, or for this conversation; a new one when there is none. A new one has an id of

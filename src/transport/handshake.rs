@@ -4,37 +4,36 @@
 //! intake is taken and 101 answered. One exception: a client that brings both `session_id` and `token` in its query
 //! expects to be upgraded first and then closed with 1008.
 
+mod query;
+mod refusal;
+mod upgrade;
+
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use http::header::{
-    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, AUTHORIZATION,
-    CONNECTION, DATE, HOST, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE, VARY, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, AUTHORIZATION, DATE,
+    HOST, ORIGIN, SEC_WEBSOCKET_PROTOCOL, VARY,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::auth::{Action, Identity, Verifier, client_token, may};
 use crate::client::NamedSession;
 use crate::http1;
-use crate::model::{ChannelKey, CloseReason, ErrorCode, Namespaces, WireFormat, WorkerIndex};
+use crate::model::{CloseReason, ErrorCode, Namespaces, WireFormat, WorkerIndex};
 use crate::protocol::sse;
 use crate::session::{Admission, Sessions};
 use crate::telemetry::metrics;
 
 use super::Config;
-use super::intake::{EventStream, Intake, Place, Purpose, Resume, Slot, Ticket};
+use super::intake::{EventStream, Intake, Place, Purpose, Slot, Ticket};
 use super::shard::unix_time;
-
-/// The most channels of one event stream.
-const STREAM_CHANNELS_MAX: usize = 32;
-
-/// Seconds after which a client that found no place should try again.
-const RETRY_AFTER_SECONDS: &str = "1";
+use query::{parameter, resume, stream_channels};
+use refusal::Refusal;
+use upgrade::{Subprotocol, accept_key, switching_head};
 
 /// What the handlers stand on.
 #[derive(Debug, Clone)]
@@ -89,65 +88,6 @@ pub fn router(doors: Doors) -> Router {
 async fn only_get() -> Response {
     let refusal = Refusal::new(ErrorCode::MethodNotAllowed, "only GET opens this door");
     ([(ALLOW, HeaderValue::from_static("GET"))], refusal).into_response()
-}
-
-/// Why somebody is not let in.
-#[derive(Debug, PartialEq, Eq)]
-struct Refusal {
-    code: ErrorCode,
-    message: String,
-    /// Not a WebSocket handshake: says which version is spoken (RFC 6455 section 4.4).
-    needs_upgrade: bool,
-    counts_as: metrics::Refusal,
-    /// With what a connection is closed instead, for clients that expect an upgrade first.
-    closes: Option<CloseReason>,
-}
-
-impl Refusal {
-    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        let counts_as = match code {
-            ErrorCode::Unauthorized | ErrorCode::InvalidToken | ErrorCode::Forbidden => {
-                metrics::Refusal::Unauthorized
-            }
-            ErrorCode::Unavailable => metrics::Refusal::OverCapacity,
-            _ => metrics::Refusal::BadRequest,
-        };
-        Self {
-            code,
-            message: message.into(),
-            needs_upgrade: false,
-            counts_as,
-            closes: None,
-        }
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        metrics::refused(self.counts_as);
-        let status = if self.needs_upgrade {
-            426
-        } else {
-            self.code.status()
-        };
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::json!({ "error": self.code, "message": self.message });
-        let mut response = (status, Json(body)).into_response();
-        let headers = response.headers_mut();
-        if self.needs_upgrade {
-            // RFC 9110 section 7.8: whoever sends the one has to name it in the other.
-            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        }
-        if status == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        if self.code == ErrorCode::Unavailable {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
-        }
-        response
-    }
 }
 
 async fn ws_connect(
@@ -371,183 +311,6 @@ impl Doors {
     }
 }
 
-/// What the hub's own protocol is called in a handshake.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Subprotocol {
-    Json,
-    MessagePack,
-}
-
-impl Subprotocol {
-    /// The first one offered that is spoken here. None offered is JSON; only others offered (a bearer entry is none) is
-    /// refused, because a browser would fail the connection.
-    fn select(headers: &HeaderMap) -> Result<Option<Self>, Refusal> {
-        let mut offered_any = false;
-        for value in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
-            for name in value.to_str().unwrap_or_default().split(',').map(str::trim) {
-                match name {
-                    "fanfare.json" => return Ok(Some(Self::Json)),
-                    "fanfare.msgpack" => return Ok(Some(Self::MessagePack)),
-                    other => offered_any |= !other.is_empty(),
-                }
-            }
-        }
-        if offered_any {
-            let text = "none of the subprotocols is spoken here: fanfare.json or fanfare.msgpack";
-            return Err(Refusal::new(ErrorCode::BadRequest, text));
-        }
-        Ok(None)
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Json => "fanfare.json",
-            Self::MessagePack => "fanfare.msgpack",
-        }
-    }
-
-    const fn format(self) -> WireFormat {
-        match self {
-            Self::Json => WireFormat::Json,
-            Self::MessagePack => WireFormat::MessagePack,
-        }
-    }
-}
-
-/// The answer to the key of a handshake (RFC 6455 section 4.2.1).
-fn accept_key(version: Version, headers: &HeaderMap) -> Result<String, Refusal> {
-    let has = |name: &HeaderName, token: &str| {
-        headers.get_all(name).iter().any(|value| {
-            let value = value.to_str().unwrap_or_default();
-            value
-                .split(',')
-                .any(|part| part.trim().eq_ignore_ascii_case(token))
-        })
-    };
-    // HTTP/1.0 knows no upgrade, whatever its fields say (RFC 9110 section 7.8).
-    let is_handshake =
-        version == Version::HTTP_11 && has(&UPGRADE, "websocket") && has(&CONNECTION, "upgrade");
-    if !is_handshake || header(headers, &SEC_WEBSOCKET_VERSION) != Some("13") {
-        let text = "a WebSocket handshake of version 13 is needed here";
-        return Err(Refusal {
-            needs_upgrade: true,
-            ..Refusal::new(ErrorCode::BadRequest, text)
-        });
-    }
-    let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
-    match (keys.next(), keys.next()) {
-        (Some(key), None) if is_key(key.as_bytes()) => Ok(derive_accept_key(key.as_bytes())),
-        _ => Err(Refusal::new(
-            ErrorCode::BadRequest,
-            "Sec-WebSocket-Key is missing, malformed or there twice",
-        )),
-    }
-}
-
-/// Whether these are 16 bytes in base64. The four bits that no byte has may be any: there are clients that draw letters.
-fn is_key(key: &[u8]) -> bool {
-    let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
-    key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(is_letter)
-}
-
-/// The head that accepts a WebSocket (RFC 6455 section 4.2.2).
-fn switching_head(accept: &str, protocol: Option<&'static str>) -> Box<[u8]> {
-    let mut head = Vec::with_capacity(192);
-    head.extend_from_slice(
-        b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n",
-    );
-    head.extend_from_slice(b"sec-websocket-accept: ");
-    head.extend_from_slice(accept.as_bytes());
-    if let Some(protocol) = protocol {
-        head.extend_from_slice(b"\r\nsec-websocket-protocol: ");
-        head.extend_from_slice(protocol.as_bytes());
-    }
-    head.extend_from_slice(b"\r\n\r\n");
-    head.into()
-}
-
-/// The channels of an event stream's request, in order, each once.
-fn stream_channels(query: Option<&str>) -> Result<Vec<ChannelKey>, Refusal> {
-    let mut channels: Vec<ChannelKey> = Vec::new();
-    for name in parameters(query, "channel") {
-        let channel = ChannelKey::new(&name);
-        let channel = channel
-            .map_err(|error| Refusal::new(ErrorCode::BadRequest, format!("channel: {error}")))?;
-        if !channels.contains(&channel) {
-            channels.push(channel);
-        }
-    }
-    match channels.len() {
-        0 => Err(Refusal::new(
-            ErrorCode::BadRequest,
-            "channel: at least one is needed, as ?channel=news",
-        )),
-        1..=STREAM_CHANNELS_MAX => Ok(channels),
-        more => {
-            let text = format!(
-                "channel: {more} are too many for one stream, at most {STREAM_CHANNELS_MAX}"
-            );
-            Err(Refusal::new(ErrorCode::BadRequest, text))
-        }
-    }
-}
-
-/// Where the stream goes on from: the header that an `EventSource` sends by itself, or the query.
-fn resume(headers: &HeaderMap, query: Option<&str>, channels: &[ChannelKey]) -> Resume {
-    let from_header = headers
-        .get("last-event-id")
-        .map(|value| value.to_str().unwrap_or("?").to_owned());
-    match from_header
-        .or_else(|| parameter(query, "last_event_id"))
-        .as_deref()
-    {
-        None | Some("") => Resume::Now,
-        Some(id) => sse::parse_last_event_id(id, channels).map_or(Resume::Unreadable, Resume::From),
-    }
-}
-
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
-}
-
-fn parameter(query: Option<&str>, name: &str) -> Option<String> {
-    parameters(query, name).next()
-}
-
-fn parameters<'a>(query: Option<&'a str>, name: &'a str) -> impl Iterator<Item = String> + 'a {
-    let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-    pairs
-        .filter(move |(key, _)| key == name)
-        .map(|(_, value)| value.into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stream_names_one_to_32_channels_each_once() {
-        let names = |query| stream_channels(Some(query)).map(|channels| channels.len());
-        assert_eq!(names("channel=a&channel=b&channel=a"), Ok(2));
-        assert!(names("chanel=a").is_err());
-        assert!(names("channel=a%20b").is_err());
-        let many: String = (0..33).map(|at| format!("channel=c{at}&")).collect();
-        assert!(stream_channels(Some(&many)).is_err());
-    }
-
-    #[test]
-    fn the_first_subprotocol_that_is_spoken_here_is_selected() {
-        let select = |offer: &'static str| {
-            let headers =
-                HeaderMap::from_iter([(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(offer))]);
-            Subprotocol::select(&headers)
-        };
-        assert_eq!(
-            select("bearer.abc, fanfare.msgpack"),
-            Ok(Some(Subprotocol::MessagePack))
-        );
-        assert_eq!(select("fanfare.json"), Ok(Some(Subprotocol::Json)));
-        assert!(select("graphql-ws").is_err());
-        assert_eq!(Subprotocol::select(&HeaderMap::new()), Ok(None));
-    }
 }

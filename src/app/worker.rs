@@ -1,0 +1,45 @@
+//! One worker of the server, joined to what it serves.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::http1::{Exchange, RequestHead};
+use crate::model::{ConnectionPermit, DrainSignal};
+use crate::proxy::Proxy;
+use crate::server::{self, Worker};
+use crate::transport::{self, Slot};
+
+/// Joins the server, which knows no sockets' use, to transport and proxy, which know no server.
+pub(super) struct NodeWorker {
+    pub(super) hub: Rc<transport::Worker>,
+    pub(super) proxy: Arc<Proxy>,
+}
+
+impl Worker for NodeWorker {
+    type Slot = Slot;
+
+    fn take(&self, head: &RequestHead<'_>, caller: server::Caller) -> Option<Box<dyn Exchange>> {
+        self.proxy.take(head, caller.peer, caller.is_encrypted)
+    }
+
+    fn adopt(&self, carrier: server::Carrier, read: Bytes, slot: Slot, permit: ConnectionPermit) {
+        let server::Carrier { socket, layer } = carrier;
+        self.hub.adopt(socket, layer, read, &slot, permit);
+    }
+
+    fn run(self: Rc<Self>, drain: DrainSignal) -> impl Future<Output = ()> + 'static {
+        self.hub.clone().run(drain)
+    }
+}
+
+impl server::Slot for Slot {
+    fn is_filled(&self) -> bool {
+        Slot::is_filled(self)
+    }
+
+    fn swallows_head(&self) -> bool {
+        Slot::swallows_head(self)
+    }
+}
