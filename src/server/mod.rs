@@ -16,6 +16,7 @@ mod linger;
 mod link;
 mod listen;
 mod local;
+mod multiplexed;
 mod request_id;
 mod run;
 mod service;
