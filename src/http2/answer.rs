@@ -64,14 +64,22 @@ mod tests {
             false,
             Some((200, &[("x-a", "b")])),
         );
-        check("HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n", false, Some((103, &[("link", "x")])));
+        check(
+            "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n",
+            false,
+            Some((103, &[("link", "x")])),
+        );
     }
 
     #[test]
     fn a_websocket_is_answered_200_and_nothing_else_switches() {
         let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                     sec-websocket-accept: x\r\nsec-websocket-protocol: fanfare.json\r\n\r\n";
-        check(head, true, Some((200, &[("sec-websocket-protocol", "fanfare.json")])));
+        check(
+            head,
+            true,
+            Some((200, &[("sec-websocket-protocol", "fanfare.json")])),
+        );
         check(head, false, None);
     }
 }

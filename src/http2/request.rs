@@ -212,11 +212,7 @@ mod tests {
         assert_eq!(translate(&both, false), Err(Malformed));
         // Nothing to hold them against: whoever reads the head refuses two.
         let none = parts("GET", "/", &[("host", "a"), ("host", "b")]);
-        check(
-            &none,
-            false,
-            "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
-        );
+        check(&none, false, "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n");
     }
 
     #[test]
@@ -243,7 +239,9 @@ mod tests {
              connection: upgrade\r\nupgrade: websocket\r\n"
         );
         assert_eq!(after.len(), 24 + 4);
-        parts.extensions.insert(Protocol::from_static("connect-udp"));
+        parts
+            .extensions
+            .insert(Protocol::from_static("connect-udp"));
         assert_eq!(translate(&parts, true), Ok(Translated::UnknownProtocol));
     }
 }

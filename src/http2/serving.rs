@@ -1,5 +1,6 @@
 //! One stream of a client: its request goes into a pipe as HTTP/1, and what comes out of the pipe is its answer.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -8,12 +9,16 @@ use bytes::{Buf as _, Bytes};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, timeout};
 
 use super::answer::{fields, translate};
 use super::request::Translated;
 use crate::http1::{Framing, HeadScan, ResponseHead, Scanned, Trailers, slots};
 use crate::tls::{FarEnd, Pulled};
+
+/// How long a client may go on with its request behind the answer, and with how much at a time.
+const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 256 * 1024;
 
 /// How a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +142,27 @@ impl Serving {
                 Poll::Ready(self.reset(Reason::CANCEL))
             }
         }
+    }
+
+    /// After a whole answer: throws away what the client still sends of its request, for a moment and so that it hears of
+    /// what is wrong with it. Then the stream is reset, which says that the rest is not wanted (section 8.1).
+    pub async fn linger(mut self) {
+        let end = poll_fn(|cx| self.poll_waste(cx));
+        // Its time's end changes nothing.
+        let _ = timeout(LINGER_TIME_MAX, end).await;
+    }
+
+    fn poll_waste(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut wasted = 0;
+        while wasted < LINGER_BYTES_MAX {
+            let Some(Ok(bytes)) = ready!(self.body.poll_data(cx)) else {
+                break;
+            };
+            wasted += bytes.len();
+            // A stream that is gone has no window.
+            let _ = self.body.flow_control().release_capacity(bytes.len());
+        }
+        Poll::Ready(())
     }
 
     fn given_up(&self) -> Carried {

@@ -35,7 +35,8 @@ pub(super) async fn serve<W: Worker>(
         is_encrypted: socket.is_encrypted(),
     };
     if local.speaks_http2() && socket.is_http2() {
-        let serving = multiplexed::serve(local, (socket, Vec::new()), caller, permit, Some(handshake));
+        let serving =
+            multiplexed::serve(local, (socket, Vec::new()), caller, permit, Some(handshake));
         return Box::pin(serving).await;
     }
     let link = Rc::new(Link::new(socket, Some(handshake)));
@@ -125,6 +126,20 @@ async fn drive<W: Worker>(local: &Rc<Local<W>>, link: &Rc<Link<W::Slot>>, caller
         course.poll_turn(cx, timer.as_mut())
     })
     .await
+}
+
+/// Whether a first line has the three words of a request, of which the last is no HTTP.
+fn names_no_http(bytes: &[u8]) -> bool {
+    let line = bytes
+        .split(|byte| *byte == b'\r')
+        .next()
+        .unwrap_or_default();
+    let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let is_http = |word: &[u8]| {
+        let name = word.get(..5).unwrap_or_default();
+        name.eq_ignore_ascii_case(b"http/")
+    };
+    matches!(words[..], [_, _, last] if !is_http(last))
 }
 
 struct Course<'a, W: Worker> {
@@ -264,8 +279,14 @@ impl<W: Worker> Course<'_, W> {
             && self.link.is_new()
             && self.local.speaks_http2()
             && !self.caller.is_encrypted;
-        match may_begin && self.link.with_unread(|bytes| bytes.starts_with(PREFACE_HEAD)) {
+        match may_begin
+            && self
+                .link
+                .with_unread(|bytes| bytes.starts_with(PREFACE_HEAD))
+        {
             true => End::Http2,
+            // What names another protocol, or a preface that went wrong, gets no answer that it could not read.
+            false if self.link.is_new() && self.link.with_unread(names_no_http) => End::Done,
             false => End::Refused(refusal),
         }
     }

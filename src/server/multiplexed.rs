@@ -190,16 +190,22 @@ impl<W: Worker> Course<W> {
         spawn_local(async move {
             let mut inner = Some(Box::pin(serve_stream(local.clone(), pipe, caller, permit)));
             let carried = poll_fn(|cx| {
-                if inner.as_mut().is_some_and(|inner| inner.as_mut().poll(cx).is_ready()) {
+                if inner
+                    .as_mut()
+                    .is_some_and(|inner| inner.as_mut().poll(cx).is_ready())
+                {
                     inner = None;
                 }
                 serving.poll(cx)
             })
             .await;
+            drop(inner);
             let streams = &open.0;
             let given_up = streams.given_up.get();
             match carried {
-                Carried::GivenUp { was_answered: false } => {
+                Carried::GivenUp {
+                    was_answered: false,
+                } => {
                     streams.given_up.set(given_up + 1);
                     if given_up >= GIVEN_UP_MAX {
                         streams.wake_connection();
@@ -210,6 +216,9 @@ impl<W: Worker> Course<W> {
             if local.is_turning_away() {
                 streams.was_turned_away.set(true);
                 streams.wake_connection();
+            }
+            if carried == Carried::Whole {
+                serving.linger().await;
             }
         });
     }

@@ -156,7 +156,6 @@ impl Pipe {
         shared.wake_far();
         Poll::Ready(Ok(count))
     }
-
 }
 
 impl Drop for Pipe {
@@ -411,7 +410,11 @@ mod tests {
         near.write_all(&piece).await.expect("room");
         let more = Pin::new(&mut near).poll_write(&mut nobody, &[1, 2, 3]);
         assert!(matches!(more, Poll::Ready(Ok(1))));
-        assert!(Pin::new(&mut near).poll_write(&mut nobody, &[2]).is_pending());
+        assert!(
+            Pin::new(&mut near)
+                .poll_write(&mut nobody, &[2])
+                .is_pending()
+        );
         far.push(piece.into());
         assert!(far.poll_room(&mut nobody).is_ready());
         far.push(Bytes::from_static(b"x"));

@@ -14,6 +14,8 @@ mod cache;
 mod choosing;
 mod encrypted;
 mod http;
+mod http2;
+mod http2_bounds;
 mod identity;
 mod phases;
 mod pressure;
