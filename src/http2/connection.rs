@@ -1,6 +1,6 @@
 //! A client's connection of HTTP/2: its bounds, and the streams that it opens.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -39,34 +39,56 @@ pub struct Limits {
     pub stall_max: Duration,
 }
 
-/// A socket of which the first bytes were read already, and that notes since when its peer takes nothing.
+/// The socket of a connection, which whoever serves it gets back at the end.
+#[derive(Debug, Clone)]
+pub struct Socket(Rc<Shared>);
+
 #[derive(Debug)]
-pub struct Rewound {
-    read: Bytes,
-    socket: Stream,
-    blocked: Rc<Cell<Option<Instant>>>,
+struct Shared {
+    stream: RefCell<Stream>,
+    /// Since when its peer takes nothing.
+    blocked: Cell<Option<Instant>>,
 }
 
-impl Rewound {
-    /// A socket of which these bytes were read. What comes out of the cell is since when it takes nothing.
-    pub fn new(read: Vec<u8>, socket: Stream) -> (Self, Rc<Cell<Option<Instant>>>) {
-        let blocked = Rc::<Cell<Option<Instant>>>::default();
-        let rewound = Self {
-            read: read.into(),
-            socket,
-            blocked: blocked.clone(),
-        };
-        (rewound, blocked)
+impl Socket {
+    /// Shares a socket.
+    pub fn new(stream: Stream) -> Self {
+        Self(Rc::new(Shared {
+            stream: RefCell::new(stream),
+            blocked: Cell::new(None),
+        }))
+    }
+
+    /// Since when its peer takes nothing of what is written.
+    pub fn blocked_since(&self) -> Option<Instant> {
+        self.0.blocked.get()
+    }
+
+    /// The socket, when nobody shares it any more.
+    pub fn into_inner(self) -> Option<Stream> {
+        Rc::into_inner(self.0).map(|shared| shared.stream.into_inner())
+    }
+
+    fn poll_with<T>(&self, poll: impl FnOnce(Pin<&mut Stream>) -> Poll<T>) -> Poll<T> {
+        poll(Pin::new(&mut *self.0.stream.borrow_mut()))
     }
 
     fn note<T>(&self, written: Poll<T>) -> Poll<T> {
+        let blocked = &self.0.blocked;
         match written {
-            Poll::Ready(_) => self.blocked.set(None),
-            Poll::Pending if self.blocked.get().is_none() => self.blocked.set(Some(Instant::now())),
+            Poll::Ready(_) => blocked.set(None),
+            Poll::Pending if blocked.get().is_none() => blocked.set(Some(Instant::now())),
             Poll::Pending => {}
         }
         written
     }
+}
+
+/// A socket of which the first bytes were read already.
+#[derive(Debug)]
+struct Rewound {
+    read: Bytes,
+    socket: Socket,
 }
 
 impl AsyncRead for Rewound {
@@ -76,7 +98,7 @@ impl AsyncRead for Rewound {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.read.is_empty() {
-            return Pin::new(&mut self.socket).poll_read(cx, buffer);
+            return self.socket.poll_with(|socket| socket.poll_read(cx, buffer));
         }
         let count = self.read.len().min(buffer.remaining());
         buffer.put_slice(&self.read[..count]);
@@ -87,41 +109,45 @@ impl AsyncRead for Rewound {
 
 impl AsyncWrite for Rewound {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
-        self.note(written)
+        let written = self.socket.poll_with(|socket| socket.poll_write(cx, bytes));
+        self.socket.note(written)
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
-        self.note(written)
+        let written = self
+            .socket
+            .poll_with(|socket| socket.poll_write_vectored(cx, slices));
+        self.socket.note(written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
+        true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_with(|socket| socket.poll_flush(cx))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_with(|socket| socket.poll_shutdown(cx))
     }
 }
 
-/// Reads the preface and sends our settings (RFC 9113 section 3.4). The caller bounds its time.
+/// Reads the preface, of which `read` came already, and sends our settings (RFC 9113 section 3.4). The caller bounds its
+/// time.
 ///
 /// # Errors
 /// When the peer does not speak HTTP/2, or goes.
-pub async fn handshake(socket: Rewound, limits: Limits) -> io::Result<Served> {
+pub async fn handshake(socket: Socket, read: Vec<u8>, limits: Limits) -> io::Result<Served> {
+    let read = read.into();
     let connection = Builder::new()
         .max_concurrent_streams(limits.streams_max)
         .initial_window_size(STREAM_WINDOW_BYTES)
@@ -132,7 +158,7 @@ pub async fn handshake(socket: Rewound, limits: Limits) -> io::Result<Served> {
         .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
         .max_local_error_reset_streams(Some(ERRORS_MAX))
         .enable_connect_protocol()
-        .handshake(socket)
+        .handshake(Rewound { read, socket })
         .await
         .map_err(io::Error::other)?;
     Ok(Served { connection, limits })

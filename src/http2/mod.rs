@@ -14,7 +14,7 @@ mod connection;
 mod request;
 mod serving;
 
-pub use connection::{Incoming, Limits, Rewound, Served, handshake};
+pub use connection::{Incoming, Limits, Served, Socket, handshake};
 pub use serving::{Carried, Serving};
 
 /// What a connection of HTTP/2 begins with (RFC 9113 section 3.4), as far as it looks like a head of HTTP/1.

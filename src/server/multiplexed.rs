@@ -18,8 +18,8 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::answer::Refusal;
 use super::local::{Local, Seat};
-use super::{Caller, Worker, connection};
-use crate::http2::{Carried, Incoming, Rewound, Served, handshake};
+use super::{Caller, Worker, connection, linger};
+use crate::http2::{Carried, Incoming, Served, Socket, handshake};
 use crate::model::{ConnectionPermit, HandshakePermit};
 use crate::telemetry::metrics;
 use crate::tls::{Pipe, Stream};
@@ -47,8 +47,8 @@ pub(super) async fn serve<W: Worker>(
     first: Option<HandshakePermit>,
 ) {
     let mut seat = Seat::take(&local);
-    let (socket, blocked) = Rewound::new(read, socket);
-    let shaking = Box::pin(handshake(socket, local.http2));
+    let socket = Socket::new(socket);
+    let shaking = Box::pin(handshake(socket.clone(), read, local.http2));
     let served = match timeout(local.header_timeout, shaking).await {
         Ok(Ok(served)) => served,
         Ok(Err(error)) => {
@@ -62,22 +62,28 @@ pub(super) async fn serve<W: Worker>(
     };
     let mut course = Course {
         idle_max: local.header_timeout,
-        local,
+        local: Rc::clone(&local),
         served: Box::new(served),
         caller,
         handshake: first,
         streams: Rc::default(),
         idle_since: Some(Instant::now()),
-        blocked,
+        socket,
         is_told: false,
         end_by: None,
     };
-    let mut timer = pin!(sleep(course.local.header_timeout));
-    poll_fn(|cx| {
+    let mut timer = pin!(sleep(local.header_timeout));
+    let is_cut = poll_fn(|cx| {
         seat.know(cx.waker());
         course.poll(cx, timer.as_mut())
     })
     .await;
+    let Course { served, socket, .. } = course;
+    drop(served);
+    // Its last words are to arrive, whatever the client still sends.
+    if let Some(socket) = socket.into_inner().filter(|_| !is_cut) {
+        linger::close(&local, socket, &[]).await;
+    }
 }
 
 /// What a connection's streams share with it.
@@ -94,6 +100,26 @@ impl Streams {
     fn wake_connection(&self) {
         if let Some(waker) = &*self.connection.borrow() {
             waker.wake_by_ref();
+        }
+    }
+
+    /// A stream has ended.
+    fn note(&self, carried: Carried, is_turning_away: bool) {
+        let given_up = self.given_up.get();
+        let is_unanswered = matches!(
+            carried,
+            Carried::GivenUp {
+                was_answered: false
+            }
+        );
+        self.given_up.set(match is_unanswered {
+            true => given_up + 1,
+            false => given_up.saturating_sub(1),
+        });
+        self.was_turned_away
+            .set(is_turning_away || self.was_turned_away.get());
+        if is_turning_away || self.given_up.get() > GIVEN_UP_MAX {
+            self.wake_connection();
         }
     }
 }
@@ -128,8 +154,7 @@ struct Course<W: Worker> {
     idle_since: Option<Instant>,
     /// How long it may be idle; the first request has less time.
     idle_max: Duration,
-    /// Since when its peer takes nothing.
-    blocked: Rc<Cell<Option<Instant>>>,
+    socket: Socket,
     /// It was told to end with its last stream.
     is_told: bool,
     /// It is cut then.
@@ -137,7 +162,8 @@ struct Course<W: Worker> {
 }
 
 impl<W: Worker> Course<W> {
-    fn poll(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<()> {
+    /// Ready when the connection is over; tells whether it has to be cut.
+    fn poll(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<bool> {
         let connection = &self.streams.connection;
         if connection.borrow().is_none() {
             *connection.borrow_mut() = Some(cx.waker().clone());
@@ -145,7 +171,7 @@ impl<W: Worker> Course<W> {
         loop {
             match self.served.poll_next(cx) {
                 Poll::Ready(Some(incoming)) => self.begin(incoming),
-                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Ready(None) => return Poll::Ready(false),
                 Poll::Pending if self.must_tell() => self.tell(),
                 Poll::Pending => break,
             }
@@ -157,7 +183,7 @@ impl<W: Worker> Course<W> {
             cx.waker().wake_by_ref();
         }
         self.note_idleness();
-        self.poll_time(cx, timer)
+        self.poll_time(cx, timer).map(|()| true)
     }
 
     fn must_tell(&self) -> bool {
@@ -190,35 +216,24 @@ impl<W: Worker> Course<W> {
         spawn_local(async move {
             let mut inner = Some(Box::pin(serve_stream(local.clone(), pipe, caller, permit)));
             let carried = poll_fn(|cx| {
-                if inner
+                let ended = inner
                     .as_mut()
-                    .is_some_and(|inner| inner.as_mut().poll(cx).is_ready())
-                {
+                    .map(|inner| inner.as_mut().poll(cx).is_ready());
+                if ended == Some(true) {
                     inner = None;
                 }
                 serving.poll(cx)
             })
             .await;
-            drop(inner);
-            let streams = &open.0;
-            let given_up = streams.given_up.get();
-            match carried {
-                Carried::GivenUp {
-                    was_answered: false,
-                } => {
-                    streams.given_up.set(given_up + 1);
-                    if given_up >= GIVEN_UP_MAX {
-                        streams.wake_connection();
-                    }
-                }
-                _ => streams.given_up.set(given_up.saturating_sub(1)),
-            }
-            if local.is_turning_away() {
-                streams.was_turned_away.set(true);
-                streams.wake_connection();
-            }
+            open.0.note(carried, local.is_turning_away());
             if carried == Carried::Whole {
-                serving.linger().await;
+                drop(inner);
+                return serving.linger().await;
+            }
+            // Whoever serves it sees its client go, as on a connection of its own, and may have something to say behind.
+            drop(serving);
+            if let Some(inner) = inner {
+                inner.await;
             }
         });
     }
@@ -236,7 +251,7 @@ impl<W: Worker> Course<W> {
         loop {
             let now = Instant::now();
             let idle = self.idle_since.map(|since| since + self.idle_max);
-            let stalled = self.blocked.get();
+            let stalled = self.socket.blocked_since();
             let stalled = stalled.map(|since| since + self.local.body.pause_max);
             if [stalled, self.end_by].iter().flatten().any(|at| *at <= now) {
                 return Poll::Ready(());

@@ -146,9 +146,9 @@ async fn what_begins_and_does_not_go_on_is_closed() {
         let _ = within("the end", socket.read_to_end(&mut rest)).await;
     }
     let text = node.get("/metrics").await.text;
-    let counted = text
-        .lines()
-        .find(|line| line.starts_with("fanfare_refused_total{") && line.contains("header_timeout"));
+    let counted = text.lines().find(|line| {
+        line.starts_with("fanfare_handshake_refusals_total{") && line.contains("header_timeout")
+    });
     assert!(
         counted.is_some_and(|line| line.ends_with(" 4")),
         "{counted:?}"
