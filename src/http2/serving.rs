@@ -394,7 +394,10 @@ impl Serving {
     fn end_of_pipe(&mut self) -> Result<(), Fault> {
         match &self.down {
             Down::Raw => {}
-            Down::Body { framing, .. } if matches!(framing, Framing::UntilClose) => {}
+            Down::Body {
+                framing: Framing::UntilClose,
+                ..
+            } => {}
             Down::Body { .. } | Down::Head(_) => return Err(Fault::Inside),
         }
         self.end(HeaderMap::new())
