@@ -5,6 +5,7 @@
 mod gate;
 mod pressure;
 mod reload;
+mod shared;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -30,7 +31,7 @@ use crate::events::{Events, Kind};
 use crate::http1::{Exchange, RequestHead};
 use crate::model::{ConnectionPermit, DrainSignal, Encrypted, Moment, Namespaces, PeerAddr};
 use crate::outbound::Outbound;
-use crate::proxy::{self, Changes, FleetLimits, Proxy, Strain};
+use crate::proxy::{self, Changes, Fleet, Proxy, Strain};
 use crate::redis::StartError;
 use crate::relay::{Inbox, InboxLimits, InterestObserver, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError, Worker};
@@ -44,6 +45,7 @@ use crate::transport::{self, Context, Doors, Intake, Levels, Slot};
 
 use gate::AdminGate;
 use pressure::Pressure;
+use shared::{Shared, Streams};
 
 /// How often the embedded broker gives memory back.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -155,11 +157,15 @@ impl Node {
         let pressure = Arc::new(pressure);
         let nodes = Arc::new(AtomicUsize::new(1));
         let fleet = settings.redis.as_ref();
-        let fleet = fleet.map(|redis| FleetLimits::start(redis, nodes.clone()));
+        let fleet = fleet.map(|redis| Fleet::start(redis, nodes.clone()));
         let fleet = fleet.transpose().map_err(start_error)?;
         let asked = pressure.clone();
         let strain = move || asked.strain();
         let proxy = Proxy::new(&settings.proxy, context.verifier.clone(), fleet, strain);
+        proxy.join(Arc::new(Streams::new(
+            context.relay.clone(),
+            context.rules.namespaces.clone(),
+        )));
         Ok(Self {
             settings,
             started,
@@ -215,6 +221,7 @@ impl Node {
             purge: Arc::new(move |service: &str, prefix: &str| purged.purge(service, prefix)),
         };
         let sessions = self.session_state();
+        let shared = Shared::new(self.proxy.clone(), doors.clone());
         Router::new()
             .merge(transport::router(doors))
             .merge(crate::api::administration_router(sessions.clone()))
@@ -222,7 +229,7 @@ impl Node {
             .merge(crate::api::router(api))
             .merge(crate::api::openapi_router(self.settings.api.docs))
             .merge(crate::admin::router(admin))
-            .fallback(crate::admin::not_found)
+            .fallback(move |request| shared.answer(request))
             // The server bounds bodies itself, with an error of its own.
             .layer(DefaultBodyLimit::disable())
     }

@@ -241,6 +241,35 @@ async fn sse_connect(
 }
 
 impl Doors {
+    /// Attaches whoever asks to a channel that the caller has let it into: the answer to its request. `fields` stand in the
+    /// head of the stream.
+    pub fn attach(
+        &self,
+        (slot, worker): (&Slot, WorkerIndex),
+        headers: &HeaderMap,
+        channel: ChannelKey,
+        fields: HeaderMap,
+    ) -> Response {
+        let attached = || {
+            self.check_origin(headers)?;
+            let channels = vec![channel];
+            let from = resume(headers, None, &channels);
+            let mut extra = cors(headers);
+            extra.extend(fields);
+            let mut head = Vec::new();
+            sse::response_head(&extra, &mut head);
+            self.admit(slot, worker, |place| Ticket {
+                purpose: Purpose::Events(EventStream { channels, from }),
+                identity: Identity::nobody(),
+                session: None,
+                refused: None,
+                head: head.into(),
+                _place: place,
+            })
+        };
+        attached().unwrap_or_else(IntoResponse::into_response)
+    }
+
     /// A browser may come from the listed origins, and from the page's own.
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let Some(allowed) = &self.config.origins else {
