@@ -162,10 +162,8 @@ impl Node {
         let asked = pressure.clone();
         let strain = move || asked.strain();
         let proxy = Proxy::new(&settings.proxy, context.verifier.clone(), fleet, strain);
-        proxy.join(Arc::new(Streams::new(
-            context.relay.clone(),
-            context.rules.namespaces.clone(),
-        )));
+        let streams = Streams::new(context.relay.clone(), context.rules.namespaces.clone());
+        proxy.join(Arc::new(streams));
         Ok(Self {
             settings,
             started,
@@ -229,7 +227,7 @@ impl Node {
             .merge(crate::api::router(api))
             .merge(crate::api::openapi_router(self.settings.api.docs))
             .merge(crate::admin::router(admin))
-            .fallback(move |request| shared.answer(request))
+            .fallback(move |request: Request| shared.answer(request))
             // The server bounds bodies itself, with an error of its own.
             .layer(DefaultBodyLimit::disable())
     }

@@ -19,12 +19,12 @@ use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use super::Proxy;
 use super::course::Course;
 use super::error::ProxyError;
 use super::policy::Share;
-use super::{Proxy, reply};
 use crate::http1::{Field, Framing, RequestHead};
-use crate::telemetry::proxy::{self as counts, Carried};
+use crate::telemetry::proxy::Carried;
 use source::{Phase, Source};
 
 /// What comes of something that takes its time.
@@ -185,9 +185,9 @@ fn channel(course: &Course) -> String {
     let mut hash = Sha256::new();
     hash.update(course.target.as_bytes());
     if course.route.policy.share == Some(Share::User)
-        && let Some((user, role)) = &course.identity
+        && let Some(identity) = &course.identity
     {
-        for part in [&**user, &**role] {
+        for part in [&*identity.user, &*identity.role] {
             hash.update([0]);
             hash.update(part.as_bytes());
         }

@@ -113,7 +113,7 @@ impl Source {
     pub(super) async fn run(self: Arc<Self>, proxy: Arc<Proxy>, streams: Arc<dyn SharedStreams>) {
         let (mut pause, mut last_id, mut has_led) = (PAUSES.0, None, false);
         loop {
-            if self.is_unwanted(&*streams) && self.is_forgotten(&proxy, false) {
+            if self.is_unwanted(&*streams) && self.forget(&proxy, false) {
                 break;
             }
             match self.leads(&proxy).await {
@@ -139,7 +139,7 @@ impl Source {
                 Ended::Broke(false) => {}
                 Ended::Failed(phase) => {
                     // Whoever waits is told; the next one who asks finds out anew.
-                    if self.fail(phase) && self.is_forgotten(&proxy, true) {
+                    if self.fail(phase) && self.forget(&proxy, true) {
                         break;
                     }
                 }
@@ -157,8 +157,8 @@ impl Source {
         touched.elapsed() > LINGER && streams.subscribers(&self.channel) == 0
     }
 
-    /// Takes it out of the sources, unless somebody has asked for it meanwhile, or whoever did.
-    fn is_forgotten(&self, proxy: &Proxy, whoever_asked: bool) -> bool {
+    /// Takes it out of the sources: whoever asked for it, or unless somebody has asked meanwhile. Answers whether it is out.
+    fn forget(&self, proxy: &Proxy, whoever_asked: bool) -> bool {
         let mut sources = proxy.shared.sources();
         let touched = *self.touched.lock().unwrap_or_else(PoisonError::into_inner);
         let goes = whoever_asked || touched.elapsed() > LINGER;
@@ -234,8 +234,8 @@ impl Source {
                     if is_over {
                         return Ended::Broke(has_brought);
                     }
-                    if parser.last_id() != last_id.as_deref() && events.is_empty() {
-                        // An id without data counts, too.
+                    // An id without data counts, too.
+                    if parser.last_id() != last_id.as_deref() {
                         *last_id = parser.last_id().map(str::to_owned);
                     }
                 }
