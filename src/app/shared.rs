@@ -62,6 +62,17 @@ impl SharedStreams for Streams {
         key(channel).map_or(0, |channel| self.relay.subscribers(&channel))
     }
 
+    fn position(&self, channel: &str) -> Soon<Option<String>> {
+        let (channel, broker) = (key(channel), self.relay.broker().clone());
+        Box::pin(async move {
+            let top = broker.position(&channel?).await.ok()??;
+            Some(
+                top.epoch
+                    .with_str(|epoch| format!("{epoch}:{}", top.offset)),
+            )
+        })
+    }
+
     fn last(&self, channel: &str) -> Soon<Option<Vec<u8>>> {
         let (channel, broker) = (key(channel), self.relay.broker().clone());
         Box::pin(async move {
@@ -107,11 +118,15 @@ impl Shared {
         let is_encrypted = extensions.get::<Encrypted>().is_some();
         match self.proxy.subscribe(&head, (*peer, is_encrypted)).await {
             Err(refused) => refusal(refused),
-            Ok(Admitted { channel, fields }) => match key(&channel) {
+            Ok(Admitted {
+                channel,
+                from,
+                fields,
+            }) => match key(&channel) {
                 Some(channel) => {
                     let place = (slot, *worker);
-                    self.doors
-                        .attach(place, &head.headers, channel, pairs(fields))
+                    let what = (channel, from.as_deref());
+                    self.doors.attach(place, &head.headers, what, pairs(fields))
                 }
                 None => StatusCode::NOT_FOUND.into_response(),
             },

@@ -241,19 +241,24 @@ async fn sse_connect(
 }
 
 impl Doors {
-    /// Attaches whoever asks to a channel that the caller has let it into: the answer to its request. `fields` stand in the
-    /// head of the stream.
+    /// Attaches whoever asks to a channel that the caller has let it into: the answer to its request. It goes on after its
+    /// own `Last-Event-ID`, or else after the given id, or from now on. `fields` stand in the head of the stream.
     pub fn attach(
         &self,
         (slot, worker): (&Slot, WorkerIndex),
         headers: &HeaderMap,
-        channel: ChannelKey,
+        (channel, id): (ChannelKey, Option<&str>),
         fields: HeaderMap,
     ) -> Response {
         let attached = || {
             self.check_origin(headers)?;
             let channels = vec![channel];
-            let from = resume(headers, None, &channels);
+            let from = match (resume(headers, None, &channels), id) {
+                (Resume::Now, Some(id)) => {
+                    sse::parse_last_event_id(id, &channels).map_or(Resume::Now, Resume::From)
+                }
+                (from, _) => from,
+            };
             let mut extra = cors(headers);
             extra.extend(fields);
             let mut head = Vec::new();

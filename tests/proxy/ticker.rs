@@ -80,7 +80,7 @@ async fn serve(mut socket: TcpStream, seen: Arc<Seen>) -> Option<()> {
         return socket.write_all(text.as_bytes()).await.ok();
     }
     let mut says = seen.says.subscribe();
-    let text = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n: hello\n\n";
+    let text = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: hello\n\n";
     socket.write_all(text.as_bytes()).await.ok()?;
     seen.listeners.fetch_add(1, SeqCst);
     let mut rest = [0; 16];

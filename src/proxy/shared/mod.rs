@@ -38,6 +38,9 @@ pub trait SharedStreams: Send + Sync {
     /// How many subscribers a channel has on this node. It must not wait.
     fn subscribers(&self, channel: &str) -> u64;
 
+    /// Where a channel stands, as an id of an event; `None` when nobody can say.
+    fn position(&self, channel: &str) -> Soon<Option<String>>;
+
     /// The JSON text that was published last and is still kept; `None` when nobody can say.
     fn last(&self, channel: &str) -> Soon<Option<Vec<u8>>>;
 }
@@ -47,6 +50,8 @@ pub trait SharedStreams: Send + Sync {
 pub struct Admitted {
     /// The channel to attach it to.
     pub channel: String,
+    /// Where it begins, when it says nothing itself: who came before the stream was open gets all of it.
+    pub from: Option<String>,
     /// Lines of the answer's head: ids and limits.
     pub fields: Vec<(String, String)>,
 }
@@ -127,10 +132,11 @@ impl Proxy {
             Err(error) => Err(error),
         };
         match course {
-            Ok(channel) => {
+            Ok((channel, from)) => {
                 asked.is_answered(200, Instant::now());
                 Ok(Admitted {
                     channel,
+                    from,
                     fields: lines(&asked.lines),
                 })
             }
@@ -149,8 +155,11 @@ impl Proxy {
         }
     }
 
-    /// The channel of what was asked for, once its source is open.
-    async fn open(self: &Arc<Self>, course: Course) -> Result<String, ProxyError> {
+    /// The channel of what was asked for, once its source is open, and where the stream began, for who waited for it.
+    async fn open(
+        self: &Arc<Self>,
+        course: Course,
+    ) -> Result<(String, Option<String>), ProxyError> {
         let (Some(streams), Some(runtime)) = (self.shared.streams.get(), self.shared.runtime.get())
         else {
             return Err(ProxyError::Unavailable);
@@ -166,8 +175,9 @@ impl Proxy {
             source.touch();
             source.clone()
         };
+        let has_waited = source.is_opening();
         match source.settled().await {
-            Phase::Opening | Phase::Open => Ok(name),
+            Phase::Opening | Phase::Open => Ok((name, source.beginning().filter(|_| has_waited))),
             Phase::Refused(status) => Err(ProxyError::Refused(status)),
             Phase::TimedOut => Err(ProxyError::TimedOut),
             Phase::Unavailable => Err(ProxyError::Unavailable),

@@ -2,7 +2,7 @@
 //! listens.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -68,6 +68,8 @@ pub(super) struct Source {
     /// How long the upstream may take.
     patience: Duration,
     phase: watch::Sender<Phase>,
+    /// Where the channel stood before anything was read.
+    beginning: OnceLock<String>,
     /// When somebody last asked for it.
     touched: Mutex<Instant>,
 }
@@ -90,6 +92,7 @@ impl Source {
             fields: lines,
             patience: policy.connect_timeout + policy.timeout,
             phase: watch::Sender::new(Phase::Opening),
+            beginning: OnceLock::new(),
             touched: Mutex::new(Instant::now()),
         }
     }
@@ -97,6 +100,16 @@ impl Source {
     /// Somebody asks for it. To be called under the lock of the sources.
     pub(super) fn touch(&self) {
         *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Whether nobody knows yet how it is.
+    pub(super) fn is_opening(&self) -> bool {
+        *self.phase.borrow() == Phase::Opening
+    }
+
+    /// Where the channel stood before this node read anything into it.
+    pub(super) fn beginning(&self) -> Option<String> {
+        self.beginning.get().cloned()
     }
 
     /// How it is, as soon as that is known.
@@ -132,6 +145,10 @@ impl Source {
             }
             if !std::mem::replace(&mut has_led, true) {
                 last_id = self.id_in_channel(&*streams).await;
+                if let Some(position) = streams.position(&self.channel).await {
+                    // Only the first one: what came since belongs to the stream.
+                    let _ = self.beginning.set(position);
+                }
             }
             match self.read(&proxy, &*streams, &mut last_id).await {
                 Ended::Unwanted | Ended::Deposed => continue,
