@@ -6,6 +6,7 @@ mod figures;
 mod gate;
 mod pressure;
 mod reload;
+mod shared;
 mod worker;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -30,7 +31,7 @@ use crate::config::Settings;
 use crate::events::{Events, Kind};
 use crate::model::{Encrypted, Moment, Namespaces, PeerAddr};
 use crate::outbound::Outbound;
-use crate::proxy::{Changes, FleetLimits, Proxy, Strain};
+use crate::proxy::{Changes, Fleet, Proxy, Strain};
 use crate::redis::StartError;
 use crate::relay::{Inbox, InboxLimits, InterestObserver, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError};
@@ -45,6 +46,7 @@ use crate::transport::{self, Context, Doors, Intake, Levels};
 use figures::NodeSource;
 use gate::AdminGate;
 use pressure::Pressure;
+use shared::{Shared, Streams};
 use worker::NodeWorker;
 
 /// How often the embedded broker gives memory back.
@@ -157,11 +159,13 @@ impl Node {
         let pressure = Arc::new(pressure);
         let nodes = Arc::new(AtomicUsize::new(1));
         let fleet = settings.redis.as_ref();
-        let fleet = fleet.map(|redis| FleetLimits::start(redis, nodes.clone()));
+        let fleet = fleet.map(|redis| Fleet::start(redis, nodes.clone()));
         let fleet = fleet.transpose().map_err(start_error)?;
         let asked = pressure.clone();
         let strain = move || asked.strain();
         let proxy = Proxy::new(&settings.proxy, context.verifier.clone(), fleet, strain);
+        let streams = Streams::new(context.relay.clone(), context.rules.namespaces.clone());
+        proxy.join(Arc::new(streams));
         Ok(Self {
             settings,
             started,
@@ -217,6 +221,7 @@ impl Node {
             purge: Arc::new(move |service: &str, prefix: &str| purged.purge(service, prefix)),
         };
         let sessions = self.session_state();
+        let shared = Shared::new(self.proxy.clone(), doors.clone());
         Router::new()
             .merge(transport::router(doors))
             .merge(crate::api::administration_router(sessions.clone()))
@@ -224,7 +229,7 @@ impl Node {
             .merge(crate::api::router(api))
             .merge(crate::api::openapi_router(self.settings.api.docs))
             .merge(crate::admin::router(admin))
-            .fallback(crate::admin::not_found)
+            .fallback(move |request: Request| shared.answer(request))
             // The server bounds bodies itself, with an error of its own.
             .layer(DefaultBodyLimit::disable())
     }

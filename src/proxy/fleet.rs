@@ -1,4 +1,7 @@
-//! Rate limits over all nodes of a fleet: one number in Redis for each limiter, which a script moves by Redis's own clock.
+//! What the nodes of a fleet do together: who of them reads a stream that many share (a lease in Redis), and limits of
+//! rate.
+//!
+//! A limit is one number in Redis for each limiter, which a script moves by Redis's own clock.
 //!
 //! A request waits for the answer, but not for long. While Redis is away, or too slow, each node lets its own part of the
 //! limit through: what the limit says, divided by the nodes that were alive last. Never more, and never an error.
@@ -40,23 +43,42 @@ redis.call('SET', KEYS[1], string.format('%.0f', arrival + interval), 'PX', math
 return {1, ahead, 0}",
 );
 
-static SCRIPTS: &[&Script] = &[&COUNT];
+/// How long a node leads after it last said so.
+const LEASE: Duration = Duration::from_secs(6);
+
+/// KEYS: the lease. ARGV: this node, for how long. Answers 1 when this node has it.
+static LEAD: Script = Script::new(
+    r"local owner = redis.call('GET', KEYS[1])
+if owner and owner ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1",
+);
+
+/// KEYS: the lease. ARGV: this node.
+static RELEASE: Script = Script::new(
+    r"if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1",
+);
+
+static SCRIPTS: &[&Script] = &[&COUNT, &LEAD, &RELEASE];
 
 /// What Redis decided; `None` when it did not.
 pub(super) type Pending = Pin<Box<dyn Future<Output = Option<Decision>> + Send>>;
 
-/// The limits that the nodes of a fleet share.
+/// What the nodes of a fleet share.
 #[derive(Debug)]
-pub struct FleetLimits {
+pub struct Fleet {
     redis: Redis,
     prefix: String,
+    /// This process.
+    name: String,
     /// The nodes that were alive when it was last known.
     nodes: Arc<AtomicUsize>,
     /// In milliseconds of [`Moment`].
     doubted_until: Arc<AtomicU64>,
 }
 
-impl FleetLimits {
+impl Fleet {
     /// Begins to connect, and goes on for as long as the value lives. `nodes` is kept up by somebody else.
     ///
     /// # Errors
@@ -67,9 +89,33 @@ impl FleetLimits {
         Ok(Self {
             redis,
             prefix: config.prefix.clone(),
+            name: format!("{:032x}", rand::random::<u128>()),
             nodes,
             doubted_until: Arc::default(),
         })
+    }
+
+    /// Takes or renews the lease of a channel; answers whether this node has it, `None` when nobody can say.
+    pub(super) async fn lead(&self, channel: &str) -> Option<bool> {
+        let lease = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
+        let command = Command::script(&LEAD, &[&self.lease(channel)])
+            .word(self.name.clone())
+            .number(lease);
+        match self.redis.call_one(command).await {
+            Ok(Value::Integer(has)) => Some(has == 1),
+            _ => None,
+        }
+    }
+
+    /// Gives the lease of a channel up, so that another node need not wait for its end.
+    pub(super) async fn release(&self, channel: &str) {
+        let command = Command::script(&RELEASE, &[&self.lease(channel)]).word(self.name.clone());
+        // It ends by itself otherwise.
+        let _ = self.redis.call_one(command).await;
+    }
+
+    fn lease(&self, channel: &str) -> Bytes {
+        Bytes::from(format!("{}:{{{channel}}}:lease", self.prefix))
     }
 
     /// Whether Redis is worth asking.

@@ -36,6 +36,7 @@ mod rate;
 mod removed;
 mod reply;
 mod resolve;
+mod shared;
 mod stats;
 mod table;
 mod tokens;
@@ -54,11 +55,12 @@ use http::HeaderMap;
 use tokio::time::Instant;
 
 pub use config::{Address, CacheConfig, Config, RESERVED_NAMES};
-pub use fleet::FleetLimits;
+pub use fleet::Fleet;
 pub use policy::{
     Balance, BreakerPolicy, HashKey, HealthPolicy, IdentityRule, Policy, RateKey, RatePolicy,
-    RetryPolicy, ServiceConfig, UpstreamConfig,
+    RetryPolicy, ServiceConfig, Share, UpstreamConfig,
 };
+pub use shared::{Admitted, Refused, SharedStreams, Soon};
 pub use stats::{ServiceStats, UpstreamStats};
 pub use table::Changes;
 
@@ -69,6 +71,7 @@ use crate::tls::Connector;
 use cache::Cache;
 use rate::Limits;
 use removed::Removed;
+use shared::Shared;
 use table::Table;
 use tokens::Tokens;
 use websocket::TunnelConfig;
@@ -104,12 +107,13 @@ pub struct Proxy {
     /// Of services that have no limit of their own.
     limits: Option<Arc<Limits>>,
     /// Who counts for all nodes; none for a node that is alone.
-    fleet: Option<FleetLimits>,
+    fleet: Option<Fleet>,
     tunnel: TunnelConfig,
     /// What begins TLS with upstreams.
     connector: ArcSwapOption<Connector>,
     /// Where answers are kept.
     cache: Option<Arc<Cache>>,
+    shared: Shared,
     strain: Box<dyn Fn() -> Strain + Send + Sync>,
     /// Requests that are under way.
     inflight: Arc<AtomicUsize>,
@@ -133,7 +137,7 @@ impl Proxy {
     pub fn new(
         config: &Config,
         verifier: Arc<Verifier>,
-        fleet: Option<FleetLimits>,
+        fleet: Option<Fleet>,
         strain: impl Fn() -> Strain + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -152,6 +156,7 @@ impl Proxy {
             },
             connector: ArcSwapOption::new(config.connector.clone().map(Arc::new)),
             cache: config.cache.map(|cache| Arc::new(Cache::new(cache))),
+            shared: Shared::default(),
             strain: Box::new(strain),
             inflight: Arc::default(),
             inflight_max: config.inflight_max,
