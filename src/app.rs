@@ -159,7 +159,7 @@ impl Node {
         let pressure = Arc::new(pressure);
         let nodes = Arc::new(AtomicUsize::new(1));
         let fleet = settings.redis.as_ref();
-        let fleet = fleet.map(|redis| Fleet::start(redis, nodes.clone()));
+        let fleet = fleet.map(|redis| Fleet::new(redis, nodes.clone()));
         let fleet = fleet.transpose().map_err(start_error)?;
         let asked = pressure.clone();
         let strain = move || asked.strain();
@@ -357,9 +357,12 @@ impl Node {
         }
     }
 
-    /// Takes this node out of the fleet, so that nobody waits for its lease to end. Takes two seconds at most.
+    /// Takes this node out of the fleet, so that nobody waits for its leases to end. Takes four seconds at most.
     fn withdraw(&self) {
-        let withdrawn = waiting_runtime().map(|runtime| runtime.block_on(self.broker.withdraw()));
+        let withdrawn = waiting_runtime().map(|runtime| {
+            runtime.block_on(self.proxy.withdraw());
+            runtime.block_on(self.broker.withdraw())
+        });
         if !matches!(withdrawn, Ok(Ok(()))) {
             tracing::warn!(
                 "the fleet could not be told that this node ends; it finds out in ten seconds"

@@ -7,11 +7,11 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::admin;
-use crate::broker::{Publish, ReadLimit};
+use crate::broker::{Control, Publish, ReadLimit};
 use crate::model::{
     ChannelKey, Encrypted, Namespaces, Payload, PeerAddr, Position, Scope, WorkerIndex,
 };
-use crate::proxy::{Admitted, Proxy, Refused, SharedStreams, Soon};
+use crate::proxy::{Admitted, Proxy, Refused, SharedStreams, Soon, Top};
 use crate::relay::Relay;
 use crate::transport::{Doors, Slot};
 
@@ -33,28 +33,27 @@ fn key(channel: &str) -> Option<ChannelKey> {
 }
 
 impl SharedStreams for Streams {
-    fn publish(&self, channel: &str, json: Vec<u8>) -> Soon<bool> {
+    fn publish(&self, channel: &str, texts: Vec<Vec<u8>>) -> Soon<bool> {
         let Some(channel) = key(channel) else {
             return Box::pin(std::future::ready(false));
         };
-        if json.len() > self.namespaces.of(&channel).publication_bytes_max {
-            tracing::warn!(
-                channel = channel.name(),
-                "an event of the upstream is over publication_bytes_max: it is left out"
-            );
-            return Box::pin(std::future::ready(true));
-        }
-        let publish = Publish {
-            channel,
-            data: Payload::from_plain_json(json),
+        let publishes = texts.into_iter().map(|text| Publish {
+            channel: channel.clone(),
+            data: Payload::from_plain_json(text),
             origin: None,
             key: None,
             idempotency_key: None,
-        };
-        let broker = self.relay.broker().clone();
+        });
+        let (publishes, broker) = (publishes.collect(), self.relay.broker().clone());
         Box::pin(async move {
-            let results = broker.publish(vec![publish]).await;
+            let results = broker.publish(publishes).await;
             results.iter().all(Result::is_ok)
+        })
+    }
+
+    fn event_bytes_max(&self, channel: &str) -> usize {
+        key(channel).map_or(0, |channel| {
+            self.namespaces.of(&channel).publication_bytes_max
         })
     }
 
@@ -62,14 +61,15 @@ impl SharedStreams for Streams {
         key(channel).map_or(0, |channel| self.relay.subscribers(&channel))
     }
 
-    fn position(&self, channel: &str) -> Soon<Option<String>> {
+    fn position(&self, channel: &str) -> Soon<Option<Top>> {
         let (channel, broker) = (key(channel), self.relay.broker().clone());
         Box::pin(async move {
             let top = broker.position(&channel?).await.ok()??;
-            Some(
-                top.epoch
-                    .with_str(|epoch| format!("{epoch}:{}", top.offset)),
-            )
+            let offset = top.offset;
+            Some(Top {
+                id: top.epoch.with_str(|epoch| format!("{epoch}:{offset}")),
+                is_empty: offset == 0,
+            })
         })
     }
 
@@ -86,6 +86,16 @@ impl SharedStreams for Streams {
             let page = broker.history(&channel, Some(before), limit).await.ok()?;
             let last = page.publications.last()?;
             Some(last.data.as_bytes().to_vec())
+        })
+    }
+
+    fn end(&self, channel: &str) -> Soon<()> {
+        let (channel, broker) = (key(channel), self.relay.broker().clone());
+        Box::pin(async move {
+            let Some(channel) = channel else { return };
+            if broker.control(Control::EndStreams(channel)).await.is_err() {
+                tracing::warn!("the broker did not pass on that a shared stream is over");
+            }
         })
     }
 }

@@ -142,6 +142,13 @@ impl Namespaces {
         }
     }
 
+    /// The same, and so much is kept of streams of upstreams that many share.
+    #[must_use]
+    pub fn with_shared_history(mut self, history: HistoryPolicy) -> Self {
+        self.shared.history = history;
+        self
+    }
+
     /// The namespace of a channel: the named one, or the default when its prefix names none.
     pub fn of(&self, channel: &ChannelKey) -> &Namespace {
         if channel.is_shared() {

@@ -143,7 +143,7 @@ pub(super) fn publication(
     let position = epoch.map(|epoch| Position::new(epoch, publication.offset));
     id_line(position.filter(|position| position.offset > 0), out);
     if channel.is_shared() {
-        return upstream_event(publication.data.as_bytes(), out);
+        return upstream_event(channel, publication.data.as_bytes(), out);
     }
     data_line(out, |sink| {
         sink.map(|sink| {
@@ -166,11 +166,17 @@ struct UpstreamEvent<'a> {
     data: Cow<'a, str>,
     #[serde(default)]
     retry: Option<u64>,
+    /// In the place of an event: some may be missing here.
+    #[serde(default)]
+    gap: bool,
 }
 
 /// The event as the upstream sent it, but for its id, which is ours. What is none says nothing: an id alone.
-fn upstream_event(json: &[u8], out: &mut Vec<u8>) {
+fn upstream_event(channel: &ChannelKey, json: &[u8], out: &mut Vec<u8>) {
     if let Ok(event) = serde_json::from_slice::<UpstreamEvent<'_>>(json) {
+        if event.gap {
+            return gap(channel, None, None, None, out);
+        }
         if let Some(name) = event.event {
             out.extend_from_slice(b"event: ");
             out.extend_from_slice(name.as_bytes());

@@ -89,7 +89,7 @@ impl Proxy {
     /// asked.
     fn count_here(&self, limiter: &Limiter, now: Moment) -> Decision {
         let limits = &limiter.limits;
-        match &self.fleet {
+        match self.connected_fleet() {
             Some(fleet) if !fleet.is_there(now) => {
                 counts::limited_alone();
                 let part = fleet.part_of(limits.quota(), limits.rate().window);
@@ -102,7 +102,7 @@ impl Proxy {
     /// Asks the fleet, where there is one and it can be asked. A client that is over the limit on this node alone never
     /// gets so far.
     fn count_in_fleet(&self, limiter: &Limiter, now: Moment) -> Option<Pending> {
-        let fleet = self.fleet.as_ref().filter(|fleet| fleet.is_there(now))?;
+        let fleet = self.connected_fleet().filter(|fleet| fleet.is_there(now))?;
         let (limits, whose) = (&limiter.limits, limiter.whose.text());
         let of = (&*limiter.service, &*whose);
         Some(fleet.count(of, limits.quota(), limits.rate().window, now))

@@ -1,5 +1,4 @@
-//! What the nodes of a fleet do together: who of them reads a stream that many share (a lease in Redis), and limits of
-//! rate.
+//! What the nodes of a fleet do together: limits of rate, and who of them reads a stream that many share (`lease`).
 //!
 //! A limit is one number in Redis for each limiter, which a script moves by Redis's own clock.
 //!
@@ -7,13 +6,14 @@
 //! limit through: what the limit says, divided by the nodes that were alive last. Never more, and never an error.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::timeout;
 
+use super::lease::{LEAD, RESIGN};
 use crate::limits::{Decision, Quota};
 use crate::model::Moment;
 use crate::redis::{CallError, Command, Config, Redis, Script, StartError, Value};
@@ -43,24 +43,7 @@ redis.call('SET', KEYS[1], string.format('%.0f', arrival + interval), 'PX', math
 return {1, ahead, 0}",
 );
 
-/// How long a node leads after it last said so.
-const LEASE: Duration = Duration::from_secs(6);
-
-/// KEYS: the lease. ARGV: this node, for how long. Answers 1 when this node has it.
-static LEAD: Script = Script::new(
-    r"local owner = redis.call('GET', KEYS[1])
-if owner and owner ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1",
-);
-
-/// KEYS: the lease. ARGV: this node.
-static RELEASE: Script = Script::new(
-    r"if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-return 1",
-);
-
-static SCRIPTS: &[&Script] = &[&COUNT, &LEAD, &RELEASE];
+static SCRIPTS: &[&Script] = &[&COUNT, &LEAD, &RESIGN];
 
 /// What Redis decided; `None` when it did not.
 pub(super) type Pending = Pin<Box<dyn Future<Output = Option<Decision>> + Send>>;
@@ -68,10 +51,11 @@ pub(super) type Pending = Pin<Box<dyn Future<Output = Option<Decision>> + Send>>
 /// What the nodes of a fleet share.
 #[derive(Debug)]
 pub struct Fleet {
-    redis: Redis,
-    prefix: String,
+    pub(super) redis: Redis,
+    pub(super) prefix: String,
     /// This process.
-    name: String,
+    pub(super) name: String,
+    connected: Once,
     /// The nodes that were alive when it was last known.
     nodes: Arc<AtomicUsize>,
     /// In milliseconds of [`Moment`].
@@ -79,43 +63,30 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Begins to connect, and goes on for as long as the value lives. `nodes` is kept up by somebody else.
+    /// Makes ready to connect. `nodes` is kept up by somebody else.
     ///
     /// # Errors
     /// When the system gives no thread, or the certificates cannot be used.
-    pub fn start(config: &Config, nodes: Arc<AtomicUsize>) -> Result<Self, StartError> {
+    pub fn new(config: &Config, nodes: Arc<AtomicUsize>) -> Result<Self, StartError> {
         let redis = Redis::new(config, String::new(), SCRIPTS)?;
-        redis.connect();
         Ok(Self {
             redis,
             prefix: config.prefix.clone(),
             name: format!("{:032x}", rand::random::<u128>()),
+            connected: Once::new(),
             nodes,
             doubted_until: Arc::default(),
         })
     }
 
-    /// Takes or renews the lease of a channel; answers whether this node has it, `None` when nobody can say.
-    pub(super) async fn lead(&self, channel: &str) -> Option<bool> {
-        let lease = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
-        let command = Command::script(&LEAD, &[&self.lease(channel)])
-            .word(self.name.clone())
-            .number(lease);
-        match self.redis.call_one(command).await {
-            Ok(Value::Integer(has)) => Some(has == 1),
-            _ => None,
-        }
+    /// Connects, when that was not begun yet: a node without anything to count or to share asks for nothing.
+    pub(super) fn connect(&self) {
+        self.connected.call_once(|| self.redis.connect());
     }
 
-    /// Gives the lease of a channel up, so that another node need not wait for its end.
-    pub(super) async fn release(&self, channel: &str) {
-        let command = Command::script(&RELEASE, &[&self.lease(channel)]).word(self.name.clone());
-        // It ends by itself otherwise.
-        let _ = self.redis.call_one(command).await;
-    }
-
-    fn lease(&self, channel: &str) -> Bytes {
-        Bytes::from(format!("{}:{{{channel}}}:lease", self.prefix))
+    /// Whether that was begun.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.connected.is_completed()
     }
 
     /// Whether Redis is worth asking.

@@ -16,7 +16,6 @@ use super::error::ProxyError;
 use super::fields::{Introduction, ids, is_looping, request_id, write_request};
 use super::path::normalise;
 use super::rate::Whose;
-use super::shared::is_shared;
 use super::table::{Route, Target, target};
 use super::websocket::{Handshake, upstream_target};
 use super::{IdentityRule, Proxy, Strain};
@@ -48,14 +47,14 @@ impl Proxy {
         peer: SocketAddr,
         is_encrypted: bool,
     ) -> Option<Box<dyn Exchange>> {
-        let path = head.target.split('?').next().unwrap_or_default();
+        let (path, query) = split(head.target);
         if !Self::takes(path) {
             return None;
         }
-        let (target, route) = self.matched(path);
-        if let (Some(target), Some(route)) = (&target, &route)
-            && is_shared(target.carried, head.method, route.policy.share)
+        if let (Some(target), Some(route)) = self.matched(path)
+            && self.shares(head, target.carried, &route, query)
         {
+            // It comes back by `subscribe`.
             return None;
         }
         let (course, counted, mut asked) = self.weigh(head, (peer, is_encrypted), Instant::now());
@@ -93,10 +92,7 @@ impl Proxy {
         Option<(Limiter, Decision)>,
         Asked,
     ) {
-        let (path, query) = match head.target.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (head.target, None),
-        };
+        let (path, query) = split(head.target);
         let client = client(peer.ip(), is_encrypted, head.fields, &self.trusted);
         let ids = ids(head);
         let (target, route) = self.matched(path);
@@ -258,6 +254,19 @@ impl Proxy {
         may.then_some(handshake).ok_or(ProxyError::Origin)
     }
 
+    /// Whether it is known who asks.
+    pub(super) fn is_known(
+        &self,
+        head: &RequestHead<'_>,
+        carried: Carried,
+        query: Option<&str>,
+        rule: &IdentityRule,
+    ) -> bool {
+        let admitted = self.authenticate(head, carried, query, rule);
+        // Who is refused is refused wherever it comes to.
+        admitted.is_ok_and(|admitted| admitted.identity.is_some())
+    }
+
     /// Says who asks; what the client says of itself goes no further.
     fn authenticate(
         &self,
@@ -292,6 +301,14 @@ impl Proxy {
             _ if rule.required => Err(ProxyError::Unauthorized),
             _ => Ok(Admitted::NOBODY),
         }
+    }
+}
+
+/// Path and query.
+fn split(target: &str) -> (&str, Option<&str>) {
+    match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
     }
 }
 

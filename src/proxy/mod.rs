@@ -30,6 +30,7 @@ mod forward;
 mod hash;
 mod health;
 mod hearing;
+mod lease;
 mod path;
 mod policy;
 mod rate;
@@ -60,7 +61,7 @@ pub use policy::{
     Balance, BreakerPolicy, HashKey, HealthPolicy, IdentityRule, Policy, RateKey, RatePolicy,
     RetryPolicy, ServiceConfig, Share, UpstreamConfig,
 };
-pub use shared::{Admitted, Refused, SharedStreams, Soon};
+pub use shared::{Admitted, Refused, SharedStreams, Soon, Top};
 pub use stats::{ServiceStats, UpstreamStats};
 pub use table::Changes;
 
@@ -72,7 +73,7 @@ use cache::Cache;
 use rate::Limits;
 use removed::Removed;
 use shared::Shared;
-use table::Table;
+use table::{Route, Table};
 use tokens::Tokens;
 use websocket::TunnelConfig;
 
@@ -140,7 +141,7 @@ impl Proxy {
         fleet: Option<Fleet>,
         strain: impl Fn() -> Strain + Send + Sync + 'static,
     ) -> Self {
-        Self {
+        let proxy = Self {
             table: ArcSwap::from_pointee(Table::new(&config.services)),
             identity: IdentityRule {
                 required: verifier.config().required,
@@ -167,7 +168,30 @@ impl Proxy {
             limits: Limits::of(config.rate),
             fleet,
             started: Instant::now(),
+        };
+        proxy.connect_fleet();
+        proxy
+    }
+
+    /// Connects to what the nodes of the fleet share, where a service needs it.
+    fn connect_fleet(&self) {
+        let Some(fleet) = &self.fleet else { return };
+        let table = self.table.load();
+        let is_limited = |route: &Route| match route.policy.rate {
+            Some(_) => route.limits.is_some(),
+            None => self.limits.is_some(),
+        };
+        if table
+            .services()
+            .any(|route| route.policy.share.is_some() || is_limited(route))
+        {
+            fleet.connect();
         }
+    }
+
+    /// What the nodes of the fleet share, where a service needs it.
+    fn connected_fleet(&self) -> Option<&Fleet> {
+        self.fleet.as_ref().filter(|fleet| fleet.is_in_use())
     }
 
     /// Swaps the services for those of this configuration, and whom to believe behind us. What is under way keeps what it was matched to: nothing is cut. To be called from
@@ -177,6 +201,7 @@ impl Proxy {
         self.connector.store(connector);
         let (table, changes) = self.table.load().changed(&config.services, self.now());
         self.table.store(Arc::new(table));
+        self.connect_fleet();
         changes
     }
 

@@ -7,6 +7,7 @@ use crate::support::sse::EventStream;
 use crate::support::token::token;
 use crate::support::{Hub, eventually, hub_with};
 use crate::ticker::Ticker;
+use crate::upstream::Upstream;
 
 async fn sharing(ticker: &Ticker, whose: &str) -> Hub {
     let file = format!(
@@ -152,19 +153,213 @@ async fn streams_of_users_are_their_own() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_and_nothing_stays_behind() {
+async fn who_shows_what_the_upstream_may_answer_by_has_a_stream_of_its_own() {
     let ticker = Ticker::start().await;
     let node = sharing(&ticker, "all").await;
+    let _shared = [listen(&node).await, listen(&node).await];
+    let bearer = format!("Bearer {}", token(json!({"sub": "alice"})));
+    for (own, fields) in [("cookie", "a=b"), ("authorization", &bearer)].iter().enumerate() {
+        let path = "/sse/example/ticks?a=1";
+        let _own = EventStream::open_at(&node, path, &[*fields]).await;
+        let heads = ticker.heads();
+        assert_eq!(heads.len(), own + 2, "{heads:?}");
+        assert!(heads[own + 1].contains(fields.0), "{heads:?}");
+    }
+    let node = sharing(&ticker, "user").await;
+    let _own = EventStream::open_at(&node, "/sse/example/x", &[("cookie", "a=b")]).await;
+    let heads = ticker.heads();
+    let last = heads.last().expect("a request");
+    assert!(last.contains("cookie: a=b"), "nobody knows whose it is: {last}");
+}
+
+#[tokio::test]
+async fn what_is_answered_in_the_place_of_a_stream_is_passed_on() {
+    let ticker = Ticker::start().await;
+    let node = sharing(&ticker, "all").await;
+    let ask = async || node.get("/sse/example/refused").await;
+    ticker.answers(
+        "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 401 Unauthorized\r\nwww-authenticate: Basic\r\n\
+         x-internal-x: 1\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nno",
+    );
     for asked in 1..=2 {
-        let answer = node.get("/sse/example/refused").await;
-        answer.expect_error(403, "upstream_refused");
+        let answer = ask().await;
+        assert_eq!((answer.status, &*answer.text), (401, "no"), "{answer:?}");
+        assert_eq!(answer.header("www-authenticate"), Some("Basic"));
+        assert_eq!(answer.header("content-type"), Some("text/plain"));
+        assert_eq!(answer.header("x-internal-x"), None);
         assert!(answer.header("x-request-id").is_some(), "{answer:?}");
         assert_eq!(ticker.heads().len(), asked, "each time anew");
     }
-    // Clients cannot name the channel.
-    let answer = node.get("/sse/connect?channel=~shared:example:x").await;
-    assert_eq!(answer.status, 400, "{answer:?}");
+    ticker.answers("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{}");
+    let answer = ask().await;
+    assert_eq!((answer.status, &*answer.text), (200, "{}"), "{answer:?}");
+    let long = "x".repeat(100_000);
+    ticker.answers(&format!("HTTP/1.1 200 OK\r\n\r\n{long}"));
+    ask().await.expect_error(502, "upstream_refused");
+    ticker.answers(&format!("HTTP/1.1 404 Not Found\r\n\r\n{long}"));
+    ask().await.expect_error(404, "upstream_refused");
+    ticker.answers("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n");
+    ask().await.expect_error(502, "upstream_unavailable");
     // What is no stream passes as ever.
+    ticker.answers("HTTP/1.1 403 Forbidden\r\ncontent-length: 7\r\n\r\n");
     let head = node.request("HEAD", "/sse/example/refused", &[], "").await;
     assert_eq!(head.status, 403, "{head:?}");
+    let metrics = node.get("/metrics").await.text;
+    assert!(metrics.contains("fanfare_shared_sources 0"), "{metrics}");
+}
+
+#[tokio::test]
+async fn an_upstream_that_cannot_be_reached_is_told_and_another_one_asked() {
+    let (ticker, refusing) = (Ticker::start().await, Upstream::refusing().await);
+    let node = |urls: Vec<String>| {
+        let file = format!("[services.example]\nupstreams = {urls:?}\nshare = \"all\"\ntimeout = \"300ms\"");
+        async move { hub_with(&file, &[("RATE_LIMIT_MAX", "0")]).await }
+    };
+    let alone = node(vec![refusing.url()]).await;
+    let answer = alone.get("/sse/example/ticks").await;
+    answer.expect_error(502, "upstream_unavailable");
+    let silent = Upstream::start().await;
+    silent.fall_silent();
+    let late = node(vec![silent.url()]).await;
+    let answer = late.get("/sse/example/ticks").await;
+    answer.expect_error(504, "upstream_timeout");
+    let both = node(vec![refusing.url(), ticker.url()]).await;
+    for path in 0..10 {
+        let path = format!("/sse/example/{path}");
+        drop(EventStream::open_at(&both, &path, &[]).await);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_may_come_in_any_framing() {
+    let upstream = Upstream::start().await;
+    let node = crate::node_with(&[&upstream], "share = \"all\"", &[]).await;
+    let mut stream = EventStream::open_at(&node, "/sse/example/chunked-events", &[]).await;
+    assert_eq!(stream.event().await.data.as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn what_nobody_can_make_up_for_is_told_by_a_gap() {
+    let ticker = Ticker::start().await;
+    let node = sharing(&ticker, "all").await;
+    let mut listener = listen(&node).await;
+    assert_eq!(listener.event().await.data.as_deref(), Some("hello"));
+    // An upstream without ids may have said something meanwhile.
+    ticker.cut();
+    let gap = listener.event().await;
+    assert_eq!(gap.event.as_deref(), Some("gap"), "{gap:?}");
+    assert!(gap.json()["channel"].as_str().is_some_and(|name| name.starts_with("~shared:example:")));
+    assert_eq!(listener.event().await.data.as_deref(), Some("hello"));
+    // So does an event that is too long.
+    ticker.say(&format!("data: {}\n\ndata: next\n\n", "x".repeat(70_000)));
+    assert_eq!(listener.event().await.event.as_deref(), Some("gap"));
+    assert_eq!(listener.event().await.data.as_deref(), Some("next"));
+    // And an id that is not ours.
+    let fields = [("last-event-id", "seven")];
+    let mut back = EventStream::open_at(&node, "/sse/example/ticks?a=1", &fields).await;
+    assert_eq!(back.event().await.event.as_deref(), Some("gap"));
+}
+
+#[tokio::test]
+async fn as_much_is_kept_as_the_operator_says() {
+    let ticker = Ticker::start().await;
+    let file = format!("[services.example]\nupstreams = [{:?}]\nshare = \"all\"", ticker.url());
+    let node = hub_with(&file, &[("SSE_SHARED_HISTORY_SIZE", "3")]).await;
+    let mut stays = listen(&node).await;
+    let mut goes = listen(&node).await;
+    assert_eq!(stays.event().await.data.as_deref(), Some("hello"));
+    ticker.say("data: one\n\n");
+    goes.event().await;
+    let id = goes.id().to_owned();
+    drop(goes);
+    let mut say = async |range: std::ops::RangeInclusive<u8>| {
+        for number in range {
+            ticker.say(&format!("data: {number}\n\n"));
+            while stays.event().await.data != Some(number.to_string()) {}
+        }
+    };
+    say(1..=3).await;
+    let fields = [("last-event-id", id.as_str())];
+    let mut back = EventStream::open_at(&node, "/sse/example/ticks?a=1", &fields).await;
+    assert_eq!(back.event().await.data.as_deref(), Some("1"));
+    say(4..=4).await;
+    let mut late = EventStream::open_at(&node, "/sse/example/ticks?a=1", &fields).await;
+    assert_eq!(late.event().await.event.as_deref(), Some("gap"));
+}
+
+#[tokio::test]
+async fn when_the_upstream_has_the_stream_no_more_all_who_listen_are_told() {
+    let ticker = Ticker::start().await;
+    let node = sharing(&ticker, "all").await;
+    let mut listener = listen(&node).await;
+    assert_eq!(listener.event().await.data.as_deref(), Some("hello"));
+    // What may be mended is waited for.
+    ticker.answers("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n");
+    ticker.cut();
+    eventually("it is asked again", async || (ticker.heads().len() > 1).then_some(())).await;
+    ticker.answers("HTTP/1.1 410 Gone\r\ncontent-length: 4\r\n\r\nover");
+    while listener.block().await.is_some() {}
+    let answer = node.get("/sse/example/ticks?a=1").await;
+    assert_eq!((answer.status, &*answer.text), (410, "over"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_service_that_goes_cuts_no_stream() {
+    let ticker = Ticker::start().await;
+    let node = sharing(&ticker, "all").await;
+    let mut listener = listen(&node).await;
+    assert_eq!(listener.event().await.data.as_deref(), Some("hello"));
+    node.rewrite("");
+    eventually("the service is gone", async || {
+        (node.get("/sse/example/other").await.status == 404).then_some(())
+    })
+    .await;
+    ticker.say("data: one\n\n");
+    assert_eq!(listener.event().await.data.as_deref(), Some("one"));
+    ticker.cut();
+    while listener.block().await.is_some() {}
+}
+
+#[tokio::test]
+async fn clients_cannot_name_the_channel() {
+    let ticker = Ticker::start().await;
+    let node = sharing(&ticker, "all").await;
+    let _listener = listen(&node).await;
+    let listed = node.get("/hub/channels").await;
+    let listed = listed.json().to_string();
+    let name = listed.split('"').find(|part| part.starts_with("~shared:example:"));
+    let name = name.unwrap_or_else(|| panic!("no channel in {listed}"));
+    let encoded = name.replace('~', "%7E");
+    for path in [
+        format!("/sse/connect?channel={name}"),
+        format!("/hub/history?channel={encoded}"),
+        format!("/hub/presence?channel={encoded}"),
+    ] {
+        let answer = node.get(&path).await;
+        assert_eq!(answer.status, 400, "{path}: {answer:?}");
+    }
+    let publication = json!({"channel": name, "data": 1});
+    for path in ["/hub/publish", "/hub/clear_history", "/hub/subscribe"] {
+        let answer = node.post(path, &publication).await;
+        assert!(matches!(answer.status, 400 | 404), "{path}: {answer:?}");
+    }
+    let mut client = Client::connect(&node, "/ws/connect").await;
+    for command in ["subscribe", "publish", "history", "presence"] {
+        let answer = client.ask(json!({"type": command, "channel": name, "data": 1})).await;
+        assert_eq!(answer["type"], "error", "{command}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_may_read_a_shared_stream_as_any_other() {
+    let ticker = Ticker::start().await;
+    let node = sharing(&ticker, "all").await;
+    let fields = [("origin", "https://page.example")];
+    let stream = EventStream::open_at(&node, "/sse/example/ticks", &fields).await;
+    let head = &stream.head;
+    assert_eq!(head.header("access-control-allow-origin"), Some("https://page.example"));
+    assert_eq!(head.header("content-type"), Some("text/event-stream"));
+    let count = |name: &str| head.text.matches(name).count();
+    assert_eq!(count("access-control-allow-origin"), 0, "once, in the head: {head:?}");
+    assert!(head.header("x-request-id").is_some(), "{head:?}");
 }

@@ -11,6 +11,9 @@ use tokio::sync::broadcast;
 /// What cuts every stream.
 const CUT: &str = "";
 
+/// What is answered until the test says otherwise.
+const HELLO: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: hello\n\n";
+
 /// A listening upstream; ends with the test's runtime.
 pub(crate) struct Ticker {
     address: SocketAddr,
@@ -21,6 +24,7 @@ struct Seen {
     heads: Mutex<Vec<String>>,
     listeners: AtomicUsize,
     says: broadcast::Sender<String>,
+    answer: Mutex<String>,
 }
 
 impl Ticker {
@@ -31,7 +35,8 @@ impl Ticker {
         let seen = Arc::new(Seen {
             heads: Mutex::default(),
             listeners: AtomicUsize::new(0),
-            says: broadcast::Sender::new(100),
+            says: broadcast::Sender::new(10_000),
+            answer: Mutex::new(HELLO.to_owned()),
         });
         let shared = seen.clone();
         tokio::spawn(async move {
@@ -44,6 +49,11 @@ impl Ticker {
 
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// What is answered from now on; a stream of events goes on with what is said.
+    pub(crate) fn answers(&self, text: &str) {
+        text.clone_into(&mut self.seen.answer.lock().expect("no panic"));
     }
 
     /// Says something to all who listen.
@@ -73,18 +83,17 @@ async fn serve(mut socket: TcpStream, seen: Arc<Seen>) -> Option<()> {
         head.push(socket.read_u8().await.ok()?);
     }
     let head = String::from_utf8_lossy(&head).into_owned();
-    let is_refused = head.contains("/refused");
-    seen.heads.lock().expect("no panic").push(head);
-    if is_refused {
-        let text = "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n";
-        return socket.write_all(text.as_bytes()).await.ok();
-    }
     let mut says = seen.says.subscribe();
-    let text = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: hello\n\n";
-    socket.write_all(text.as_bytes()).await.ok()?;
-    seen.listeners.fetch_add(1, SeqCst);
+    seen.heads.lock().expect("no panic").push(head);
+    let answer = seen.answer.lock().expect("no panic").clone();
+    let goes_on = answer.contains("text/event-stream");
+    if goes_on {
+        // Before the answer: whoever has that is counted.
+        seen.listeners.fetch_add(1, SeqCst);
+    }
+    socket.write_all(answer.as_bytes()).await.ok()?;
     let mut rest = [0; 16];
-    loop {
+    while goes_on {
         tokio::select! {
             said = says.recv() => match said {
                 Ok(said) if said != CUT => socket.write_all(said.as_bytes()).await.ok()?,
@@ -94,6 +103,6 @@ async fn serve(mut socket: TcpStream, seen: Arc<Seen>) -> Option<()> {
             _ = socket.read(&mut rest) => break,
         }
     }
-    seen.listeners.fetch_sub(1, SeqCst);
+    seen.listeners.fetch_sub(usize::from(goes_on), SeqCst);
     None
 }

@@ -2,9 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The most bytes of one event; a longer one is left out.
-const EVENT_BYTES_MAX: usize = 60 * 1024;
-
 /// One event.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Event {
@@ -19,31 +16,68 @@ pub(super) struct Event {
     /// The upstream's own id, as it stood when the event came; clients get positions of ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) id: Option<String>,
+    /// In the place of an event: some may be missing here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) gap: bool,
+}
+
+impl Event {
+    /// Says that events may be missing here; `id` is the upstream's last one, as far as it is known.
+    pub(super) fn gap(id: Option<String>) -> Self {
+        Self {
+            id,
+            gap: true,
+            ..Self::default()
+        }
+    }
+
+    /// As it stands in a channel.
+    pub(super) fn to_json(&self) -> Vec<u8> {
+        // A plain struct of texts and numbers: that cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
 }
 
 /// Takes a stream apart as it comes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Parser {
     line: Vec<u8>,
     after_return: bool,
     has_begun: bool,
     present: Event,
     has_data: bool,
-    /// Bytes of the present event; beyond [`EVENT_BYTES_MAX`] it is left out.
+    /// Bytes of the present event; with more than `bytes_max` it is left out.
     bytes: usize,
+    bytes_max: usize,
     /// The last id that the upstream gave.
     last_id: Option<String>,
+    /// After how many milliseconds the upstream wants to be asked again.
+    retry: Option<u64>,
     /// Events that were left out.
     pub(super) left_out: u64,
 }
 
 impl Parser {
-    /// One that goes on after this id.
-    pub(super) fn after(last_id: Option<String>) -> Self {
+    /// One that goes on after this id. An event of more bytes, or whose JSON text has more, is left out, and a gap stands in
+    /// its place.
+    pub(super) fn after(last_id: Option<String>, bytes_max: usize) -> Self {
         Self {
+            line: Vec::new(),
+            after_return: false,
+            has_begun: false,
+            present: Event::default(),
+            has_data: false,
+            bytes: 0,
+            bytes_max,
             last_id,
-            ..Self::default()
+            retry: None,
+            left_out: 0,
         }
+    }
+
+    /// After how many milliseconds the upstream wants to be asked again when its stream ends.
+    pub(super) fn retry(&self) -> Option<u64> {
+        self.retry
     }
 
     /// The last id that the upstream gave.
@@ -60,7 +94,7 @@ impl Parser {
                 b'\n' | b'\r' => self.end_line(events),
                 byte => {
                     self.bytes += 1;
-                    if self.bytes <= EVENT_BYTES_MAX {
+                    if self.bytes <= self.bytes_max {
                         self.line.push(*byte);
                     }
                 }
@@ -84,12 +118,20 @@ impl Parser {
         }
         let mut event = std::mem::take(&mut self.present);
         let has_data = std::mem::take(&mut self.has_data);
-        if std::mem::take(&mut self.bytes) > EVENT_BYTES_MAX {
-            self.left_out += 1;
+        event.id.clone_from(&self.last_id);
+        if std::mem::take(&mut self.bytes) > self.bytes_max {
+            self.leave_out(events);
         } else if has_data {
-            event.id.clone_from(&self.last_id);
-            events.push(event);
+            match event.to_json().len() > self.bytes_max {
+                true => self.leave_out(events),
+                false => events.push(event),
+            }
         }
+    }
+
+    fn leave_out(&mut self, events: &mut Vec<Event>) {
+        self.left_out += 1;
+        events.push(Event::gap(self.last_id.clone()));
     }
 
     fn take_line(&mut self, line: &str) {
@@ -102,10 +144,13 @@ impl Parser {
                     self.present.data.push('\n');
                 }
                 self.present.data.push_str(value);
+                // As it goes out, a line may be longer than it came: `data` becomes `data: ` and a line end.
+                self.bytes += 3;
             }
             "id" if !value.contains('\0') => self.last_id = Some(value.to_owned()),
             "retry" if value.bytes().all(|byte| byte.is_ascii_digit()) => {
                 self.present.retry = value.parse().ok();
+                self.retry = self.present.retry.or(self.retry);
             }
             // Comments, and what nobody knows.
             _ => {}
@@ -117,10 +162,12 @@ impl Parser {
 mod tests {
     use super::*;
 
+    const MOST: usize = 1000;
+
     /// The events of a text, however it is cut.
     fn parsed(text: &str) -> Vec<Event> {
         let of = |cut: usize| {
-            let (mut parser, mut events) = (Parser::default(), Vec::new());
+            let (mut parser, mut events) = (Parser::after(None, MOST), Vec::new());
             let pieces = text.as_bytes().chunks(cut);
             pieces.for_each(|piece| parser.feed(piece, &mut events));
             events
@@ -136,6 +183,7 @@ mod tests {
             data: data.to_owned(),
             retry,
             id: id.map(str::to_owned),
+            gap: false,
         }
     }
 
@@ -174,19 +222,35 @@ mod tests {
 
     #[test]
     fn an_id_of_an_event_without_data_counts() {
-        let (mut parser, mut events) = (Parser::after(Some("1".to_owned())), Vec::new());
+        let (mut parser, mut events) = (Parser::after(Some("1".to_owned()), MOST), Vec::new());
         assert_eq!(parser.last_id(), Some("1"));
         parser.feed(b"id: 2\n\n", &mut events);
         assert_eq!((parser.last_id(), events.len()), (Some("2"), 0));
     }
 
     #[test]
-    fn an_event_that_is_too_long_is_left_out_and_the_next_is_not() {
-        let (mut parser, mut events) = (Parser::default(), Vec::new());
-        let long = format!("data: {}\n\n", "x".repeat(1 << 20));
-        parser.feed(long.as_bytes(), &mut events);
-        parser.feed(b"data: short\n\n", &mut events);
-        assert_eq!((events.len(), parser.left_out), (1, 1));
-        assert!(parser.line.capacity() < 2 * EVENT_BYTES_MAX, "bounded");
+    fn a_gap_stands_for_an_event_that_is_too_long() {
+        let quotes = "\"".repeat(MOST / 2 + 1);
+        for long in ["x".repeat(1 << 20), quotes] {
+            let (mut parser, mut events) = (Parser::after(None, MOST), Vec::new());
+            let text = format!("id: 1\ndata: {long}\n\ndata: short\n\n");
+            parser.feed(text.as_bytes(), &mut events);
+            let id = Some("1".to_owned());
+            assert_eq!(events[0], Event::gap(id));
+            assert_eq!(events[1], event(None, "short", None, Some("1")));
+            assert_eq!((events.len(), parser.left_out), (2, 1));
+            assert!(parser.line.capacity() < 4 * MOST, "bounded");
+        }
+    }
+
+    #[test]
+    fn the_last_time_to_come_back_after_counts() {
+        let (mut parser, mut events) = (Parser::after(None, MOST), Vec::new());
+        assert_eq!(parser.retry(), None);
+        parser.feed(
+            b"retry: 5\n\nretry: 7\ndata: a\n\nretry: x\n\n",
+            &mut events,
+        );
+        assert_eq!(parser.retry(), Some(7));
     }
 }

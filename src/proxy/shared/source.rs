@@ -1,53 +1,69 @@
 //! One upstream stream: opened, read, published into its channel, opened again after the last id, and left when nobody
 //! listens.
 
-use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use super::answer::Refusal;
 use super::event::{Event, Parser};
 use super::{Course, Proxy, SharedStreams};
-use crate::http1::{Framing, HeadScan, ResponseHead, Scanned, slots};
-use crate::proxy::choosing::Wish;
-use crate::proxy::endpoint::{Answered, Attempt};
+use crate::proxy::fields;
+use crate::proxy::lease::{Lead, Standing};
 use crate::proxy::policy::Share;
-use crate::proxy::table::Route;
-use crate::proxy::{fields, hash};
-use crate::telemetry::proxy::{Carried, SharedSource};
-use crate::tls::Stream;
+use crate::telemetry::proxy::SharedSource;
 
 /// How long a source without subscribers goes on: a subscriber that was let in takes a moment to be there.
 const LINGER: Duration = Duration::from_secs(5);
 /// How often a source looks whether it is wanted and may lead.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// Pauses before an upstream is asked again: the first, and the longest.
+/// How often one looks that waits to hear whether another node's stream is open.
+const OPENING_INTERVAL: Duration = Duration::from_millis(100);
+/// Pauses before an upstream is asked again, unless it says how long: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// How much is read at once.
-const READ_BYTES: usize = 16 * 1024;
+/// The shortest, whatever the upstream says.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
 
 /// How a source is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Nobody knows yet.
     Opening,
     /// The stream is there, or is read by another node; it stays open while it is opened again.
     Open,
     /// The upstream answered so instead.
-    Refused(u16),
+    Refused(Arc<Refusal>),
+    /// It answered with this status and more than can be passed on.
+    Unfit(u16),
     /// The upstream took too long.
     TimedOut,
+    /// The upstreams have as much to do as they may.
+    Overloaded,
     /// The upstream, or Redis, cannot be reached.
     Unavailable,
+    /// The service is no longer there.
+    Gone,
+}
+
+impl Phase {
+    /// Whether asking again would be of no use: there is no such stream any more.
+    fn is_final(&self) -> bool {
+        let is_final = |status: u16| status < 500 && !matches!(status, 408 | 429);
+        match self {
+            Self::Refused(refusal) => is_final(refusal.status),
+            Self::Unfit(status) => is_final(*status),
+            Self::Gone => true,
+            _ => false,
+        }
+    }
 }
 
 /// Why a stream is no longer read.
 #[derive(Debug)]
 enum Ended {
-    /// Nobody listens any more.
+    /// Nobody listens any more, or the node ends.
     Unwanted,
     /// Another node leads.
     Deposed,
@@ -60,18 +76,53 @@ enum Ended {
 /// One upstream stream.
 #[derive(Debug)]
 pub(super) struct Source {
-    channel: String,
-    service: String,
-    target: String,
+    pub(super) channel: String,
+    pub(super) service: String,
+    pub(super) target: String,
     /// Lines of the request's head.
-    fields: Vec<u8>,
-    /// How long the upstream may take.
+    pub(super) fields: Vec<u8>,
+    /// How long somebody waits who asks for it.
     patience: Duration,
     phase: watch::Sender<Phase>,
     /// Where the channel stood before anything was read.
     beginning: OnceLock<String>,
     /// When somebody last asked for it.
     touched: Mutex<Instant>,
+}
+
+/// What reading a stream comes to know.
+struct Progress {
+    /// The upstream's last id.
+    last_id: Option<String>,
+    /// Since when this node leads, as far as it knows; `None` when it does not.
+    led_at: Option<Instant>,
+    /// How long to wait before the upstream is asked again.
+    pause: Duration,
+    /// How long at first.
+    pause_first: Duration,
+}
+
+impl Progress {
+    const fn new() -> Self {
+        Self {
+            last_id: None,
+            led_at: None,
+            pause: PAUSES.0,
+            pause_first: PAUSES.0,
+        }
+    }
+
+    /// The upstream wants to be asked again after this time.
+    fn hear_retry(&mut self, millis: Option<u64>) {
+        if let Some(millis) = millis {
+            self.pause_first = Duration::from_millis(millis).clamp(PAUSE_MIN, PAUSES.1);
+        }
+    }
+
+    async fn wait(&mut self) {
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSES.1);
+    }
 }
 
 impl Source {
@@ -85,12 +136,13 @@ impl Source {
             fields::write_identity(&identity.user, &identity.role, &mut lines);
         }
         fields::write_via(&mut lines);
+        let tries = policy.retries.tries.max(1);
         Self {
             channel,
             service: course.route.name.clone(),
             target: course.target.clone(),
             fields: lines,
-            patience: policy.connect_timeout + policy.timeout,
+            patience: (policy.connect_timeout + policy.timeout).saturating_mul(tries),
             phase: watch::Sender::new(Phase::Opening),
             beginning: OnceLock::new(),
             touched: Mutex::new(Instant::now()),
@@ -117,24 +169,28 @@ impl Source {
         let mut phase = self.phase.subscribe();
         let known = phase.wait_for(|phase| *phase != Phase::Opening);
         match timeout(self.patience, known).await {
-            Ok(Ok(phase)) => *phase,
+            Ok(Ok(phase)) => phase.clone(),
             _ => Phase::TimedOut,
         }
     }
 
-    /// Reads the upstream for as long as anybody on this node listens.
+    /// Reads the upstream for as long as anybody on this node listens and no other node does so.
     pub(super) async fn run(self: Arc<Self>, proxy: Arc<Proxy>, streams: Arc<dyn SharedStreams>) {
-        let (mut pause, mut last_id, mut has_led) = (PAUSES.0, None, false);
+        let mut progress = Progress::new();
         loop {
-            if self.is_unwanted(&*streams) && self.forget(&proxy, false) {
-                break;
+            if self.is_unwanted(&proxy, &*streams) {
+                // While it is still known: the next one of this name must not lose its lease to this one's end.
+                self.resign(&proxy, &mut progress).await;
+                if self.forget(&proxy, false) {
+                    return;
+                }
             }
-            match self.leads(&proxy).await {
-                Some(true) => {}
-                Some(false) => {
-                    has_led = false;
-                    self.phase.send_replace(Phase::Open);
-                    sleep(LOOK_INTERVAL / 4).await;
+            match self.lead(&proxy, &mut progress).await {
+                Some(Standing::Leads(last_id)) => {
+                    self.begin(&*streams, &mut progress, last_id).await;
+                }
+                Some(Standing::Follows { is_open, lease }) => {
+                    self.follow(is_open, lease).await;
                     continue;
                 }
                 None => {
@@ -143,33 +199,69 @@ impl Source {
                     continue;
                 }
             }
-            if !std::mem::replace(&mut has_led, true) {
-                last_id = self.id_in_channel(&*streams).await;
-                if let Some(position) = streams.position(&self.channel).await {
-                    // Only the first one: what came since belongs to the stream.
-                    let _ = self.beginning.set(position);
+            match self.read(&proxy, &*streams, &mut progress).await {
+                Ended::Unwanted => continue,
+                Ended::Deposed => {
+                    progress.led_at = None;
+                    continue;
                 }
-            }
-            match self.read(&proxy, &*streams, &mut last_id).await {
-                Ended::Unwanted | Ended::Deposed => continue,
-                Ended::Broke(true) => pause = PAUSES.0,
+                Ended::Broke(true) => progress.pause = progress.pause_first,
                 Ended::Broke(false) => {}
                 Ended::Failed(phase) => {
-                    // Whoever waits is told; the next one who asks finds out anew.
-                    if self.fail(phase) && self.forget(&proxy, true) {
-                        break;
+                    let is_final = phase.is_final();
+                    if !self.fail(phase) && is_final {
+                        // Whoever listens comes back and hears it, too.
+                        streams.end(&self.channel).await;
+                    } else if self.is_open() {
+                        progress.wait().await;
+                        continue;
                     }
+                    // Whoever waits is told; the next one who asks finds out anew.
+                    self.resign(&proxy, &mut progress).await;
+                    self.forget(&proxy, true);
+                    return;
                 }
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(PAUSES.1);
-        }
-        if let Some(fleet) = &proxy.fleet {
-            fleet.release(&self.channel).await;
+            progress.wait().await;
         }
     }
 
-    fn is_unwanted(&self, streams: &dyn SharedStreams) -> bool {
+    /// This node leads: finds out where the stream goes on, when it did not before.
+    async fn begin(
+        &self,
+        streams: &dyn SharedStreams,
+        progress: &mut Progress,
+        last_id: Option<String>,
+    ) {
+        if progress.led_at.replace(Instant::now()).is_some() {
+            return;
+        }
+        // What stands in the channel is newer than what a lease remembers.
+        let in_channel = self.id_in_channel(streams).await;
+        progress.last_id = in_channel.or(last_id).filter(|id| !id.is_empty());
+    }
+
+    /// Another node leads: who waits is told as soon as that one's stream is open.
+    async fn follow(&self, is_open: bool, lease: Duration) {
+        if is_open {
+            self.phase.send_replace(Phase::Open);
+        }
+        let pause = match self.is_opening() {
+            true => OPENING_INTERVAL,
+            false => LOOK_INTERVAL,
+        };
+        // Its lease may end before that.
+        sleep(pause.min(lease.max(PAUSE_MIN))).await;
+    }
+
+    fn is_open(&self) -> bool {
+        *self.phase.borrow() == Phase::Open
+    }
+
+    fn is_unwanted(&self, proxy: &Proxy, streams: &dyn SharedStreams) -> bool {
+        if proxy.shared.is_over() {
+            return true;
+        }
         let touched = *self.touched.lock().unwrap_or_else(PoisonError::into_inner);
         touched.elapsed() > LINGER && streams.subscribers(&self.channel) == 0
     }
@@ -178,7 +270,7 @@ impl Source {
     fn forget(&self, proxy: &Proxy, whoever_asked: bool) -> bool {
         let mut sources = proxy.shared.sources();
         let touched = *self.touched.lock().unwrap_or_else(PoisonError::into_inner);
-        let goes = whoever_asked || touched.elapsed() > LINGER;
+        let goes = whoever_asked || proxy.shared.is_over() || touched.elapsed() > LINGER;
         if goes {
             sources.remove(&self.channel);
         }
@@ -197,10 +289,20 @@ impl Source {
     }
 
     /// Whether this node is the one to read it; `None` when nobody can say.
-    async fn leads(&self, proxy: &Proxy) -> Option<bool> {
-        match &proxy.fleet {
-            Some(fleet) => fleet.lead(&self.channel).await,
-            None => Some(true),
+    async fn lead(&self, proxy: &Proxy, progress: &mut Progress) -> Option<Standing> {
+        let Some(fleet) = &proxy.fleet else {
+            return Some(Standing::Leads(None));
+        };
+        let lead = Lead {
+            is_open: self.is_open(),
+            last_id: progress.last_id.as_deref(),
+        };
+        fleet.lead(&self.channel, &lead).await
+    }
+
+    async fn resign(&self, proxy: &Proxy, progress: &mut Progress) {
+        if let (Some(fleet), Some(_)) = (&proxy.fleet, progress.led_at.take()) {
+            fleet.resign(std::slice::from_ref(&self.channel)).await;
         }
     }
 
@@ -210,57 +312,51 @@ impl Source {
         serde_json::from_slice::<Event>(&json).ok()?.id
     }
 
-    /// Opens the stream after `last_id` and publishes what it brings.
+    /// Opens the stream after the last id and publishes what it brings.
     async fn read(
         &self,
         proxy: &Proxy,
         streams: &dyn SharedStreams,
-        last_id: &mut Option<String>,
+        progress: &mut Progress,
     ) -> Ended {
-        let Some(route) = proxy.table.load().service(&self.service).cloned() else {
-            return Ended::Failed(Phase::Unavailable);
-        };
-        let mut stream = match self.open(proxy, &route, last_id.as_deref()).await {
+        let mut stream = match self.open(proxy, progress.last_id.as_deref()).await {
             Ok(stream) => stream,
             Err(phase) => return Ended::Failed(phase),
         };
+        if !self.is_joined(streams, progress).await {
+            self.fail(Phase::Unavailable);
+            return Ended::Broke(false);
+        }
         self.phase.send_replace(Phase::Open);
         let _counted = SharedSource::begin();
-        let mut parser = Parser::after(last_id.clone());
+        let bytes_max = streams.event_bytes_max(&self.channel);
+        let mut parser = Parser::after(progress.last_id.clone(), bytes_max);
         let (mut has_brought, mut events) = (false, Vec::new());
         let mut look = interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 read = stream.next(&mut parser, &mut events) => {
-                    let is_over = read.is_err();
-                    for event in events.drain(..) {
-                        let id = event.id.clone();
-                        // A plain struct cannot fail to serialise.
-                        let json = serde_json::to_vec(&event).unwrap_or_default();
-                        if !streams.publish(&self.channel, json).await {
+                    if !events.is_empty() {
+                        let is_leading = self.still_leads(proxy, progress).await;
+                        if is_leading == Some(false) {
+                            return Ended::Deposed;
+                        }
+                        if is_leading.is_none() || !self.publish(streams, &mut events).await {
                             return Ended::Broke(has_brought);
                         }
                         has_brought = true;
-                        *last_id = id;
                     }
-                    if parser.left_out > 0 {
-                        tracing::warn!(channel = self.channel, "an event of the upstream is too long: it is left out");
-                        parser.left_out = 0;
-                    }
-                    if is_over {
+                    self.note(&mut parser, progress);
+                    if read.is_err() {
                         return Ended::Broke(has_brought);
-                    }
-                    // An id without data counts, too.
-                    if parser.last_id() != last_id.as_deref() {
-                        *last_id = parser.last_id().map(str::to_owned);
                     }
                 }
                 _ = look.tick() => {
-                    if self.is_unwanted(streams) {
+                    if self.is_unwanted(proxy, streams) {
                         return Ended::Unwanted;
                     }
-                    if self.leads(proxy).await == Some(false) {
+                    if self.renew(proxy, progress).await == Some(false) {
                         return Ended::Deposed;
                     }
                 }
@@ -268,133 +364,100 @@ impl Source {
         }
     }
 
-    async fn open(
-        &self,
-        proxy: &Proxy,
-        route: &Arc<Route>,
-        last_id: Option<&str>,
-    ) -> Result<Answer, Phase> {
-        let wish = Wish {
-            now: proxy.now(),
-            tried: &[],
-            key: hash::of(self.target.as_bytes()),
+    /// What was read goes on where the channel ends. Without an id of the upstream nobody knows whether something is missing
+    /// between the two, and a gap says so. Answers whether the broker took part.
+    async fn is_joined(&self, streams: &dyn SharedStreams, progress: &Progress) -> bool {
+        let Some(top) = streams.position(&self.channel).await else {
+            return false;
         };
-        let (endpoint, pass) = route.choose(&wish).ok_or(Phase::Unavailable)?;
-        let mut attempt = Attempt::begin(endpoint.clone(), pass, Carried::Sse, wish.now);
-        let began = Instant::now();
-        let connector = proxy.connector.load_full();
-        let dialling = endpoint.dial(connector.as_deref());
-        let dialled = timeout(route.policy.connect_timeout, dialling).await;
-        let asked = async {
-            let socket = dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-            let head = self.head_for(&attempt, last_id);
-            let asked = timeout(route.policy.timeout, Answer::ask(socket, &head)).await;
-            asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        };
-        let (mut stream, status) = match asked.await {
-            Ok(asked) => asked,
-            Err(error) => {
-                attempt.failed(proxy.now());
-                return Err(match error.kind() {
-                    io::ErrorKind::TimedOut => Phase::TimedOut,
-                    _ => Phase::Unavailable,
-                });
+        if progress.last_id.is_none() && !top.is_empty {
+            let gap = vec![Event::gap(None).to_json()];
+            if !streams.publish(&self.channel, gap).await {
+                return false;
             }
-        };
-        let answered = Answered {
-            status,
-            retry_after: None,
-        };
-        attempt.answered(&answered, began.elapsed(), proxy.now());
-        match (status, stream.is_events) {
-            (200, true) => {
-                stream.attempt = Some(attempt);
-                Ok(stream)
+        }
+        if self.is_opening() {
+            let position = streams.position(&self.channel).await;
+            // Only the first one: what came since belongs to the stream.
+            let _ = position.map(|top| self.beginning.set(top.id));
+        }
+        true
+    }
+
+    async fn publish(&self, streams: &dyn SharedStreams, events: &mut Vec<Event>) -> bool {
+        let texts = events.drain(..).map(|event| event.to_json()).collect();
+        streams.publish(&self.channel, texts).await
+    }
+
+    /// Notes what the upstream said beside its events.
+    fn note(&self, parser: &mut Parser, progress: &mut Progress) {
+        if std::mem::take(&mut parser.left_out) > 0 {
+            tracing::warn!(
+                channel = self.channel,
+                "an event of the upstream is too long: it is left out"
+            );
+        }
+        if parser.last_id() != progress.last_id.as_deref() {
+            progress.last_id = parser.last_id().map(str::to_owned);
+        }
+        progress.hear_retry(parser.retry());
+    }
+
+    /// Renews the lease; false when another node has it, `None` when nobody can say.
+    async fn renew(&self, proxy: &Proxy, progress: &mut Progress) -> Option<bool> {
+        let asked = Instant::now();
+        match self.lead(proxy, progress).await? {
+            Standing::Leads(_) => {
+                progress.led_at = Some(asked);
+                Some(true)
             }
-            // An answer that is no stream of events is not what was asked for.
-            (200..300, _) => Err(Phase::Refused(502)),
-            (status, _) => Err(Phase::Refused(status)),
+            Standing::Follows { .. } => Some(false),
         }
     }
 
-    fn head_for(&self, attempt: &Attempt, last_id: Option<&str>) -> Vec<u8> {
-        let address = &attempt.endpoint.address;
-        let mut head =
-            format!("GET {}{} HTTP/1.1\r\nhost: ", address.base, self.target).into_bytes();
-        head.extend_from_slice(attempt.endpoint.authority.as_bytes());
-        head.extend_from_slice(b"\r\n");
-        head.extend_from_slice(&self.fields);
-        // An id has no line end: it was a line.
-        if let Some(id) = last_id.filter(|id| !id.contains(|c: char| c.is_control())) {
-            head.extend_from_slice(format!("last-event-id: {id}\r\n").as_bytes());
+    /// The same, but asked only when the lease may have run out: a node that was stopped for a while must not go on as if
+    /// nothing had been.
+    async fn still_leads(&self, proxy: &Proxy, progress: &mut Progress) -> Option<bool> {
+        let is_sure = progress
+            .led_at
+            .is_some_and(|at| at.elapsed() < LOOK_INTERVAL * 2);
+        match is_sure {
+            true => Some(true),
+            false => self.renew(proxy, progress).await,
         }
-        head.extend_from_slice(b"\r\n");
-        head
     }
 }
 
-/// An answer whose body is being read.
-struct Answer {
-    socket: Stream,
-    body: Framing,
-    is_events: bool,
-    /// What came and was not looked at.
-    bytes: Vec<u8>,
-    attempt: Option<Attempt>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Answer {
-    /// Asks, and reads the head of the answer; with its status.
-    async fn ask(mut socket: Stream, head: &[u8]) -> io::Result<(Self, u16)> {
-        socket.write_all(head).await?;
-        socket.flush().await?;
-        let mut bytes = Vec::with_capacity(READ_BYTES);
-        let mut scan = HeadScan::default();
-        let length = loop {
-            match scan.look(&bytes) {
-                Scanned::Whole(length) => break length,
-                Scanned::Partial => {}
-                _ => return Err(io::ErrorKind::InvalidData.into()),
-            }
-            if socket.read_buf(&mut bytes).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        };
-        let (status, body, is_events) = {
-            let mut slots = slots();
-            let head = ResponseHead::parse(&bytes[..length], &mut slots, false)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            (head.status, head.body, fields::is_event_stream(&head))
-        };
-        bytes.drain(..length);
-        let stream = Self {
-            socket,
-            body,
-            is_events,
-            bytes,
-            attempt: None,
-        };
-        Ok((stream, status))
+    #[test]
+    fn a_pause_follows_the_upstream_within_bounds() {
+        let mut progress = Progress::new();
+        for (said, expected) in [
+            (None, 500),
+            (Some(3000), 3000),
+            (Some(0), 100),
+            (Some(u64::MAX), 30_000),
+        ] {
+            progress.hear_retry(said);
+            assert_eq!(progress.pause_first, Duration::from_millis(expected));
+        }
     }
 
-    /// Waits for more, and takes it apart. An error is the end of the stream. Nothing is lost when it is dropped.
-    async fn next(&mut self, parser: &mut Parser, events: &mut Vec<Event>) -> io::Result<()> {
-        if self.bytes.is_empty() && self.socket.read_buf(&mut self.bytes).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+    #[test]
+    fn what_no_upstream_will_mend_is_final() {
+        for (phase, expected) in [
+            (Phase::Unfit(204), true),
+            (Phase::Unfit(404), true),
+            (Phase::Gone, true),
+            (Phase::Unfit(429), false),
+            (Phase::Unfit(503), false),
+            (Phase::TimedOut, false),
+            (Phase::Unavailable, false),
+        ] {
+            assert_eq!(phase.is_final(), expected, "{phase:?}");
         }
-        let mut used = 0;
-        while used < self.bytes.len() {
-            let run = self.body.run(&self.bytes[used..]);
-            let run = run.map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault))?;
-            let Some(run) = run else {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            };
-            if run.is_data {
-                parser.feed(&self.bytes[used..used + run.length], events);
-            }
-            used += run.length;
-        }
-        self.bytes.clear();
-        Ok(())
     }
 }
