@@ -40,8 +40,7 @@ impl Source {
             };
             let attempt = Attempt::begin(endpoint.clone(), pass, Carried::Sse, now);
             tried.push(endpoint.id);
-            let may_repeat =
-                || left > 0 && route.budget.may_retry(retries.budget_percent, now);
+            let may_repeat = || left > 0 && route.budget.may_retry(retries.budget_percent, now);
             match self.ask(proxy, &route, attempt, (last_id, left == 0)).await {
                 Ok(answer) if answer.is_events() => return Ok(answer),
                 Ok(answer) => {
