@@ -158,14 +158,7 @@ impl Node {
         let pressure = Pressure::new(context.levels.clone(), settings.admin.clone());
         let pressure = Arc::new(pressure);
         let nodes = Arc::new(AtomicUsize::new(1));
-        let fleet = settings.redis.as_ref();
-        let fleet = fleet.map(|redis| Fleet::new(redis, nodes.clone()));
-        let fleet = fleet.transpose().map_err(start_error)?;
-        let asked = pressure.clone();
-        let strain = move || asked.strain();
-        let proxy = Proxy::new(&settings.proxy, context.verifier.clone(), fleet, strain);
-        let streams = Streams::new(context.relay.clone(), context.rules.namespaces.clone());
-        proxy.join(Arc::new(streams));
+        let proxy = make_proxy(&settings, &context, &pressure, &nodes)?;
         Ok(Self {
             settings,
             started,
@@ -427,6 +420,24 @@ fn make_broker(
     };
     let broker = Arc::new(MemoryBroker::new(&settings.broker, namespaces, clock));
     Ok((broker.clone(), Some(broker)))
+}
+
+/// The proxy, joined to what carries the streams that many share.
+fn make_proxy(
+    settings: &Settings,
+    context: &Context,
+    pressure: &Arc<Pressure>,
+    nodes: &Arc<AtomicUsize>,
+) -> Result<Proxy, ServerError> {
+    let fleet = settings.redis.as_ref();
+    let fleet = fleet.map(|redis| Fleet::new(redis, nodes.clone()));
+    let fleet = fleet.transpose().map_err(start_error)?;
+    let asked = pressure.clone();
+    let strain = move || asked.strain();
+    let proxy = Proxy::new(&settings.proxy, context.verifier.clone(), fleet, strain);
+    let streams = Streams::new(context.relay.clone(), context.rules.namespaces.clone());
+    proxy.join(Arc::new(streams));
+    Ok(proxy)
 }
 
 /// Takes a new certificate where the files have changed.

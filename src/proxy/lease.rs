@@ -115,27 +115,27 @@ fn read(answer: &Value) -> Option<Standing> {
 mod tests {
     use super::*;
 
-    fn check(parts: Vec<Value>, expected: Option<Standing>) {
-        assert_eq!(read(&Value::Array(parts)), expected);
+    fn check(parts: Vec<Value>, expected: Option<&Standing>) {
+        assert_eq!(read(&Value::Array(parts)).as_ref(), expected);
     }
 
     #[test]
     fn answers_of_the_script_are_understood() {
         let number = Value::Integer;
         let leads = |id: &str| vec![number(1), Value::from(id)];
-        check(leads("7"), Some(Standing::Leads(Some("7".to_owned()))));
-        check(leads(""), Some(Standing::Leads(None)));
+        check(leads("7"), Some(&Standing::Leads(Some("7".to_owned()))));
+        check(leads(""), Some(&Standing::Leads(None)));
         let follows = |is_open, millis| Standing::Follows {
             is_open,
             lease: Duration::from_millis(millis),
         };
         check(
             vec![number(0), number(1), number(5)],
-            Some(follows(true, 5)),
+            Some(&follows(true, 5)),
         );
         check(
             vec![number(0), number(0), number(-2)],
-            Some(follows(false, 0)),
+            Some(&follows(false, 0)),
         );
         check(vec![number(0)], None);
         check(vec![], None);

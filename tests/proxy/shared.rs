@@ -354,7 +354,6 @@ async fn clients_cannot_name_the_channel() {
         .split('"')
         .find(|part| part.starts_with("~shared:example:"));
     let name = name.unwrap_or_else(|| panic!("no channel in {listed}"));
-    let encoded = name.replace('~', "%7E");
     for path in [
         format!("/sse/connect?channel={name}"),
         format!("/hub/channels/{name}/history"),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::broadcast;
+use tokio::sync::broadcast::{self, Receiver};
 
 /// What cuts every stream.
 const CUT: &str = "";
@@ -83,26 +83,31 @@ async fn serve(mut socket: TcpStream, seen: Arc<Seen>) -> Option<()> {
         head.push(socket.read_u8().await.ok()?);
     }
     let head = String::from_utf8_lossy(&head).into_owned();
-    let mut says = seen.says.subscribe();
+    let says = seen.says.subscribe();
     seen.heads.lock().expect("no panic").push(head);
     let answer = seen.answer.lock().expect("no panic").clone();
-    let goes_on = answer.contains("text/event-stream");
-    if goes_on {
-        // Before the answer: whoever has that is counted.
-        seen.listeners.fetch_add(1, SeqCst);
+    if !answer.contains("text/event-stream") {
+        return socket.write_all(answer.as_bytes()).await.ok();
     }
+    // Before the answer: whoever has that is counted.
+    seen.listeners.fetch_add(1, SeqCst);
+    tell(&mut socket, &answer, says).await;
+    seen.listeners.fetch_sub(1, SeqCst);
+    None
+}
+
+/// Says all that is said, until the other end goes or the test cuts it off.
+async fn tell(socket: &mut TcpStream, answer: &str, mut says: Receiver<String>) -> Option<()> {
     socket.write_all(answer.as_bytes()).await.ok()?;
     let mut rest = [0; 16];
-    while goes_on {
+    loop {
         tokio::select! {
             said = says.recv() => match said {
                 Ok(said) if said != CUT => socket.write_all(said.as_bytes()).await.ok()?,
-                _ => break,
+                _ => return None,
             },
             // It says nothing more: it has gone.
-            _ = socket.read(&mut rest) => break,
+            _ = socket.read(&mut rest) => return None,
         }
     }
-    seen.listeners.fetch_sub(usize::from(goes_on), SeqCst);
-    None
 }
