@@ -29,9 +29,10 @@ async fn expect(stream: &mut EventStream, events: &[&str]) {
 
 /// A listener on the second node, once the first one's has heard `hello` and both have heard of event 1.
 async fn both_listen(ticker: &Ticker, nodes: &[Hub; 2]) -> [EventStream; 2] {
-    let mut streams = [listen(&nodes[0]).await, listen(&nodes[1]).await];
+    let mut first = listen(&nodes[0]).await;
+    expect(&mut first, &["hello"]).await;
+    let mut streams = [first, listen(&nodes[1]).await];
     assert_eq!(ticker.listeners(), 1, "one connection for the fleet");
-    expect(&mut streams[0], &["hello"]).await;
     ticker.say("id: 1\ndata: one\n\n");
     for stream in &mut streams {
         expect(stream, &["one"]).await;
