@@ -7,6 +7,7 @@ mod figures;
 mod gate;
 mod pressure;
 mod reload;
+mod shared;
 mod worker;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -29,7 +30,7 @@ use crate::broker::{Broker, NodeInfo};
 use crate::client::Rules;
 use crate::config::Settings;
 use crate::model::{Encrypted, Moment, Namespaces, PeerAddr};
-use crate::proxy::{Changes, FleetLimits, Proxy, Strain};
+use crate::proxy::{Changes, Fleet, Proxy, Strain};
 use crate::redis::StartError;
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError};
@@ -44,6 +45,7 @@ use crate::transport::{self, Context, Doors, Intake, Levels};
 use figures::NodeSource;
 use gate::AdminGate;
 use pressure::Pressure;
+use shared::{Shared, Streams};
 use worker::NodeWorker;
 
 /// How often the embedded broker gives memory back.
@@ -151,12 +153,7 @@ impl Node {
         let pressure = Pressure::new(context.levels.clone(), settings.admin.clone());
         let pressure = Arc::new(pressure);
         let nodes = Arc::new(AtomicUsize::new(1));
-        let fleet = settings.redis.as_ref();
-        let fleet = fleet.map(|redis| FleetLimits::start(redis, nodes.clone()));
-        let fleet = fleet.transpose().map_err(start_error)?;
-        let asked = pressure.clone();
-        let strain = move || asked.strain();
-        let proxy = Proxy::new(&settings.proxy, context.verifier.clone(), fleet, strain);
+        let proxy = make_proxy(&settings, &context, &pressure, &nodes)?;
         Ok(Self {
             settings,
             started,
@@ -215,6 +212,7 @@ impl Node {
             purge: Arc::new(move |service: &str, prefix: &str| purged.purge(service, prefix)),
         };
         let sessions = self.session_state();
+        let shared = Shared::new(self.proxy.clone(), doors.clone());
         Router::new()
             .merge(transport::router(doors))
             .merge(crate::api::administration_router(sessions.clone()))
@@ -222,7 +220,7 @@ impl Node {
             .merge(crate::api::router(api))
             .merge(crate::api::openapi_router(self.settings.api.docs))
             .merge(crate::admin::router(admin))
-            .fallback(crate::admin::not_found)
+            .fallback(move |request: Request| shared.answer(request))
             // The server bounds bodies itself, with an error of its own.
             .layer(DefaultBodyLimit::disable())
     }
@@ -356,9 +354,12 @@ impl Node {
         }
     }
 
-    /// Takes this node out of the fleet, so that nobody waits for its lease to end. Takes two seconds at most.
+    /// Takes this node out of the fleet, so that nobody waits for its leases to end. Takes four seconds at most.
     fn withdraw(&self) {
-        let withdrawn = waiting_runtime().map(|runtime| runtime.block_on(self.broker.withdraw()));
+        let withdrawn = waiting_runtime().map(|runtime| {
+            runtime.block_on(self.proxy.withdraw());
+            runtime.block_on(self.broker.withdraw())
+        });
         if !matches!(withdrawn, Ok(Ok(()))) {
             tracing::warn!(
                 "the fleet could not be told that this node ends; it finds out in ten seconds"
@@ -401,6 +402,24 @@ fn make_broker(
     };
     let broker = Arc::new(MemoryBroker::new(&settings.broker, namespaces, clock));
     Ok((broker.clone(), Some(broker)))
+}
+
+/// The proxy, joined to what carries the streams that many share.
+fn make_proxy(
+    settings: &Settings,
+    context: &Context,
+    pressure: &Arc<Pressure>,
+    nodes: &Arc<AtomicUsize>,
+) -> Result<Proxy, ServerError> {
+    let fleet = settings.redis.as_ref();
+    let fleet = fleet.map(|redis| Fleet::new(redis, nodes.clone()));
+    let fleet = fleet.transpose().map_err(start_error)?;
+    let asked = pressure.clone();
+    let strain = move || asked.strain();
+    let proxy = Proxy::new(&settings.proxy, context.verifier.clone(), fleet, strain);
+    let streams = Streams::new(context.relay.clone(), context.rules.namespaces.clone());
+    proxy.join(Arc::new(streams));
+    Ok(proxy)
 }
 
 /// Takes a new certificate where the files have changed.

@@ -9,7 +9,7 @@ use super::Stage;
 use super::machine::Machine;
 use super::reader::Reader;
 use super::{upstreams, value};
-use crate::model::NodeId;
+use crate::model::{HistoryPolicy, NodeId};
 use crate::relay::WORKERS_MAX;
 use crate::session::SessionLimits;
 use crate::telemetry::LogFormat;
@@ -302,6 +302,15 @@ pub(super) fn broker(reader: &Reader) -> broker::Config {
         history_bytes_max: reader.size("HISTORY_MAX_BYTES"),
         channels_max: reader.size("MAX_CHANNELS"),
         idempotency_keys_max: reader.size("MAX_IDEMPOTENCY_KEYS"),
+    }
+}
+
+/// What is kept of streams of upstreams that many share.
+pub(super) fn shared_history(reader: &Reader) -> HistoryPolicy {
+    let size = reader.integer("SSE_SHARED_HISTORY_SIZE");
+    HistoryPolicy {
+        size: u32::try_from(size).unwrap_or(u32::MAX),
+        ttl: millis(reader, "SSE_SHARED_HISTORY_TTL_MS"),
     }
 }
 

@@ -279,6 +279,8 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Upstreams, "FORWARDED", Boolean, Value("false"), "", "Whether upstreams get `Forwarded` (RFC 7239) beside `X-Forwarded-*`."),
     row(Upstreams, "REMOVE_RESPONSE_HEADERS", Text(upstreams::patterns, "names of header fields of at most 32 letters with commas between, perhaps with a * at the end, and none that frames the answer"), Value("x-internal-*,x-db-query-count"), "", "Fields of upstreams' answers that go no further."),
     row(Upstreams, "ACCESS_LOG_PERCENT", Integer(0, 100), Value("0"), "%", "Which part of the requests to upstreams is logged, beside all that fail (499 and 5xx); 0: none at all."),
+    row(Upstreams, "SSE_SHARED_HISTORY_SIZE", Integer(1, 1_000_000), Value("1000"), "events", "How many events of an upstream's stream that many share (`share` of a service) are kept for who comes back.").memory("within HISTORY_MAX_BYTES, or in Redis"),
+    row(Upstreams, "SSE_SHARED_HISTORY_TTL_MS", Integer(1000, DAY_MS), Value("300000"), "ms", "For how long."),
     row(Upstreams, "RATE_LIMIT_MAX", Integer(0, 1_000_000_000), Value("200"), "requests", "The most requests of one address to upstreams in RATE_LIMIT_WINDOW_MS, all of which may come at once, over all nodes; 0 is no limit.").memory("4 MB in all"),
     row(Upstreams, "RATE_LIMIT_WINDOW_MS", Integer(1, DAY_MS), Value("60000"), "ms", "In which time that many come back."),
     row(Upstreams, "CACHE_ENABLED", Boolean, Value("false"), "", "Whether answers to GET are kept in memory as RFC 9111 has it, and given to others who ask for the same."),

@@ -98,6 +98,7 @@ pub(super) mod name {
     pub(in crate::telemetry) const FAILED_OPEN: &str = "fanfare_upstream_failed_open_total";
     pub(in crate::telemetry) const UPSTREAM_HEALTH_CHANGES: &str =
         "fanfare_upstream_health_changes_total";
+    pub(in crate::telemetry) const SHARED_SOURCES: &str = "fanfare_shared_sources";
     pub(in crate::telemetry) const FLEET_NODES: &str = "fanfare_fleet_nodes";
     pub(in crate::telemetry) const LIMITED_ALONE: &str = "fanfare_requests_limited_alone_total";
     pub(in crate::telemetry) const RELOADS: &str = "fanfare_reloads_total";
@@ -128,7 +129,7 @@ const fn metric(
 }
 
 /// Every metric of this process, in the order of `docs/METRICS.md`.
-pub const METRICS: [Metric; 42] = [
+pub const METRICS: [Metric; 43] = [
     metric(
         name::CONNECTIONS,
         Kind::Gauge,
@@ -380,6 +381,13 @@ pub const METRICS: [Metric; 42] = [
         &["to"],
         "Times that health checks found an upstream ill, or well again.",
         "The log says which one. Both rising together: it is overloaded, or the time-out too short.",
+    ),
+    metric(
+        name::SHARED_SOURCES,
+        Kind::Gauge,
+        &[],
+        "Upstream streams that this node reads for all who share them.",
+        "Falls while subscribers stay: an upstream closes its streams, or another node reads them now.",
     ),
     metric(
         name::FLEET_NODES,

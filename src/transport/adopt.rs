@@ -324,6 +324,12 @@ impl Shard {
             (None, [(_, position)]) => sse::id_line(*position, scratch),
             (None, _) => {}
         }
+        if let [(channel, _)] = connected.channels.as_slice()
+            && channel.is_shared()
+        {
+            // The stream is the upstream's: no event of ours stands in it but a gap.
+            return sse::retry(retry, scratch);
+        }
         sse::connected(connected, retry, scratch);
     }
 

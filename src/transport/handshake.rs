@@ -23,13 +23,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use crate::auth::{Action, Identity, Verifier, may};
 use crate::events::{Consent, Visitor};
 use crate::http1;
-use crate::model::{ErrorCode, Namespaces, WireFormat, WorkerIndex};
+use crate::model::{ChannelKey, ErrorCode, Namespaces, WireFormat, WorkerIndex};
 use crate::protocol::sse;
 use crate::session::Sessions;
 use crate::telemetry::metrics;
 
 use super::Config;
-use super::intake::{EventStream, Intake, Place, Purpose, Slot, Ticket};
+use super::intake::{EventStream, Intake, Place, Purpose, Resume, Slot, Ticket};
 pub use introduction::AddressOf;
 use query::{parameter, resume, stream_channels};
 use refusal::Refusal;
@@ -194,6 +194,40 @@ async fn sse_connect(
 }
 
 impl Doors {
+    /// Attaches whoever asks to a channel that the caller has let it into: the answer to its request. It goes on after its
+    /// own `Last-Event-ID`, or else after the given id, or from now on. `fields` stand in the head of the stream.
+    pub fn attach(
+        &self,
+        (slot, worker): (&Slot, WorkerIndex),
+        headers: &HeaderMap,
+        (channel, id): (ChannelKey, Option<&str>),
+        fields: HeaderMap,
+    ) -> Response {
+        let attached = || {
+            self.check_origin(headers)?;
+            let channels = vec![channel];
+            let from = match (resume(headers, None, &channels), id) {
+                (Resume::Now, Some(id)) => {
+                    sse::parse_last_event_id(id, &channels).map_or(Resume::Now, Resume::From)
+                }
+                (from, _) => from,
+            };
+            let mut extra = self.stream_fields(headers);
+            extra.extend(fields);
+            let mut head = Vec::new();
+            sse::response_head(&extra, &mut head);
+            self.admit(slot, worker, |place| Ticket {
+                purpose: Purpose::Events(EventStream { channels, from }),
+                identity: Identity::nobody(),
+                session: None,
+                refused: None,
+                head: head.into(),
+                _place: place,
+            })
+        };
+        attached().unwrap_or_else(IntoResponse::into_response)
+    }
+
     /// A browser may come from the listed origins, and from the page's own.
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let Some(allowed) = &self.config.origins else {
