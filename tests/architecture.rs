@@ -56,6 +56,8 @@ const RULES: Rules = Rules {
             &["events"],
             &[
                 "Config",
+                "ConsentConfig",
+                "HEADERS_RULE",
                 "KINDS_RULE",
                 "Kinds",
                 "StreamConfig",
@@ -81,6 +83,7 @@ const RULES: Rules = Rules {
                 "RatePolicy",
                 "RetryPolicy",
                 "ServiceConfig",
+                "Share",
                 "UpstreamConfig",
             ],
         ),
@@ -131,7 +134,10 @@ const RULES: Rules = Rules {
         ("dashmap", &["relay"]),
         ("form_urlencoded", &["transport", "api", "admin"]),
         ("fred", &["redis"]),
-        ("futures_util", &["cli", "admin/live"]),
+        (
+            "futures_util",
+            &["cli", "admin/live", "api/consent", "events/consent"],
+        ),
         ("h2", &["http2"]),
         ("hashbrown", &["transport", "hub", "broker"]),
         ("http", &["*"]),
@@ -147,7 +153,7 @@ const RULES: Rules = Rules {
         ("metrics", &["telemetry"]),
         ("metrics_exporter_prometheus", &["telemetry"]),
         ("mio", &["transport"]),
-        ("moka", &["proxy/cache"]),
+        ("moka", &["events/consent", "proxy/cache"]),
         (
             "rand",
             &[
@@ -172,7 +178,7 @@ const RULES: Rules = Rules {
         ("serde", &["*"]),
         ("serde_json", &["*"]),
         ("sha1", &["redis"]),
-        ("sha2", &["admin", "auth", "session"]),
+        ("sha2", &["admin", "auth", "proxy", "session"]),
         ("slab", &["*"]),
         ("socket2", &["server", "transport"]),
         ("sqlx", &["session/sqlite"]),
