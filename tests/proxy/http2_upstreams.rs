@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
+use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -156,32 +157,39 @@ async fn answer(
             }
             stream.send_trailers(fields("grpc-status", "0")).ok()
         }
-        _ => {
-            let mut text = format!("{} {} on {connection}\n", head.method, head.uri);
-            for (name, value) in &head.headers {
-                text.push_str(&format!("{name}: {}\n", value.to_str().expect("text")));
-            }
-            text.push('\n');
-            let mut text = text.into_bytes();
-            while let Some(bytes) = body.data().await {
-                let bytes = bytes.ok()?;
-                body.flow_control().release_capacity(bytes.len()).ok()?;
-                text.extend_from_slice(&bytes);
-            }
-            if let Ok(Some(trailers)) = body.trailers().await {
-                let sum = trailers["x-sum"].to_str().expect("text").to_owned();
-                text.extend_from_slice(format!("trailer {sum}").as_bytes());
-            }
-            let response = Response::builder().header("content-length", text.len());
-            let response = response.body(()).expect("an answer");
-            let mut stream = respond
-                .send_response(response, head.method == "HEAD")
-                .ok()?;
-            if head.method != "HEAD" {
-                stream.send_data(text.into(), true).ok()?;
-            }
-            Some(())
-        }
+        _ => echo(&head, body, respond, connection).await,
+    }
+}
+
+/// Tells the request as it came, and on which connection.
+async fn echo(
+    head: &Parts,
+    mut body: RecvStream,
+    mut respond: SendResponse<Bytes>,
+    connection: usize,
+) -> Option<()> {
+    let mut text = format!("{} {} on {connection}\n", head.method, head.uri);
+    for (name, value) in &head.headers {
+        text.push_str(&format!("{name}: {}\n", value.to_str().expect("text")));
+    }
+    text.push('\n');
+    let mut text = text.into_bytes();
+    while let Some(bytes) = body.data().await {
+        let bytes = bytes.ok()?;
+        body.flow_control().release_capacity(bytes.len()).ok()?;
+        text.extend_from_slice(&bytes);
+    }
+    if let Ok(Some(trailers)) = body.trailers().await {
+        let sum = trailers["x-sum"].to_str().expect("text").to_owned();
+        text.extend_from_slice(format!("trailer {sum}").as_bytes());
+    }
+    let response = Response::builder().header("content-length", text.len());
+    let response = response.body(()).expect("an answer");
+    let is_head = head.method == "HEAD";
+    let mut stream = respond.send_response(response, is_head).ok()?;
+    match is_head {
+        true => Some(()),
+        false => stream.send_data(text.into(), true).ok(),
     }
 }
 
