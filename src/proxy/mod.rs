@@ -4,9 +4,7 @@
 //! A wing of its own beside the hub, of which it knows nothing. A [`Proxy`] holds a table of routes as one value that is
 //! swapped whole; a request that is under way keeps what it was matched to. It takes requests over from the server before
 //! the router sees them and answers them byte by byte: bodies pass as they come, never buffered whole and never
-//! rewritten.
-//!
-//! Not here: HTTP/2.
+//! rewritten. Clients that speak HTTP/2 look like others from here.
 
 mod access;
 mod address;
