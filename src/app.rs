@@ -5,6 +5,7 @@
 mod figures;
 mod gate;
 mod pressure;
+mod purging;
 mod reload;
 mod shared;
 mod worker;
@@ -159,6 +160,8 @@ impl Node {
         let pressure = Arc::new(pressure);
         let nodes = Arc::new(AtomicUsize::new(1));
         let proxy = make_proxy(&settings, &context, &pressure, &nodes)?;
+        let proxy = Arc::new(proxy);
+        context.relay.on_purge(purging::observer(&proxy));
         Ok(Self {
             settings,
             started,
@@ -166,7 +169,7 @@ impl Node {
             memory,
             context,
             intakes,
-            proxy: Arc::new(proxy),
+            proxy,
             nodes,
             pressure,
         })
@@ -204,14 +207,13 @@ impl Node {
             node: self.clone(),
             drain,
         });
-        let purged = self.proxy.clone();
         let admin = AdminState {
             source,
             exporter,
             config: self.settings.admin.clone(),
             gate: Arc::new(AdminGate(context.verifier.clone())),
             live: Arc::default(),
-            purge: Arc::new(move |service: &str, prefix: &str| purged.purge(service, prefix)),
+            purge: purging::purge(self.proxy.clone(), self.broker.clone()),
         };
         let sessions = self.session_state();
         let shared = Shared::new(self.proxy.clone(), doors.clone());

@@ -70,6 +70,7 @@ const RULES: Rules = Rules {
                 "Address",
                 "Balance",
                 "BreakerPolicy",
+                "CachePolicy",
                 "CacheConfig",
                 "HashKey",
                 "HealthPolicy",

@@ -3,7 +3,9 @@
 use super::*;
 use crate::config::file;
 use crate::model::Namespace;
-use crate::proxy::{BreakerPolicy, HealthPolicy, IdentityRule, RatePolicy, RetryPolicy};
+use crate::proxy::{
+    BreakerPolicy, CachePolicy, HealthPolicy, IdentityRule, RatePolicy, RetryPolicy,
+};
 
 fn read_with(text: &str, mut services: Services) -> (Vec<ServiceConfig>, Vec<String>) {
     let base = Namespace::default_for(false);
@@ -41,6 +43,7 @@ fn reads_every_key() {
         breaker = { failures = 3, window = "5s", percent = 50, open = "2m", probes = 2 }
         retries = { tries = 2, statuses = [500], non_idempotent = true, budget_percent = 5, try_timeout = "1s" }
         health = { path = "/up?x", interval = "1s", timeout = "2s", healthy = 1, unhealthy = 2 }
+        cache = { ttl = "2s", max_body_bytes = 1000 }
         share = "user"
         heartbeat = "15s"
         rate_limit = { max = 7, window = "1s", by = "user" }
@@ -82,6 +85,10 @@ fn reads_every_key() {
         },
         connections_max: 100,
         slow_start: Duration::ZERO,
+        cache: Some(CachePolicy {
+            default_ttl: Duration::from_secs(2),
+            body_bytes_max: 1000,
+        }),
         share: Some(Share::User),
         heartbeat: Some(Duration::from_secs(15)),
         rate: Some(RatePolicy {
@@ -140,6 +147,8 @@ const FAULTS: &[(&str, &str)] = &[
     ("health = { path = \"up\" }", "3: services.a.health.path=\"up\" must be a path"),
     ("health = { every = \"1s\" }", "3: services.a.health.every is not known here"),
     ("rate_limit = { window = \"1s\" }", "3: services.a.rate_limit must have a max"),
+    ("cache = 5", "3: services.a.cache=\"5\" must be true, false or a table"),
+    ("cache = { max = 5 }", "3: services.a.cache.max is not known here"),
     ("share = true", "3: services.a.share=\"true\" must be \"all\" or"),
     ("rate_limit = 5", "3: services.a.rate_limit=\"5\" must be a table"),
     ("rate_limit = { max = 5, by = \"moon\" }", "3: services.a.rate_limit.by=\"moon\" must be one of address, user"),
