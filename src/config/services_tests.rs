@@ -224,7 +224,32 @@ fn upstreams_stand_in_one_place() {
 
 #[test]
 fn who_must_show_a_token_that_nobody_can_verify_cannot_be_let_in() {
-    let text = "[services.a]\nupstreams = [\"http://x\"]\nidentity = { required = true }";
-    let (_, faults) = read_with(text, Services::default());
-    assert!(faults[0].contains("without JWT_SECRET"), "{faults:?}");
+    for rule in ["identity = { required = true }", "share = \"user\""] {
+        let text = format!("[services.a]\nupstreams = [\"http://x\"]\n{rule}");
+        let (_, faults) = read_with(&text, Services::default());
+        assert!(faults[0].contains("without JWT_SECRET"), "{faults:?}");
+    }
+}
+
+#[test]
+fn answers_are_kept_as_the_service_says() {
+    let ours = CachePolicy {
+        default_ttl: Duration::from_secs(5),
+        body_bytes_max: 262_144,
+    };
+    for (text, expected) in [
+        ("", None),
+        ("cache = true", Some(ours)),
+        ("cache = false", None),
+        ("cache = { enabled = false, ttl = \"1s\" }", None),
+        (
+            "cache = { ttl = \"1s\" }",
+            Some(CachePolicy {
+                default_ttl: Duration::from_secs(1),
+                ..ours
+            }),
+        ),
+    ] {
+        assert_eq!(policy(text).cache, expected, "{text}");
+    }
 }
