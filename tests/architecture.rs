@@ -55,6 +55,8 @@ const RULES: Rules = Rules {
             &["events"],
             &[
                 "Config",
+                "ConsentConfig",
+                "HEADERS_RULE",
                 "KINDS_RULE",
                 "Kinds",
                 "StreamConfig",
@@ -132,7 +134,10 @@ const RULES: Rules = Rules {
         ("dashmap", &["relay"]),
         ("form_urlencoded", &["transport", "api", "admin"]),
         ("fred", &["redis"]),
-        ("futures_util", &["cli", "admin/live"]),
+        (
+            "futures_util",
+            &["cli", "admin/live", "api/consent", "events/consent"],
+        ),
         ("hashbrown", &["transport", "hub", "broker"]),
         ("http", &["*"]),
         ("http_body_util", &["cli", "api", "outbound"]),
@@ -147,7 +152,7 @@ const RULES: Rules = Rules {
         ("metrics", &["telemetry"]),
         ("metrics_exporter_prometheus", &["telemetry"]),
         ("mio", &["transport"]),
-        ("moka", &["proxy/cache"]),
+        ("moka", &["events/consent", "proxy/cache"]),
         (
             "rand",
             &[

@@ -204,7 +204,29 @@ pub(super) fn events(reader: &Reader) -> events::Config {
                 length: reader.integer("EVENT_STREAM_LENGTH"),
                 queue_max,
             }),
+        consent: consent(reader),
     }
+}
+
+/// `None` where nobody is asked.
+fn consent(reader: &Reader) -> Option<events::ConsentConfig> {
+    let url = |name| reader.text(name).and_then(|url| url.parse().ok());
+    let secret = reader.text("WEBHOOK_SECRET").unwrap_or_default();
+    let headers = value::list(reader.text("CONNECT_HEADERS").unwrap_or_default());
+    let config = events::ConsentConfig {
+        connect: url("CONNECT_URL"),
+        subscribe: url("SUBSCRIBE_URL"),
+        publish: url("PUBLISH_URL"),
+        secret: secret.as_bytes().into(),
+        headers: headers
+            .filter(|name| *name != "-")
+            .filter_map(|name| name.parse().ok())
+            .collect(),
+        timeout: millis(reader, "CONSENT_TIMEOUT_MS"),
+        concurrency: reader.size("CONSENT_CONCURRENCY"),
+        queue_max: reader.size("CONSENT_QUEUE"),
+    };
+    config.asks().then_some(config)
 }
 
 pub(super) fn session(reader: &Reader) -> session::Config {

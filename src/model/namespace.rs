@@ -65,6 +65,8 @@ pub struct Namespace {
     pub read_presence: Permission,
     /// Who may read history.
     pub read_history: Permission,
+    /// Whether back ends are asked about subscriptions and publications, where any are (`SUBSCRIBE_URL`, `PUBLISH_URL`).
+    pub consent: bool,
     /// How long a channel without subscribers and publications is remembered.
     pub idle_ttl: Duration,
     /// The most bytes of one publication's data.
@@ -97,6 +99,7 @@ impl Namespace {
             },
             read_presence: client,
             read_history: client,
+            consent: true,
             idle_ttl: Duration::from_secs(600),
             publication_bytes_max: 65_536,
         }

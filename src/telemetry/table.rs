@@ -93,6 +93,8 @@ pub(super) mod name {
     pub(in crate::telemetry) const UPSTREAM_RETRIES: &str = "fanfare_upstream_retries_total";
     pub(in crate::telemetry) const BREAKER_OPENED: &str = "fanfare_upstream_breaker_opened_total";
     pub(in crate::telemetry) const EVENTS: &str = "fanfare_events_total";
+    pub(in crate::telemetry) const CONSENTS: &str = "fanfare_consents_total";
+    pub(in crate::telemetry) const CONSENT_DURATION: &str = "fanfare_consent_duration_seconds";
     pub(in crate::telemetry) const FAILED_OPEN: &str = "fanfare_upstream_failed_open_total";
     pub(in crate::telemetry) const UPSTREAM_HEALTH_CHANGES: &str =
         "fanfare_upstream_health_changes_total";
@@ -127,7 +129,7 @@ const fn metric(
 }
 
 /// Every metric of this process, in the order of `docs/METRICS.md`.
-pub const METRICS: [Metric; 41] = [
+pub const METRICS: [Metric; 43] = [
     metric(
         name::CONNECTIONS,
         Kind::Gauge,
@@ -414,6 +416,20 @@ pub const METRICS: [Metric; 41] = [
         &["way", "outcome"],
         "Lifecycle events for back ends, by webhook or stream: told, repeated because they were not taken, or dropped.",
         "repeated: the receiver fails or is slow. dropped: it did so for too long, or refuses what it gets.",
+    ),
+    metric(
+        name::CONSENTS,
+        Kind::Counter,
+        &["ask", "outcome"],
+        "Questions to back ends whether a client may connect, subscribe or publish: allowed, denied, answered by what was kept, or nobody could say.",
+        "timed_out, unreachable, faulty, full: clients are told to try again; the log says why. full: raise CONSENT_CONCURRENCY, or give answers a ttl.",
+    ),
+    metric(
+        name::CONSENT_DURATION,
+        Kind::Histogram(HTTP_BUCKETS),
+        &["ask"],
+        "Time that a back end took to answer such a question, or not to.",
+        "Clients wait as long to connect, subscribe or publish.",
     ),
 ];
 

@@ -109,6 +109,7 @@ impl Shard {
             link: Link::default(),
             deferred: None,
             catch_ups: Vec::new(),
+            last_publish: None,
             drain_at: NEVER,
             is_told: false,
             watches_writable: false,
