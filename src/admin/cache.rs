@@ -10,13 +10,7 @@ use super::health::json_response;
 use super::{AdminState, Purged, gate, stats};
 
 /// `?service=users`, perhaps with `&prefix=/photos/`: which service, and which of its paths.
-///
-/// # Errors
-/// With the answer to who may not, or names no service.
-pub(super) fn wish(state: &AdminState, request: &Request) -> Result<(String, String), Response> {
-    if !gate::may_change(state, request.headers()) {
-        return Err(stats::refused());
-    }
+fn wish(request: &Request) -> Option<(String, String)> {
     let query = request.uri().query().unwrap_or_default();
     let parameter = |name: &str| {
         let mut pairs = form_urlencoded::parse(query.as_bytes());
@@ -24,17 +18,32 @@ pub(super) fn wish(state: &AdminState, request: &Request) -> Result<(String, Str
             .find(|(found, _)| found == name)
             .map(|(_, value)| value.into_owned())
     };
-    let Some(service) = parameter("service") else {
-        let message = "service: which one is needed, as ?service=users";
-        let body = json!({"error": "bad_request", "message": message});
-        return Err(json_response(StatusCode::BAD_REQUEST, &body));
-    };
-    Ok((service, parameter("prefix").unwrap_or_default()))
+    let service = parameter("service")?;
+    Some((service, parameter("prefix").unwrap_or_default()))
 }
 
 /// Answers `{"purged":n}`, of this node; 503 when the others could not be told.
-pub(super) async fn purge(state: &AdminState, (service, prefix): (String, String)) -> Response {
-    match (state.purge)(service, prefix).await {
+pub(super) fn purge(
+    state: &AdminState,
+    request: &Request,
+) -> impl Future<Output = Response> + use<> {
+    let may = gate::may_change(state, request.headers());
+    let (wish, purge) = (wish(request), state.purge.clone());
+    async move {
+        if !may {
+            return stats::refused();
+        }
+        let Some((service, prefix)) = wish else {
+            let message = "service: which one is needed, as ?service=users";
+            let body = json!({"error": "bad_request", "message": message});
+            return json_response(StatusCode::BAD_REQUEST, &body);
+        };
+        answer(purge(service, prefix).await)
+    }
+}
+
+fn answer(purged: Option<Purged>) -> Response {
+    match purged {
         Some(Purged {
             here,
             is_told: true,

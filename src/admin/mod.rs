@@ -172,10 +172,7 @@ async fn events(State(state): State<Arc<AdminState>>, request: Request) -> Respo
 /// Waits for the broker.
 async fn purge(State(state): State<Arc<AdminState>>, request: Request) -> Response {
     let watch = Stopwatch::start(Route::Purge);
-    let response = match cache::wish(&state, &request) {
-        Ok(wish) => cache::purge(&state, wish).await,
-        Err(refusal) => refusal,
-    };
+    let response = cache::purge(&state, &request).await;
     watch.stop(response.status().as_u16());
     response
 }

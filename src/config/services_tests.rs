@@ -43,7 +43,6 @@ fn reads_every_key() {
         breaker = { failures = 3, window = "5s", percent = 50, open = "2m", probes = 2 }
         retries = { tries = 2, statuses = [500], non_idempotent = true, budget_percent = 5, try_timeout = "1s" }
         health = { path = "/up?x", interval = "1s", timeout = "2s", healthy = 1, unhealthy = 2 }
-        cache = { ttl = "2s", max_body_bytes = 1000 }
         share = "user"
         heartbeat = "15s"
         rate_limit = { max = 7, window = "1s", by = "user" }
@@ -85,10 +84,7 @@ fn reads_every_key() {
         },
         connections_max: 100,
         slow_start: Duration::ZERO,
-        cache: Some(CachePolicy {
-            default_ttl: Duration::from_secs(2),
-            body_bytes_max: 1000,
-        }),
+        cache: None,
         share: Some(Share::User),
         heartbeat: Some(Duration::from_secs(15)),
         rate: Some(RatePolicy {
@@ -243,10 +239,10 @@ fn answers_are_kept_as_the_service_says() {
         ("cache = false", None),
         ("cache = { enabled = false, ttl = \"1s\" }", None),
         (
-            "cache = { ttl = \"1s\" }",
+            "cache = { ttl = \"1s\", max_body_bytes = 7 }",
             Some(CachePolicy {
                 default_ttl: Duration::from_secs(1),
-                ..ours
+                body_bytes_max: 7,
             }),
         ),
     ] {
