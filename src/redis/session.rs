@@ -207,23 +207,14 @@ async fn replication(client: &Client) -> Role {
                 .map_or(Role::Silent, |why| Role::Forbidden(format!("INFO: {why}")));
         }
     };
-    let field = |name: &str| {
-        let mut lines = info.lines();
-        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
-    };
-    match (field("role"), field("master_replid")) {
-        (Some("master"), Some(id)) => Role::Master(id.to_owned()),
-        (Some("master"), None) => {
-            tracing::warn!(
-                "the redis server tells no master_replid: it could be rolled back unnoticed"
-            );
-            Role::Other
-        }
-        _ => {
-            tracing::warn!("the redis server at the other end is not a master");
-            Role::Other
-        }
+    let role = Role::of(&info);
+    if role == Role::Other {
+        tracing::warn!(
+            "the redis server at the other end is no master, or tells no master_replid, without which it could be \
+             rolled back unnoticed"
+        );
     }
+    role
 }
 
 struct MessageSession<'a> {

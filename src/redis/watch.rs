@@ -31,6 +31,21 @@ pub enum Role {
     Forbidden(String),
 }
 
+impl Role {
+    /// What the answer to `INFO replication` says. A master that tells no replication id counts as none: it could be
+    /// rolled back unnoticed.
+    pub fn of(info: &str) -> Self {
+        let field = |name: &str| {
+            let mut lines = info.lines();
+            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
+        };
+        match (field("role"), field("master_replid")) {
+            (Some("master"), Some(id)) if !id.is_empty() => Self::Master(id.to_owned()),
+            _ => Self::Other,
+        }
+    }
+}
+
 /// How long a server may be silent: a slow script of somebody else's is no reason to leave.
 #[derive(Debug)]
 pub struct Patience {
@@ -178,6 +193,19 @@ mod tests {
 
     fn master(id: &str) -> Role {
         Role::Master(id.to_owned())
+    }
+
+    #[test]
+    fn only_a_master_that_tells_its_id_is_one() {
+        let of = |info: &str| Role::of(info);
+        assert_eq!(
+            of("# Replication\r\nrole:master\r\nmaster_replid:ab\r\n"),
+            master("ab")
+        );
+        assert_eq!(of("role:slave\r\nmaster_replid:ab\r\n"), Role::Other);
+        assert_eq!(of("role:master\r\n"), Role::Other);
+        assert_eq!(of("role:master\r\nmaster_replid:\r\n"), Role::Other);
+        assert_eq!(of(""), Role::Other);
     }
 
     #[test]
