@@ -6,7 +6,7 @@
 //! rolled back below it, and within what is kept, *is* told `recovered`. `FANFARE_SEED=<n>` repeats a schedule,
 //! `FANFARE_SCHEDULES=<n>` says how many are run.
 
-#[allow(dead_code, reason = "the simulated fleet uses all of it, this a part")]
+mod model;
 #[path = "../fleet/random.rs"]
 mod random;
 #[path = "../redis_server/mod.rs"]

@@ -244,8 +244,7 @@ impl Store<'_> {
 
     fn publish(&mut self, keys: &[Bytes], words: &[Bytes]) -> (Answer, Option<Sent>) {
         let idempotent = number(words, 7) > 0;
-        if idempotent
-            && let Some((epoch, offset)) = self.data.channel(&keys[0]).once.get(&keys[3])
+        if idempotent && let Some((epoch, offset)) = self.data.channel(&keys[0]).once.get(&keys[3])
         {
             let answer = vec![word(epoch), word(offset), Value::Integer(1)];
             return (Ok(Value::Array(answer)), None);
@@ -259,8 +258,13 @@ impl Store<'_> {
         }
         meta.top += 1;
         let (epoch, offset) = (meta.epoch.clone(), meta.top);
-        if channel.stream.back().is_some_and(|last| last.offset >= offset) {
-            let why = "ERR The ID specified in XADD is equal or smaller than the target stream top item";
+        if channel
+            .stream
+            .back()
+            .is_some_and(|last| last.offset >= offset)
+        {
+            let why =
+                "ERR The ID specified in XADD is equal or smaller than the target stream top item";
             return (Err(CallError::Refused(why.to_owned())), None);
         }
         let (rest, data) = (words[5].clone(), words[6].clone());
@@ -274,7 +278,9 @@ impl Store<'_> {
         }
         channel.position = Some(format!("{epoch}:{offset}"));
         if idempotent {
-            channel.once.insert(keys[3].clone(), (epoch.clone(), offset));
+            channel
+                .once
+                .insert(keys[3].clone(), (epoch.clone(), offset));
         }
         let content = text(&data).parse().expect("a number");
         let position = Position::new(Epoch::parse(&epoch).expect("an epoch"), offset);
