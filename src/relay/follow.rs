@@ -117,6 +117,12 @@ impl CatchUp {
         self.position
     }
 
+    /// Whether what is sent next, of a stream that stands at `top`, is the first that this subscriber sees of its epoch, and
+    /// must name it: who is cut off behind it asks from there again.
+    pub fn is_new_epoch(&self, top: Position) -> bool {
+        self.position.epoch != top.epoch
+    }
+
     /// A page after `asked` came, or did not. Answers whether it is this subscriber's: one that was asked for by an earlier
     /// subscription is not.
     pub fn handle_page(&mut self, asked: Position) -> bool {

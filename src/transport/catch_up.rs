@@ -180,7 +180,7 @@ impl Shard {
             return;
         };
         let publications = follow::presentable(page, top);
-        let reached = self.send_publications(connection.index, channel, publications, top);
+        let reached = self.send_publications(connection, channel, publications, top);
         if let Some((offset, catch_up)) = reached.zip(self.catch_up(connection, channel)) {
             catch_up.course.advance(Position::new(top.epoch, offset));
         }
@@ -192,13 +192,17 @@ impl Shard {
     /// last offset that was sent.
     fn send_publications(
         &mut self,
-        connection: ConnectionIndex,
+        connection: ConnectionRef,
         channel: &ChannelKey,
         publications: &[Arc<Publication>],
         top: Position,
     ) -> Option<u64> {
-        let format = self.hub.format(connection)?;
+        let format = self.hub.format(connection.index)?;
         let index = self.hub.find_channel(channel)?;
+        let is_new_epoch = self
+            .catch_up(connection, channel)
+            .is_some_and(|catch_up| catch_up.course.is_new_epoch(top));
+        let connection = connection.index;
         let config = &self.context.config;
         let queue = self.hub.queue(connection)?;
         let is_empty = queue.is_empty();
@@ -214,7 +218,8 @@ impl Shard {
         let mut sent = 0_usize;
         for publication in publications.iter().take(count.max(usize::from(is_empty))) {
             let end = self.tools.scratch.len();
-            self.encode_missed(connection, index, format, publication, top);
+            let first = is_new_epoch && sent == 0;
+            self.encode_missed((connection, index, format), publication, top, first);
             // Alone in an empty queue any publication fits.
             if self.tools.scratch.len() > room && !(is_empty && sent == 0) {
                 self.tools.scratch.truncate(end);
@@ -235,14 +240,14 @@ impl Shard {
         Some(last)
     }
 
-    /// Appends one publication's frame to the scratch, with the `id:` line where that is the connection's own.
+    /// Appends one publication's frame to the scratch, with the `id:` line where that is the connection's own. `first`: it is the first of its
+    /// epoch that the client sees.
     fn encode_missed(
         &mut self,
-        connection: ConnectionIndex,
-        channel: ChannelIndex,
-        format: WireFormat,
+        (connection, channel, format): (ConnectionIndex, ChannelIndex, WireFormat),
         publication: &Publication,
         top: Position,
+        first: bool,
     ) {
         let scratch = &mut self.tools.scratch;
         if format == WireFormat::SseMany {
@@ -258,7 +263,7 @@ impl Shard {
                 slot.key(),
                 publication,
                 Some(top.epoch),
-                false,
+                first,
                 scratch,
             );
         }

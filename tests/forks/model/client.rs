@@ -4,7 +4,7 @@
 use fanfare::model::Position;
 
 use super::node::Ref;
-use super::record::Record;
+use super::record::{Begun, Record};
 use super::truth::{Place, Truth};
 
 /// What a client knows.
@@ -68,12 +68,11 @@ impl Client {
         self.reconnect_at = reconnect_at;
     }
 
-    /// Takes what it is told, where the hub stands at `top`.
+    /// Takes what it is told.
     pub(crate) fn receive(
         &mut self,
         record: Record,
         now: u64,
-        top: Option<Position>,
         truth: &Truth,
     ) -> Result<(), String> {
         match record {
@@ -82,9 +81,7 @@ impl Client {
                 self.stage = Stage::Away(now + 100);
                 Ok(())
             }
-            Record::Subscribed(position, recovered) => {
-                self.subscribed(position, recovered, top, truth)
-            }
+            Record::Subscribed(position, begun) => self.subscribed(position, begun, truth),
             Record::Gap(position) => {
                 self.seen.gaps += 1;
                 self.stand_at(position, truth)
@@ -118,24 +115,22 @@ impl Client {
     fn subscribed(
         &mut self,
         position: Position,
-        recovered: Option<bool>,
-        top: Option<Position>,
+        begun: Begun,
         truth: &Truth,
     ) -> Result<(), String> {
         let Stage::Asked(since, claimed) = self.stage else {
             return Err("subscribed without having asked".to_owned());
         };
         self.stage = Stage::Active;
-        match (claimed, recovered) {
-            (None, None) => return self.stand_at(position, truth),
-            (Some(_), Some(false)) => {
+        match (claimed, begun) {
+            (None, Begun::Anew) => return self.stand_at(position, truth),
+            (Some(_), Begun::Lost) => {
                 self.seen.lost += 1;
                 return self.stand_at(position, truth);
             }
-            (Some(claimed), Some(true)) => {
+            (Some(claimed), Begun::Recovered | Begun::WithOthers) => {
                 self.seen.recovered += 1;
-                let stood = truth.stood_since(claimed.place, since);
-                if !stood && top != Some(claimed.position) {
+                if begun == Begun::Recovered && !truth.stood_since(claimed.place, since) {
                     return Err(format!("recovered from {claimed:?}, which no server has"));
                 }
                 if truth.resolve(position) != Some(claimed.place) {

@@ -6,7 +6,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use fanfare::redis::watch::{Compared, Comparison, Known, Marks, Next, Patience, Role};
 use fanfare::redis::{
     Borrowing, CallError, Command, Connections, Listener, Pending, ServerId, StartError, Value,
@@ -145,10 +144,6 @@ impl Line {
         (commands, state.messages.as_ref().map(|it| it.server))
     }
 
-    pub(crate) fn has_ended(&self) -> bool {
-        lock(&self.state).listener.is_none()
-    }
-
     // --- the server's end ---
 
     /// The next commands that a server has by now.
@@ -188,9 +183,7 @@ impl Line {
             let mark = match ask {
                 Ask::Mark(mark) => mark,
                 Ask::Change(added, removed, mark, tell) => {
-                    removed
-                        .iter()
-                        .for_each(|name| drop(messages.wanted.remove(name)));
+                    messages.wanted.retain(|name| !removed.contains(name));
                     messages.wanted.extend(added);
                     let _ = tell.send(Ok(()));
                     mark

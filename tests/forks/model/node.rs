@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fanfare::broker::redis::RedisBroker;
-use fanfare::broker::{Broker, BrokerError, Page, Publish, ReadLimit, Recovery, Start};
+use fanfare::broker::{BrokerError, Page, Publish, ReadLimit, Recovery, Start};
 use fanfare::hub::{ConnectionIndex, Contents, Hub, Limits, Stage, Subscribed, Verdict};
 use fanfare::model::{
     ChannelKey, Encode as _, Envelope, Event, Namespaces, OverflowPolicy, Payload, Position,
@@ -18,7 +18,7 @@ use fanfare::relay::follow::{self, Beginning, CatchUp, Missed, Step, Welcome};
 use fanfare::relay::{Inbox, InboxLimits, Message, Relay};
 
 use super::line::Line;
-use super::record::{Record, Records};
+use super::record::{Begun, Record, Records};
 use super::tasks::lock;
 
 /// How long a subscriber or a stream waits for a broker that is away.
@@ -345,11 +345,14 @@ impl Node {
     fn begin(&mut self, joining: &Joining, beginning: Beginning) {
         let connection = joining.connection;
         let position = beginning.position.expect("history");
-        self.send(
-            connection,
-            Record::Subscribed(position, beginning.recovered),
-        );
         let has_missed = beginning.missed.is_some();
+        let begun = match beginning.recovered {
+            None => Begun::Anew,
+            Some(true) if has_missed => Begun::Recovered,
+            Some(true) => Begun::WithOthers,
+            Some(false) => Begun::Lost,
+        };
+        self.send(connection, Record::Subscribed(position, begun));
         let course = CatchUp::begin(Some(position), has_missed, self.position());
         let Some(course) = course else {
             return self.go_live(connection);
@@ -376,6 +379,8 @@ impl Node {
         let Some(top) = self.position() else { return };
         let mut bytes = Vec::new();
         let shown = follow::presentable(page, top);
+        let course = self.course(connection);
+        let mut first = course.is_some_and(|course| course.is_new_epoch(top));
         for publication in shown {
             let format = WireFormat::Json;
             Records.publication(
@@ -383,7 +388,7 @@ impl Node {
                 &self.channel,
                 publication,
                 Some(top.epoch),
-                false,
+                std::mem::take(&mut first),
                 &mut bytes,
             );
         }

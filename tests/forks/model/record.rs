@@ -4,14 +4,26 @@ use fanfare::model::{ChannelKey, Encode, Epoch, Member, Position, Publication, W
 
 const BYTES: usize = 34;
 
+/// How a subscription begins. Clients hear whether it is recovered; who says so is for the checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begun {
+    /// It did not ask for what it missed.
+    Anew,
+    /// Recovered, because it stands where the hub's other subscribers stand, and will be told what they are told.
+    WithOthers,
+    /// Recovered, because a server said so.
+    Recovered,
+    Lost,
+}
+
 /// What a client is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Record {
     /// Its offset and content, and the epoch where it is named.
     Publication(Option<Epoch>, u64, u64),
     Gap(Position),
-    /// From where on it receives, and whether nothing was missed before, where it asked.
-    Subscribed(Position, Option<bool>),
+    /// From where on it receives, and how it came there.
+    Subscribed(Position, Begun),
     /// The broker is away.
     Refused,
 }
@@ -21,10 +33,7 @@ impl Record {
         let (kind, epoch, offset, content) = match self {
             Self::Publication(epoch, offset, content) => (0, epoch, offset, content),
             Self::Gap(at) => (1, Some(at.epoch), at.offset, 0),
-            Self::Subscribed(at, recovered) => {
-                let recovered = recovered.map_or(2, u64::from);
-                (2, Some(at.epoch), at.offset, recovered)
-            }
+            Self::Subscribed(at, begun) => (2, Some(at.epoch), at.offset, begun as u64),
             Self::Refused => (3, None, 0, 0),
         };
         out.push(kind);
@@ -48,7 +57,15 @@ impl Record {
         Some(match record[0] {
             0 => Self::Publication(epoch, offset, content),
             1 => Self::Gap(position()),
-            2 => Self::Subscribed(position(), (content < 2).then_some(content == 1)),
+            2 => {
+                let begun = [
+                    Begun::Anew,
+                    Begun::WithOthers,
+                    Begun::Recovered,
+                    Begun::Lost,
+                ];
+                Self::Subscribed(position(), begun[content as usize])
+            }
             _ => Self::Refused,
         })
     }

@@ -145,11 +145,6 @@ impl Data {
         channel.head
     }
 
-    /// Whether the stream has something.
-    pub(crate) fn kept(&self) -> usize {
-        self.channels.values().map(|it| it.stream.len()).sum()
-    }
-
     /// Copies a key to another name, or takes it away when there is none.
     pub(crate) fn copy(&mut self, from: &str, to: &str) {
         let (from_base, what) = from.rsplit_once(':').expect("a key of a channel");
@@ -397,7 +392,7 @@ impl Store<'_> {
 /// What the script publishes: a MessagePack map of six.
 fn envelope(epoch: &str, offset: u64, rest: &[u8], data: &[u8]) -> Bytes {
     let mut bytes = vec![0x86];
-    let mut text = |bytes: &mut Vec<u8>, text: &str| {
+    let text = |bytes: &mut Vec<u8>, text: &str| {
         rmp::encode::write_str(bytes, text).expect("memory");
     };
     text(&mut bytes, "v");

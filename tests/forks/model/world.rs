@@ -407,10 +407,9 @@ impl World {
                 (2, Stage::Active) if client.buffer.is_empty() => {
                     // Reads what was sent before, then leaves and comes back later.
                     node.take_sent(connection, &mut client.buffer);
-                    let top = node.position();
                     node.unsubscribe(connection);
                     while let Some(record) = Record::take(&mut client.buffer) {
-                        client.receive(record, now, top, &self.truth)?;
+                        client.receive(record, now, &self.truth)?;
                     }
                     client.stage = Stage::Away(now + self.random.below(1500));
                 }
@@ -460,12 +459,11 @@ impl World {
             if !client.is_slow {
                 node.take_sent(connection, &mut client.buffer);
             }
-            let top = node.position();
             while let Some(record) = Record::take(&mut client.buffer) {
                 if let Some(trace) = &mut self.trace {
                     trace.push(format!("{now:>6}   client {at} on {place}: {record:?}"));
                 }
-                let told = client.receive(record, now, top, &self.truth);
+                let told = client.receive(record, now, &self.truth);
                 told.map_err(|why| format!("client {at} on node {place}: {why}"))?;
             }
             if node.closed.contains(&connection) {
