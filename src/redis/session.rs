@@ -40,11 +40,12 @@ const OWN_MARKS: u64 = 1 << 62;
 /// Makes command connections to a server for as long as it is one.
 pub(super) async fn command_sessions(shared: Arc<Shared>, server: Arc<Server>) {
     let mut pause = Pause::default();
+    let mut known = Known::default();
     loop {
         if let Some((client, ended)) = connect(&shared, &server.target, 32).await {
             let watched = async {
-                let known = match replication(&client).await {
-                    Role::Master(id) => Known::from(id),
+                let id = match replication(&client).await {
+                    Role::Master(id) => id,
                     Role::Forbidden(why) => return shared.judge(Verdict::Refused(why)),
                     Role::Other | Role::Silent => return shared.judge(Verdict::Away),
                 };
@@ -58,7 +59,10 @@ pub(super) async fn command_sessions(shared: Arc<Shared>, server: Arc<Server>) {
                 shared.judge(Verdict::Open);
                 shared.look.notify_one();
                 tracing::info!(redis = %shared.config.address, server = server.address, "connected to redis");
-                watch_commands(&client, known).await;
+                if known.differs(id) {
+                    tell_changed(&shared);
+                }
+                watch_commands(&shared, &client, &mut known).await;
             };
             end_with(watched, ended).await;
             retire(&shared, &server.commands, client);
@@ -180,8 +184,17 @@ pub(super) async fn connect(
     }
 }
 
+/// What was read on the connection for commands may be of other data than what the other connection brings: it may have led
+/// to a server that another had taken the place of, where everything seemed to stand. So it is read again.
+fn tell_changed(shared: &Shared) {
+    tracing::warn!("the replication id of redis changed");
+    if let Some(listener) = shared.listener() {
+        listener.changed();
+    }
+}
+
 /// Looks at the connection until it is silent or leads to a server that is not a master.
-async fn watch_commands(client: &Client, mut known: Known) {
+async fn watch_commands(shared: &Shared, client: &Client, known: &mut Known) {
     let mut patience = Patience::new(Instant::now());
     loop {
         tokio::time::sleep(WATCH_INTERVAL).await;
@@ -189,7 +202,7 @@ async fn watch_commands(client: &Client, mut known: Known) {
             return;
         };
         if id.is_some_and(|id| known.differs(id)) {
-            tracing::warn!("the replication id of redis changed");
+            tell_changed(shared);
         }
     }
 }

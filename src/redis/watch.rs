@@ -115,15 +115,10 @@ impl Marks {
     }
 }
 
-/// The replication id that was heard last. It outlives connections.
+/// The replication id that was heard last on one of the two connections. It outlives the connection: the one that takes
+/// its place may lead elsewhere. The two have each their own, because one may learn of another server before the other does.
 #[derive(Debug, Default)]
 pub struct Known(Option<String>);
-
-impl From<String> for Known {
-    fn from(id: String) -> Self {
-        Self(Some(id))
-    }
-}
 
 impl Known {
     /// Whether it is another than the one before: then the data may be another.

@@ -82,7 +82,7 @@ struct State {
     generation: u64,
     commands: Option<Commands>,
     messages: Option<Messages>,
-    known: Known,
+    known: [Known; 2],
     delay: u64,
     /// A last due time, so that what is called later comes later.
     random: u64,
@@ -99,6 +99,7 @@ pub(crate) struct Line {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct WatchRules {
     pub(crate) ignores_id: bool,
+    pub(crate) ignores_own_id: bool,
     pub(crate) ignores_difference: bool,
     pub(crate) keeps_generation: bool,
 }
@@ -291,10 +292,11 @@ impl Line {
     ) {
         let (now, instant) = (self.clock.now(), self.clock.instant());
         let mut state = lock(&self.state);
-        let Some(commands) = &mut state.commands else {
-            if let Some(server) = target
-                && let Role::Master(_) = role(server)
-            {
+        let id = match &mut state.commands {
+            None => {
+                let Some((server, Role::Master(id))) = target.map(|at| (at, role(at))) else {
+                    return;
+                };
                 state.commands = Some(Commands {
                     server,
                     to: VecDeque::new(),
@@ -302,17 +304,26 @@ impl Line {
                     patience: Patience::new(instant),
                     look_at: now + WATCH_INTERVAL,
                 });
+                id
             }
-            return;
+            Some(commands) if now < commands.look_at => return,
+            Some(commands) => {
+                commands.look_at = now + WATCH_INTERVAL;
+                match commands.patience.judge(role(commands.server), instant) {
+                    Ok(Some(id)) => id,
+                    Ok(None) => return,
+                    Err(()) => {
+                        drop(state);
+                        return self.cut_commands(rules);
+                    }
+                }
+            }
         };
-        if now < commands.look_at {
-            return;
-        }
-        commands.look_at = now + WATCH_INTERVAL;
-        let judged = commands.patience.judge(role(commands.server), instant);
+        let changed = state.known[0].differs(id) && !rules.ignores_own_id;
+        let listener = state.listener.clone();
         drop(state);
-        if judged.is_err() {
-            self.cut_commands(rules);
+        if let Some(listener) = listener.filter(|_| changed) {
+            listener.changed();
         }
     }
 
@@ -330,7 +341,7 @@ impl Line {
                 return;
             };
             state.messages = Some(Messages::new(server, now, instant));
-            let changed = state.known.differs(id) && !rules.ignores_id;
+            let changed = state.known[1].differs(id) && !rules.ignores_id;
             let listener = state.listener.clone();
             drop(state);
             if let Some(listener) = listener {
@@ -374,7 +385,7 @@ impl Line {
             self.cut_commands(rules);
             return self.cut_messages(rules);
         }
-        let changed = state.known.differs(own) && !rules.ignores_id;
+        let changed = state.known[1].differs(own) && !rules.ignores_id;
         let listener = state.listener.clone();
         drop(state);
         if let Some(listener) = listener.filter(|_| changed) {

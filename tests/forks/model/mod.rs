@@ -90,8 +90,10 @@ pub(crate) enum Mutation {
     Script(Broken),
     /// 7: what was asked before a connection ended is taken all the same.
     KeepsGeneration,
-    /// 8: a replication id that changes is not minded.
+    /// 8: a replication id that changes where messages come from is not minded.
     IgnoresId,
+    /// 8: one that changes where commands go is not.
+    IgnoresIdOfCommands,
     /// 8: two connections that lead to two servers are not minded.
     IgnoresDifference,
 }
@@ -217,6 +219,7 @@ fn each_broken_rule_is_found() {
     let watch = [
         Mutation::KeepsGeneration,
         Mutation::IgnoresId,
+        Mutation::IgnoresIdOfCommands,
         Mutation::IgnoresDifference,
     ];
     let mutations = script.map(Mutation::Script).into_iter().chain(watch);

@@ -68,7 +68,7 @@ pub(crate) struct Node {
     relay: Arc<Relay>,
     hub: Hub,
     channel: ChannelKey,
-    sizes: Sizes,
+    pub(crate) sizes: Sizes,
     sockets: BTreeMap<ConnectionIndex, Socket>,
     generation: u64,
     starting: Vec<Joining>,
@@ -217,6 +217,17 @@ impl Node {
     pub(crate) fn position(&self) -> Option<Position> {
         let index = self.hub.find_channel(&self.channel)?;
         self.hub.channel(index)?.position()
+    }
+
+    /// For whoever looks for what went wrong.
+    pub(crate) fn state(&self) -> String {
+        let index = self.hub.find_channel(&self.channel);
+        let slot = index.and_then(|index| self.hub.channel(index));
+        let slot = slot.map(|slot| (slot.stage(), slot.position(), slot.live_count()));
+        format!(
+            "{slot:?} connected to {:?}",
+            self.line.servers_of_connections()
+        )
     }
 
     pub(crate) fn is_live(&self) -> bool {

@@ -20,8 +20,8 @@ use crate::random::Random;
 /// How long after the last fault everybody must be at the present, in milliseconds.
 const CALM_MAX: u64 = 12_000;
 
-/// The same where a message was lost on a connection that stood: positions are checked every 25 s.
-const CALM_AFTER_LOSS_MAX: u64 = CALM_MAX + 27_000;
+/// The same where a message was lost on a connection that stood, or a key was: positions are checked every 25 s.
+const CALM_WITH_CHECK_MAX: u64 = CALM_MAX + 27_000;
 
 struct Server {
     data: Data,
@@ -58,7 +58,8 @@ pub(crate) struct World {
     sizes: Sizes,
     delay: u64,
     treatment: Treatment,
-    has_lost_messages: bool,
+    /// Whether something happened that no connection can tell of: only the check of positions finds it.
+    waits_for_check: bool,
     /// Whether anything happened to the data that excuses a `gap` or `recovered: false`.
     has_lost_data: bool,
     ids: u64,
@@ -119,7 +120,7 @@ impl World {
             namespaces: Arc::new(Namespaces::new(namespace, BTreeMap::new())),
             sizes,
             treatment: Treatment::default(),
-            has_lost_messages: false,
+            waits_for_check: false,
             has_lost_data: !keeps_all || sizes.queue < 1000,
             ids: 2,
             published: 0,
@@ -143,6 +144,7 @@ impl World {
     fn rules(&self) -> WatchRules {
         WatchRules {
             ignores_id: self.plan.mutation == Some(Mutation::IgnoresId),
+            ignores_own_id: self.plan.mutation == Some(Mutation::IgnoresIdOfCommands),
             ignores_difference: self.plan.mutation == Some(Mutation::IgnoresDifference),
             keeps_generation: self.plan.mutation == Some(Mutation::KeepsGeneration),
         }
@@ -215,7 +217,7 @@ impl World {
                 self.servers[target].replid = id;
             }
             Kind::LoseStream => {
-                self.has_lost_data = true;
+                (self.has_lost_data, self.waits_for_check) = (true, true);
                 let data = &mut self.servers[target].data;
                 match b % 4 {
                     0 => data.lose_streams(),
@@ -578,7 +580,7 @@ impl World {
                 let lost = node
                     .line
                     .publish(at, &sent, self.treatment, &mut self.random);
-                self.has_lost_messages |= lost;
+                self.waits_for_check |= lost;
             }
             if let Some(trace) = &mut self.trace {
                 let head = server.data.head();
@@ -605,16 +607,25 @@ impl World {
         for place in &mut self.places {
             place.cut_until = now;
             place.start_at = place.start_at.min(now);
+            // A long way in small pages is no fault.
+            self.sizes.page = if self.sizes.queue < 1000 { 8 } else { 64 };
+            if let Some(node) = &mut place.node {
+                node.sizes.page = self.sizes.page;
+            }
         }
         for client in &mut self.clients {
             client.is_slow = false;
         }
-        let most = match self.has_lost_messages {
-            true => CALM_AFTER_LOSS_MAX,
+        let most = match self.waits_for_check {
+            true => CALM_WITH_CHECK_MAX,
             false => CALM_MAX,
         };
         while self.clock.now() - now < most {
             self.clock.advance(40);
+            if self.servers[self.target].data.head().is_none() && self.random.chance(10) {
+                // With the keys of the channel gone, only the next publication begins it anew.
+                self.publish(0);
+            }
             self.step()?;
             if self.clock.now() - now > 200 && self.is_current() {
                 return Ok(());
@@ -623,8 +634,11 @@ impl World {
         let head = self.servers[self.target].data.head();
         let cursors: Vec<_> = self.clients.iter().map(|client| client.cursor).collect();
         let stages: Vec<_> = self.clients.iter().map(|client| client.stage).collect();
+        let nodes = self.places.iter().filter_map(|place| place.node.as_ref());
+        let nodes: Vec<_> = nodes.map(Node::state).collect();
         Err(format!(
-            "not at the present after {most} ms: head {head:?}, {cursors:?}, {stages:?}"
+            "not at the present after {most} ms: head {head:?} of server {}, {cursors:?}, {stages:?}, nodes {nodes:?}",
+            self.target
         ))
     }
 
