@@ -97,9 +97,17 @@ impl RedisBroker {
     /// # Errors
     /// When the system gives no thread, or the certificates cannot be used.
     pub fn start(config: &Config, namespaces: Arc<Namespaces>) -> Result<Self, StartError> {
+        let redis = Arc::new(Self::connections(config)?);
+        Ok(Self::over(redis, config, namespaces))
+    }
+
+    /// Connections for [`RedisBroker::over`], which know its scripts.
+    ///
+    /// # Errors
+    /// As [`RedisBroker::start`].
+    pub fn connections(config: &Config) -> Result<Redis, StartError> {
         let marks = Keys::new(&config.prefix).marks(&format!("{:032x}", rand::random::<u128>()));
-        let redis = Redis::new(config, marks, scripts::ALL)?;
-        Ok(Self::over(Arc::new(redis), config, namespaces))
+        Redis::new(config, marks, scripts::ALL)
     }
 
     /// The same over connections that are not yet listened to.

@@ -101,7 +101,6 @@ pub(crate) struct WatchRules {
     pub(crate) ignores_id: bool,
     pub(crate) ignores_own_id: bool,
     pub(crate) ignores_difference: bool,
-    pub(crate) keeps_generation: bool,
 }
 
 /// What is done to messages on their way.
@@ -314,7 +313,7 @@ impl Line {
                     Ok(None) => return,
                     Err(()) => {
                         drop(state);
-                        return self.cut_commands(rules);
+                        return self.cut_commands();
                     }
                 }
             }
@@ -365,7 +364,7 @@ impl Line {
             Next::Wait => {}
             Next::GiveUp => {
                 drop(state);
-                return self.cut_messages(rules);
+                return self.cut_messages();
             }
         }
         let judged = messages.patience.judge(role(messages.server), instant);
@@ -375,15 +374,15 @@ impl Line {
             Ok(None) => return,
             Err(()) => {
                 drop(state);
-                return self.cut_messages(rules);
+                return self.cut_messages();
             }
         };
         if let Some(other) = other.filter(|_| !rules.ignores_difference)
             && !agree(own.clone(), || role(own_server), || role(other))
         {
             drop(state);
-            self.cut_commands(rules);
-            return self.cut_messages(rules);
+            self.cut_commands();
+            return self.cut_messages();
         }
         let changed = state.known[1].differs(own) && !rules.ignores_id;
         let listener = state.listener.clone();
@@ -394,12 +393,12 @@ impl Line {
     }
 
     /// The connection for commands ends.
-    pub(crate) fn cut_commands(&self, rules: WatchRules) {
+    pub(crate) fn cut_commands(&self) {
         let mut state = lock(&self.state);
         let Some(commands) = state.commands.take() else {
             return;
         };
-        state.generation += u64::from(!rules.keeps_generation);
+        state.generation += 1;
         drop(state);
         for call in commands.to.into_iter().chain(commands.from) {
             let answers = unanswered(call.commands.len());
@@ -408,12 +407,12 @@ impl Line {
     }
 
     /// The connection that brings messages ends.
-    pub(crate) fn cut_messages(&self, rules: WatchRules) {
+    pub(crate) fn cut_messages(&self) {
         let mut state = lock(&self.state);
         let Some(messages) = state.messages.take() else {
             return;
         };
-        state.generation += u64::from(!rules.keeps_generation);
+        state.generation += 1;
         let listener = state.listener.clone();
         drop(state);
         for (_, ask) in messages.to {

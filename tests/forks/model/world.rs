@@ -144,9 +144,11 @@ impl World {
     fn rules(&self) -> WatchRules {
         WatchRules {
             ignores_id: self.plan.mutation == Some(Mutation::IgnoresId),
-            ignores_own_id: self.plan.mutation == Some(Mutation::IgnoresIdOfCommands),
+            ignores_own_id: matches!(
+                self.plan.mutation,
+                Some(Mutation::IgnoresId | Mutation::IgnoresIdOfCommands)
+            ),
             ignores_difference: self.plan.mutation == Some(Mutation::IgnoresDifference),
-            keeps_generation: self.plan.mutation == Some(Mutation::KeepsGeneration),
         }
     }
 
@@ -168,7 +170,9 @@ impl World {
             self.act()?;
             self.step()?;
         }
-        self.calm()?;
+        if self.plan.tells_id {
+            self.calm()?;
+        }
         let mut sum = Seen::default();
         for client in &self.clients {
             sum.publications += client.seen.publications;
@@ -176,6 +180,9 @@ impl World {
             sum.recovered += client.seen.recovered;
             sum.lost += client.seen.lost;
             sum.refused += client.seen.refused;
+        }
+        if !self.plan.tells_id && sum.publications > 0 {
+            return Err("published by servers that could be rolled back unnoticed".to_owned());
         }
         if !self.has_lost_data && sum.gaps + sum.lost > 0 {
             return Err(format!(
@@ -258,9 +265,9 @@ impl World {
         }
     }
 
-    fn with_line(&self, at: usize, call: impl Fn(&Line, WatchRules)) {
+    fn with_line(&self, at: usize, call: impl Fn(&Line)) {
         if let Some(node) = &self.places[at].node {
-            call(&node.line, self.rules());
+            call(&node.line);
         }
     }
 
@@ -302,7 +309,16 @@ impl World {
         (promoted.replid, promoted.drawn, promoted.stalled_until) = (id, 0, 0);
         self.target = new;
         match lives_on {
-            true => self.zombie = Some((old, now + for_so_long)),
+            true => {
+                self.zombie = Some((old, now + for_so_long));
+                for at in 0..self.places.len() {
+                    match self.random.below(4) {
+                        0 => self.with_line(at, Line::cut_commands),
+                        1 => self.with_line(at, Line::cut_messages),
+                        _ => {}
+                    }
+                }
+            }
             false => {
                 self.cut_all(old);
                 self.servers[old].is_master = false;
@@ -327,15 +343,14 @@ impl World {
         self.replicate();
     }
 
-    fn cut_all(&mut self, server: usize) {
-        let rules = self.rules();
+    fn cut_all(&self, server: usize) {
         for node in self.places.iter().filter_map(|place| place.node.as_ref()) {
             let (commands, messages) = node.line.servers_of_connections();
             if commands == Some(server) {
-                node.line.cut_commands(rules);
+                node.line.cut_commands();
             }
             if messages == Some(server) {
-                node.line.cut_messages(rules);
+                node.line.cut_messages();
             }
         }
     }
@@ -495,7 +510,14 @@ impl World {
             };
             let (servers, now) = (&self.servers, self.clock.now());
             let line = node.line.clone();
-            line.watch(target, |server| role(&servers[server], now), rules);
+            let (plan, mutation) = (&self.plan, self.plan.mutation);
+            let role = |server: usize| match role(&servers[server], now, plan.tells_id) {
+                Role::Other if mutation == Some(Mutation::TakesAnybody) => {
+                    Role::Master(String::new())
+                }
+                role => role,
+            };
+            line.watch(target, role, rules);
             line.hand_over();
             line.tasks.run(&mut self.random);
             node.turn();
@@ -569,7 +591,11 @@ impl World {
         }
         let mut store = Store {
             data: &mut server.data,
-            replid: &server.replid,
+            replid: if self.plan.tells_id {
+                &server.replid
+            } else {
+                ""
+            },
             broken,
             drawn: &mut server.drawn,
             truth: &mut self.truth,
@@ -600,7 +626,7 @@ impl World {
         self.delay = 3;
         self.set_delays();
         let now = self.clock.now();
-        self.zombie = self.zombie.map(|(server, _)| (server, now));
+        self.end_of_zombie();
         for server in &mut self.servers {
             server.stalled_until = server.stalled_until.min(now + 100);
         }
@@ -642,6 +668,24 @@ impl World {
         ))
     }
 
+    /// The old master is made a replica, or nobody does that. Then whoever has both connections there stays for ever, and is
+    /// sent away; who has one finds out.
+    fn end_of_zombie(&mut self) {
+        let now = self.clock.now();
+        let Some((old, _)) = self.zombie else { return };
+        if self.random.chance(50) {
+            self.zombie = Some((old, now));
+            return;
+        }
+        self.zombie = Some((old, u64::MAX));
+        for node in self.places.iter().filter_map(|place| place.node.as_ref()) {
+            if node.line.servers_of_connections() == (Some(old), Some(old)) {
+                node.line.cut_commands();
+                node.line.cut_messages();
+            }
+        }
+    }
+
     fn is_current(&self) -> bool {
         let head = self.servers[self.target].data.head();
         let nodes = self.places.iter().filter_map(|place| place.node.as_ref());
@@ -653,13 +697,11 @@ impl World {
 }
 
 /// What a server says of itself.
-fn role(server: &Server, now: u64) -> Role {
+fn role(server: &Server, now: u64, tells_id: bool) -> Role {
     if !server.is_up || now < server.stalled_until {
         return Role::Silent;
     }
     let role = if server.is_master { "master" } else { "slave" };
-    Role::of(&format!(
-        "role:{role}\r\nmaster_replid:{}\r\n",
-        server.replid
-    ))
+    let id = if tells_id { &*server.replid } else { "" };
+    Role::of(&format!("role:{role}\r\nmaster_replid:{id}\r\n"))
 }
