@@ -17,7 +17,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::examine::refusal;
 use super::server::{Link, Server};
 use super::watch::{
-    Compared, Comparison, Known, MARK_TIMEOUT, Marks, Next, Patience, Role, WATCH_INTERVAL,
+    Compared, Comparison, Heard, Known, MARK_TIMEOUT, Marks, Next, Patience, Role, WATCH_INTERVAL,
 };
 use super::{COMMAND_TIMEOUT, Listener, Script, Shared, Verdict, cluster};
 
@@ -198,11 +198,14 @@ async fn watch_commands(shared: &Shared, client: &Client, known: &mut Known) {
     let mut patience = Patience::new(Instant::now());
     loop {
         tokio::time::sleep(WATCH_INTERVAL).await;
-        let Ok(id) = patience.judge(replication(client).await, Instant::now()) else {
-            return;
-        };
-        if id.is_some_and(|id| known.differs(id)) {
-            tell_changed(shared);
+        match patience.judge(replication(client).await, Instant::now()) {
+            Heard::Id(id) => {
+                if known.differs(id) {
+                    tell_changed(shared);
+                }
+            }
+            Heard::Nothing => {}
+            Heard::GiveUp => return,
         }
     }
 }
@@ -322,9 +325,9 @@ impl MessageSession<'_> {
                 }
             }
             let own = match patience.judge(replication(&self.client).await, Instant::now()) {
-                Ok(Some(own)) => own,
-                Ok(None) => continue,
-                Err(()) => return,
+                Heard::Id(own) => own,
+                Heard::Nothing => continue,
+                Heard::GiveUp => return,
             };
             if !self.agrees(&own).await {
                 return;

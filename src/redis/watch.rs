@@ -46,6 +46,17 @@ impl Role {
     }
 }
 
+/// What was heard on a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// A master; its replication id.
+    Id(String),
+    /// Nothing, which is borne for a while.
+    Nothing,
+    /// The connection is to be given up.
+    GiveUp,
+}
+
 /// How long a server may be silent: a slow script of somebody else's is no reason to leave.
 #[derive(Debug)]
 pub struct Patience {
@@ -58,18 +69,15 @@ impl Patience {
         Self { heard_at: now }
     }
 
-    /// The id, when there is one.
-    ///
-    /// # Errors
-    /// When the connection is to be given up.
-    pub fn judge(&mut self, role: Role, now: Instant) -> Result<Option<String>, ()> {
+    /// What an answer, or none, means for the connection.
+    pub fn judge(&mut self, role: Role, now: Instant) -> Heard {
         match role {
             Role::Master(id) => {
                 self.heard_at = now;
-                Ok(Some(id))
+                Heard::Id(id)
             }
-            Role::Silent if now.duration_since(self.heard_at) < SILENCE_MAX => Ok(None),
-            Role::Silent | Role::Other | Role::Forbidden(_) => Err(()),
+            Role::Silent if now.duration_since(self.heard_at) < SILENCE_MAX => Heard::Nothing,
+            Role::Silent | Role::Other | Role::Forbidden(_) => Heard::GiveUp,
         }
     }
 }
@@ -208,17 +216,20 @@ mod tests {
         let began = Instant::now();
         let mut patience = Patience::new(began);
         let just_before = began + SILENCE_MAX - Duration::from_millis(1);
-        assert_eq!(patience.judge(Role::Silent, just_before), Ok(None));
+        assert_eq!(patience.judge(Role::Silent, just_before), Heard::Nothing);
         assert_eq!(
             patience.judge(master("a"), just_before),
-            Ok(Some("a".to_owned()))
+            Heard::Id("a".to_owned())
         );
-        assert_eq!(patience.judge(Role::Silent, began + SILENCE_MAX), Ok(None));
+        assert_eq!(
+            patience.judge(Role::Silent, began + SILENCE_MAX),
+            Heard::Nothing
+        );
         assert_eq!(
             patience.judge(Role::Silent, just_before + SILENCE_MAX),
-            Err(())
+            Heard::GiveUp
         );
-        assert_eq!(patience.judge(Role::Other, just_before), Err(()));
+        assert_eq!(patience.judge(Role::Other, just_before), Heard::GiveUp);
     }
 
     #[test]

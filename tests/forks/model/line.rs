@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use fanfare::redis::watch::{Compared, Comparison, Known, Marks, Next, Patience, Role};
+use fanfare::redis::watch::{Compared, Comparison, Heard, Known, Marks, Next, Patience, Role};
 use fanfare::redis::{
     Borrowing, CallError, Command, Connections, Listener, Pending, ServerId, StartError, Value,
 };
@@ -309,9 +309,9 @@ impl Line {
             Some(commands) => {
                 commands.look_at = now + WATCH_INTERVAL;
                 match commands.patience.judge(role(commands.server), instant) {
-                    Ok(Some(id)) => id,
-                    Ok(None) => return,
-                    Err(()) => {
+                    Heard::Id(id) => id,
+                    Heard::Nothing => return,
+                    Heard::GiveUp => {
                         drop(state);
                         return self.cut_commands();
                     }
@@ -370,9 +370,9 @@ impl Line {
         let judged = messages.patience.judge(role(messages.server), instant);
         let (own_server, other) = (messages.server, state.commands.as_ref().map(|it| it.server));
         let own = match judged {
-            Ok(Some(own)) => own,
-            Ok(None) => return,
-            Err(()) => {
+            Heard::Id(own) => own,
+            Heard::Nothing => return,
+            Heard::GiveUp => {
                 drop(state);
                 return self.cut_messages();
             }

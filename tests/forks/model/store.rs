@@ -94,7 +94,7 @@ fn base(key: &[u8]) -> String {
     key.rsplit_once(':').map_or("", |(base, _)| base).to_owned()
 }
 
-fn word(text: impl ToString) -> Value {
+fn word(text: &dyn ToString) -> Value {
     Value::from(text.to_string())
 }
 
@@ -183,7 +183,7 @@ impl Store<'_> {
     fn plain(&mut self, name: &str, words: &[Bytes]) -> Answer {
         let position = |data: &mut Data, key: &Bytes| {
             let position = data.channel(key).position.clone();
-            position.map_or(Value::Null, word)
+            position.map_or(Value::Null, |text| word(&text))
         };
         Ok(match name {
             "MGET" => {
@@ -213,14 +213,14 @@ impl Store<'_> {
     fn ensure(&mut self, keys: &[Bytes], words: &[Bytes]) -> Answer {
         let channel = self.data.channel(&keys[0]);
         if let Some(meta) = &channel.meta {
-            let answer = vec![word(&meta.epoch), word(meta.top)];
+            let answer = vec![word(&meta.epoch), word(&meta.top)];
             return Ok(Value::Array(answer));
         }
         let epoch = self.fresh(&words[0]);
         let head = self.truth.begin();
         self.truth
             .begin_epoch(Epoch::parse(&epoch).expect("an epoch"), head);
-        let answer = Value::Array(vec![word(&epoch), word(0)]);
+        let answer = Value::Array(vec![word(&epoch), word(&0)]);
         if self.broken == Some(Broken::NoMeta) {
             return Ok(answer);
         }
@@ -241,7 +241,7 @@ impl Store<'_> {
         let idempotent = number(words, 7) > 0;
         if idempotent && let Some((epoch, offset)) = self.data.channel(&keys[0]).once.get(&keys[3])
         {
-            let answer = vec![word(epoch), word(offset), Value::Integer(1)];
+            let answer = vec![word(&epoch), word(&offset), Value::Integer(1)];
             return (Ok(Value::Array(answer)), None);
         }
         self.begin_epoch_for(&keys[0], &words[0]);
@@ -281,7 +281,7 @@ impl Store<'_> {
         let position = Position::new(Epoch::parse(&epoch).expect("an epoch"), offset);
         let head = channel.head.expect("a head");
         channel.head = Some(self.truth.publish(head, position, content));
-        let answer = Value::Array(vec![word(&epoch), word(offset), Value::Integer(0)]);
+        let answer = Value::Array(vec![word(&epoch), word(&offset), Value::Integer(0)]);
         let sent = (text(&words[4]), envelope(&epoch, offset, &rest, &data));
         (Ok(answer), Some(sent))
     }
@@ -374,17 +374,17 @@ impl Store<'_> {
                 break;
             }
             entries.push(Value::Array(vec![
-                word(entry.offset),
+                word(&entry.offset),
                 Value::Bytes(entry.data.clone()),
                 Value::Bytes(entry.rest.clone()),
             ]));
         }
         Value::Array(vec![
             word(&meta.epoch),
-            word(meta.top),
+            word(&meta.top),
             Value::Integer(i64::from(stands)),
             Value::Array(entries),
-            word(fork.unwrap_or(-1)),
+            word(&fork.unwrap_or(-1)),
         ])
     }
 }
