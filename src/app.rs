@@ -2,10 +2,12 @@
 //!
 //! It reads as the order of start-up: broker, relay, doors, routes, server.
 
+mod back_ends;
 mod figures;
 mod gate;
 mod pressure;
 mod reload;
+mod shared;
 mod worker;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,19 +22,17 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
 use crate::admin::AdminState;
-use crate::api::{ApiError, ApiState, Origin, Process, SessionState};
-use crate::auth::{Verifier, guard_hub, keep_keys};
+use crate::api::{ApiError, ApiState, Origin, OriginOf, Process, SessionState};
+use crate::auth::{Verifier, guard_hub};
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, NodeInfo};
 use crate::client::Rules;
 use crate::config::Settings;
-use crate::events::{Events, Kind};
 use crate::model::{Encrypted, Moment, Namespaces, PeerAddr};
-use crate::outbound::Outbound;
-use crate::proxy::{Changes, FleetLimits, Proxy, Strain};
+use crate::proxy::{Changes, Fleet, Proxy, Strain};
 use crate::redis::StartError;
-use crate::relay::{Inbox, InboxLimits, InterestObserver, Relay};
+use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError};
 use crate::session::{Sessions, StoreError};
 use crate::telemetry::metrics::certificate_read;
@@ -45,6 +45,7 @@ use crate::transport::{self, Context, Doors, Intake, Levels};
 use figures::NodeSource;
 use gate::AdminGate;
 use pressure::Pressure;
+use shared::{Shared, Streams};
 use worker::NodeWorker;
 
 /// How often the embedded broker gives memory back.
@@ -113,14 +114,7 @@ impl Node {
         };
         let inboxes = (0..workers).map(|_| Arc::new(Inbox::new(limits))).collect();
         let verifier = Arc::new(Verifier::new(&settings.auth));
-        let events = match start_outbound(&settings)? {
-            Some(outbound) => {
-                keep_keys(&verifier, &outbound);
-                let node = settings.transport.node.clone();
-                Events::start(&settings.events, node, &outbound).map_err(ServerError::Start)?
-            }
-            None => Events::none(),
-        };
+        let (events, consent) = back_ends::start(&settings, &verifier)?;
         let events = Arc::new(events);
         let sessions = Sessions::start(
             &settings.session,
@@ -143,9 +137,12 @@ impl Node {
         let context = Context {
             config: Arc::new(settings.transport.clone()),
             rules: Arc::new(rules),
-            relay: Arc::new(Relay::new(broker.clone(), inboxes).observed_by(observer(&events))),
+            relay: Arc::new(
+                Relay::new(broker.clone(), inboxes).observed_by(back_ends::observer(&events)),
+            ),
             events,
             sessions: Arc::new(sessions),
+            consent: Arc::new(consent),
             verifier,
             levels: (0..workers).map(|_| Levels::default()).collect(),
         };
@@ -156,12 +153,7 @@ impl Node {
         let pressure = Pressure::new(context.levels.clone(), settings.admin.clone());
         let pressure = Arc::new(pressure);
         let nodes = Arc::new(AtomicUsize::new(1));
-        let fleet = settings.redis.as_ref();
-        let fleet = fleet.map(|redis| FleetLimits::start(redis, nodes.clone()));
-        let fleet = fleet.transpose().map_err(start_error)?;
-        let asked = pressure.clone();
-        let strain = move || asked.strain();
-        let proxy = Proxy::new(&settings.proxy, context.verifier.clone(), fleet, strain);
+        let proxy = make_proxy(&settings, &context, &pressure, &nodes)?;
         Ok(Self {
             settings,
             started,
@@ -178,12 +170,14 @@ impl Node {
     /// Everything that is answered over HTTP.
     fn router(self: &Arc<Self>, exporter: Exporter, drain: Drain) -> Router {
         let context = &self.context;
-        let pressure = self.pressure.clone();
+        let (pressure, origin_of) = (self.pressure.clone(), self.origin_of());
         let doors = Doors {
             config: context.config.clone(),
             namespaces: context.rules.namespaces.clone(),
             sessions: context.sessions.clone(),
             verifier: context.verifier.clone(),
+            consent: context.consent.clone(),
+            address_of: transport::AddressOf::new(move |request| origin_of(request).ip),
             intakes: self.intakes.clone(),
             pressure: transport::Pressure::new(move || pressure.strain() > Strain::None),
         };
@@ -200,6 +194,7 @@ impl Node {
             context.relay.clone(),
             context.rules.namespaces.clone(),
             Arc::new(guard),
+            context.consent.clone(),
             Arc::new(move || node.info()),
             self.settings.api.clone(),
         );
@@ -217,6 +212,7 @@ impl Node {
             purge: Arc::new(move |service: &str, prefix: &str| purged.purge(service, prefix)),
         };
         let sessions = self.session_state();
+        let shared = Shared::new(self.proxy.clone(), doors.clone());
         Router::new()
             .merge(transport::router(doors))
             .merge(crate::api::administration_router(sessions.clone()))
@@ -224,26 +220,32 @@ impl Node {
             .merge(crate::api::router(api))
             .merge(crate::api::openapi_router(self.settings.api.docs))
             .merge(crate::admin::router(admin))
-            .fallback(crate::admin::not_found)
+            .fallback(move |request: Request| shared.answer(request))
             // The server bounds bodies itself, with an error of its own.
             .layer(DefaultBodyLimit::disable())
     }
 
+    /// Where a request comes from, and whether it came encrypted.
+    fn origin_of(&self) -> OriginOf {
+        let proxy = self.proxy.clone();
+        Arc::new(move |request: &Request| {
+            let peer = request.extensions().get::<PeerAddr>();
+            let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
+            let is_encrypted = request.extensions().get::<Encrypted>().is_some();
+            let (ip, is_secure) = proxy.origin(peer, is_encrypted, request.headers());
+            Origin { ip, is_secure }
+        })
+    }
+
     /// What the calls of users and about them stand on.
     fn session_state(self: &Arc<Self>) -> SessionState {
-        let (context, proxy) = (&self.context, self.proxy.clone());
+        let context = &self.context;
         let (counted, seen) = (self.clone(), self.clone());
         SessionState {
             sessions: context.sessions.clone(),
             verifier: context.verifier.clone(),
             token_seconds: self.settings.token_ttl.as_secs(),
-            origin_of: Arc::new(move |request: &Request| {
-                let peer = request.extensions().get::<PeerAddr>();
-                let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
-                let is_encrypted = request.extensions().get::<Encrypted>().is_some();
-                let (ip, is_secure) = proxy.origin(peer, is_encrypted, request.headers());
-                Origin { ip, is_secure }
-            }),
+            origin_of: self.origin_of(),
             body_bytes_max: self.settings.session.limits.data_bytes_max + SESSION_BODY_REST,
             connections: Arc::new(move || {
                 let node = counted.clone();
@@ -352,9 +354,12 @@ impl Node {
         }
     }
 
-    /// Takes this node out of the fleet, so that nobody waits for its lease to end. Takes two seconds at most.
+    /// Takes this node out of the fleet, so that nobody waits for its leases to end. Takes four seconds at most.
     fn withdraw(&self) {
-        let withdrawn = waiting_runtime().map(|runtime| runtime.block_on(self.broker.withdraw()));
+        let withdrawn = waiting_runtime().map(|runtime| {
+            runtime.block_on(self.proxy.withdraw());
+            runtime.block_on(self.broker.withdraw())
+        });
         if !matches!(withdrawn, Ok(Ok(()))) {
             tracing::warn!(
                 "the fleet could not be told that this node ends; it finds out in ten seconds"
@@ -373,28 +378,6 @@ impl Node {
             uptime_seconds: self.started.elapsed().as_secs(),
         }
     }
-}
-
-/// What asks others over HTTP, where there is anything to ask or to tell.
-fn start_outbound(settings: &Settings) -> Result<Option<Arc<Outbound>>, ServerError> {
-    let tells = settings.events.webhook.is_some() || settings.events.stream.is_some();
-    if !tells && settings.auth.key_set.is_none() {
-        return Ok(None);
-    }
-    let outbound = Outbound::start().map_err(ServerError::Start)?;
-    Ok(Some(Arc::new(outbound)))
-}
-
-/// Tells back ends of channels that become occupied and vacant.
-fn observer(events: &Arc<Events>) -> InterestObserver {
-    let events = events.clone();
-    Box::new(move |channel, is_occupied| {
-        let kind = match is_occupied {
-            true => Kind::ChannelOccupied,
-            false => Kind::ChannelVacated,
-        };
-        events.tell(kind, |event| event.channel = Some(channel.clone()));
-    })
 }
 
 /// A broker, and the same again when it is the embedded one.
@@ -419,6 +402,24 @@ fn make_broker(
     };
     let broker = Arc::new(MemoryBroker::new(&settings.broker, namespaces, clock));
     Ok((broker.clone(), Some(broker)))
+}
+
+/// The proxy, joined to what carries the streams that many share.
+fn make_proxy(
+    settings: &Settings,
+    context: &Context,
+    pressure: &Arc<Pressure>,
+    nodes: &Arc<AtomicUsize>,
+) -> Result<Proxy, ServerError> {
+    let fleet = settings.redis.as_ref();
+    let fleet = fleet.map(|redis| Fleet::new(redis, nodes.clone()));
+    let fleet = fleet.transpose().map_err(start_error)?;
+    let asked = pressure.clone();
+    let strain = move || asked.strain();
+    let proxy = Proxy::new(&settings.proxy, context.verifier.clone(), fleet, strain);
+    let streams = Streams::new(context.relay.clone(), context.rules.namespaces.clone());
+    proxy.join(Arc::new(streams));
+    Ok(proxy)
 }
 
 /// Takes a new certificate where the files have changed.

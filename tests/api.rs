@@ -9,10 +9,12 @@ use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use fanfare::api::{ApiError, ApiState, Config, LocalChannels, router};
+use fanfare::auth::HubCaller;
 use fanfare::broker::{
     ActiveChannel, Answer, Broker, BrokerError, Control, NodeInfo, Page, Presence, Publish,
     Published, ReadLimit, Recovery, Results, Sink, Start, Target,
 };
+use fanfare::events::Consent;
 use fanfare::model::{
     BodyError, ChannelKey, ClientId, Epoch, ErrorCode, Member, Namespace, Namespaces, NodeId,
     Origin, Payload, Position, Publication,
@@ -269,8 +271,9 @@ impl Hub {
                 Some(wrong) if wrong == "Bearer wrong" => {
                     Err(ApiError::new(ErrorCode::Unauthorized, "the key is wrong"))
                 }
-                _ => Ok(()),
+                _ => Ok(HubCaller::BackEnd),
             }),
+            consent: Arc::new(Consent::none()),
             node: Arc::new(|| node("a", 77)),
             config: Config {
                 body_bytes_max: 16_384,

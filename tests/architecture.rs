@@ -55,6 +55,8 @@ const RULES: Rules = Rules {
             &["events"],
             &[
                 "Config",
+                "ConsentConfig",
+                "HEADERS_RULE",
                 "KINDS_RULE",
                 "Kinds",
                 "StreamConfig",
@@ -80,6 +82,7 @@ const RULES: Rules = Rules {
                 "RatePolicy",
                 "RetryPolicy",
                 "ServiceConfig",
+                "Share",
                 "UpstreamConfig",
             ],
         ),
@@ -130,7 +133,10 @@ const RULES: Rules = Rules {
         ("dashmap", &["relay"]),
         ("form_urlencoded", &["transport", "api", "admin"]),
         ("fred", &["redis"]),
-        ("futures_util", &["cli", "admin/live"]),
+        (
+            "futures_util",
+            &["cli", "admin/live", "api/consent", "events/consent"],
+        ),
         ("hashbrown", &["transport", "hub", "broker"]),
         ("http", &["*"]),
         ("http_body_util", &["cli", "api", "outbound"]),
@@ -145,7 +151,7 @@ const RULES: Rules = Rules {
         ("metrics", &["telemetry"]),
         ("metrics_exporter_prometheus", &["telemetry"]),
         ("mio", &["transport"]),
-        ("moka", &["proxy/cache"]),
+        ("moka", &["events/consent", "proxy/cache"]),
         (
             "rand",
             &[
@@ -169,7 +175,7 @@ const RULES: Rules = Rules {
         ("serde", &["*"]),
         ("serde_json", &["*"]),
         ("sha1", &["redis"]),
-        ("sha2", &["admin", "auth", "session"]),
+        ("sha2", &["admin", "auth", "proxy", "session"]),
         ("slab", &["*"]),
         ("socket2", &["server", "transport"]),
         ("sqlx", &["session/sqlite"]),

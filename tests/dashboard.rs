@@ -46,6 +46,8 @@ const ROWS: [(&str, &[&str]); 5] = [
             "fanfare_upstream_breaker_opened_total",
             "fanfare_upstream_failed_open_total",
             "fanfare_events_total",
+            "fanfare_consents_total",
+            "fanfare_consent_duration_seconds",
         ],
     ),
     (

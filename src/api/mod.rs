@@ -16,7 +16,9 @@ use axum::response::Response;
 use axum::routing::{any, get, post};
 use http::HeaderMap;
 
+use crate::auth::HubCaller;
 use crate::broker::{ActiveChannel, Broker, NodeInfo};
+use crate::events::Consent;
 use crate::model::{ChannelKey, Namespaces};
 use crate::relay::Relay;
 use crate::telemetry::http::{Route, Stopwatch};
@@ -24,6 +26,7 @@ use crate::telemetry::http::{Route, Stopwatch};
 mod body;
 mod channels;
 mod config;
+mod consent;
 mod control;
 mod error;
 mod item;
@@ -39,8 +42,8 @@ pub use sessions::{
     CountOfFleet, Origin, OriginOf, Process, SessionState, administration_router, session_router,
 };
 
-/// Whether a request may use `/hub`. Asked once for each call, before its body is read.
-pub type Guard = Arc<dyn Fn(&HeaderMap) -> Result<(), ApiError> + Send + Sync>;
+/// Who uses `/hub` with a request, if it may. Asked once for each call, before its body is read.
+pub type Guard = Arc<dyn Fn(&HeaderMap) -> Result<HubCaller, ApiError> + Send + Sync>;
 
 /// What this node says of itself at this moment.
 pub type NodeSource = Arc<dyn Fn() -> NodeInfo + Send + Sync>;
@@ -76,6 +79,8 @@ pub struct ApiState {
     pub namespaces: Arc<Namespaces>,
     /// Who may call.
     pub guard: Guard,
+    /// Who is asked about what callers publish that are no back end.
+    pub consent: Arc<Consent>,
     /// This node, for `/hub/nodes`.
     pub node: NodeSource,
     /// Limits.
@@ -88,6 +93,7 @@ impl ApiState {
         relay: Arc<Relay>,
         namespaces: Arc<Namespaces>,
         guard: Guard,
+        consent: Arc<Consent>,
         node: NodeSource,
         config: Config,
     ) -> Self {
@@ -96,6 +102,7 @@ impl ApiState {
             local: relay,
             namespaces,
             guard,
+            consent,
             node,
             config,
         }
@@ -130,11 +137,14 @@ pub fn router(state: ApiState) -> Router {
 /// Declares the handlers: each is measured, guarded and answered in the same way, so none can forget it.
 macro_rules! handlers {
     ($($name:ident: $route:ident => $call:path;)+) => {$(
-        async fn $name(State(state): State<Arc<ApiState>>, request: Request) -> Response {
+        async fn $name(State(state): State<Arc<ApiState>>, mut request: Request) -> Response {
             let watch = Stopwatch::start(Route::$route);
             let is_problem = error::wants_problem(request.headers());
             let result = match (state.guard)(request.headers()) {
-                Ok(()) => $call(&state, request).await,
+                Ok(caller) => {
+                    consent::introduce(&state, caller, &mut request);
+                    $call(&state, request).await
+                }
                 Err(refused) => Err(refused),
             };
             let response = match result {

@@ -7,8 +7,9 @@ use axum::extract::Request;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::consent::Publisher;
 use super::item::{Item, Keys, Text};
-use super::{ApiError, ApiState, body, json};
+use super::{ApiError, ApiState, body, consent, json};
 use crate::broker::{BrokerError, Publish, Published};
 use crate::model::{ChannelKey, ErrorCode, Payload};
 use crate::protocol::payload;
@@ -19,8 +20,10 @@ const RESULT_BYTES: usize = 80;
 
 /// Publishes one.
 pub(super) async fn publish(state: &ApiState, request: Request) -> Result<Vec<u8>, ApiError> {
+    let publisher = consent::publisher(&request);
     let body = body::read(request, state.config.body_bytes_max).await?;
     let publish = single(state, &body::parse::<Item<'_>>(&body)?)?;
+    let publish = consent::consented(state, publisher.as_ref(), publish).await?;
     let channel = publish.channel.clone();
     let mut results = state.broker.publish(vec![publish]).await;
     // A broker that answers nothing has a defect; nobody knows then what it did.
@@ -47,6 +50,7 @@ struct BroadcastBody<'a> {
 
 /// Publishes the same to several channels.
 pub(super) async fn broadcast(state: &ApiState, request: Request) -> Result<Vec<u8>, ApiError> {
+    let publisher = consent::publisher(&request);
     let body = body::read(request, state.config.body_bytes_max).await?;
     let BroadcastBody {
         channels,
@@ -61,7 +65,7 @@ pub(super) async fn broadcast(state: &ApiState, request: Request) -> Result<Vec<
         .iter()
         .map(|channel| checked(state, &channel.0, data.clone(), keys.clone()))
         .collect();
-    publish_all(state, &channels, items).await
+    publish_all(state, publisher, &channels, items).await
 }
 
 /// `{"publications":[{…},…]}`.
@@ -81,6 +85,7 @@ struct RawBatchBody<'a> {
 
 /// Publishes several.
 pub(super) async fn batch(state: &ApiState, request: Request) -> Result<Vec<u8>, ApiError> {
+    let publisher = consent::publisher(&request);
     let body = body::read(request, state.config.body_bytes_max).await?;
     let batch: BatchBody<'_> =
         body::parse(&body).map_err(|error| first_unreadable(&body).unwrap_or(error))?;
@@ -95,7 +100,7 @@ pub(super) async fn batch(state: &ApiState, request: Request) -> Result<Vec<u8>,
         .into_iter()
         .map(|item| item.channel)
         .collect();
-    publish_all(state, &channels, items).await
+    publish_all(state, publisher, &channels, items).await
 }
 
 /// Which publication of a batch cannot be read; `None` when the fault lies elsewhere.
@@ -158,9 +163,14 @@ fn checked(
 /// Hands what is right to the broker at once and answers in the order of the request.
 async fn publish_all(
     state: &ApiState,
+    publisher: Option<Publisher>,
     names: &[Text<'_>],
     items: Vec<Result<Publish, ApiError>>,
 ) -> Result<Vec<u8>, ApiError> {
+    let items = match publisher {
+        Some(publisher) => consented(state, &publisher, items).await,
+        None => items,
+    };
     let mut publishes = Vec::with_capacity(items.len());
     let mut channels = Vec::with_capacity(items.len());
     for item in items {
@@ -189,6 +199,24 @@ async fn publish_all(
     let is_new = |result: &&ItemResult| matches!(result, Ok((_, new)) if !new.duplicate);
     metrics::http_published(results.iter().filter(is_new).count() as u64);
     Ok(write_results(names, &results))
+}
+
+/// What is to be published of several once that was asked; all are asked about before the first answer is waited for.
+async fn consented(
+    state: &ApiState,
+    publisher: &Publisher,
+    items: Vec<Result<Publish, ApiError>>,
+) -> Vec<Result<Publish, ApiError>> {
+    let ask = |publish| consent::consented(state, Some(publisher), publish);
+    let asked: Vec<_> = items.into_iter().map(|item| item.map(ask)).collect();
+    let mut items = Vec::with_capacity(asked.len());
+    for item in asked {
+        items.push(match item {
+            Ok(asked) => asked.await,
+            Err(error) => Err(error),
+        });
+    }
+    items
 }
 
 /// What came of one publication of several.

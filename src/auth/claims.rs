@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use super::Action;
+use super::{Action, Supplement};
 use crate::model::{ChannelKey, Payload, SessionId, UserId};
 
 /// An exact channel name, or a prefix ending in `*`.
@@ -68,6 +68,8 @@ pub struct Identity {
     pub channels: Vec<ChannelKey>,
     /// What it may do; without them the namespace decides.
     pub grants: Option<Box<Grants>>,
+    /// What a back end that was asked said of it; contained in the rest.
+    pub supplement: Option<Arc<Supplement>>,
 }
 
 /// Nobody, once for all clients that are nobody.
@@ -90,6 +92,7 @@ impl Identity {
             info: None,
             channels: Vec::new(),
             grants: None,
+            supplement: None,
         }
     }
 }

@@ -14,7 +14,18 @@ pub enum AdminAccess {
     Write,
 }
 
-/// Whether a back end may use `/hub`: it shows `HUB_API_KEY`, or a token with the role `publisher` or `admin`. Open only
+/// Who uses `/hub`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HubCaller {
+    /// A back end with `HUB_API_KEY`.
+    BackEnd,
+    /// Somebody with a token of the role `publisher` or `admin`.
+    Token(Box<Identity>),
+    /// Anybody, where everything is open.
+    Anybody,
+}
+
+/// Who may use `/hub`: a back end that shows `HUB_API_KEY`, or a token with the role `publisher` or `admin`. Open only
 /// where no credentials are required and no `HUB_API_KEY` is set.
 ///
 /// `authorization` is the header's value.
@@ -25,17 +36,18 @@ pub fn guard_hub(
     verifier: &Verifier,
     authorization: Option<&str>,
     now_unix_seconds: u64,
-) -> Result<(), AuthError> {
+) -> Result<HubCaller, AuthError> {
     let key = verifier.config().hub_api_key.as_deref();
     if key.is_none() && !verifier.config().required {
-        return Ok(());
+        return Ok(HubCaller::Anybody);
     }
     let shown = authorization.and_then(bearer).ok_or(AuthError::Missing)?;
     if key.is_some_and(|key| is_same(key, shown)) {
-        return Ok(());
+        return Ok(HubCaller::BackEnd);
     }
     let identity = verifier.verify(shown, now_unix_seconds)?;
-    require_role(&identity, &["publisher", "admin"])
+    require_role(&identity, &["publisher", "admin"])?;
+    Ok(HubCaller::Token(Box::new(identity)))
 }
 
 /// Whether an operator may use `/admin`: `X-Admin-Key` shows `ADMIN_API_KEY` (where that is set), or `Authorization` a
@@ -119,7 +131,7 @@ mod tests {
     #[test]
     fn the_hub_is_open_only_without_requirement_and_key() {
         for (required, key, expected) in [
-            (false, None, Ok(())),
+            (false, None, Ok(HubCaller::Anybody)),
             (false, Some("hub-key"), Err(AuthError::Missing)),
             (true, None, Err(AuthError::Missing)),
             (true, Some("hub-key"), Err(AuthError::Missing)),
@@ -132,9 +144,12 @@ mod tests {
     fn the_hub_takes_its_key_or_a_role_that_publishes() {
         let verifier = verifier(true, Some("hub-key"));
         let check = |header: &str| guard_hub(&verifier, Some(header), NOW);
-        assert_eq!(check("Bearer hub-key"), Ok(()));
-        assert_eq!(check(&header(&verifier, "publisher")), Ok(()));
-        assert_eq!(check(&header(&verifier, "admin")), Ok(()));
+        assert_eq!(check("Bearer hub-key"), Ok(HubCaller::BackEnd));
+        for role in ["publisher", "admin"] {
+            let caller = check(&header(&verifier, role));
+            let is_role = matches!(&caller, Ok(HubCaller::Token(who)) if *who.role == *role);
+            assert!(is_role, "{role}: {caller:?}");
+        }
         assert_eq!(
             check(&header(&verifier, "user")),
             Err(AuthError::NotAllowed)

@@ -14,6 +14,7 @@ mod key_set;
 mod known;
 mod pass;
 mod permission;
+mod supplement;
 mod token;
 mod verifier;
 
@@ -21,12 +22,13 @@ pub use claims::{Grants, Identity, Pattern};
 pub use config::Config;
 pub use credentials::{bearer, client_token};
 pub use error::AuthError;
-pub use guard::{AdminAccess, guard_admin, guard_hub};
+pub use guard::{AdminAccess, HubCaller, guard_admin, guard_hub};
 /// The signature algorithms.
 pub use jsonwebtoken::Algorithm;
 pub use key::{PUBLIC_KEYS_RULE, PublicKeys, PublicKeysError};
 pub use key_set::keep_keys;
 pub use pass::{PASS_SECONDS, admin_pass, guard_admin_pass};
 pub use permission::{Action, may};
+pub use supplement::{Supplement, SupplementFields};
 pub use token::{GrantClaims, TokenClaims};
 pub use verifier::{Verifier, sign};

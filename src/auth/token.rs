@@ -133,10 +133,9 @@ impl SignedClaims<'_> {
 
     /// Who it stands for. `leeway` is added to its end.
     pub(super) fn identity(&self, leeway: Duration) -> Result<Identity, AuthError> {
-        let rule = "a string of at most 255 bytes";
-        let user = match text("sub", self.sub, rule, USER_BYTES_MAX)? {
+        let user = match user("sub", self.sub)? {
             Some(user) => Some(user),
-            None => text("user_id", self.user_id, rule, USER_BYTES_MAX)?,
+            None => user("user_id", self.user_id)?,
         };
         let rule = "a string of at most 64 bytes";
         let role = text("role", self.role, rule, ROLE_BYTES_MAX)?;
@@ -150,6 +149,7 @@ impl SignedClaims<'_> {
             info: info(self.info)?,
             channels: channels(self.channels)?,
             grants: grants(self.grants)?,
+            supplement: None,
         })
     }
 }
@@ -199,6 +199,14 @@ fn text(
     }
 }
 
+/// A user's name.
+pub(super) fn user(
+    name: &'static str,
+    json: Option<&RawValue>,
+) -> Result<Option<String>, AuthError> {
+    text(name, json, "a string of at most 255 bytes", USER_BYTES_MAX)
+}
+
 fn login_session(json: Option<&RawValue>) -> Result<Option<SessionId>, AuthError> {
     let rule = "a UUID";
     let id: Option<String> = claim("login_session", json, rule)?;
@@ -215,12 +223,15 @@ fn login_session(json: Option<&RawValue>) -> Result<Option<SessionId>, AuthError
     clippy::cast_sign_loss,
     reason = "a float converts saturating, and JSON has no NaN"
 )]
-fn seconds(name: &'static str, json: Option<&RawValue>) -> Result<Option<u64>, AuthError> {
+pub(super) fn seconds(
+    name: &'static str,
+    json: Option<&RawValue>,
+) -> Result<Option<u64>, AuthError> {
     let date: Option<f64> = claim(name, json, "a number of seconds")?;
     Ok(date.map(|date| date as u64))
 }
 
-fn info(json: Option<&RawValue>) -> Result<Option<Payload>, AuthError> {
+pub(super) fn info(json: Option<&RawValue>) -> Result<Option<Payload>, AuthError> {
     let refused = AuthError::BadClaim {
         claim: "info",
         rule: "JSON of at most 4096 bytes, nested at most 64 deep",
@@ -259,7 +270,7 @@ fn plain(json: &str) -> Option<Vec<u8>> {
     Some(plain)
 }
 
-fn channels(json: Option<&RawValue>) -> Result<Vec<ChannelKey>, AuthError> {
+pub(super) fn channels(json: Option<&RawValue>) -> Result<Vec<ChannelKey>, AuthError> {
     let refused = AuthError::BadClaim {
         claim: "channels",
         rule: "a list of at most 100 channel names",

@@ -142,6 +142,8 @@ pub enum Control {
     Subscribe(Target, ChannelKey),
     /// End the connections' subscriptions to a channel.
     Unsubscribe(Target, ChannelKey),
+    /// Close the event streams of a channel: what they carry is no longer there, and who comes back is told so.
+    EndStreams(ChannelKey),
 }
 
 /// A replica of the fleet, as its lease tells.

@@ -492,6 +492,11 @@ impl Client {
         if identity.user != self.identity.user {
             return None;
         }
+        // What a back end said of this connection holds for its next token too.
+        let identity = match &self.identity.supplement {
+            Some(supplement) => Arc::new(identity.supplemented(supplement)),
+            None => identity,
+        };
         self.expires_at = expiry(&identity, now, unix_seconds);
         self.identity = identity;
         Some(Reply::Refreshed {

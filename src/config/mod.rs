@@ -139,7 +139,8 @@ impl Settings {
         };
         rooms::compute_defaults(&mut reader, &inputs.machine, stage);
         let mut services = Services::new(&mut reader);
-        let namespaces = read_file(&mut reader, inputs, &mut services);
+        let namespaces = read_file(&mut reader, inputs, &mut services)
+            .with_shared_history(rooms::shared_history(&reader));
         rooms::default_connections(&mut reader, &inputs.machine, !services.is_empty());
         rules::check(&mut reader, stage, &namespaces);
         let acceptor = tls::acceptor(&mut reader);

@@ -75,6 +75,7 @@ impl Place<'_> {
             "publish" => self.choice(path, value, &PERMISSION, &mut to.publish),
             "read_presence" => self.choice(path, value, &PERMISSION, &mut to.read_presence),
             "read_history" => self.choice(path, value, &PERMISSION, &mut to.read_history),
+            "consent" => self.boolean(path, value, &mut to.consent),
             "idle_ttl" => self.duration(path, value, &mut to.idle_ttl),
             "publication_bytes_max" => {
                 if let Some(bytes) = self.integer(path, value, 1, 1 << 40) {
@@ -85,7 +86,7 @@ impl Place<'_> {
                 key,
                 path,
                 "history, recovery, presence, join_leave, overflow, subscribe, publish, read_presence, read_history, \
-                 idle_ttl, publication_bytes_max",
+                 consent, idle_ttl, publication_bytes_max",
             ),
         }
     }
@@ -170,6 +171,7 @@ mod tests {
             publish = "authenticated"
             read_presence = "nobody"
             read_history = "anyone"
+            consent = false
             idle_ttl = "30s"
             publication_bytes_max = 0x400
         "#,
@@ -184,6 +186,7 @@ mod tests {
         assert_eq!(chat.publish, Permission::Authenticated);
         assert_eq!(chat.read_presence, Permission::Nobody);
         assert_eq!(chat.read_history, Permission::Anyone);
+        assert!(!chat.consent);
         assert_eq!(chat.idle_ttl, Duration::from_secs(30));
         assert_eq!(chat.publication_bytes_max, 1024);
         assert_eq!(of(&namespaces, "news"), Namespace::default_for(false));

@@ -36,6 +36,7 @@ pub(super) fn defaults() -> Policy {
         identity: IdentityRule::default(),
         connections_max: usize::MAX,
         slow_start: Duration::ZERO,
+        share: None,
         heartbeat: None,
         rate: None,
         health: None,

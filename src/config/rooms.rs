@@ -9,7 +9,7 @@ use super::Stage;
 use super::machine::Machine;
 use super::reader::Reader;
 use super::{upstreams, value};
-use crate::model::NodeId;
+use crate::model::{HistoryPolicy, NodeId};
 use crate::relay::WORKERS_MAX;
 use crate::session::SessionLimits;
 use crate::telemetry::LogFormat;
@@ -204,7 +204,29 @@ pub(super) fn events(reader: &Reader) -> events::Config {
                 length: reader.integer("EVENT_STREAM_LENGTH"),
                 queue_max,
             }),
+        consent: consent(reader),
     }
+}
+
+/// `None` where nobody is asked.
+fn consent(reader: &Reader) -> Option<events::ConsentConfig> {
+    let url = |name| reader.text(name).and_then(|url| url.parse().ok());
+    let secret = reader.text("WEBHOOK_SECRET").unwrap_or_default();
+    let headers = value::list(reader.text("CONNECT_HEADERS").unwrap_or_default());
+    let config = events::ConsentConfig {
+        connect: url("CONNECT_URL"),
+        subscribe: url("SUBSCRIBE_URL"),
+        publish: url("PUBLISH_URL"),
+        secret: secret.as_bytes().into(),
+        headers: headers
+            .filter(|name| *name != "-")
+            .filter_map(|name| name.parse().ok())
+            .collect(),
+        timeout: millis(reader, "CONSENT_TIMEOUT_MS"),
+        concurrency: reader.size("CONSENT_CONCURRENCY"),
+        queue_max: reader.size("CONSENT_QUEUE"),
+    };
+    config.asks().then_some(config)
 }
 
 pub(super) fn session(reader: &Reader) -> session::Config {
@@ -280,6 +302,15 @@ pub(super) fn broker(reader: &Reader) -> broker::Config {
         history_bytes_max: reader.size("HISTORY_MAX_BYTES"),
         channels_max: reader.size("MAX_CHANNELS"),
         idempotency_keys_max: reader.size("MAX_IDEMPOTENCY_KEYS"),
+    }
+}
+
+/// What is kept of streams of upstreams that many share.
+pub(super) fn shared_history(reader: &Reader) -> HistoryPolicy {
+    let size = reader.integer("SSE_SHARED_HISTORY_SIZE");
+    HistoryPolicy {
+        size: u32::try_from(size).unwrap_or(u32::MAX),
+        ttl: millis(reader, "SSE_SHARED_HISTORY_TTL_MS"),
     }
 }
 

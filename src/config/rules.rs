@@ -162,9 +162,11 @@ fn issuers(reader: &mut Reader, stage: Stage) {
 }
 
 fn events(reader: &mut Reader) {
-    if reader.is_set("WEBHOOK_URL") && !reader.is_set("WEBHOOK_SECRET") {
-        let rule = "needs WEBHOOK_SECRET beside it: nobody could tell your events from others";
-        reader.fault("WEBHOOK_URL", rule);
+    for url in ["WEBHOOK_URL", "CONNECT_URL", "SUBSCRIBE_URL", "PUBLISH_URL"] {
+        if reader.is_set(url) && !reader.is_set("WEBHOOK_SECRET") {
+            let rule = "needs WEBHOOK_SECRET beside it: nobody could tell this hub from others";
+            reader.fault(url, rule);
+        }
     }
     if reader.boolean("EVENT_STREAM") && !reader.is_set("REDIS_URL") {
         reader.fault("EVENT_STREAM", "needs REDIS_URL");

@@ -12,12 +12,13 @@ use super::reader::Reader;
 use super::rules;
 use super::upstreams::{self, NAME_RULE, is_service_name};
 use crate::proxy::{
-    Address, Balance, HashKey, Policy, RESERVED_NAMES, RateKey, ServiceConfig, UpstreamConfig,
+    Address, Balance, HashKey, Policy, RESERVED_NAMES, RateKey, ServiceConfig, Share,
+    UpstreamConfig,
 };
 
 /// The keys of a service.
 const KEYS: &str = "upstreams, balance, hash_on, timeout, connect_timeout, connections_max, slow_start, breaker, retries, \
-                    rate_limit, heartbeat, health, identity";
+                    rate_limit, share, heartbeat, health, identity";
 const URL_RULE: &str = "must be an http or https URL (http://host[:port][/base]), or a table as { url = \"http://host\", weight = 2 }";
 const WEIGHT_MAX: u64 = 1000;
 
@@ -101,6 +102,14 @@ pub(super) fn balance(word: &str) -> Option<Balance> {
         "sticky" => Balance::Sticky,
         _ => return None,
     })
+}
+
+fn share(word: &str) -> Option<Share> {
+    match word {
+        "all" => Some(Share::All),
+        "user" => Some(Share::User),
+        _ => None,
+    }
 }
 
 fn hash_key(text: &str) -> Option<HashKey> {
@@ -208,6 +217,10 @@ impl Place<'_> {
             "breaker" => self.breaker(path, value, &mut policy.breaker),
             "retries" => self.retries(path, value, &mut policy.retries),
             "rate_limit" => policy.rate = self.rate(path, value),
+            "share" => {
+                let rule = "must be \"all\" or \"user\"";
+                policy.share = self.text(path, value, rule, share);
+            }
             "heartbeat" => policy.heartbeat = self.optional_duration(path, value),
             "health" => self.health(path, value, policy),
             "identity" => self.identity(path, value, &mut policy.identity),

@@ -41,6 +41,7 @@ fn reads_every_key() {
         breaker = { failures = 3, window = "5s", percent = 50, open = "2m", probes = 2 }
         retries = { tries = 2, statuses = [500], non_idempotent = true, budget_percent = 5, try_timeout = "1s" }
         health = { path = "/up?x", interval = "1s", timeout = "2s", healthy = 1, unhealthy = 2 }
+        share = "user"
         heartbeat = "15s"
         rate_limit = { max = 7, window = "1s", by = "user" }
         identity = { roles = ["admin"] }
@@ -81,6 +82,7 @@ fn reads_every_key() {
         },
         connections_max: 100,
         slow_start: Duration::ZERO,
+        share: Some(Share::User),
         heartbeat: Some(Duration::from_secs(15)),
         rate: Some(RatePolicy {
             max: 7,
@@ -138,6 +140,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("health = { path = \"up\" }", "3: services.a.health.path=\"up\" must be a path"),
     ("health = { every = \"1s\" }", "3: services.a.health.every is not known here"),
     ("rate_limit = { window = \"1s\" }", "3: services.a.rate_limit must have a max"),
+    ("share = true", "3: services.a.share=\"true\" must be \"all\" or"),
     ("rate_limit = 5", "3: services.a.rate_limit=\"5\" must be a table"),
     ("rate_limit = { max = 5, by = \"moon\" }", "3: services.a.rate_limit.by=\"moon\" must be one of address, user"),
     ("identity = { required = false, roles = [\"a\"] }", "3: services.a.identity must be required"),

@@ -633,6 +633,13 @@ fn events_need_what_they_stand_on() {
         "EVENT_STREAM",
         "needs REDIS_URL",
     );
+    let url = "http://localhost/may";
+    for name in ["CONNECT_URL", "SUBSCRIBE_URL", "PUBLISH_URL"] {
+        check_rule(&[(name, url)], name, "needs WEBHOOK_SECRET");
+        check_rule(&[(name, "localhost")], name, "must be http://host");
+    }
+    let wild = [("CONNECT_HEADERS", "cookie,*")];
+    check_rule(&wild, "CONNECT_HEADERS", "must be names of header fields");
     let unknown = [("WEBHOOK_EVENTS", "connect,join")];
     check_rule(&unknown, "WEBHOOK_EVENTS", "must be connect, disconnect");
     let settings = settings(&[

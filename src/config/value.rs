@@ -132,6 +132,14 @@ pub(super) fn kinds(text: &str) -> Option<String> {
     text.parse::<Kinds>().ok().map(|_| text.to_owned())
 }
 
+/// Names of header fields with commas between, or `-` for none.
+pub(super) fn header_names(text: &str) -> Option<String> {
+    match text.trim() {
+        "-" => Some("-".to_owned()),
+        text => tokens(text).filter(|names| !names.is_empty() && !names.contains('*')),
+    }
+}
+
 /// A moment, in seconds of Unix time.
 pub(super) fn unix_time(text: &str) -> Option<String> {
     parse_rfc3339(text).map(|seconds| seconds.to_string())

@@ -227,11 +227,18 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Sessions, "LOGIN_RATE_WINDOW_MS", Integer(1000, DAY_MS), Value("60000"), "ms", "In which time that many come back."),
 
     row(Events, "WEBHOOK_URL", Text(value::endpoint, crate::outbound::ENDPOINT_RULE), Unset, "", "Where lifecycle events are posted, signed with WEBHOOK_SECRET."),
-    row(Events, "WEBHOOK_SECRET", ANY, Unset, "", "What signs them; required with WEBHOOK_URL, at least 32 bytes in production.").secret(),
+    row(Events, "WEBHOOK_SECRET", ANY, Unset, "", "What signs them, and questions too; required with WEBHOOK_URL, CONNECT_URL, SUBSCRIBE_URL and PUBLISH_URL, at least 32 bytes in production.").secret(),
     row(Events, "WEBHOOK_EVENTS", Text(value::kinds, crate::events::KINDS_RULE), Computed("all"), "", "Which of them."),
     row(Events, "EVENT_STREAM", Boolean, Value("false"), "", "Whether they are added to the stream `<REDIS_KEY_PREFIX>:events` in Redis too; needs REDIS_URL."),
     row(Events, "EVENT_STREAM_LENGTH", Integer(100, MANY), Value("100000"), "events", "About how many of them the stream keeps.").memory("about 300 bytes each, in Redis"),
     row(Events, "EVENT_QUEUE", Integer(100, MANY), Value("10000"), "events", "The most that wait for their receiver; more are dropped and counted.").memory("about 300 bytes each"),
+    row(Events, "CONNECT_URL", Text(value::endpoint, crate::outbound::ENDPOINT_RULE), Unset, "", "What back end is asked before a client may connect, with signed questions; it may say who the client is. Who cannot be asked about is told to try again."),
+    row(Events, "CONNECT_HEADERS", Text(value::header_names, crate::events::HEADERS_RULE), Value("cookie,origin,user-agent"), "", "The fields of a client's request that CONNECT_URL is told."),
+    row(Events, "SUBSCRIBE_URL", Text(value::endpoint, crate::outbound::ENDPOINT_RULE), Unset, "", "The same before a client may subscribe to a channel, unless the namespace says `consent = false`."),
+    row(Events, "PUBLISH_URL", Text(value::endpoint, crate::outbound::ENDPOINT_RULE), Unset, "", "The same before a client, or a caller of `/hub` without HUB_API_KEY, may publish; it may change the data."),
+    row(Events, "CONSENT_TIMEOUT_MS", Integer(1, 60_000), Value("2000"), "ms", "How long such a question may take, its wait for a turn included."),
+    row(Events, "CONSENT_CONCURRENCY", Integer(1, 10_000), Value("64"), "questions", "The most questions that are under way to one of the URLs; others wait for a turn."),
+    row(Events, "CONSENT_QUEUE", Integer(0, 1_000_000), Value("1024"), "questions", "The most questions to one of the URLs that wait; who would be one more is told to try again.").memory("a message each, at most WS_MAX_MESSAGE_BYTES"),
 
     row(Connections, "WS_MAX_BUFFERED_BYTES", Integer(4096, BYTES), Value("2000000"), "bytes", "The most pending bytes of one connection; a frame that many share counts in full.").memory("this for each connection, within WS_TOTAL_BUFFERED_BYTES"),
     row(Connections, "WS_SOCKET_BUFFER_BYTES", Integer(4_096, 1_073_741_824), Value("131072"), "bytes", "The most bytes that the system itself keeps for one connection that does not read; beside WS_MAX_BUFFERED_BYTES, and outside the process.").memory("twice its value a connection, in the kernel"),
@@ -272,6 +279,8 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Upstreams, "FORWARDED", Boolean, Value("false"), "", "Whether upstreams get `Forwarded` (RFC 7239) beside `X-Forwarded-*`."),
     row(Upstreams, "REMOVE_RESPONSE_HEADERS", Text(upstreams::patterns, "names of header fields of at most 32 letters with commas between, perhaps with a * at the end, and none that frames the answer"), Value("x-internal-*,x-db-query-count"), "", "Fields of upstreams' answers that go no further."),
     row(Upstreams, "ACCESS_LOG_PERCENT", Integer(0, 100), Value("0"), "%", "Which part of the requests to upstreams is logged, beside all that fail (499 and 5xx); 0: none at all."),
+    row(Upstreams, "SSE_SHARED_HISTORY_SIZE", Integer(1, 1_000_000), Value("1000"), "events", "How many events of an upstream's stream that many share (`share` of a service) are kept for who comes back.").memory("within HISTORY_MAX_BYTES, or in Redis"),
+    row(Upstreams, "SSE_SHARED_HISTORY_TTL_MS", Integer(1000, DAY_MS), Value("300000"), "ms", "For how long."),
     row(Upstreams, "RATE_LIMIT_MAX", Integer(0, 1_000_000_000), Value("200"), "requests", "The most requests of one address to upstreams in RATE_LIMIT_WINDOW_MS, all of which may come at once, over all nodes; 0 is no limit.").memory("4 MB in all"),
     row(Upstreams, "RATE_LIMIT_WINDOW_MS", Integer(1, DAY_MS), Value("60000"), "ms", "In which time that many come back."),
     row(Upstreams, "CACHE_ENABLED", Boolean, Value("false"), "", "Whether answers to GET are kept in memory as RFC 9111 has it, and given to others who ask for the same."),
@@ -317,16 +326,13 @@ const fn refused(name: &'static str, why: &'static str) -> NotYet {
 pub(super) const NOT_YET: &[NotYet] = &[
     refused("LISTEN", "is set, but this version has one listener only, HOST and PORT"),
     ignored("DATABASE_URL"),
-    ignored("CONNECT_URL"),
-    ignored("SUBSCRIBE_URL"),
-    ignored("PUBLISH_URL"),
     ignored("RATE_LIMIT_TIERS"),
     ignored("TRACING_ENABLED"),
     ignored("TRACING_ENDPOINT"),
 ];
 
 /// Names that begin so are ours: one that no row has is mistyped or of another version, and worth a warning.
-pub(super) const OUR_PREFIXES: [&str; 13] = [
+pub(super) const OUR_PREFIXES: [&str; 14] = [
     "WS_",
     "WEBSOCKETS_",
     "JWT_",
@@ -338,6 +344,7 @@ pub(super) const OUR_PREFIXES: [&str; 13] = [
     "SESSION_",
     "WEBHOOK_",
     "EVENT_",
+    "CONSENT_",
     "PASSWORD_",
     "LOGIN_",
 ];

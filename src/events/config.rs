@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::Kind;
+use super::{ConsentConfig, Kind};
 use crate::outbound::Endpoint;
 
 /// Which kinds of events.
@@ -68,6 +68,8 @@ pub struct Config {
     pub webhook: Option<WebhookConfig>,
     /// A stream in Redis.
     pub stream: Option<StreamConfig>,
+    /// Who is asked.
+    pub consent: Option<ConsentConfig>,
 }
 
 /// A webhook. `Debug` shows no secret.

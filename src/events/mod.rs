@@ -5,9 +5,12 @@
 //! bounded queue and a task of its own; whoever tells never waits, and what finds a queue full is dropped and counted. An event
 //! that was taken into a queue is told at least once, in order, with an id that stays the same, as long as the process lives.
 //!
-//! Not here: what the hub asks back ends, and the events of users' sessions (`session`).
+//! What the hub asks back ends is in `consent`: whether a client may connect, subscribe or publish.
+//!
+//! Not here: the events of users' sessions (`session`).
 
 mod config;
+mod consent;
 mod event;
 mod outlet;
 mod stream;
@@ -19,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use config::{Config, KINDS_RULE, Kinds, KindsError, StreamConfig, WebhookConfig};
+pub use consent::{Asker, Consent, ConsentConfig, HEADERS_RULE, Visitor, Withheld};
 pub use event::{Event, Kind};
 
 use crate::model::NodeId;

@@ -41,14 +41,12 @@ impl Webhook {
     async fn post(&self, batch: &[Arc<Event>]) -> Told {
         let events: Vec<String> = batch.iter().map(|event| event.write()).collect();
         let body = format!(r#"{{"events":[{}]}}"#, events.join(","));
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let signature = signature(&self.secret, now.unwrap_or_default().as_secs(), &body);
-        let Some(signature) = signature else {
+        let call = signed(&self.url, &self.secret, body, TIMEOUT, ANSWER_BYTES_MAX);
+        let Some(call) = call else {
             tracing::error!("a webhook cannot be signed");
             return Told::Refused;
         };
-        let call = Call::post(&self.url, body, TIMEOUT, ANSWER_BYTES_MAX);
-        match self.outbound.send(call.header(SIGNATURE, signature)).await {
+        match self.outbound.send(call).await {
             Ok(answer) => judge(answer.status, &self.url),
             Err(error) => {
                 tracing::warn!(%error, url = %self.url, "a webhook was not taken");
@@ -65,6 +63,20 @@ impl Sink for Webhook {
     ) -> Pin<Box<dyn Future<Output = Told> + Send + 'a>> {
         Box::pin(self.post(batch))
     }
+}
+
+/// A signed `POST` of JSON; `None` when the library cannot sign.
+pub(super) fn signed(
+    url: &Endpoint,
+    secret: &[u8],
+    body: String,
+    timeout: Duration,
+    answer_bytes_max: usize,
+) -> Option<Call> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let signature = signature(secret, now.unwrap_or_default().as_secs(), &body)?;
+    let call = Call::post(url, body, timeout, answer_bytes_max);
+    Some(call.header(SIGNATURE, signature))
 }
 
 fn signature(secret: &[u8], unix_seconds: u64, body: &str) -> Option<HeaderValue> {

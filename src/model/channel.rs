@@ -101,6 +101,11 @@ impl ChannelKey {
         &self.name
     }
 
+    /// Whether it carries what an upstream says, event by event: a stream that many share (`~shared:…`).
+    pub fn is_shared(&self) -> bool {
+        self.name.starts_with("~shared:")
+    }
+
     /// The part before the first `:`; `None` for a name of the default namespace.
     pub fn namespace(&self) -> Option<&str> {
         self.name.split_once(':').map(|(namespace, _)| namespace)

@@ -45,7 +45,7 @@ pub enum CloseReason {
     SlowConsumer,
     /// The token's time is over.
     TokenExpired,
-    /// Disconnected by the API.
+    /// Disconnected by the API, or from a stream that its upstream has no longer.
     Disconnected,
     /// The user logged out.
     LoggedOut,

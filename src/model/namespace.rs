@@ -65,6 +65,8 @@ pub struct Namespace {
     pub read_presence: Permission,
     /// Who may read history.
     pub read_history: Permission,
+    /// Whether back ends are asked about subscriptions and publications, where any are (`SUBSCRIBE_URL`, `PUBLISH_URL`).
+    pub consent: bool,
     /// How long a channel without subscribers and publications is remembered.
     pub idle_ttl: Duration,
     /// The most bytes of one publication's data.
@@ -97,6 +99,7 @@ impl Namespace {
             },
             read_presence: client,
             read_history: client,
+            consent: true,
             idle_ttl: Duration::from_secs(600),
             publication_bytes_max: 65_536,
         }
@@ -113,16 +116,47 @@ impl Namespace {
 pub struct Namespaces {
     default: Namespace,
     named: BTreeMap<String, Namespace>,
+    /// Of streams of upstreams that many share.
+    shared: Namespace,
 }
 
 impl Namespaces {
     /// The default namespace and the named ones.
-    pub const fn new(default: Namespace, named: BTreeMap<String, Namespace>) -> Self {
-        Self { default, named }
+    pub fn new(default: Namespace, named: BTreeMap<String, Namespace>) -> Self {
+        let shared = Namespace {
+            history: HistoryPolicy {
+                size: 1000,
+                ttl: Duration::from_secs(300),
+            },
+            recovery: true,
+            presence: false,
+            join_leave: false,
+            overflow: OverflowPolicy::Disconnect,
+            subscribe: Permission::Nobody,
+            publish: Permission::Nobody,
+            read_presence: Permission::Nobody,
+            read_history: Permission::Nobody,
+            ..default
+        };
+        Self {
+            default,
+            named,
+            shared,
+        }
+    }
+
+    /// The same, and so much is kept of streams of upstreams that many share.
+    #[must_use]
+    pub fn with_shared_history(mut self, history: HistoryPolicy) -> Self {
+        self.shared.history = history;
+        self
     }
 
     /// The namespace of a channel: the named one, or the default when its prefix names none.
     pub fn of(&self, channel: &ChannelKey) -> &Namespace {
+        if channel.is_shared() {
+            return &self.shared;
+        }
         match channel.namespace() {
             Some(name) if !self.named.is_empty() => self.named.get(name).unwrap_or(&self.default),
             _ => &self.default,

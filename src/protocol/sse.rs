@@ -5,10 +5,13 @@
 //! each connection's own: `1.<hash>.<position>,<position>,…`, where `1` is the version, the hash is of the channel list
 //! (16 hexadecimal digits), and the positions stand in the order of the request, `-` for a channel without history.
 
+use std::borrow::Cow;
+
 use http::HeaderMap;
 use http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING,
 };
+use serde::Deserialize;
 
 use super::plain::{self, JsonSink, Sink};
 use super::{ClaimedPosition, Connected, json_text};
@@ -139,6 +142,9 @@ pub(super) fn publication(
     out.reserve(130 + channel.name().len() + publication.data.len());
     let position = epoch.map(|epoch| Position::new(epoch, publication.offset));
     id_line(position.filter(|position| position.offset > 0), out);
+    if channel.is_shared() {
+        return upstream_event(channel, publication.data.as_bytes(), out);
+    }
     data_line(out, |sink| {
         sink.map(|sink| {
             sink.plain_entry("channel", channel.name());
@@ -149,6 +155,43 @@ pub(super) fn publication(
             }
         });
     });
+}
+
+/// One event of an upstream, as it stands in a stream that many share.
+#[derive(Deserialize)]
+struct UpstreamEvent<'a> {
+    #[serde(borrow, default)]
+    event: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    data: Cow<'a, str>,
+    #[serde(default)]
+    retry: Option<u64>,
+    /// In the place of an event: some may be missing here.
+    #[serde(default)]
+    gap: bool,
+}
+
+/// The event as the upstream sent it, but for its id, which is ours. What is none says nothing: an id alone.
+fn upstream_event(channel: &ChannelKey, json: &[u8], out: &mut Vec<u8>) {
+    if let Ok(event) = serde_json::from_slice::<UpstreamEvent<'_>>(json) {
+        if event.gap {
+            return gap(channel, None, None, None, out);
+        }
+        if let Some(name) = event.event {
+            out.extend_from_slice(b"event: ");
+            out.extend_from_slice(name.as_bytes());
+            out.push(b'\n');
+        }
+        if let Some(retry) = event.retry {
+            retry_line(retry, out);
+        }
+        for line in event.data.split('\n') {
+            out.extend_from_slice(b"data: ");
+            out.extend_from_slice(line.as_bytes());
+            out.push(b'\n');
+        }
+    }
+    out.push(b'\n');
 }
 
 /// A gap; `id` is given for streams of one channel.

@@ -241,7 +241,7 @@ impl Call {
         let course = Course {
             route: course.route.clone(),
             key: course.key,
-            user: course.user.clone(),
+            identity: course.identity.clone(),
             target: course.target.clone(),
             fields,
             is_secure: course.is_secure,

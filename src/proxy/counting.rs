@@ -1,8 +1,11 @@
 //! Which limiter a request falls under, and who counts it: this node, or the fleet.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+
+use tokio::time::Instant;
 
 use super::Proxy;
 use super::call::{Call, State};
@@ -11,7 +14,7 @@ use super::error::ProxyError;
 use super::fleet::Pending;
 use super::rate::{Limits, Whose};
 use super::table::Route;
-use crate::http1::{After, Framing, Peer};
+use crate::http1::{After, Framing, Peer, RequestHead};
 use crate::limits::Decision;
 use crate::model::Moment;
 use crate::telemetry::proxy as counts;
@@ -68,10 +71,11 @@ impl Proxy {
         }
         let course = course();
         if let Ok(Course {
-            user: Some(user), ..
+            identity: Some(identity),
+            ..
         }) = &course
         {
-            limiter.whose = Whose::User(user.clone());
+            limiter.whose = Whose::User(identity.user.clone());
         }
         let decision = self.count_here(&limiter, now);
         let course = match decision.is_allowed {
@@ -85,7 +89,7 @@ impl Proxy {
     /// asked.
     fn count_here(&self, limiter: &Limiter, now: Moment) -> Decision {
         let limits = &limiter.limits;
-        match &self.fleet {
+        match self.connected_fleet() {
             Some(fleet) if !fleet.is_there(now) => {
                 counts::limited_alone();
                 let part = fleet.part_of(limits.quota(), limits.rate().window);
@@ -98,10 +102,37 @@ impl Proxy {
     /// Asks the fleet, where there is one and it can be asked. A client that is over the limit on this node alone never
     /// gets so far.
     fn count_in_fleet(&self, limiter: &Limiter, now: Moment) -> Option<Pending> {
-        let fleet = self.fleet.as_ref().filter(|fleet| fleet.is_there(now))?;
+        let fleet = self.connected_fleet().filter(|fleet| fleet.is_there(now))?;
         let (limits, whose) = (&limiter.limits, limiter.whose.text());
         let of = (&*limiter.service, &*whose);
         Some(fleet.count(of, limits.quota(), limits.rate().window, now))
+    }
+}
+
+impl Proxy {
+    /// What becomes of a request that no connection of its own carries on: let in, counted, or refused. `caller` is who asks,
+    /// and whether over TLS.
+    pub(super) async fn judge(
+        &self,
+        head: &RequestHead<'_>,
+        caller: (SocketAddr, bool),
+        started: Instant,
+    ) -> (Result<Course, ProxyError>, Asked) {
+        let (mut course, counted, mut asked) = self.weigh(head, caller, started);
+        let Some((limiter, mut decision)) = counted else {
+            return (course, asked);
+        };
+        let pending = course.as_ref().ok();
+        let pending = pending.and_then(|_| self.count_in_fleet(&limiter, self.at(started)));
+        if let Some(pending) = pending {
+            let counted = pending.await;
+            decision = counted.unwrap_or_else(|| self.count_here(&limiter, self.now()));
+            if !decision.is_allowed {
+                course = Err(ProxyError::TooMany(decision));
+            }
+        }
+        limiter.limits.tell(&mut asked.lines, &decision);
+        (course, asked)
     }
 }
 
@@ -137,7 +168,7 @@ impl Call {
             return Poll::Ready(Some(After::Cut));
         };
         let Counting { limiter, .. } = &**counting;
-        self.moved = tokio::time::Instant::now();
+        self.moved = Instant::now();
         // Redis is away since a moment: this node's part it is.
         let decision =
             decision.unwrap_or_else(|| self.proxy.count_here(limiter, self.proxy.at(self.moved)));

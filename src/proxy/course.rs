@@ -15,7 +15,6 @@ use super::websocket::Handshake;
 use super::{Balance, HashKey, hash};
 use crate::auth::Identity;
 use crate::http1::{RequestHead, entries, has_entry};
-use crate::model::UserId;
 use crate::telemetry::proxy::{self as counts, Carried};
 
 /// What the cookie of a sticky service is called, before the service's name.
@@ -55,7 +54,7 @@ pub(super) struct Course {
     /// What the choice of an upstream depends on, as the route's balance has it.
     pub(super) key: u64,
     /// Who asks, when that is known.
-    pub(super) user: Option<UserId>,
+    pub(super) identity: Option<Arc<Identity>>,
     /// Path and query, behind the upstream's base.
     pub(super) target: String,
     /// The fields, with the empty line, without `Host`.

@@ -50,6 +50,9 @@ pub(super) enum ProxyError {
     /// The client wants what stands in the cache and nothing else, and there is nothing (RFC 9111 section 5.2.1.7).
     #[error("nothing in the cache")]
     NotCached,
+    /// The upstream does not open a stream that many would share.
+    #[error("the upstream answered {0} in the place of a stream")]
+    Refused(u16),
     /// The upstream took too long.
     #[error("the upstream timed out")]
     TimedOut,
@@ -178,6 +181,10 @@ impl ProxyError {
             Self::UnderPressure => {
                 let (code, error) = ("FST_UNDER_PRESSURE", "Service Unavailable");
                 framework(503, Some(code), error, error)
+            }
+            Self::Refused(status) => {
+                let message = "The upstream does not open this stream";
+                short(*status, "upstream_refused", message)
             }
             Self::Overloaded => {
                 let message = "Every upstream has as much to do as it may";

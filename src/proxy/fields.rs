@@ -187,15 +187,38 @@ pub(super) fn write_request(head: &RequestHead<'_>, intro: &Introduction<'_>, ou
         said.write_standard(head, intro.client, out);
     }
     if let Some((user, role)) = intro.identity {
-        for (name, text) in [(&b"x-user-id"[..], user), (b"x-user-role", role)] {
-            if !text.is_empty() {
-                line(out, name, text.as_bytes());
-            }
-        }
+        write_identity(user, role, out);
     }
     out.extend_from_slice(intro.ids);
-    line(out, b"via", VIA);
+    write_via(out);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Who asks, as far as that is known.
+pub(super) fn write_identity(user: &str, role: &str, out: &mut Vec<u8>) {
+    for (name, text) in [(&b"x-user-id"[..], user), (b"x-user-role", role)] {
+        if !text.is_empty() {
+            line(out, name, text.as_bytes());
+        }
+    }
+}
+
+/// That it went through a gateway.
+pub(super) fn write_via(out: &mut Vec<u8>) {
+    line(out, b"via", VIA);
+}
+
+/// Whether an answer is a stream of events as plain text.
+pub(super) fn is_event_stream(head: &ResponseHead<'_>) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    let field = |name: &str| {
+        let mut fields = head.fields.iter();
+        let found = fields.find(|field| field.name.eq_ignore_ascii_case(name));
+        found.map(|field| field.value)
+    };
+    let kind = field("content-type").unwrap_or_default();
+    let kind = kind.get(..EVENTS.len()).unwrap_or_default();
+    kind.eq_ignore_ascii_case(EVENTS) && field("content-encoding").is_none()
 }
 
 fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {

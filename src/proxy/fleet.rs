@@ -1,16 +1,19 @@
-//! Rate limits over all nodes of a fleet: one number in Redis for each limiter, which a script moves by Redis's own clock.
+//! What the nodes of a fleet do together: limits of rate, and who of them reads a stream that many share (`lease`).
+//!
+//! A limit is one number in Redis for each limiter, which a script moves by Redis's own clock.
 //!
 //! A request waits for the answer, but not for long. While Redis is away, or too slow, each node lets its own part of the
 //! limit through: what the limit says, divided by the nodes that were alive last. Never more, and never an error.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::timeout;
 
+use super::lease::{LEAD, RESIGN};
 use crate::limits::{Decision, Quota};
 use crate::model::Moment;
 use crate::redis::{CallError, Command, Config, Redis, Script, StartError, Value};
@@ -40,36 +43,50 @@ redis.call('SET', KEYS[1], string.format('%.0f', arrival + interval), 'PX', math
 return {1, ahead, 0}",
 );
 
-static SCRIPTS: &[&Script] = &[&COUNT];
+static SCRIPTS: &[&Script] = &[&COUNT, &LEAD, &RESIGN];
 
 /// What Redis decided; `None` when it did not.
 pub(super) type Pending = Pin<Box<dyn Future<Output = Option<Decision>> + Send>>;
 
-/// The limits that the nodes of a fleet share.
+/// What the nodes of a fleet share.
 #[derive(Debug)]
-pub struct FleetLimits {
-    redis: Redis,
-    prefix: String,
+pub struct Fleet {
+    pub(super) redis: Redis,
+    pub(super) prefix: String,
+    /// This process.
+    pub(super) name: String,
+    connected: Once,
     /// The nodes that were alive when it was last known.
     nodes: Arc<AtomicUsize>,
     /// In milliseconds of [`Moment`].
     doubted_until: Arc<AtomicU64>,
 }
 
-impl FleetLimits {
-    /// Begins to connect, and goes on for as long as the value lives. `nodes` is kept up by somebody else.
+impl Fleet {
+    /// Makes ready to connect. `nodes` is kept up by somebody else.
     ///
     /// # Errors
     /// When the system gives no thread, or the certificates cannot be used.
-    pub fn start(config: &Config, nodes: Arc<AtomicUsize>) -> Result<Self, StartError> {
+    pub fn new(config: &Config, nodes: Arc<AtomicUsize>) -> Result<Self, StartError> {
         let redis = Redis::new(config, String::new(), SCRIPTS)?;
-        redis.connect();
         Ok(Self {
             redis,
             prefix: config.prefix.clone(),
+            name: format!("{:032x}", rand::random::<u128>()),
+            connected: Once::new(),
             nodes,
             doubted_until: Arc::default(),
         })
+    }
+
+    /// Connects, when that was not begun yet: a node without anything to count or to share asks for nothing.
+    pub(super) fn connect(&self) {
+        self.connected.call_once(|| self.redis.connect());
+    }
+
+    /// Whether that was begun.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.connected.is_completed()
     }
 
     /// Whether Redis is worth asking.

@@ -10,6 +10,7 @@ use super::access::Entry;
 use super::address::{Client, client};
 use super::cache::{self, Way};
 use super::call::Call;
+use super::counting::Limiter;
 use super::course::{Asked, Course, accepts_problems, expects, key};
 use super::error::ProxyError;
 use super::fields::{Introduction, ids, is_looping, request_id, write_request};
@@ -20,6 +21,7 @@ use super::websocket::{Handshake, upstream_target};
 use super::{IdentityRule, Proxy, Strain};
 use crate::auth::{Identity, bearer, client_token};
 use crate::http1::{Exchange, RequestHead};
+use crate::limits::Decision;
 use crate::telemetry::proxy::{self as counts, Carried};
 
 /// What a token said, and where it stood.
@@ -45,23 +47,57 @@ impl Proxy {
         peer: SocketAddr,
         is_encrypted: bool,
     ) -> Option<Box<dyn Exchange>> {
-        let (path, query) = match head.target.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (head.target, None),
-        };
+        let (path, query) = split(head.target);
         if !Self::takes(path) {
             return None;
         }
-        let started = Instant::now();
-        let client = client(peer.ip(), is_encrypted, head.fields, &self.trusted);
-        let ids = ids(head);
+        if let (Some(target), Some(route)) = self.matched(path)
+            && self.shares(head, target.carried, &route, query)
+        {
+            // It comes back by `subscribe`.
+            return None;
+        }
+        let (course, counted, mut asked) = self.weigh(head, (peer, is_encrypted), Instant::now());
+        let proxy = self.clone();
+        Some(Box::new(match (course, counted) {
+            (Ok(course), Some(counted)) => Call::counted(proxy, asked, course, head.body, counted),
+            (Ok(course), None) => Call::new(proxy, asked, course, head.body),
+            (Err(error), counted) => {
+                if let Some((limiter, decision)) = counted {
+                    limiter.limits.tell(&mut asked.lines, &decision);
+                }
+                Call::refuse(proxy, asked, head.body, &error)
+            }
+        }))
+    }
+
+    /// What a path asks for, and the route that it is matched to.
+    fn matched<'p>(&self, path: &'p str) -> (Option<Target<'p>>, Option<Arc<Route>>) {
         let target = target(path);
         let route = target.as_ref().and_then(|target| {
             let table = self.table.load();
             table.service(target.service).cloned()
         });
+        (target, route)
+    }
+
+    /// Where a request goes, or why nowhere, and how it was counted.
+    pub(super) fn weigh(
+        &self,
+        head: &RequestHead<'_>,
+        (peer, is_encrypted): (SocketAddr, bool),
+        started: Instant,
+    ) -> (
+        Result<Course, ProxyError>,
+        Option<(Limiter, Decision)>,
+        Asked,
+    ) {
+        let (path, query) = split(head.target);
+        let client = client(peer.ip(), is_encrypted, head.fields, &self.trusted);
+        let ids = ids(head);
+        let (target, route) = self.matched(path);
         let limiter = self.limiter(route.as_ref(), Whose::address(client.ip));
-        let mut asked = Asked {
+        let asked = Asked {
             carried: target
                 .as_ref()
                 .map_or(Carried::Http, |target| target.carried),
@@ -80,17 +116,7 @@ impl Proxy {
         let (course, counted) = self.count_around(limiter, self.at(started), || {
             self.course(head, (target, route), query, &client, &ids)
         });
-        let proxy = self.clone();
-        Some(Box::new(match (course, counted) {
-            (Ok(course), Some(counted)) => Call::counted(proxy, asked, course, head.body, counted),
-            (Ok(course), None) => Call::new(proxy, asked, course, head.body),
-            (Err(error), counted) => {
-                if let Some((limiter, decision)) = counted {
-                    limiter.limits.tell(&mut asked.lines, &decision);
-                }
-                Call::refuse(proxy, asked, head.body, &error)
-            }
-        }))
+        (course, counted, asked)
     }
 
     fn course(
@@ -158,10 +184,7 @@ impl Proxy {
         Ok(Course {
             route: route.clone(),
             key,
-            user: admitted
-                .identity
-                .as_ref()
-                .map(|identity| identity.user.clone()),
+            identity: admitted.identity.clone(),
             target: forwarded,
             fields,
             is_secure,
@@ -231,6 +254,19 @@ impl Proxy {
         may.then_some(handshake).ok_or(ProxyError::Origin)
     }
 
+    /// Whether it is known who asks.
+    pub(super) fn is_known(
+        &self,
+        head: &RequestHead<'_>,
+        carried: Carried,
+        query: Option<&str>,
+        rule: &IdentityRule,
+    ) -> bool {
+        let admitted = self.authenticate(head, carried, query, rule);
+        // Who is refused is refused wherever it comes to.
+        admitted.is_ok_and(|admitted| admitted.identity.is_some())
+    }
+
     /// Says who asks; what the client says of itself goes no further.
     fn authenticate(
         &self,
@@ -265,6 +301,14 @@ impl Proxy {
             _ if rule.required => Err(ProxyError::Unauthorized),
             _ => Ok(Admitted::NOBODY),
         }
+    }
+}
+
+/// Path and query.
+fn split(target: &str) -> (&str, Option<&str>) {
+    match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
     }
 }
 

@@ -48,8 +48,10 @@ impl Look {
 type Done = (Arc<Endpoint>, HealthPolicy, bool);
 
 impl Proxy {
-    /// Looks after the upstreams for ever.
+    /// Looks after the upstreams for ever: their health, and the streams that many share, which are read on the runtime
+    /// that this is called on.
     pub async fn look_after_upstreams(&self) {
+        self.shared.live_on(tokio::runtime::Handle::current());
         let mut looks: HashMap<usize, Look> = HashMap::new();
         let mut running: JoinSet<Done> = JoinSet::new();
         loop {

@@ -10,14 +10,12 @@ use super::call::{Call, State};
 use super::download::{Download, Form};
 use super::endpoint::Answered;
 use super::error::ProxyError;
+use super::fields::is_event_stream;
 use super::reply;
 use super::upload::Upload;
 use super::websocket::Tunnel;
 use crate::http1::{After, Framing, HeadScan, ResponseHead, slots};
 use crate::telemetry::proxy::{self as counts, Carried};
-
-/// What a stream of events says that it is.
-const EVENTS: &[u8] = b"text/event-stream";
 
 /// What an upstream said.
 enum Heard {
@@ -184,17 +182,7 @@ impl Call {
         let course = self.course.as_ref();
         let is_wanted = self.asked.carried == Carried::Sse
             && course.is_some_and(|course| course.route.policy.heartbeat.is_some());
-        let field = |name: &str| {
-            let mut fields = head.fields.iter();
-            let found = fields.find(|field| field.name.eq_ignore_ascii_case(name));
-            found.map(|field| field.value)
-        };
-        let is_events = || {
-            let kind = field("content-type").unwrap_or_default();
-            let kind = kind.get(..EVENTS.len()).unwrap_or_default();
-            kind.eq_ignore_ascii_case(EVENTS) && field("content-encoding").is_none()
-        };
-        is_wanted && !matches!(head.body, Framing::Length(_)) && is_events()
+        is_wanted && !matches!(head.body, Framing::Length(_)) && is_event_stream(head)
     }
 
     /// Tells a client that sticks to its upstream which one that is, when it is another than it thinks.

@@ -30,12 +30,14 @@ mod forward;
 mod hash;
 mod health;
 mod hearing;
+mod lease;
 mod path;
 mod policy;
 mod rate;
 mod removed;
 mod reply;
 mod resolve;
+mod shared;
 mod stats;
 mod table;
 mod tokens;
@@ -54,11 +56,12 @@ use http::HeaderMap;
 use tokio::time::Instant;
 
 pub use config::{Address, CacheConfig, Config, RESERVED_NAMES};
-pub use fleet::FleetLimits;
+pub use fleet::Fleet;
 pub use policy::{
     Balance, BreakerPolicy, HashKey, HealthPolicy, IdentityRule, Policy, RateKey, RatePolicy,
-    RetryPolicy, ServiceConfig, UpstreamConfig,
+    RetryPolicy, ServiceConfig, Share, UpstreamConfig,
 };
+pub use shared::{Admitted, Refused, SharedStreams, Soon, Top};
 pub use stats::{ServiceStats, UpstreamStats};
 pub use table::Changes;
 
@@ -69,7 +72,8 @@ use crate::tls::Connector;
 use cache::Cache;
 use rate::Limits;
 use removed::Removed;
-use table::Table;
+use shared::Shared;
+use table::{Route, Table};
 use tokens::Tokens;
 use websocket::TunnelConfig;
 
@@ -104,12 +108,13 @@ pub struct Proxy {
     /// Of services that have no limit of their own.
     limits: Option<Arc<Limits>>,
     /// Who counts for all nodes; none for a node that is alone.
-    fleet: Option<FleetLimits>,
+    fleet: Option<Fleet>,
     tunnel: TunnelConfig,
     /// What begins TLS with upstreams.
     connector: ArcSwapOption<Connector>,
     /// Where answers are kept.
     cache: Option<Arc<Cache>>,
+    shared: Shared,
     strain: Box<dyn Fn() -> Strain + Send + Sync>,
     /// Requests that are under way.
     inflight: Arc<AtomicUsize>,
@@ -133,10 +138,10 @@ impl Proxy {
     pub fn new(
         config: &Config,
         verifier: Arc<Verifier>,
-        fleet: Option<FleetLimits>,
+        fleet: Option<Fleet>,
         strain: impl Fn() -> Strain + Send + Sync + 'static,
     ) -> Self {
-        Self {
+        let proxy = Self {
             table: ArcSwap::from_pointee(Table::new(&config.services)),
             identity: IdentityRule {
                 required: verifier.config().required,
@@ -152,6 +157,7 @@ impl Proxy {
             },
             connector: ArcSwapOption::new(config.connector.clone().map(Arc::new)),
             cache: config.cache.map(|cache| Arc::new(Cache::new(cache))),
+            shared: Shared::default(),
             strain: Box::new(strain),
             inflight: Arc::default(),
             inflight_max: config.inflight_max,
@@ -162,7 +168,30 @@ impl Proxy {
             limits: Limits::of(config.rate),
             fleet,
             started: Instant::now(),
+        };
+        proxy.connect_fleet();
+        proxy
+    }
+
+    /// Connects to what the nodes of the fleet share, where a service needs it.
+    fn connect_fleet(&self) {
+        let Some(fleet) = &self.fleet else { return };
+        let table = self.table.load();
+        let is_limited = |route: &Route| match route.policy.rate {
+            Some(_) => route.limits.is_some(),
+            None => self.limits.is_some(),
+        };
+        if table
+            .services()
+            .any(|route| route.policy.share.is_some() || is_limited(route))
+        {
+            fleet.connect();
         }
+    }
+
+    /// What the nodes of the fleet share, where a service needs it.
+    fn connected_fleet(&self) -> Option<&Fleet> {
+        self.fleet.as_ref().filter(|fleet| fleet.is_in_use())
     }
 
     /// Swaps the services for those of this configuration, and whom to believe behind us. What is under way keeps what it was matched to: nothing is cut. To be called from
@@ -172,6 +201,7 @@ impl Proxy {
         self.connector.store(connector);
         let (table, changes) = self.table.load().changed(&config.services, self.now());
         self.table.store(Arc::new(table));
+        self.connect_fleet();
         changes
     }
 

@@ -42,12 +42,23 @@ pub struct Policy {
     pub connections_max: usize,
     /// In which time an upstream that is new or well again comes to its whole part; zero: at once.
     pub slow_start: Duration,
+    /// Whether event streams of the same path are one connection to the upstream; `None`: each its own.
+    pub share: Option<Share>,
     /// After which silence a stream of events at `/sse` gets a comment; `None`: never.
     pub heartbeat: Option<Duration>,
     /// How often it may be asked; `None`: as the node says for all services.
     pub rate: Option<RatePolicy>,
     /// How it is found out beforehand whether an upstream is well; `None`: not at all.
     pub health: Option<HealthPolicy>,
+}
+
+/// Whose event streams of the same path and query are one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// Everybody's; the upstream is not told who listens.
+    All,
+    /// Those of a user with one role.
+    User,
 }
 
 /// How often somebody may ask.
@@ -190,6 +201,7 @@ pub(super) mod tests {
             identity: IdentityRule::default(),
             connections_max: usize::MAX,
             slow_start: Duration::ZERO,
+            share: None,
             heartbeat: None,
             rate: None,
             health: None,

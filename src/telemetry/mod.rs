@@ -7,6 +7,7 @@
 //! Not here: what any number means for readiness or admission; the rooms decide that.
 
 mod config;
+pub mod consent;
 pub mod events;
 pub mod http;
 pub mod metrics;

@@ -124,6 +124,26 @@ impl Drop for Bridged {
     }
 }
 
+static SHARED_SOURCES: LazyLock<Gauge> = LazyLock::new(|| gauge!(name::SHARED_SOURCES));
+
+/// One upstream stream that many share; it counts as long as it is read.
+#[derive(Debug)]
+pub struct SharedSource(());
+
+impl SharedSource {
+    /// One more.
+    pub fn begin() -> Self {
+        SHARED_SOURCES.increment(1.0);
+        Self(())
+    }
+}
+
+impl Drop for SharedSource {
+    fn drop(&mut self) {
+        SHARED_SOURCES.decrement(1.0);
+    }
+}
+
 /// A connection to an upstream was begun.
 pub fn dialled() {
     DIALS.increment(1);

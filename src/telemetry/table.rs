@@ -93,9 +93,12 @@ pub(super) mod name {
     pub(in crate::telemetry) const UPSTREAM_RETRIES: &str = "fanfare_upstream_retries_total";
     pub(in crate::telemetry) const BREAKER_OPENED: &str = "fanfare_upstream_breaker_opened_total";
     pub(in crate::telemetry) const EVENTS: &str = "fanfare_events_total";
+    pub(in crate::telemetry) const CONSENTS: &str = "fanfare_consents_total";
+    pub(in crate::telemetry) const CONSENT_DURATION: &str = "fanfare_consent_duration_seconds";
     pub(in crate::telemetry) const FAILED_OPEN: &str = "fanfare_upstream_failed_open_total";
     pub(in crate::telemetry) const UPSTREAM_HEALTH_CHANGES: &str =
         "fanfare_upstream_health_changes_total";
+    pub(in crate::telemetry) const SHARED_SOURCES: &str = "fanfare_shared_sources";
     pub(in crate::telemetry) const FLEET_NODES: &str = "fanfare_fleet_nodes";
     pub(in crate::telemetry) const LIMITED_ALONE: &str = "fanfare_requests_limited_alone_total";
     pub(in crate::telemetry) const RELOADS: &str = "fanfare_reloads_total";
@@ -126,7 +129,7 @@ const fn metric(
 }
 
 /// Every metric of this process, in the order of `docs/METRICS.md`.
-pub const METRICS: [Metric; 40] = [
+pub const METRICS: [Metric; 43] = [
     metric(
         name::CONNECTIONS,
         Kind::Gauge,
@@ -380,6 +383,13 @@ pub const METRICS: [Metric; 40] = [
         "The log says which one. Both rising together: it is overloaded, or the time-out too short.",
     ),
     metric(
+        name::SHARED_SOURCES,
+        Kind::Gauge,
+        &[],
+        "Upstream streams that this node reads for all who share them.",
+        "Falls while subscribers stay: an upstream closes its streams, or another node reads them now.",
+    ),
+    metric(
         name::FLEET_NODES,
         Kind::Gauge,
         &[],
@@ -406,6 +416,20 @@ pub const METRICS: [Metric; 40] = [
         &["way", "outcome"],
         "Lifecycle events for back ends, by webhook or stream: told, repeated because they were not taken, or dropped.",
         "repeated: the receiver fails or is slow. dropped: it did so for too long, or refuses what it gets.",
+    ),
+    metric(
+        name::CONSENTS,
+        Kind::Counter,
+        &["ask", "outcome"],
+        "Questions to back ends whether a client may connect, subscribe or publish: allowed, denied, answered by what was kept, or nobody could say.",
+        "timed_out, unreachable, faulty, full: clients are told to try again; the log says why. full: raise CONSENT_CONCURRENCY, or give answers a ttl.",
+    ),
+    metric(
+        name::CONSENT_DURATION,
+        Kind::Histogram(HTTP_BUCKETS),
+        &["ask"],
+        "Time that a back end took to answer such a question, or not to.",
+        "Clients wait as long to connect, subscribe or publish.",
     ),
 ];
 

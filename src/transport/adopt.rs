@@ -109,6 +109,7 @@ impl Shard {
             link: Link::default(),
             deferred: None,
             catch_ups: Vec::new(),
+            last_publish: None,
             drain_at: NEVER,
             is_told: false,
             watches_writable: false,
@@ -322,6 +323,12 @@ impl Shard {
             (Some((positions, hash)), _) => self.encoder.event_id(positions, hash, scratch),
             (None, [(_, position)]) => sse::id_line(*position, scratch),
             (None, _) => {}
+        }
+        if let [(channel, _)] = connected.channels.as_slice()
+            && channel.is_shared()
+        {
+            // The stream is the upstream's: no event of ours stands in it but a gap.
+            return sse::retry(retry, scratch);
         }
         sse::connected(connected, retry, scratch);
     }

@@ -130,6 +130,19 @@ impl Shard {
                     self.unsubscribe_for(connection, &channel);
                 }
             }
+            Control::EndStreams(channel) => self.end_streams(&channel),
+        }
+    }
+
+    /// Closes the event streams of a channel.
+    fn end_streams(&mut self, channel: &ChannelKey) {
+        let open = self.sockets.iter();
+        let open = open.filter(|(_, socket)| !socket.is_closing() && !socket.is_websocket());
+        let open: Vec<ConnectionIndex> = open.map(|(index, _)| index).collect();
+        for connection in open {
+            if self.hub.is_subscribed(connection, channel) {
+                self.close(connection, CloseReason::Disconnected);
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! intake is taken and 101 answered. One exception: a client that brings both `session_id` and `token` in its query
 //! expects to be upgraded first and then closed with 1008.
 
+mod introduction;
 mod query;
 mod refusal;
 mod upgrade;
@@ -15,22 +16,21 @@ use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::header::{
-    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, AUTHORIZATION, DATE,
-    HOST, ORIGIN, SEC_WEBSOCKET_PROTOCOL, VARY,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, DATE, HOST, ORIGIN, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::auth::{Action, Identity, Verifier, client_token, may};
-use crate::client::NamedSession;
+use crate::auth::{Action, Identity, Verifier, may};
+use crate::events::{Consent, Visitor};
 use crate::http1;
-use crate::model::{CloseReason, ErrorCode, Namespaces, WireFormat, WorkerIndex};
+use crate::model::{ChannelKey, ErrorCode, Namespaces, WireFormat, WorkerIndex};
 use crate::protocol::sse;
-use crate::session::{Admission, Sessions};
+use crate::session::Sessions;
 use crate::telemetry::metrics;
 
 use super::Config;
-use super::intake::{EventStream, Intake, Place, Purpose, Slot, Ticket};
-use super::shard::unix_time;
+use super::intake::{EventStream, Intake, Place, Purpose, Resume, Slot, Ticket};
+pub use introduction::AddressOf;
 use query::{parameter, resume, stream_channels};
 use refusal::Refusal;
 use upgrade::{Subprotocol, accept_key, switching_head};
@@ -46,6 +46,10 @@ pub struct Doors {
     pub sessions: Arc<Sessions>,
     /// Who clients are.
     pub verifier: Arc<Verifier>,
+    /// Who is asked whether they may connect, and have their channels.
+    pub consent: Arc<Consent>,
+    /// Where they come from.
+    pub address_of: AddressOf,
     /// One for each worker.
     pub intakes: Arc<[Arc<Intake>]>,
     /// Whether the node is too busy for another client.
@@ -96,17 +100,20 @@ async fn ws_connect(
     Extension(worker): Extension<WorkerIndex>,
     request: Request,
 ) -> Result<Response, Refusal> {
+    let address = doors.address_of.find(&request);
     let (headers, query) = (request.headers(), request.uri().query());
     let accept = accept_key(request.version(), headers)?;
     doors.check_origin(headers)?;
     let protocol = Subprotocol::select(headers)?;
     let named = parameter(query, "session_id");
     let has_both = named.is_some() && parameter(query, "token").is_some();
-    let identified = match doors.identify(headers, query).await {
-        Ok(identity) => doors.find_session(identity, named).await,
-        Err(refusal) => Err(refusal),
+    let visitor = Visitor {
+        transport: "ws",
+        address,
+        headers,
     };
-    let (identity, session, refused) = match identified {
+    let introduced = doors.introduce(visitor, query, named).await;
+    let (identity, session, refused) = match introduced {
         Ok((identity, session)) => (identity, session, None),
         Err(Refusal {
             closes: Some(reason),
@@ -151,10 +158,15 @@ async fn sse_connect(
     Extension(worker): Extension<WorkerIndex>,
     request: Request,
 ) -> Result<Response, Refusal> {
+    let address = doors.address_of.find(&request);
     let (headers, query) = (request.headers(), request.uri().query());
     doors.check_origin(headers)?;
-    let identity = doors.identify(headers, query).await?;
-    let (identity, _) = doors.find_session(identity, None).await?;
+    let visitor = Visitor {
+        transport: "sse",
+        address,
+        headers,
+    };
+    let (identity, _) = doors.introduce(visitor, query, None).await?;
     let channels = stream_channels(query)?;
     for channel in &channels {
         if !may(
@@ -167,6 +179,7 @@ async fn sse_connect(
             return Err(Refusal::new(ErrorCode::Forbidden, text));
         }
     }
+    doors.consent_to_channels(&identity, &channels).await?;
     let from = resume(headers, query, &channels);
     let mut head = Vec::new();
     sse::response_head(&doors.stream_fields(headers), &mut head);
@@ -181,6 +194,40 @@ async fn sse_connect(
 }
 
 impl Doors {
+    /// Attaches whoever asks to a channel that the caller has let it into: the answer to its request. It goes on after its
+    /// own `Last-Event-ID`, or else after the given id, or from now on. `fields` stand in the head of the stream.
+    pub fn attach(
+        &self,
+        (slot, worker): (&Slot, WorkerIndex),
+        headers: &HeaderMap,
+        (channel, id): (ChannelKey, Option<&str>),
+        fields: HeaderMap,
+    ) -> Response {
+        let attached = || {
+            self.check_origin(headers)?;
+            let channels = vec![channel];
+            let from = match (resume(headers, None, &channels), id) {
+                (Resume::Now, Some(id)) => {
+                    sse::parse_last_event_id(id, &channels).map_or(Resume::Now, Resume::From)
+                }
+                (from, _) => from,
+            };
+            let mut extra = self.stream_fields(headers);
+            extra.extend(fields);
+            let mut head = Vec::new();
+            sse::response_head(&extra, &mut head);
+            self.admit(slot, worker, |place| Ticket {
+                purpose: Purpose::Events(EventStream { channels, from }),
+                identity: Identity::nobody(),
+                session: None,
+                refused: None,
+                head: head.into(),
+                _place: place,
+            })
+        };
+        attached().unwrap_or_else(IntoResponse::into_response)
+    }
+
     /// A browser may come from the listed origins, and from the page's own.
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let Some(allowed) = &self.config.origins else {
@@ -219,72 +266,6 @@ impl Doors {
             }
         }
         extra
-    }
-
-    async fn identify(
-        &self,
-        headers: &HeaderMap,
-        query: Option<&str>,
-    ) -> Result<Arc<Identity>, Refusal> {
-        let protocols = headers
-            .get_all(SEC_WEBSOCKET_PROTOCOL)
-            .iter()
-            .filter_map(|value| value.to_str().ok());
-        let token = client_token(query, header(headers, &AUTHORIZATION), protocols);
-        let identity = self
-            .verifier
-            .identify_or_ask(token.as_deref(), unix_time().as_secs());
-        identity.await.map_err(|error| {
-            // Where nobody can say, nobody is told that the token is wrong.
-            let is_wrong = error.code() != ErrorCode::Unavailable;
-            Refusal {
-                closes: is_wrong.then_some(CloseReason::InvalidToken),
-                ..Refusal::new(error.code(), error.to_string())
-            }
-        })
-    }
-
-    /// The session that a verified client names, or that its token was minted for. Of somebody without a token the
-    /// name is taken as it is: it gives no rights.
-    async fn find_session(
-        &self,
-        identity: Arc<Identity>,
-        named: Option<String>,
-    ) -> Result<(Arc<Identity>, Option<Box<NamedSession>>), Refusal> {
-        let text = named.as_deref().map(Arc::from);
-        let (login, has_token) = (identity.login_session, identity.authenticated);
-        if !has_token || (login.is_none() && named.is_none()) {
-            let unverified = |text| {
-                Box::new(NamedSession {
-                    text,
-                    verified: None,
-                })
-            };
-            return Ok((identity, text.map(unverified)));
-        }
-        let admitted = self.sessions.admit(&identity.user, login, named.as_deref());
-        let admission = admitted.await.map_err(|error| {
-            let unavailable = error.to_string();
-            Refusal::new(ErrorCode::Unavailable, unavailable)
-        })?;
-        match admission {
-            Admission::Admitted(verified) => {
-                let text = text.or_else(|| verified.map(|id| id.to_string().into()));
-                let named = text.map(|text| Box::new(NamedSession { text, verified }));
-                Ok((identity, named))
-            }
-            Admission::Ended => Err(Refusal {
-                closes: Some(CloseReason::InvalidToken),
-                ..Refusal::new(
-                    ErrorCode::InvalidToken,
-                    "the session of the token has ended",
-                )
-            }),
-            Admission::Mismatch => Err(Refusal {
-                closes: Some(CloseReason::SessionMismatch),
-                ..Refusal::new(ErrorCode::Forbidden, "Session mismatch")
-            }),
-        }
     }
 
     /// Takes a place in the worker's intake and leaves the ticket. The answer stays within the process: the worker

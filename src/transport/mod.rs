@@ -11,6 +11,7 @@ mod carried;
 mod catch_up;
 mod closing;
 mod config;
+mod consent;
 mod counting;
 mod deliver;
 mod ended;
@@ -31,7 +32,7 @@ mod worker;
 mod writing;
 
 pub use config::Config;
-pub use handshake::{Doors, Pressure, router};
+pub use handshake::{AddressOf, Doors, Pressure, router};
 pub use intake::{Intake, Slot};
 pub use levels::Levels;
 pub use worker::{Context, Worker};

@@ -11,12 +11,15 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use crate::auth::{AuthError, Identity};
 use crate::broker::{BrokerError, Page, Publish, ReadLimit, Recovery, Start};
 use crate::client::{Completion, Question, Ticket};
+use crate::events::Withheld;
 use crate::hub::ConnectionIndex;
 use crate::model::{ChannelKey, CloseReason, ErrorCode, Position, SessionId, WireFormat};
 use crate::protocol::plain::{encode_push, encode_reply};
 use crate::protocol::{ClaimedPosition, CommandId, Push, Reply};
+use crate::relay::Relay;
 use crate::session::{Sessions, StoreError, Updated};
 
+use super::consent::refusal;
 use super::shard::{Shard, unix_time};
 use super::socket::{Cause, ConnectionRef, Joining};
 
@@ -31,6 +34,8 @@ pub(super) enum Done {
         Ticket,
         Result<Option<Arc<Identity>>, StoreError>,
     ),
+    /// What a back end says of a subscription, and whether join and leave are wanted.
+    Consented(Box<Joining>, bool, Result<(), Withheld>),
     /// Where a channel's stream stands, now that this worker has interest.
     Started(ChannelKey, Result<Start, BrokerError>),
     /// What a new subscriber missed.
@@ -97,10 +102,6 @@ impl Shard {
         recover: Option<ClaimedPosition>,
         watches: bool,
     ) {
-        // A channel that came with the token is subscribed to already, and restarts at the position.
-        if self.hub.is_subscribed(connection, &channel) {
-            self.unsubscribe(connection, &channel);
-        }
         let Some(socket) = self.sockets.get_mut(connection) else {
             return;
         };
@@ -109,7 +110,7 @@ impl Shard {
             index: connection,
             generation: socket.generation,
         };
-        self.join(
+        self.join_with_consent(
             Joining {
                 connection,
                 channel,
@@ -218,23 +219,25 @@ impl Shard {
             return;
         };
         let publish = Publish {
-            channel: channel.clone(),
+            channel,
             data,
             origin: Some(socket.client.origin()),
             key,
             idempotency_key: None,
         };
         let relay = self.context.relay.clone();
-        self.reply_when_done(connection, id, async move {
-            match relay.broker().publish(vec![publish]).await.pop() {
-                Some(Ok(published)) => Reply::Published {
-                    channel,
-                    position: published.position,
-                },
-                Some(Err(error)) => broker_error(error),
-                None => broker_error(BrokerError::Unavailable),
-            }
-        });
+        match self.ask_to_publish(connection, &publish) {
+            None => self.reply_when_done(connection, id, published(relay, publish)),
+            Some(asked) => self.reply_when_done(connection, id, async move {
+                let (verdict, turn) = asked.await;
+                let reply = match verdict {
+                    Ok(data) => published(relay, Publish { data, ..publish }).await,
+                    Err(withheld) => refusal(&withheld),
+                };
+                drop(turn);
+                reply
+            }),
+        }
     }
 
     fn ask_history(
@@ -346,6 +349,9 @@ impl Shard {
     pub(super) fn finish(&mut self, done: Done) {
         match done {
             Done::Replied(connection, ticket, reply) => self.complete(connection, ticket, reply),
+            Done::Consented(joining, watches, verdict) => {
+                self.consented(*joining, watches, verdict);
+            }
             Done::Started(channel, start) => self.started(&channel, start),
             Done::Recovered(joining, recovery) => self.recovered(*joining, recovery),
             Done::CaughtUp(connection, channel, from, recovery) => {
@@ -412,6 +418,19 @@ impl Shard {
             encode_push(format, push, &mut self.tools.scratch);
             self.hub.send(connection, &self.tools.scratch);
         }
+    }
+}
+
+/// Publishes, and answers so.
+async fn published(relay: Arc<Relay>, publish: Publish) -> Reply {
+    let channel = publish.channel.clone();
+    match relay.broker().publish(vec![publish]).await.pop() {
+        Some(Ok(published)) => Reply::Published {
+            channel,
+            position: published.position,
+        },
+        Some(Err(error)) => broker_error(error),
+        None => broker_error(BrokerError::Unavailable),
     }
 }
 

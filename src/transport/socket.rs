@@ -8,6 +8,7 @@ use crate::protocol::{ClaimedPosition, CommandId};
 use crate::relay::follow;
 
 use super::carried::Stream;
+use super::consent::Before;
 use super::timer_wheel::{Link, Links};
 
 /// Names a connection for as long as it lives: an index is used again, a generation is not (not for 2^32 connections).
@@ -115,6 +116,8 @@ pub(super) struct Socket {
     pub(super) link: Link,
     pub(super) deferred: Option<Box<Deferred>>,
     pub(super) catch_ups: Vec<CatchUp>,
+    /// The end of its last publication, where a back end is asked about them.
+    pub(super) last_publish: Option<Before>,
     /// When it is closed because the node drains; the far future until then.
     pub(super) drain_at: Moment,
     /// Back ends heard that it came, so they hear that it goes.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::auth::Verifier;
 use crate::client::Rules;
-use crate::events::Events;
+use crate::events::{Consent, Events};
 use crate::model::{ConnectionPermit, DrainSignal};
 use crate::relay::{Inbox, Relay};
 use crate::session::Sessions;
@@ -34,6 +34,8 @@ pub struct Context {
     pub events: Arc<Events>,
     /// Users' sessions.
     pub sessions: Arc<Sessions>,
+    /// Who is asked whether clients may subscribe and publish.
+    pub consent: Arc<Consent>,
     /// Verifies tokens.
     pub verifier: Arc<Verifier>,
     /// What each worker tells of itself.

@@ -18,12 +18,20 @@ mod redis_server;
 #[path = "../proxy/upstream.rs"]
 mod upstream;
 
+#[allow(
+    dead_code,
+    reason = "the proxy's suite uses all of it, this one a part"
+)]
+#[path = "../proxy/ticker.rs"]
+mod ticker;
+
 mod access;
 mod channels;
 mod limits;
 mod members;
 mod nodes;
 mod outage;
+mod shared;
 
 use redis_server::RedisServer;
 use support::{Hub, hub_with};

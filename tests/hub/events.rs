@@ -15,7 +15,7 @@ use crate::support::token::token_of;
 use crate::support::ws::Socket;
 use crate::support::{Hub, eventually, hub};
 
-const WEBHOOK_SECRET: &str = "a-webhook-secret-of-at-least-32-bytes";
+pub(crate) const WEBHOOK_SECRET: &str = "a-webhook-secret-of-at-least-32-bytes";
 
 /// One request.
 #[derive(Debug, Clone)]
@@ -173,15 +173,21 @@ async fn a_visit_is_told_in_its_order_and_signed() {
     assert_eq!(events[5]["reason"], "client_closed");
 
     for posted in receiver.posted() {
-        let (time, _) = posted.signature.split_once(",v1=").expect("both parts");
-        let time = time.strip_prefix("t=").expect("a time");
-        let message = format!("{time}.{}", posted.body);
-        let key = jsonwebtoken::EncodingKey::from_secret(WEBHOOK_SECRET.as_bytes());
-        let algorithm = jsonwebtoken::Algorithm::HS256;
-        let signed = jsonwebtoken::crypto::sign(message.as_bytes(), &key, algorithm);
-        let expected = format!("t={time},v1={}", signed.expect("a signature"));
-        assert_eq!(posted.signature, expected);
+        expect_signed(&posted.signature, &posted.body);
     }
+}
+
+/// The signature is of its time and this body.
+#[track_caller]
+pub(crate) fn expect_signed(signature: &str, body: &str) {
+    let (time, _) = signature.split_once(",v1=").expect("both parts");
+    let time = time.strip_prefix("t=").expect("a time");
+    let message = format!("{time}.{body}");
+    let key = jsonwebtoken::EncodingKey::from_secret(WEBHOOK_SECRET.as_bytes());
+    let algorithm = jsonwebtoken::Algorithm::HS256;
+    let signed = jsonwebtoken::crypto::sign(message.as_bytes(), &key, algorithm);
+    let expected = format!("t={time},v1={}", signed.expect("a signature"));
+    assert_eq!(signature, expected);
 }
 
 #[tokio::test]

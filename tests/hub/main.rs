@@ -10,6 +10,7 @@ mod accounts;
 mod administration;
 mod back_end;
 mod bad_input;
+mod consent;
 mod drain;
 mod echo;
 mod event_stream;

@@ -20,9 +20,11 @@ mod pressure;
 mod reload;
 mod retries;
 mod services;
+mod shared;
 mod shims;
 mod streams;
 mod strict;
+mod ticker;
 mod upstream;
 mod websocket;
 

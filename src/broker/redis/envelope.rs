@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::broker::{Control, NodeInfo, Target};
 use crate::model::{
     ChannelKey, ClientId, Envelope, Epoch, Event, Member, NodeId, Origin, Payload, Publication,
-    SessionId,
+    SessionId, UserId,
 };
 
 use super::keys::{channel_of, tag};
@@ -170,18 +170,23 @@ struct Order<'a> {
 
 /// An order to all nodes.
 pub(super) fn pack_control(control: &Control) -> Bytes {
+    let user = |user: &UserId| Some(Target::User(user.clone()));
     let (kind, target, channel) = match control {
-        Control::Disconnect(target) => ("disconnect", target.clone(), None),
-        Control::LogOut(user) => ("log_out", Target::User(user.clone()), None),
-        Control::EndSessions(user, _) => ("end_sessions", Target::User(user.clone()), None),
-        Control::Subscribe(target, channel) => ("subscribe", target.clone(), Some(tag(channel))),
-        Control::Unsubscribe(target, channel) => {
-            ("unsubscribe", target.clone(), Some(tag(channel)))
+        Control::Disconnect(target) => ("disconnect", Some(target.clone()), None),
+        Control::LogOut(of) => ("log_out", user(of), None),
+        Control::EndSessions(of, _) => ("end_sessions", user(of), None),
+        Control::Subscribe(target, channel) => {
+            ("subscribe", Some(target.clone()), Some(tag(channel)))
         }
+        Control::Unsubscribe(target, channel) => {
+            ("unsubscribe", Some(target.clone()), Some(tag(channel)))
+        }
+        Control::EndStreams(channel) => ("end_streams", None, Some(tag(channel))),
     };
     let (user, client) = match &target {
-        Target::User(user) => (Some(&**user), None),
-        Target::Client(client) => (None, Some(*client)),
+        Some(Target::User(user)) => (Some(&**user), None),
+        Some(Target::Client(client)) => (None, Some(*client)),
+        None => (None, None),
     };
     let sessions = match control {
         Control::EndSessions(_, sessions) => sessions.iter().map(SessionId::to_string).collect(),
@@ -200,12 +205,13 @@ pub(super) fn pack_control(control: &Control) -> Bytes {
 /// The order of these bytes; `None` for one that this version does not know.
 pub(super) fn unpack_control(bytes: &[u8]) -> Option<Control> {
     let order: Order<'_> = rmp_serde::from_slice(bytes).ok()?;
+    let channel = order.channel.as_deref().and_then(channel_of);
     let target = match (order.user, order.client) {
         (Some(user), _) => Target::User(Arc::from(user)),
         (None, Some(client)) => Target::Client(client),
+        (None, None) if order.kind == "end_streams" => return channel.map(Control::EndStreams),
         (None, None) => return None,
     };
-    let channel = order.channel.as_deref().and_then(channel_of);
     Some(match (order.kind, target, channel) {
         ("disconnect", target, _) => Control::Disconnect(target),
         ("log_out", Target::User(user), _) => Control::LogOut(user),
@@ -337,6 +343,7 @@ mod tests {
             ),
             Control::Subscribe(client, news()),
             Control::Unsubscribe(user, news()),
+            Control::EndStreams(news()),
         ] {
             assert_eq!(unpack_control(&pack_control(&order)), Some(order));
         }

@@ -41,10 +41,17 @@ pub(crate) struct EventStream {
 impl EventStream {
     /// Opens `/sse/connect` with a query, reads the head and the first event.
     pub(crate) async fn open(hub: &Hub, query: &str, headers: &[(&str, &str)]) -> Self {
+        let stream = Self::open_at(hub, &format!("/sse/connect?{query}"), headers).await;
+        assert_eq!(stream.connected.event.as_deref(), Some("connected"));
+        stream
+    }
+
+    /// The same for a stream elsewhere, whose first block may be anything.
+    pub(crate) async fn open_at(hub: &Hub, path: &str, headers: &[(&str, &str)]) -> Self {
         let stream = TcpStream::connect(hub.address()).await.expect("the hub");
         let mut reader = BufReader::new(stream);
         let mut request = format!(
-            "GET /sse/connect?{query} HTTP/1.1\r\nhost: {}\r\naccept: text/event-stream\r\n",
+            "GET {path} HTTP/1.1\r\nhost: {}\r\naccept: text/event-stream\r\n",
             hub.host()
         );
         for (name, value) in headers {
@@ -70,7 +77,6 @@ impl EventStream {
         };
         assert_eq!(stream.head.status, 200, "{:?}", stream.head);
         stream.connected = stream.block().await.expect("the first event");
-        assert_eq!(stream.connected.event.as_deref(), Some("connected"));
         stream
     }
 
@@ -95,7 +101,13 @@ impl EventStream {
                 ":" => block.comment = true,
                 "id" => block.id = Some(value.to_owned()),
                 "event" => block.event = Some(value.to_owned()),
-                "data" => block.data = Some(value.to_owned()),
+                "data" => match &mut block.data {
+                    Some(data) => {
+                        data.push('\n');
+                        data.push_str(value);
+                    }
+                    None => block.data = Some(value.to_owned()),
+                },
                 "retry" => block.retry = value.parse().ok(),
                 other => panic!("unknown field {other:?} in {line:?}"),
             }
