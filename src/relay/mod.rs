@@ -4,6 +4,7 @@
 //! worker wants, and puts what the broker brings into the inboxes of the workers that want it. Whether something is
 //! missing is seen by the worker's hub, which asks the broker again.
 
+pub mod follow;
 mod inbox;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
