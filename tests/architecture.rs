@@ -74,6 +74,7 @@ const RULES: Rules = Rules {
                 "Balance",
                 "BreakerPolicy",
                 "CacheConfig",
+                "CachePolicy",
                 "HashKey",
                 "HealthPolicy",
                 "IdentityRule",

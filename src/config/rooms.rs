@@ -356,12 +356,10 @@ pub(super) fn proxy(reader: &Reader, services: Vec<proxy::ServiceConfig>) -> pro
             by: proxy::RateKey::Address,
         },
         connector: None,
-        cache: reader.boolean("CACHE_ENABLED").then(|| proxy::CacheConfig {
-            default_ttl: millis(reader, "CACHE_DEFAULT_TTL_MS"),
-            body_bytes_max: reader.size("CACHE_MAX_BODY_BYTES"),
+        cache: proxy::CacheConfig {
             total_bytes_max: reader.integer("CACHE_MAX_TOTAL_BYTES"),
             wait_max: millis(reader, "CACHE_WAIT_MS"),
-        }),
+        },
     }
 }
 

@@ -52,6 +52,26 @@ impl Command {
         self.word(number.to_string())
     }
 
+    /// Its name, where it is no script.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The script that it calls.
+    pub fn called(&self) -> Option<&'static Script> {
+        self.script
+    }
+
+    /// The keys of the script that it calls.
+    pub fn keys(&self) -> &[Bytes] {
+        &self.words[..self.keys]
+    }
+
+    /// Its words behind the keys.
+    pub fn arguments(&self) -> &[Bytes] {
+        &self.words[self.keys..]
+    }
+
     /// What decides which server it is for: its first key, or channel.
     pub(super) fn key(&self) -> &[u8] {
         self.words.first().map_or(&[], |word| word)

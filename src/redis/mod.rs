@@ -20,11 +20,13 @@ use fred::interfaces::PubsubInterface as _;
 use fred::types::RespVersion;
 use fred::types::config::Config as Target;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::watch::Sender;
+use tokio::sync::{Notify, oneshot};
 
 mod cluster;
 mod command;
 mod config;
+mod connections;
 mod examine;
 mod lane;
 mod script;
@@ -33,9 +35,11 @@ mod session;
 mod shared;
 mod tls;
 mod topology;
+pub mod watch;
 
 pub use command::Command;
 pub use config::{Address, Config};
+pub use connections::{Borrowing, Connections};
 pub use examine::StartError;
 use examine::Verdict;
 pub use fred::types::Value;
@@ -129,7 +133,7 @@ impl Redis {
         let shared = Arc::new(Shared {
             config: config.clone(),
             target,
-            verdict: watch::Sender::new(Verdict::Trying),
+            verdict: Sender::new(Verdict::Trying),
             topology: RwLock::default(),
             look: Notify::new(),
             listener: RwLock::default(),

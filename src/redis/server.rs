@@ -20,6 +20,11 @@ pub struct ServerId(pub(super) u32);
 impl ServerId {
     /// Of what no known server is responsible for.
     pub const NOWHERE: Self = Self(0);
+
+    /// The server of this number, which is not 0.
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
 }
 
 /// A connection: the client of the moment.

@@ -16,6 +16,9 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::examine::refusal;
 use super::server::{Link, Server};
+use super::watch::{
+    Compared, Comparison, Heard, Known, MARK_TIMEOUT, Marks, Next, Patience, Role, WATCH_INTERVAL,
+};
 use super::{COMMAND_TIMEOUT, Listener, Script, Shared, Verdict, cluster};
 
 /// How long a connection may take.
@@ -28,15 +31,6 @@ const COMMANDS_MAX: usize = 65_536;
 /// again. It costs about five megabytes.
 const MESSAGES_MAX: usize = 8192;
 
-/// Between two looks at a connection.
-const WATCH_INTERVAL: Duration = Duration::from_secs(2);
-
-/// How long a mark may be on its way before the connection that brings messages counts as dead.
-const MARK_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long a server may leave questions unanswered before its connections are made anew.
-const SILENCE_MAX: Duration = Duration::from_secs(5);
-
 /// Pauses between attempts: from … to …, with jitter.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -46,10 +40,11 @@ const OWN_MARKS: u64 = 1 << 62;
 /// Makes command connections to a server for as long as it is one.
 pub(super) async fn command_sessions(shared: Arc<Shared>, server: Arc<Server>) {
     let mut pause = Pause::default();
+    let mut known = Known::default();
     loop {
         if let Some((client, ended)) = connect(&shared, &server.target, 32).await {
             let watched = async {
-                let replication = match replication(&client).await {
+                let id = match replication(&client).await {
                     Role::Master(id) => id,
                     Role::Forbidden(why) => return shared.judge(Verdict::Refused(why)),
                     Role::Other | Role::Silent => return shared.judge(Verdict::Away),
@@ -64,7 +59,10 @@ pub(super) async fn command_sessions(shared: Arc<Shared>, server: Arc<Server>) {
                 shared.judge(Verdict::Open);
                 shared.look.notify_one();
                 tracing::info!(redis = %shared.config.address, server = server.address, "connected to redis");
-                watch_commands(&client, replication).await;
+                if known.differs(id) {
+                    tell_changed(&shared);
+                }
+                watch_commands(&shared, &client, &mut known).await;
             };
             end_with(watched, ended).await;
             retire(&shared, &server.commands, client);
@@ -103,7 +101,7 @@ pub(super) async fn message_sessions(shared: Arc<Shared>, server: Arc<Server>) {
         return;
     };
     let mut pause = Pause::default();
-    let mut known = None;
+    let mut known = Known::default();
     loop {
         if let Some((client, ended)) = connect(&shared, &server.target, MESSAGES_MAX).await {
             let began = Instant::now();
@@ -186,56 +184,28 @@ pub(super) async fn connect(
     }
 }
 
-/// What a server says of its data.
-#[derive(Debug, PartialEq, Eq)]
-enum Role {
-    /// It is a master; its replication id.
-    Master(String),
-    /// It is none: what it takes would be lost.
-    Other,
-    /// It did not answer.
-    Silent,
-    /// It does not let this user ask.
-    Forbidden(String),
-}
-
-/// How long a server may be silent: a slow script of somebody else's is no reason to leave.
-#[derive(Debug)]
-struct Patience {
-    heard_at: Instant,
-}
-
-impl Patience {
-    fn new() -> Self {
-        Self {
-            heard_at: Instant::now(),
-        }
-    }
-
-    /// The id, when there is one; `Err` when the connection is to be given up.
-    fn judge(&mut self, role: Role) -> Result<Option<String>, ()> {
-        match role {
-            Role::Master(id) => {
-                self.heard_at = Instant::now();
-                Ok(Some(id))
-            }
-            Role::Silent if self.heard_at.elapsed() < SILENCE_MAX => Ok(None),
-            Role::Silent | Role::Other | Role::Forbidden(_) => Err(()),
-        }
+/// What was read on the connection for commands may be of other data than what the other connection brings: it may have led
+/// to a server that another had taken the place of, where everything seemed to stand. So it is read again.
+fn tell_changed(shared: &Shared) {
+    tracing::warn!("the replication id of redis changed");
+    if let Some(listener) = shared.listener() {
+        listener.changed();
     }
 }
 
 /// Looks at the connection until it is silent or leads to a server that is not a master.
-async fn watch_commands(client: &Client, mut known: String) {
-    let mut patience = Patience::new();
+async fn watch_commands(shared: &Shared, client: &Client, known: &mut Known) {
+    let mut patience = Patience::new(Instant::now());
     loop {
         tokio::time::sleep(WATCH_INTERVAL).await;
-        let Ok(id) = patience.judge(replication(client).await) else {
-            return;
-        };
-        if id.as_ref().is_some_and(|id| *id != known) {
-            tracing::warn!("the replication id of redis changed");
-            known = id.unwrap_or_default();
+        match patience.judge(replication(client).await, Instant::now()) {
+            Heard::Id(id) => {
+                if known.differs(id) {
+                    tell_changed(shared);
+                }
+            }
+            Heard::Nothing => {}
+            Heard::GiveUp => return,
         }
     }
 }
@@ -253,23 +223,14 @@ async fn replication(client: &Client) -> Role {
                 .map_or(Role::Silent, |why| Role::Forbidden(format!("INFO: {why}")));
         }
     };
-    let field = |name: &str| {
-        let mut lines = info.lines();
-        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
-    };
-    match (field("role"), field("master_replid")) {
-        (Some("master"), Some(id)) => Role::Master(id.to_owned()),
-        (Some("master"), None) => {
-            tracing::warn!(
-                "the redis server tells no master_replid: it could be rolled back unnoticed"
-            );
-            Role::Other
-        }
-        _ => {
-            tracing::warn!("the redis server at the other end is not a master");
-            Role::Other
-        }
+    let role = Role::of(&info);
+    if role == Role::Other {
+        tracing::warn!(
+            "the redis server at the other end is no master, or tells no master_replid, without which it could be \
+             rolled back unnoticed"
+        );
     }
+    role
 }
 
 struct MessageSession<'a> {
@@ -282,7 +243,7 @@ struct MessageSession<'a> {
 }
 
 impl MessageSession<'_> {
-    async fn run(&self, known: &mut Option<String>) {
+    async fn run(&self, known: &mut Known) {
         let messages = self.client.message_rx();
         let Role::Master(id) = replication(&self.client).await else {
             return;
@@ -298,7 +259,7 @@ impl MessageSession<'_> {
         know_shards(self.shared, self.server, &self.client);
         self.server.messages.set(Some(self.client.clone()));
         self.listener.connected(self.server.id);
-        if known.replace(id.clone()).is_some_and(|old| old != id) {
+        if known.differs(id) {
             self.listener.changed();
         }
         tokio::select! {
@@ -345,33 +306,33 @@ impl MessageSession<'_> {
     }
 
     /// Sends a mark round through the server now and then: only what comes back shows that publications do.
-    async fn watch(&self, known: &mut Option<String>) {
-        let mut mark = OWN_MARKS;
-        let mut marked_at = Instant::now();
-        let mut patience = Patience::new();
+    async fn watch(&self, known: &mut Known) {
+        let mut marks = Marks::new(OWN_MARKS, Instant::now());
+        let mut patience = Patience::new(Instant::now());
         loop {
             tokio::time::sleep(WATCH_INTERVAL).await;
-            if self.passed.load(Ordering::Relaxed) == mark {
-                mark += 1;
-                marked_at = Instant::now();
+            match marks.next(self.passed.load(Ordering::Relaxed), Instant::now()) {
                 // Its answer is the mark itself; INFO tells whether the connection still answers.
-                let _ = self
-                    .client
-                    .publish::<Value, _, _>(self.shared.marks.as_str(), mark.to_string())
-                    .await;
-            } else if marked_at.elapsed() > MARK_TIMEOUT {
-                tracing::warn!("redis takes publications but does not bring them");
-                return;
+                Next::Send(mark) => {
+                    let marks = self.shared.marks.as_str();
+                    let sent = self.client.publish::<Value, _, _>(marks, mark.to_string());
+                    let _ = sent.await;
+                }
+                Next::Wait => {}
+                Next::GiveUp => {
+                    tracing::warn!("redis takes publications but does not bring them");
+                    return;
+                }
             }
-            let own = match patience.judge(replication(&self.client).await) {
-                Ok(Some(own)) => own,
-                Ok(None) => continue,
-                Err(()) => return,
+            let own = match patience.judge(replication(&self.client).await, Instant::now()) {
+                Heard::Id(own) => own,
+                Heard::Nothing => continue,
+                Heard::GiveUp => return,
             };
             if !self.agrees(&own).await {
                 return;
             }
-            if known.replace(own.clone()).is_some_and(|old| old != own) {
+            if known.differs(own) {
                 self.listener.changed();
             }
         }
@@ -382,18 +343,18 @@ impl MessageSession<'_> {
         let Some(commands) = self.server.commands.client() else {
             return true;
         };
-        let mut own = own.to_owned();
-        for _ in 0..2 {
-            match replication(&commands).await {
-                // That connection has a watch of its own.
-                Role::Silent | Role::Other | Role::Forbidden(_) => return true,
-                Role::Master(other) if other == own => return true,
-                Role::Master(_) => {}
+        let mut comparison = Comparison::new(own.to_owned());
+        loop {
+            // The connection for commands has a watch of its own.
+            match comparison.handle_other(replication(&commands).await) {
+                Compared::Agrees => return true,
+                Compared::Differs => break,
+                Compared::AskAgain => {}
             }
-            match replication(&self.client).await {
-                Role::Master(again) => own = again,
-                Role::Silent => return true,
-                Role::Other | Role::Forbidden(_) => return false,
+            match comparison.handle_own(replication(&self.client).await) {
+                Compared::Agrees => return true,
+                Compared::Differs => return false,
+                Compared::AskAgain => {}
             }
         }
         tracing::warn!("the two connections lead to different redis servers");

@@ -2,14 +2,15 @@
 //!
 //! Pages follow the room in the queue. Live publications are not kept for a client that catches up: it reads on until it
 //! stands where the hub's other subscribers stand, and receives with them from there. What a page brings beyond that is
-//! left out, because it will come.
+//! left out, because it will come. What is to be done is decided in `relay::follow`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::{BrokerError, Page, ReadLimit, Recovery};
-use crate::hub::{ChannelIndex, ConnectionIndex, Contents, Stage};
+use crate::hub::{ChannelIndex, ConnectionIndex, Contents};
 use crate::model::{ChannelKey, Encode as _, Position, Publication, WireFormat};
+use crate::relay::follow::{self, Step};
 
 use super::questions::Done;
 use super::shard::Shard;
@@ -24,9 +25,6 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 
 /// How long a subscriber that is ahead of its hub waits for it: the rest is in the inbox, or on its way.
 const AHEAD_AFTER: Duration = Duration::from_millis(2);
-
-/// After so many waits one that is ahead asks the broker: what it saw may have been rolled back.
-const WAITS_PER_READ: u32 = 128;
 
 /// How many subscribers go on catching up in one turn.
 const STEPS_A_TURN: usize = 64;
@@ -63,9 +61,7 @@ impl Shard {
         };
         self.hub.move_cursor(connection.index, index, position);
         let top = self.hub.channel(index).and_then(|slot| slot.position());
-        // Who waited for other channels to be opened may have missed something since its position was taken.
-        let is_behind = missed.is_some() || position != top;
-        let Some(position) = position.filter(|_| is_behind) else {
+        let Some(course) = follow::CatchUp::begin(position, missed.is_some(), top) else {
             return self.hub.go_live(connection.index, index);
         };
         let Some(socket) = self.sockets.find(connection) else {
@@ -73,9 +69,7 @@ impl Shard {
         };
         let catch_up = CatchUp {
             channel: channel.clone(),
-            position,
-            is_reading: false,
-            waited: 0,
+            course,
         };
         socket.catch_ups.push(catch_up);
         match missed {
@@ -92,12 +86,10 @@ impl Shard {
         from: Position,
         recovery: Result<Recovery, BrokerError>,
     ) {
-        // A page that was asked for by an earlier subscription is not this one's.
         let catch_up = self.catch_up(connection, channel);
-        let Some(catch_up) = catch_up.filter(|catch_up| catch_up.position == from) else {
+        if !catch_up.is_some_and(|catch_up| catch_up.course.handle_page(from)) {
             return;
-        };
-        catch_up.is_reading = false;
+        }
         match recovery {
             Ok(Recovery::Recovered(page)) => self.send_page(connection, channel, &page),
             Ok(Recovery::Lost { .. }) => self.give_up(connection, channel),
@@ -137,7 +129,7 @@ impl Shard {
         let Some(catch_up) = self.catch_up(connection, channel) else {
             return;
         };
-        let from = catch_up.position;
+        let from = catch_up.course.position();
         let Some(index) = self.hub.find_channel(channel) else {
             return;
         };
@@ -145,9 +137,8 @@ impl Shard {
             .hub
             .channel(index)
             .and_then(|channel| channel.position());
-        let same_epoch = top.filter(|top| top.epoch == from.epoch);
-        let dropped = same_epoch.map(|top| top.offset.saturating_sub(from.offset));
-        self.tell_gap(connection.index, channel, dropped, top);
+        let gap = follow::give_up(from, top);
+        self.tell_gap(connection.index, channel, gap.dropped, gap.position);
         self.end_catch_up(connection, channel);
     }
 
@@ -188,19 +179,10 @@ impl Shard {
         else {
             return;
         };
-        // A page of another epoch is left: what is to be told of it is told when it is read again.
-        if page.top.epoch == top.epoch {
-            let present = |publication: &&Arc<Publication>| publication.offset <= top.offset;
-            let publications: Vec<_> = page
-                .publications
-                .iter()
-                .take_while(present)
-                .cloned()
-                .collect();
-            let reached = self.send_publications(connection.index, channel, &publications, top);
-            if let Some((offset, catch_up)) = reached.zip(self.catch_up(connection, channel)) {
-                catch_up.position = Position::new(top.epoch, offset);
-            }
+        let publications = follow::presentable(page, top);
+        let reached = self.send_publications(connection, channel, publications, top);
+        if let Some((offset, catch_up)) = reached.zip(self.catch_up(connection, channel)) {
+            catch_up.course.advance(Position::new(top.epoch, offset));
         }
         self.waiting.catching_up.join((connection, channel.clone()));
     }
@@ -210,13 +192,17 @@ impl Shard {
     /// last offset that was sent.
     fn send_publications(
         &mut self,
-        connection: ConnectionIndex,
+        connection: ConnectionRef,
         channel: &ChannelKey,
         publications: &[Arc<Publication>],
         top: Position,
     ) -> Option<u64> {
-        let format = self.hub.format(connection)?;
+        let format = self.hub.format(connection.index)?;
         let index = self.hub.find_channel(channel)?;
+        let is_new_epoch = self
+            .catch_up(connection, channel)
+            .is_some_and(|catch_up| catch_up.course.is_new_epoch(top));
+        let connection = connection.index;
         let config = &self.context.config;
         let queue = self.hub.queue(connection)?;
         let is_empty = queue.is_empty();
@@ -232,7 +218,8 @@ impl Shard {
         let mut sent = 0_usize;
         for publication in publications.iter().take(count.max(usize::from(is_empty))) {
             let end = self.tools.scratch.len();
-            self.encode_missed(connection, index, format, publication, top);
+            let first = is_new_epoch && sent == 0;
+            self.encode_missed((connection, index, format), publication, top, first);
             // Alone in an empty queue any publication fits.
             if self.tools.scratch.len() > room && !(is_empty && sent == 0) {
                 self.tools.scratch.truncate(end);
@@ -253,14 +240,14 @@ impl Shard {
         Some(last)
     }
 
-    /// Appends one publication's frame to the scratch, with the `id:` line where that is the connection's own.
+    /// Appends one publication's frame to the scratch, with the `id:` line where that is the connection's own. `first`: it is the first of its
+    /// epoch that the client sees.
     fn encode_missed(
         &mut self,
-        connection: ConnectionIndex,
-        channel: ChannelIndex,
-        format: WireFormat,
+        (connection, channel, format): (ConnectionIndex, ChannelIndex, WireFormat),
         publication: &Publication,
         top: Position,
+        first: bool,
     ) {
         let scratch = &mut self.tools.scratch;
         if format == WireFormat::SseMany {
@@ -276,7 +263,7 @@ impl Shard {
                 slot.key(),
                 publication,
                 Some(top.epoch),
-                false,
+                first,
                 scratch,
             );
         }
@@ -303,36 +290,19 @@ impl Shard {
         else {
             return;
         };
-        let Some(catch_up) = self.catch_up(connection, channel) else {
-            return;
-        };
-        if catch_up.is_reading {
-            return;
-        }
-        let (from, waited) = (catch_up.position, catch_up.waited);
-        let Some(top) = position.filter(|top| *top != from) else {
-            return self.end_catch_up(connection, channel);
-        };
-        // The client is ahead of this hub, whose inbox holds the rest (it saw them on another node), or the hub itself
-        // is reading again: wait for it.
-        let is_ahead = from.epoch == top.epoch && from.offset > top.offset;
-        if stage != Stage::Live || (is_ahead && !(waited + 1).is_multiple_of(WAITS_PER_READ)) {
-            self.note_waited(connection, channel);
-            return self.ask_again_later(connection, channel, AHEAD_AFTER);
-        }
         let has_room = self
             .hub
             .queue(connection.index)
             .is_some_and(|queue| queue.is_empty());
-        if has_room {
-            self.read_page(connection, channel, from);
-        }
-        // Without room it goes on when its queue is written.
-    }
-
-    fn note_waited(&mut self, connection: ConnectionRef, channel: &ChannelKey) {
-        if let Some(catch_up) = self.catch_up(connection, channel) {
-            catch_up.waited = catch_up.waited.wrapping_add(1);
+        let Some(catch_up) = self.catch_up(connection, channel) else {
+            return;
+        };
+        match catch_up.course.step(position, stage, has_room) {
+            Step::GoLive => self.end_catch_up(connection, channel),
+            Step::Wait => self.ask_again_later(connection, channel, AHEAD_AFTER),
+            Step::Read(from) => self.read_page(connection, channel, from),
+            // Without room it goes on when its queue is written.
+            Step::Rest => {}
         }
     }
 
@@ -363,10 +333,6 @@ impl Shard {
 
     fn read_page(&mut self, connection: ConnectionRef, channel: &ChannelKey, from: Position) {
         let limit = self.page_limit(connection.index);
-        self.note_waited(connection, channel);
-        if let Some(catch_up) = self.catch_up(connection, channel) {
-            catch_up.is_reading = true;
-        }
         let (relay, channel) = (self.context.relay.clone(), channel.clone());
         self.when_done(async move {
             let recovery = relay.broker().recover(&channel, from, limit).await;

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::broker::{BrokerError, Page, Recovery, Start};
+use crate::broker::{BrokerError, Recovery, Start};
 use crate::client::Ticket;
 use crate::events::Kind;
 use crate::hub::{ConnectionIndex, Stage, Subscribed};
 use crate::model::{ChannelKey, Position};
-use crate::protocol::{ClaimedPosition, Push, Reply};
+use crate::protocol::{Push, Reply};
+use crate::relay::follow::{self, Beginning, Welcome};
 
 use super::questions::{Done, broker_error};
 use super::shard::Shard;
@@ -15,16 +16,6 @@ use super::socket::{Cause, Joining, Opened};
 
 /// The code of an `unsubscribed` push when the token no longer permits the channel.
 const NOT_PERMITTED: u16 = 2501;
-
-/// Where a new subscriber begins.
-#[derive(Debug)]
-struct Beginning {
-    position: Option<Position>,
-    /// `None` when recovery was not asked for.
-    recovered: Option<bool>,
-    /// What was missed, to be sent before what comes.
-    missed: Option<Page>,
-}
 
 impl Shard {
     /// Subscribes. The answer is given when the broker has said where the stream stands and, where the client goes on
@@ -133,24 +124,11 @@ impl Shard {
             .namespaces
             .of(&joining.channel)
             .can_recover();
-        let beginning = |recovered| Beginning {
-            position,
-            recovered,
-            missed: None,
-        };
-        match (&joining.recover, position) {
-            (None, _) => self.begin(joining, beginning(None)),
-            (
-                Some(ClaimedPosition {
-                    epoch: Some(epoch),
-                    offset,
-                }),
-                Some(top),
-            ) if can_recover => {
-                let claimed = Position::new(*epoch, *offset);
-                if claimed == top {
-                    return self.begin(joining, beginning(Some(true)));
-                }
+        let claimed = joining.recover.as_ref();
+        let claimed = claimed.map(|claimed| Some(Position::new(claimed.epoch?, claimed.offset)));
+        match follow::welcome(claimed, position, can_recover) {
+            Welcome::Begin(beginning) => self.begin(joining, beginning),
+            Welcome::Ask(claimed) => {
                 let relay = self.context.relay.clone();
                 let limit = self.page_limit(joining.connection.index);
                 self.when_done(async move {
@@ -161,7 +139,6 @@ impl Shard {
                     Done::Recovered(Box::new(joining), recovery)
                 });
             }
-            (Some(_), _) => self.begin(joining, beginning(Some(false))),
         }
     }
 
@@ -179,27 +156,7 @@ impl Shard {
             .and_then(|channel| channel.position());
         let asked = joining.recover.as_ref().map_or(0, |claimed| claimed.offset);
         match recovery {
-            Ok(Recovery::Recovered(page)) => {
-                let position = Some(Position::new(page.top.epoch, asked));
-                self.begin(
-                    joining,
-                    Beginning {
-                        position,
-                        recovered: Some(true),
-                        missed: Some(page),
-                    },
-                );
-            }
-            Ok(Recovery::Lost { .. }) => {
-                self.begin(
-                    joining,
-                    Beginning {
-                        position: top,
-                        recovered: Some(false),
-                        missed: None,
-                    },
-                );
-            }
+            Ok(recovery) => self.begin(joining, follow::welcome_back(asked, recovery, top)),
             Err(error) => self.refuse_join(&joining, error),
         }
     }

@@ -4,9 +4,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::broker::{BrokerError, ReadLimit, Recovery};
-use crate::hub::Stage;
 use crate::model::{ChannelKey, Position};
-
+use crate::relay::follow::{self, Missed};
 use crate::telemetry::metrics;
 
 use super::questions::Done;
@@ -44,17 +43,15 @@ impl Shard {
         let Some(index) = self.hub.find_channel(channel) else {
             return;
         };
-        let Some(slot) = self.hub.channel(index) else {
-            return;
-        };
         metrics::hole();
-        if slot.stage() == Stage::Live && slot.position().is_none() {
-            self.counts.gaps += self.hub.tell_gap(index, None, None, &mut self.encoder);
-        } else if let Some(position) = self.hub.begin_repair(index, seen) {
-            self.waiting
+        match follow::missed(&mut self.hub, index, seen, &mut self.encoder) {
+            Missed::Told(gaps) => self.counts.gaps += gaps,
+            Missed::Read(position) => self
+                .waiting
                 .repairs
                 .waiting
-                .push_back((channel.clone(), position));
+                .push_back((channel.clone(), position)),
+            Missed::Nothing => {}
         }
     }
 
@@ -99,50 +96,22 @@ impl Shard {
         let Some(index) = self.hub.find_channel(&channel) else {
             return;
         };
-        let Some(slot) = self.hub.channel(index) else {
-            return;
-        };
-        // A read that was begun for an earlier life of the channel says nothing about this one.
-        let (Stage::Repairing { .. }, Some(from)) = (slot.stage(), slot.position()) else {
-            return;
-        };
-        if from != asked {
+        if !follow::awaits(&self.hub, index, asked) {
             return;
         }
-        match recovery {
-            Ok(Recovery::Recovered(page)) => {
-                let is_new = page.top.epoch != from.epoch;
-                let reached = page
-                    .publications
-                    .last()
-                    .map_or(from.offset, |last| last.offset);
-                let position = Position::new(page.top.epoch, reached);
-                for publication in &page.publications {
-                    self.waiting.allowance.spend(publication.data.len());
-                }
-                let again = self.hub.resume(index, position, !page.more);
-                let delivered =
-                    self.hub
-                        .deliver(index, &page.publications, is_new, &mut self.encoder);
-                self.count(delivered);
-                if again {
-                    self.waiting.repairs.waiting.push_back((channel, position));
-                }
+        let Ok(recovery) = recovery else {
+            return self.repair_later(channel, asked);
+        };
+        if let Recovery::Recovered(page) = &recovery {
+            for publication in &page.publications {
+                self.waiting.allowance.spend(publication.data.len());
             }
-            Ok(Recovery::Lost { top, fork }) => {
-                // After a rollback nobody can count what is missing, and what came after it is read from there.
-                let at = fork.unwrap_or(top);
-                let is_count = fork.is_none() && top.epoch == from.epoch;
-                let dropped = is_count.then(|| top.offset.checked_sub(from.offset));
-                let again = self.hub.resume(index, at, at == top);
-                self.counts.gaps +=
-                    self.hub
-                        .tell_gap(index, dropped.flatten(), Some(at), &mut self.encoder);
-                if again {
-                    self.waiting.repairs.waiting.push_back((channel, at));
-                }
-            }
-            Err(_) => self.repair_later(channel, from),
+        }
+        let repaired = follow::repair(&mut self.hub, index, asked, recovery, &mut self.encoder);
+        self.count(repaired.delivered);
+        self.counts.gaps += repaired.gaps;
+        if let Some(position) = repaired.again {
+            self.waiting.repairs.waiting.push_back((channel, position));
         }
     }
 

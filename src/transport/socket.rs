@@ -5,6 +5,7 @@ use crate::hub::ConnectionIndex;
 use crate::model::{ChannelKey, ConnectionPermit, Moment, Position};
 use crate::protocol::websocket::Partial;
 use crate::protocol::{ClaimedPosition, CommandId};
+use crate::relay::follow;
 
 use super::carried::Stream;
 use super::consent::Before;
@@ -81,12 +82,7 @@ pub(super) struct Deferred {
 #[derive(Debug)]
 pub(super) struct CatchUp {
     pub(super) channel: ChannelKey,
-    /// What the client has been sent.
-    pub(super) position: Position,
-    /// Whether a page is being read.
-    pub(super) is_reading: bool,
-    /// How often it has waited for its hub, which is behind.
-    pub(super) waited: u32,
+    pub(super) course: follow::CatchUp,
 }
 
 /// A subscription that waits for the broker.

@@ -42,8 +42,8 @@ impl Server {
         line.trim_end().to_owned()
     }
 
-    /// Does to the replication id what a restart or a promotion does.
-    pub(crate) fn change_id(&mut self) {
+    /// Does to the replication id what a restart or a promotion does. Answers the new one.
+    pub(crate) fn change_id(&mut self) -> String {
         let id = |info: String| {
             let mut lines = info.lines();
             let id = lines.find_map(|line| line.strip_prefix("master_replid:"));
@@ -51,6 +51,8 @@ impl Server {
         };
         let old = id(self.ask(&["INFO", "replication"]));
         self.ask(&["DEBUG", "CHANGE-REPL-ID"]);
-        assert_ne!(id(self.ask(&["INFO", "replication"])), old);
+        let new = id(self.ask(&["INFO", "replication"]));
+        assert_ne!(new, old);
+        new
     }
 }

@@ -46,12 +46,12 @@ pub(super) struct Check {
 
 impl Entry {
     /// Nobody wants it yet.
-    pub(super) fn new(channel: &ChannelKey, keeps_history: bool) -> Self {
+    pub(super) fn new(channel: &ChannelKey, keeps_history: bool, now: Instant) -> Self {
         Self {
             channel: channel.clone(),
             keeps_history,
             is_wanted: false,
-            phase: Phase::Idle(Instant::now()),
+            phase: Phase::Idle(now),
             starts: Vec::new(),
             ends: Vec::new(),
             has_hole: false,

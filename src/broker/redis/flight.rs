@@ -43,9 +43,8 @@ impl Inner {
             Entry::Occupied(mut waiting) => waiting.get_mut().push(tell),
             Entry::Vacant(vacant) => {
                 vacant.insert(Vec::new());
-                self.redis
-                    .runtime()
-                    .spawn(self.clone().fly(asked, vec![tell]));
+                let flight = self.clone().fly(asked, vec![tell]);
+                self.redis.spawn(Box::pin(flight));
             }
         }
         Box::pin(async move { told.await.unwrap_or(Err(BrokerError::Unavailable)) })

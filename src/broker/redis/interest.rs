@@ -7,7 +7,7 @@
 //!
 //! Changes are asked under one lock, so they take effect in the order of the calls, and leave in batches.
 //!
-//! All of this is of one server; which channels are whose is known next door (`interests`).
+//! Nothing here does I/O or reads a clock. All of this is of one server; which channels are whose is known next door (`interests`).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -162,12 +162,13 @@ impl Interest {
         name: String,
         channel: &ChannelKey,
         keeps_history: bool,
+        now: Instant,
     ) -> Option<oneshot::Receiver<Result<Start, BrokerError>>> {
         let mut state = self.lock();
         let state = &mut *state;
         let (tell, told) = oneshot::channel();
         let entry = state.channels.entry(name.clone());
-        let entry = entry.or_insert_with(|| Entry::new(channel, keeps_history));
+        let entry = entry.or_insert_with(|| Entry::new(channel, keeps_history, now));
         entry.is_wanted = true;
         match entry.phase {
             Phase::Live if state.is_connected => return None,
@@ -208,7 +209,7 @@ impl Interest {
     }
 
     /// What is to be sent next; `None` when there is nothing, or no connection.
-    pub(super) fn next_change(&self) -> Option<Change> {
+    pub(super) fn next_change(&self, now: Instant) -> Option<Change> {
         let mut state = self.lock();
         let state = &mut *state;
         if !state.is_connected {
@@ -217,7 +218,7 @@ impl Interest {
         let mut barrier = Barrier::default();
         let mut change = Change {
             added: Vec::new(),
-            removed: state.outlived(),
+            removed: state.outlived(now),
             mark: state.marks + 1,
         };
         change.removed.append(&mut state.departed);
@@ -314,7 +315,7 @@ impl Interest {
     }
 
     /// A mark came back. Answers the channels whose position is to be read now.
-    pub(super) fn passed(&self, mark: u64) -> Vec<(String, ChannelKey)> {
+    pub(super) fn passed(&self, mark: u64, now: Instant) -> Vec<(String, ChannelKey)> {
         let mut state = self.lock();
         let state = &mut *state;
         let Some(barrier) = state.barriers.remove(&mark) else {
@@ -327,7 +328,7 @@ impl Interest {
             };
             entry.ends.clear();
             if matches!(entry.phase, Phase::Ending) {
-                entry.phase = Phase::Idle(Instant::now());
+                entry.phase = Phase::Idle(now);
                 state.idle.push_back(name);
             }
         }
@@ -443,11 +444,11 @@ impl Interest {
 
 impl State {
     /// The channels that nobody wanted for a while. They are forgotten.
-    fn outlived(&mut self) -> Vec<String> {
+    fn outlived(&mut self, now: Instant) -> Vec<String> {
         let mut outlived = Vec::new();
         while let Some(name) = self.idle.front() {
             match self.channels.get(name).map(|entry| &entry.phase) {
-                Some(Phase::Idle(since)) if since.elapsed() < LINGER => break,
+                Some(Phase::Idle(since)) if now.duration_since(*since) < LINGER => break,
                 Some(Phase::Idle(_)) => {
                     self.channels.remove(name);
                     outlived.extend(self.idle.pop_front());

@@ -1,6 +1,7 @@
 //! A channel that goes from one server to another: whoever waits goes on waiting, and what may be missing is a hole.
 
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -42,8 +43,8 @@ fn start() -> Start {
 
 /// Sends the next change and lets its mark come back. Answers what was added and what was removed.
 fn change(server: &Interest) -> Option<(Vec<String>, Vec<String>)> {
-    let change = server.next_change()?;
-    for (name, _) in server.passed(change.mark) {
+    let change = server.next_change(Instant::now())?;
+    for (name, _) in server.passed(change.mark, Instant::now()) {
         server.read(&name, Ok(start()));
     }
     Some((change.added, change.removed))
@@ -63,7 +64,9 @@ fn move_all(from: &Interest, to: &Interest) {
 fn a_live_channel_that_moves_has_a_hole() {
     let ([one, other], holes) = servers();
     let news = ChannelKey::new("news").expect("a name");
-    let mut told = one.add("news".to_owned(), &news, true).expect("a wait");
+    let mut told = one
+        .add("news".to_owned(), &news, true, Instant::now())
+        .expect("a wait");
     assert_eq!(change(&one), Some((names(&["news"]), Vec::new())));
     assert_eq!(told.try_recv(), Ok(Ok(start())));
     move_all(&one, &other);
@@ -77,7 +80,9 @@ fn a_live_channel_that_moves_has_a_hole() {
 fn whoever_waits_for_a_channel_that_moves_is_answered_there() {
     let ([one, other], holes) = servers();
     let news = ChannelKey::new("news").expect("a name");
-    let mut told = one.add("news".to_owned(), &news, true).expect("a wait");
+    let mut told = one
+        .add("news".to_owned(), &news, true, Instant::now())
+        .expect("a wait");
     move_all(&one, &other);
     assert_eq!(told.try_recv(), Err(TryRecvError::Empty));
     assert_eq!(change(&other), Some((names(&["news"]), Vec::new())));
@@ -89,7 +94,7 @@ fn whoever_waits_for_a_channel_that_moves_is_answered_there() {
 fn a_channel_that_nobody_wants_any_more_does_not_move() {
     let ([one, other], _) = servers();
     let news = ChannelKey::new("news").expect("a name");
-    let _told = one.add("news".to_owned(), &news, false);
+    let _told = one.add("news".to_owned(), &news, false, Instant::now());
     change(&one);
     let mut ended = one.remove("news").expect("a wait");
     move_all(&one, &other);

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::interest::{Ears, Interest};
 use crate::broker::{BrokerError, Sink, Start};
 use crate::model::ChannelKey;
-use crate::redis::{Redis, ServerId};
+use crate::redis::{Connections, ServerId};
 
 /// The interest in channels of every server.
 pub(super) struct Interests {
@@ -67,7 +67,7 @@ impl Interests {
     /// See [`Interest::add`].
     pub(super) fn add(
         &self,
-        redis: &Redis,
+        redis: &dyn Connections,
         name: String,
         channel: &ChannelKey,
         keeps_history: bool,
@@ -78,11 +78,15 @@ impl Interests {
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         let interest = place(&by_server, redis.server_of(&name))?;
-        interest.add(name, channel, keeps_history)
+        interest.add(name, channel, keeps_history, redis.now())
     }
 
     /// See [`Interest::remove`].
-    pub(super) fn remove(&self, redis: &Redis, name: &str) -> Option<oneshot::Receiver<()>> {
+    pub(super) fn remove(
+        &self,
+        redis: &dyn Connections,
+        name: &str,
+    ) -> Option<oneshot::Receiver<()>> {
         let by_server = self
             .by_server
             .read()
@@ -91,7 +95,7 @@ impl Interests {
     }
 
     /// Other servers have other channels. Answers the interest in servers that are new.
-    pub(super) fn moved(&self, redis: &Redis) -> Vec<(ServerId, Arc<Interest>)> {
+    pub(super) fn moved(&self, redis: &dyn Connections) -> Vec<(ServerId, Arc<Interest>)> {
         let mut by_server = self
             .by_server
             .write()

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
 use super::{
     ActiveChannel, Answer, Broker, BrokerError, Control, NodeInfo, Page, Presence, Publish,
@@ -29,7 +30,9 @@ use super::{
 use crate::model::{
     ChannelKey, ClientId, Epoch, HistoryPolicy, Member, Namespaces, Position, Publication,
 };
-use crate::redis::{CallError, Command, Config, Listener, Redis, ServerId, StartError, Value};
+use crate::redis::{
+    CallError, Command, Config, Connections, Listener, Redis, ServerId, StartError, Value,
+};
 
 mod entry;
 mod envelope;
@@ -43,7 +46,7 @@ mod keys;
 mod outbox;
 mod presence;
 mod read;
-mod scripts;
+pub mod scripts;
 mod upkeep;
 
 use interests::Interests;
@@ -68,7 +71,7 @@ pub struct RedisBroker {
 
 /// What the broker and its tasks share.
 struct Inner {
-    redis: Redis,
+    redis: Arc<dyn Connections>,
     keys: Keys,
     namespaces: Arc<Namespaces>,
     interests: Interests,
@@ -94,11 +97,25 @@ impl RedisBroker {
     /// # Errors
     /// When the system gives no thread, or the certificates cannot be used.
     pub fn start(config: &Config, namespaces: Arc<Namespaces>) -> Result<Self, StartError> {
+        let redis = Arc::new(Self::connections(config)?);
+        Ok(Self::over(redis, config, namespaces))
+    }
+
+    /// Connections for [`RedisBroker::over`], which know its scripts.
+    ///
+    /// # Errors
+    /// As [`RedisBroker::start`].
+    pub fn connections(config: &Config) -> Result<Redis, StartError> {
+        let marks = Keys::new(&config.prefix).marks(&format!("{:032x}", rand::random::<u128>()));
+        Redis::new(config, marks, scripts::ALL)
+    }
+
+    /// The same over connections that are not yet listened to.
+    pub fn over(redis: Arc<dyn Connections>, config: &Config, namespaces: Arc<Namespaces>) -> Self {
         let keys = Keys::new(&config.prefix);
-        let marks = keys.marks(&format!("{:032x}", rand::random::<u128>()));
         let inner = Arc::new(Inner {
-            redis: Redis::new(config, marks, scripts::ALL)?,
             interests: Interests::new(keys.control()),
+            redis,
             keys,
             namespaces,
             presence: presence::Local::default(),
@@ -107,12 +124,12 @@ impl RedisBroker {
             ready_grace: config.ready_grace,
             ready_at: Mutex::new(None),
         });
-        let runtime = inner.redis.runtime();
-        runtime.spawn(upkeep::check_positions(inner.clone()));
-        runtime.spawn(upkeep::reap(inner.clone()));
-        runtime.spawn(inner.clone().say_presence());
-        inner.redis.listen(Arc::new(Ears(inner.clone())));
-        Ok(Self { inner })
+        let redis = &inner.redis;
+        redis.spawn(Box::pin(upkeep::check_positions(inner.clone())));
+        redis.spawn(Box::pin(upkeep::reap(inner.clone())));
+        redis.spawn(Box::pin(inner.clone().say_presence()));
+        redis.listen(Arc::new(Ears(inner.clone())));
+        Self { inner }
     }
 
     /// Asks whether the server lets this node do what it must. `Ok` as well when it is away.
@@ -127,9 +144,12 @@ impl RedisBroker {
             let probe = Command::script(&scripts::PROBE, &keys.each_ref()).word(channel.clone());
             inner.redis.examine(probe, &channel).await
         };
-        // Connections live on that runtime only.
-        let asked = self.inner.redis.runtime().spawn(asked).await;
-        asked.unwrap_or(Ok(()))
+        // Connections live where such tasks do.
+        let (tell, told) = oneshot::channel();
+        self.inner.redis.spawn(Box::pin(async move {
+            let _ = tell.send(asked.await);
+        }));
+        told.await.unwrap_or(Ok(()))
     }
 }
 
@@ -145,9 +165,9 @@ struct Ears(Arc<Inner>);
 
 impl Listener for Ears {
     fn moved(&self) {
-        for (server, interest) in self.0.interests.moved(&self.0.redis) {
+        for (server, interest) in self.0.interests.moved(&*self.0.redis) {
             let work = upkeep::change_interest(self.0.clone(), server, interest);
-            self.0.redis.runtime().spawn(work);
+            self.0.redis.spawn(Box::pin(work));
         }
     }
 
@@ -173,18 +193,18 @@ impl Listener for Ears {
         let Some(interest) = self.0.interests.of(server) else {
             return;
         };
-        let to_read = interest.passed(mark);
+        let to_read = interest.passed(mark, self.0.redis.now());
         if to_read.is_empty() {
             return;
         }
         let inner = self.0.clone();
         let commands = to_read.iter().map(|(_, channel)| inner.ensure(channel));
         let answers = inner.redis.call(commands.collect());
-        self.0.redis.runtime().spawn(async move {
+        self.0.redis.spawn(Box::pin(async move {
             for ((name, _), answer) in to_read.iter().zip(answers.await) {
                 interest.read(name, read::start(answer));
             }
-        });
+        }));
     }
 
     fn changed(&self) {
@@ -196,6 +216,19 @@ impl Listener for Ears {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing under these locks can panic half way.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What comes of some work, unless it takes longer than this.
+async fn within<T>(
+    redis: &dyn Connections,
+    most: Duration,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = redis.pause(most) => None,
+    }
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -401,22 +434,24 @@ impl Broker for RedisBroker {
         let name = self.inner.keys.envelopes(channel);
         let keeps = self.inner.history(channel).is_some();
         let inner = &self.inner;
-        let Some(told) = inner.interests.add(&inner.redis, name, channel, keeps) else {
+        let Some(told) = inner.interests.add(&*inner.redis, name, channel, keeps) else {
             return self.position(channel);
         };
-        let told = async move { tokio::time::timeout(INTEREST_TIMEOUT, told).await };
-        let told = self.inner.redis.runtime().spawn(told);
-        Box::pin(async move {
-            match told.await {
-                Ok(Ok(Ok(start))) => start,
+        let (tell, answered) = oneshot::channel();
+        let redis = inner.redis.clone();
+        inner.redis.spawn(Box::pin(async move {
+            let start = match within(&*redis, INTEREST_TIMEOUT, told).await {
+                Some(Ok(start)) => start,
                 _ => Err(BrokerError::Unavailable),
-            }
-        })
+            };
+            let _ = tell.send(start);
+        }));
+        Box::pin(async move { answered.await.unwrap_or(Err(BrokerError::Unavailable)) })
     }
 
     fn remove_interest<'a>(&'a self, channel: &'a ChannelKey) -> Answer<'a, ()> {
         let name = self.inner.keys.envelopes(channel);
-        let told = self.inner.interests.remove(&self.inner.redis, &name);
+        let told = self.inner.interests.remove(&*self.inner.redis, &name);
         Box::pin(async move {
             if let Some(told) = told {
                 // Dropped unsaid when the connection is lost: then nothing more comes either.
@@ -482,10 +517,10 @@ impl Broker for RedisBroker {
         let inner = &*self.inner;
         let mut ready_at = lock(&inner.ready_at);
         if inner.redis.is_connected() && inner.interests.is_ready() {
-            *ready_at = Some(Instant::now());
+            *ready_at = Some(inner.redis.now());
             return true;
         }
-        ready_at.is_some_and(|at| at.elapsed() < inner.ready_grace)
+        ready_at.is_some_and(|at| inner.redis.now().duration_since(at) < inner.ready_grace)
     }
 
     fn kind(&self) -> &'static str {

@@ -223,7 +223,7 @@ impl Inner {
                 }
             } else {
                 self.presence.outbox.add_all(failed.into_iter());
-                tokio::time::sleep(AGAIN_AFTER).await;
+                self.redis.pause(AGAIN_AFTER).await;
             }
         }
     }

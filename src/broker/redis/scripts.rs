@@ -33,7 +33,7 @@ pub(super) static ALL: &[&Script] = &[
 /// epoch, size, ttl, ttl of the meta, the pub/sub channel, the rest (MessagePack map), the data, and for how long an
 /// idempotency key is remembered, or 0.
 /// Answers of each `{epoch, top, duplicate}`, or what went wrong in an array of its own.
-pub(super) static PUBLISH: Script = Script::of_many(
+pub static PUBLISH: Script = Script::of_many(
     r"local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''
@@ -127,7 +127,7 @@ return 0",
 /// Makes the meta of a channel that has none, with this epoch; a stream without meta is of nobody.
 ///
 /// KEYS: meta, stream, position. ARGV: a fresh epoch, ttl of the meta. Answers `{epoch, top}`.
-pub(super) static ENSURE: Script = Script::new(
+pub static ENSURE: Script = Script::new(
     r"local meta = redis.call('HMGET', KEYS[1], 'e', 't')
 if meta[1] then return meta end
 local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''
@@ -145,7 +145,7 @@ return {ARGV[1], '0'}",
 /// Answers nil without a meta, else `{epoch, top, whether everything after the offset stands here, entries, fork}`: the
 /// fork is the last offset that the reader's stream and this one have in common, when the reader is above it and
 /// everything after it stands here, else -1.
-pub(super) static READ: Script = Script::new(
+pub static READ: Script = Script::new(
     r"local meta = redis.call('HMGET', KEYS[1], 'e', 't', 'f')
 if not meta[1] then return false end
 local epoch, top = meta[1], tonumber(meta[2])

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::entry::Check;
 use super::interest::Interest;
-use super::{ChannelKey, Command, Inner, LEASE, Position, ServerId, Value, millis, read, scripts};
+use super::{
+    ChannelKey, Command, Inner, LEASE, Position, ServerId, Value, millis, read, scripts, within,
+};
 
 /// How often interest is looked at without having changed, to leave channels that nobody wants any more.
 const INTEREST_TICK: Duration = Duration::from_millis(250);
@@ -29,8 +31,8 @@ const REAP_AFTER: Duration = LEASE;
 pub(super) async fn change_interest(inner: Arc<Inner>, server: ServerId, interest: Arc<Interest>) {
     while !interest.has_ended() {
         // Whatever changes while a batch is on its way is part of the next.
-        let _ = tokio::time::timeout(INTEREST_TICK, interest.changed.notified()).await;
-        while let Some(change) = interest.next_change() {
+        within(&*inner.redis, INTEREST_TICK, interest.changed.notified()).await;
+        while let Some(change) = interest.next_change(inner.redis.now()) {
             let sent = inner
                 .redis
                 .subscribe(server, change.added, change.removed, change.mark)
@@ -49,7 +51,7 @@ pub(super) async fn change_interest(inner: Arc<Inner>, server: ServerId, interes
 pub(super) async fn check_positions(inner: Arc<Inner>) {
     let mut checks = 0u32;
     loop {
-        tokio::time::sleep(CHECK_INTERVAL).await;
+        inner.redis.pause(CHECK_INTERVAL).await;
         checks += 1;
         for interest in inner.interests.all() {
             interest.ask_unknown();
@@ -112,18 +114,18 @@ pub(super) async fn reap(inner: Arc<Inner>) {
     let mut connected_since: Option<Instant> = None;
     loop {
         let is_first = connected_since.is_none();
-        tokio::time::sleep(if is_first {
+        let interval = if is_first {
             INTEREST_TICK
         } else {
             REAP_INTERVAL
-        })
-        .await;
+        };
+        inner.redis.pause(interval).await;
         if !inner.redis.is_connected() {
             connected_since = None;
             continue;
         }
-        let since = *connected_since.get_or_insert_with(Instant::now);
-        if since.elapsed() >= REAP_AFTER {
+        let now = inner.redis.now();
+        if now.duration_since(*connected_since.get_or_insert(now)) >= REAP_AFTER {
             reap_once(&inner).await;
         }
     }
