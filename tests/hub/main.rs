@@ -2,6 +2,8 @@
 //!
 //! What a test needs to know of the hub stands in `docs/PROTOCOL.md`; nothing here looks inside.
 
+#[path = "../postgres_server/mod.rs"]
+mod postgres_server;
 #[path = "../redis_server/mod.rs"]
 mod redis_server;
 mod support;
@@ -11,6 +13,7 @@ mod administration;
 mod back_end;
 mod bad_input;
 mod consent;
+mod database;
 mod drain;
 mod echo;
 mod event_stream;

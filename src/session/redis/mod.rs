@@ -208,6 +208,11 @@ impl Store for RedisStore {
         self.ask(command, record::ids)
     }
 
+    fn replace_sessions(&self, session: Session) -> Answer<'_, Vec<SessionId>> {
+        let command = self.with_session(self.script(&scripts::ADD), &session, 1);
+        self.ask(command, record::ids)
+    }
+
     fn session(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<Session>> {
         let alive_since = now.before(self.limits.timeout);
         let command = self.script(&scripts::READ).word(id.to_string()).number(1);
