@@ -128,7 +128,9 @@ async fn a_flood_of_resets_is_not_worked_off() {
         session.send.clone().ready().await.err()
     })
     .await;
-    assert_eq!(error.reason(), Some(Reason::ENHANCE_YOUR_CALM), "{error}");
+    // A client that goes on writing may see no more than that it cannot.
+    let is_told = error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
+    assert!(is_told || error.is_io(), "{error}");
     assert!(upstream.requests() < 1000, "{}", upstream.requests());
 }
 
