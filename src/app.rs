@@ -6,6 +6,7 @@ mod back_ends;
 mod figures;
 mod gate;
 mod pressure;
+mod purging;
 mod reload;
 mod shared;
 mod worker;
@@ -154,6 +155,8 @@ impl Node {
         let pressure = Arc::new(pressure);
         let nodes = Arc::new(AtomicUsize::new(1));
         let proxy = make_proxy(&settings, &context, &pressure, &nodes)?;
+        let proxy = Arc::new(proxy);
+        context.relay.on_purge(purging::observer(&proxy));
         Ok(Self {
             settings,
             started,
@@ -161,7 +164,7 @@ impl Node {
             memory,
             context,
             intakes,
-            proxy: Arc::new(proxy),
+            proxy,
             nodes,
             pressure,
         })
@@ -202,14 +205,13 @@ impl Node {
             node: self.clone(),
             drain,
         });
-        let purged = self.proxy.clone();
         let admin = AdminState {
             source,
             exporter,
             config: self.settings.admin.clone(),
             gate: Arc::new(AdminGate(context.verifier.clone())),
             live: Arc::default(),
-            purge: Arc::new(move |service: &str, prefix: &str| purged.purge(service, prefix)),
+            purge: purging::purge(self.proxy.clone(), self.broker.clone()),
         };
         let sessions = self.session_state();
         let shared = Shared::new(self.proxy.clone(), doors.clone());

@@ -10,11 +10,12 @@
 //! cli
 //! app                       the composition root: the only file that names concrete parts together
 //! config                    environment and file become the rooms' own configurations
-//! server                    threads, accept loops, HTTP/1, admission, drain
+//! server                    threads, accept loops, strict HTTP, admission, drain
 //! transport | api | proxy | admin
 //!                           sockets and streams | HTTP for back ends | to upstreams | page, health, metrics
 //! client | relay | events   one client's conversation (sans-IO) | joins the workers to the broker
 //! auth | session            claims, permissions, token verification | users and their login sessions
+//! http2                     the same exchanges over HTTP/2
 //! hub | protocol | broker | limits | http1
 //! redis | outbound | tls    fred's only home | what the node asks of others over HTTP | certificates and encrypted sockets
 //! telemetry                 metrics and logs
@@ -33,6 +34,7 @@ pub mod client;
 pub mod config;
 pub mod events;
 pub mod http1;
+pub mod http2;
 pub mod hub;
 pub mod limits;
 pub mod model;

@@ -160,6 +160,7 @@ fn config() -> Config {
         connections_max: 100,
         handshakes_max: 100,
         header_timeout: DEADLINE,
+        http2_streams_max: 128,
         body_timeout: DEADLINE,
         body_bytes_max: 1000,
         browsers: server::Browsers::default(),

@@ -96,8 +96,20 @@ pub struct Liveness {
     pub inactivity_timeout: Duration,
 }
 
+/// What was forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Purged {
+    /// How many answers, on this node.
+    pub here: usize,
+    /// Whether every other node of the fleet was told, too.
+    pub is_told: bool,
+}
+
 /// What forgets.
-pub type Purge = Arc<dyn Fn(&str, &str) -> Option<usize> + Send + Sync>;
+pub type Purge = Arc<dyn Fn(String, String) -> PurgeAnswer + Send + Sync>;
+
+/// What comes of that; none without a cache.
+pub type PurgeAnswer = Pin<Box<dyn Future<Output = Option<Purged>> + Send>>;
 
 /// What the answers stand on.
 #[derive(Clone)]
@@ -110,7 +122,7 @@ pub struct AdminState {
     pub config: Config,
     /// Who may look.
     pub gate: Arc<dyn Gate>,
-    /// Forgets what the cache has of a service under a prefix of its paths, and tells how much; none without a cache.
+    /// Forgets what the caches have of a service under a prefix of its paths.
     pub purge: Purge,
     /// What viewers of the dashboard share.
     pub live: Arc<Live>,
@@ -157,6 +169,14 @@ async fn events(State(state): State<Arc<AdminState>>, request: Request) -> Respo
     response
 }
 
+/// Waits for the broker.
+async fn purge(State(state): State<Arc<AdminState>>, request: Request) -> Response {
+    let watch = Stopwatch::start(Route::Purge);
+    let response = cache::purge(&state, &request).await;
+    watch.stop(response.status().as_u16());
+    response
+}
+
 /// Declares the handlers, each measured in the same way.
 macro_rules! handlers {
     ($($name:ident: $route:ident => $answer:path;)+) => {$(
@@ -180,7 +200,6 @@ handlers! {
     statistics: Statistics => stats::stats;
     dashboard: Dashboard => dashboard::page;
     logout: Dashboard => dashboard::logout;
-    purge: Purge => cache::purge;
     demo: Page => page::demo;
     module: Page => page::module;
     types: Page => page::types;

@@ -3,7 +3,9 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use super::{AdminState, Config, Gate, Liveness, Shown, Snapshot, Source, not_found, router};
+use super::{
+    AdminState, Config, Gate, Liveness, Purged, Shown, Snapshot, Source, not_found, router,
+};
 use crate::telemetry::setup::{Exporter, install_metrics};
 use axum::body::Body;
 use axum::response::Response;
@@ -98,7 +100,11 @@ fn state(node: Snapshot, config: Config, is_open: bool) -> AdminState {
         config,
         gate: Arc::new(Right { is_open }),
         live: Arc::default(),
-        purge: Arc::new(|service: &str, prefix: &str| (service == "users").then_some(prefix.len())),
+        purge: Arc::new(|service: String, prefix: String| {
+            let is_told = prefix != "/away";
+            let here = prefix.len();
+            Box::pin(async move { (service == "users").then_some(Purged { here, is_told }) })
+        }),
     }
 }
 
@@ -472,6 +478,11 @@ async fn the_cache_is_purged_by_who_may_change_something() {
         ("?service=users", "cookie", StatusCode::UNAUTHORIZED),
         ("", "x-admin-key", StatusCode::BAD_REQUEST),
         ("?service=other", "x-admin-key", StatusCode::NOT_FOUND),
+        (
+            "?service=users&prefix=/away",
+            "x-admin-key",
+            StatusCode::SERVICE_UNAVAILABLE,
+        ),
     ] {
         assert_eq!(
             purge(query, name).await.status(),

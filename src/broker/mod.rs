@@ -129,7 +129,7 @@ pub enum Target {
     Client(ClientId),
 }
 
-/// An order to every node, about connections wherever they are.
+/// An order to every node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Control {
     /// Close the connections (4002).
@@ -144,6 +144,17 @@ pub enum Control {
     Unsubscribe(Target, ChannelKey),
     /// Close the event streams of a channel: what they carry is no longer there, and who comes back is told so.
     EndStreams(ChannelKey),
+    /// Forget what the cache has of a service.
+    Purge(Purged),
+}
+
+/// What a cache is to forget.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Purged {
+    /// Of which service.
+    pub service: String,
+    /// What the paths begin with; empty: all of them.
+    pub prefix: String,
 }
 
 /// A replica of the fleet, as its lease tells.

@@ -6,7 +6,8 @@ use toml::de::DeValue;
 
 use super::place::{Place, Value};
 use crate::proxy::{
-    Balance, BreakerPolicy, HealthPolicy, IdentityRule, Policy, RateKey, RatePolicy, RetryPolicy,
+    Balance, BreakerPolicy, CachePolicy, HealthPolicy, IdentityRule, Policy, RateKey, RatePolicy,
+    RetryPolicy,
 };
 
 const STATUS_RULE: &str = "must be statuses from 400 to 599, as [502, 503, 504]";
@@ -36,6 +37,7 @@ pub(super) fn defaults() -> Policy {
         identity: IdentityRule::default(),
         connections_max: usize::MAX,
         slow_start: Duration::ZERO,
+        cache: None,
         share: None,
         heartbeat: None,
         rate: None,
@@ -161,6 +163,35 @@ impl Place<'_> {
             self.wrong(value, path, "must have a max; 0 is no limit");
         }
         Some(rate)
+    }
+
+    /// How answers are kept: `base` where it does not say otherwise.
+    pub(super) fn cache(
+        &mut self,
+        path: &str,
+        value: &Value<'_>,
+        mut base: CachePolicy,
+    ) -> Option<CachePolicy> {
+        let mut is_on = true;
+        if matches!(value.get_ref(), DeValue::Boolean(_)) {
+            self.boolean(path, value, &mut is_on);
+            return is_on.then_some(base);
+        }
+        let rule = "must be true, false or a table as { ttl = \"5s\", max_body_bytes = 262144 }";
+        for (key, value) in self.table(path, value, rule) {
+            let path = format!("{path}.{}", key.get_ref());
+            match key.get_ref().as_ref() {
+                "enabled" => self.boolean(&path, value, &mut is_on),
+                "ttl" => self.duration(&path, value, &mut base.default_ttl),
+                "max_body_bytes" => {
+                    if let Some(bytes) = self.integer(&path, value, 1, 1 << 40) {
+                        base.body_bytes_max = usize::try_from(bytes).unwrap_or(usize::MAX);
+                    }
+                }
+                _ => self.unknown(key, &path, "enabled, ttl, max_body_bytes"),
+            }
+        }
+        is_on.then_some(base)
     }
 
     /// Who may ask.

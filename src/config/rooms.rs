@@ -83,6 +83,7 @@ pub(super) fn server(reader: &Reader) -> server::Config {
         header_timeout: millis(reader, "HEADER_TIMEOUT_MS"),
         body_timeout: millis(reader, "BODY_TIMEOUT_MS"),
         body_bytes_max: reader.size("MAX_BODY_BYTES"),
+        http2_streams_max: u32::try_from(reader.integer("HTTP2_MAX_STREAMS")).unwrap_or(u32::MAX),
         browsers: browsers(reader),
         drain_delay: millis(reader, "DRAIN_DELAY_MS"),
         drain_window: seconds(reader, "DRAIN_SECONDS"),
@@ -355,12 +356,10 @@ pub(super) fn proxy(reader: &Reader, services: Vec<proxy::ServiceConfig>) -> pro
             by: proxy::RateKey::Address,
         },
         connector: None,
-        cache: reader.boolean("CACHE_ENABLED").then(|| proxy::CacheConfig {
-            default_ttl: millis(reader, "CACHE_DEFAULT_TTL_MS"),
-            body_bytes_max: reader.size("CACHE_MAX_BODY_BYTES"),
+        cache: proxy::CacheConfig {
             total_bytes_max: reader.integer("CACHE_MAX_TOTAL_BYTES"),
             wait_max: millis(reader, "CACHE_WAIT_MS"),
-        }),
+        },
     }
 }
 

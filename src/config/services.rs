@@ -12,13 +12,13 @@ use super::reader::Reader;
 use super::rules;
 use super::upstreams::{self, NAME_RULE, is_service_name};
 use crate::proxy::{
-    Address, Balance, HashKey, Policy, RESERVED_NAMES, RateKey, ServiceConfig, Share,
+    Address, Balance, CachePolicy, HashKey, Policy, RESERVED_NAMES, RateKey, ServiceConfig, Share,
     UpstreamConfig,
 };
 
 /// The keys of a service.
 const KEYS: &str = "upstreams, balance, hash_on, timeout, connect_timeout, connections_max, slow_start, breaker, retries, \
-                    rate_limit, share, heartbeat, health, identity";
+                    rate_limit, cache, share, heartbeat, health, identity";
 const URL_RULE: &str = "must be an http or https URL (http://host[:port][/base]), or a table as { url = \"http://host\", weight = 2 }";
 const WEIGHT_MAX: u64 = 1000;
 
@@ -28,6 +28,8 @@ pub(super) struct Services {
     named: BTreeMap<String, ServiceConfig>,
     /// Whether tokens can be verified at all.
     has_keys: bool,
+    /// How answers are kept where that is on.
+    cache: CachePolicy,
 }
 
 impl Default for Services {
@@ -36,6 +38,10 @@ impl Default for Services {
             defaults: defaults(),
             named: BTreeMap::new(),
             has_keys: false,
+            cache: CachePolicy {
+                default_ttl: Duration::from_secs(5),
+                body_bytes_max: 262_144,
+            },
         }
     }
 }
@@ -52,7 +58,13 @@ impl Services {
         let percent = reader.integer("RETRY_BUDGET_PERCENT");
         policy.retries.budget_percent = u32::try_from(percent).unwrap_or(100);
         policy.identity.required = reader.boolean("AUTH_REQUIRED");
+        let cache = CachePolicy {
+            default_ttl: Duration::from_millis(reader.integer("CACHE_DEFAULT_TTL_MS")),
+            body_bytes_max: reader.size("CACHE_MAX_BODY_BYTES"),
+        };
+        policy.cache = reader.boolean("CACHE_ENABLED").then_some(cache);
         let mut services = Self {
+            cache,
             named: BTreeMap::new(),
             has_keys: rules::has_key(reader),
             defaults: policy,
@@ -131,6 +143,8 @@ struct Draft {
     path: String,
     service: ServiceConfig,
     hash_key: Option<HashKey>,
+    /// How its answers are kept, should they be.
+    cache: CachePolicy,
 }
 
 impl Place<'_> {
@@ -171,6 +185,7 @@ impl Place<'_> {
             },
             path,
             hash_key: None,
+            cache: services.cache,
         };
         for (key, value) in table {
             let path = format!("{}.{}", draft.path, key.get_ref());
@@ -217,6 +232,7 @@ impl Place<'_> {
             "breaker" => self.breaker(path, value, &mut policy.breaker),
             "retries" => self.retries(path, value, &mut policy.retries),
             "rate_limit" => policy.rate = self.rate(path, value),
+            "cache" => policy.cache = self.cache(path, value, draft.cache),
             "share" => {
                 let rule = "must be \"all\" or \"user\"";
                 policy.share = self.text(path, value, rule, share);
@@ -268,6 +284,10 @@ impl Place<'_> {
             (
                 policy.rate.is_some_and(|rate| rate.by == RateKey::User) && !has_keys,
                 "must have no rate_limit by user without JWT_SECRET: nobody would be known",
+            ),
+            (
+                policy.share == Some(Share::User) && !has_keys,
+                "must have no share by user without JWT_SECRET: nobody would be known",
             ),
             (
                 policy.identity.required && !has_keys,

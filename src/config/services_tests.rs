@@ -3,7 +3,9 @@
 use super::*;
 use crate::config::file;
 use crate::model::Namespace;
-use crate::proxy::{BreakerPolicy, HealthPolicy, IdentityRule, RatePolicy, RetryPolicy};
+use crate::proxy::{
+    BreakerPolicy, CachePolicy, HealthPolicy, IdentityRule, RatePolicy, RetryPolicy,
+};
 
 fn read_with(text: &str, mut services: Services) -> (Vec<ServiceConfig>, Vec<String>) {
     let base = Namespace::default_for(false);
@@ -82,6 +84,7 @@ fn reads_every_key() {
         },
         connections_max: 100,
         slow_start: Duration::ZERO,
+        cache: None,
         share: Some(Share::User),
         heartbeat: Some(Duration::from_secs(15)),
         rate: Some(RatePolicy {
@@ -140,6 +143,8 @@ const FAULTS: &[(&str, &str)] = &[
     ("health = { path = \"up\" }", "3: services.a.health.path=\"up\" must be a path"),
     ("health = { every = \"1s\" }", "3: services.a.health.every is not known here"),
     ("rate_limit = { window = \"1s\" }", "3: services.a.rate_limit must have a max"),
+    ("cache = 5", "3: services.a.cache=\"5\" must be true, false or a table"),
+    ("cache = { max = 5 }", "3: services.a.cache.max is not known here"),
     ("share = true", "3: services.a.share=\"true\" must be \"all\" or"),
     ("rate_limit = 5", "3: services.a.rate_limit=\"5\" must be a table"),
     ("rate_limit = { max = 5, by = \"moon\" }", "3: services.a.rate_limit.by=\"moon\" must be one of address, user"),
@@ -215,7 +220,32 @@ fn upstreams_stand_in_one_place() {
 
 #[test]
 fn who_must_show_a_token_that_nobody_can_verify_cannot_be_let_in() {
-    let text = "[services.a]\nupstreams = [\"http://x\"]\nidentity = { required = true }";
-    let (_, faults) = read_with(text, Services::default());
-    assert!(faults[0].contains("without JWT_SECRET"), "{faults:?}");
+    for rule in ["identity = { required = true }", "share = \"user\""] {
+        let text = format!("[services.a]\nupstreams = [\"http://x\"]\n{rule}");
+        let (_, faults) = read_with(&text, Services::default());
+        assert!(faults[0].contains("without JWT_SECRET"), "{faults:?}");
+    }
+}
+
+#[test]
+fn answers_are_kept_as_the_service_says() {
+    let ours = CachePolicy {
+        default_ttl: Duration::from_secs(5),
+        body_bytes_max: 262_144,
+    };
+    for (text, expected) in [
+        ("", None),
+        ("cache = true", Some(ours)),
+        ("cache = false", None),
+        ("cache = { enabled = false, ttl = \"1s\" }", None),
+        (
+            "cache = { ttl = \"1s\", max_body_bytes = 7 }",
+            Some(CachePolicy {
+                default_ttl: Duration::from_secs(1),
+                body_bytes_max: 7,
+            }),
+        ),
+    ] {
+        assert_eq!(policy(text).cache, expected, "{text}");
+    }
 }

@@ -14,7 +14,11 @@ pub(super) fn acceptor(reader: &mut Reader) -> Option<Acceptor> {
     match (certificate, key) {
         (None, None) => None,
         (Some(certificate), Some(key)) => {
-            let loaded = Acceptor::load(Path::new(&certificate), Path::new(&key));
+            let loaded = Acceptor::load(
+                Path::new(&certificate),
+                Path::new(&key),
+                reader.integer("HTTP2_MAX_STREAMS") > 0,
+            );
             or_fault(reader, "TLS_CERT", loaded)
         }
         (Some(_), None) => {

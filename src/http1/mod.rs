@@ -11,6 +11,7 @@ mod read_ahead;
 mod request;
 mod response;
 mod scan;
+mod trailers;
 
 pub use body::{BodyFault, Framing, Run};
 pub use exchange::{After, Exchange, Peer};
@@ -18,6 +19,7 @@ pub use read_ahead::ReadAhead;
 pub use request::{HeadError, RequestHead, is_host};
 pub use response::{ResponseError, ResponseHead};
 pub use scan::{HeadScan, Scanned};
+pub use trailers::Trailers;
 
 use std::mem::MaybeUninit;
 use std::time::SystemTime;

@@ -44,10 +44,8 @@ pub(super) struct Served {
 impl Proxy {
     /// Whether the cache has the answer to such a request, whose fields are these, and the upstream is not asked.
     pub(super) fn has_fresh(&self, way: Option<&Way>, fields: &[u8]) -> bool {
-        match (&self.cache, way) {
-            (Some(cache), Some(Way::Wants(wanted))) => {
-                wanted.has_fresh(cache, fields, Instant::now())
-            }
+        match way {
+            Some(Way::Wants(wanted)) => wanted.has_fresh(&self.cache, fields, Instant::now()),
             _ => false,
         }
     }
@@ -60,9 +58,7 @@ impl Call {
     }
 
     fn consult(&mut self, may_wait: bool) {
-        let Some(cache) = self.proxy.cache.clone() else {
-            return self.try_next();
-        };
+        let cache = self.proxy.cache.clone();
         let now = Instant::now();
         let found = match &mut self.course {
             Some(Course {
@@ -141,9 +137,7 @@ impl Call {
 
     /// The upstream's answer, as far as the cache is concerned: what stands there instead of it, or who takes it down.
     pub(super) fn hear_for_cache(&mut self, head: &ResponseHead<'_>) -> Heard {
-        let Some(cache) = self.proxy.cache.clone() else {
-            return Heard::Pass;
-        };
+        let cache = self.proxy.cache.clone();
         let Some(course) = &mut self.course else {
             return Heard::Pass;
         };
@@ -213,9 +207,7 @@ impl Call {
 
     /// The answer has passed whole.
     pub(super) fn keep(&mut self, recorder: Recorder) {
-        let Some(cache) = self.proxy.cache.clone() else {
-            return;
-        };
+        let cache = self.proxy.cache.clone();
         if let Some(Course {
             cache: Some(Way::Wants(wanted)),
             fields,

@@ -40,7 +40,7 @@ pub struct Config {
     /// `RATE_LIMIT_WINDOW_MS`); 0 is no limit.
     pub rate: RatePolicy,
     /// How answers are kept (`CACHE_ENABLED`); none where they are not.
-    pub cache: Option<CacheConfig>,
+    pub cache: CacheConfig,
     /// What begins TLS with upstreams (`UPSTREAM_CA`); there where any address is https.
     pub connector: Option<Connector>,
 }
@@ -48,10 +48,6 @@ pub struct Config {
 /// How upstreams' answers are kept.
 #[derive(Debug, Clone, Copy)]
 pub struct CacheConfig {
-    /// For how long, where an answer does not say (`CACHE_DEFAULT_TTL_MS`).
-    pub default_ttl: Duration,
-    /// The most bytes of one body (`CACHE_MAX_BODY_BYTES`).
-    pub body_bytes_max: usize,
     /// The most bytes of all (`CACHE_MAX_TOTAL_BYTES`).
     pub total_bytes_max: u64,
     /// How long a request waits for the answer to another one (`CACHE_WAIT_MS`).

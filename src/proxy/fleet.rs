@@ -1,4 +1,5 @@
-//! What the nodes of a fleet do together: limits of rate, and who of them reads a stream that many share (`lease`).
+//! What the nodes of a fleet do together: limits of rate (`tally`), and who of them reads a stream that many share
+//! (`lease`).
 //!
 //! A limit is one number in Redis for each limiter, which a script moves by Redis's own clock.
 //!
@@ -8,40 +9,16 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Once};
-use std::time::Duration;
-
-use bytes::Bytes;
-use tokio::time::timeout;
+use std::time::{Duration, Instant};
 
 use super::lease::{LEAD, RESIGN};
+use super::tally::{COUNT, Limiter, Tally};
 use crate::limits::{Decision, Quota};
 use crate::model::Moment;
-use crate::redis::{CallError, Command, Config, Redis, Script, StartError, Value};
-use crate::telemetry::proxy as counts;
+use crate::redis::{Config, Redis, Script, StartError};
 
-/// How long a request waits for Redis.
-const ANSWER_TIME_MAX: Duration = Duration::from_millis(250);
 /// For how long Redis is not asked after it was too slow: waiting would be all that requests do.
 const DOUBT: Duration = Duration::from_secs(1);
-
-/// The generic cell rate algorithm as in `limits`, in microseconds.
-///
-/// KEYS: the limiter. ARGV: between two requests, in which the whole limit comes back.
-/// Answers `{allowed, ahead, wait}`: how far the theoretical arrival is ahead, and how long to wait.
-///
-/// An arrival beyond the whole was written by another clock, before a failover; it would keep a client out for as long as
-/// the clocks differ.
-static COUNT: Script = Script::new(
-    r"local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-local interval, whole = tonumber(ARGV[1]), tonumber(ARGV[2])
-local arrival = tonumber(redis.call('GET', KEYS[1]) or '0')
-arrival = math.min(math.max(arrival, now), now + whole)
-local ahead = arrival + interval - now
-if ahead > whole then return {0, arrival - now, ahead - whole} end
-redis.call('SET', KEYS[1], string.format('%.0f', arrival + interval), 'PX', math.ceil(ahead / 1000))
-return {1, ahead, 0}",
-);
 
 static SCRIPTS: &[&Script] = &[&COUNT, &LEAD, &RESIGN];
 
@@ -51,11 +28,12 @@ pub(super) type Pending = Pin<Box<dyn Future<Output = Option<Decision>> + Send>>
 /// What the nodes of a fleet share.
 #[derive(Debug)]
 pub struct Fleet {
-    pub(super) redis: Redis,
+    pub(super) redis: Arc<Redis>,
     pub(super) prefix: String,
     /// This process.
     pub(super) name: String,
     connected: Once,
+    tally: Arc<Tally>,
     /// The nodes that were alive when it was last known.
     nodes: Arc<AtomicUsize>,
     /// In milliseconds of [`Moment`].
@@ -68,12 +46,13 @@ impl Fleet {
     /// # Errors
     /// When the system gives no thread, or the certificates cannot be used.
     pub fn new(config: &Config, nodes: Arc<AtomicUsize>) -> Result<Self, StartError> {
-        let redis = Redis::new(config, String::new(), SCRIPTS)?;
+        let redis = Arc::new(Redis::new(config, String::new(), SCRIPTS)?);
         Ok(Self {
             redis,
             prefix: config.prefix.clone(),
             name: format!("{:032x}", rand::random::<u128>()),
             connected: Once::new(),
+            tally: Arc::default(),
             nodes,
             doubted_until: Arc::default(),
         })
@@ -103,75 +82,19 @@ impl Fleet {
     /// Counts a request of this limiter: which service's, and whose.
     pub(super) fn count(
         &self,
-        limiter: (&str, &str),
+        (service, whose): (&str, &str),
         quota: &Quota,
         window: Duration,
         now: Moment,
     ) -> Pending {
-        let (service, whose) = limiter;
-        let key = Bytes::from(format!("{}:ratelimit:{{{service}|{whose}}}", self.prefix));
-        let window = u64::try_from(window.as_micros()).unwrap_or(u64::MAX);
-        let interval = window.div_ceil(u64::from(quota.limit())).max(1);
-        let whole = interval.saturating_mul(u64::from(quota.limit()));
-        let command = Command::script(&COUNT, &[&key])
-            .number(interval)
-            .number(whole);
-        let answer = self.redis.call_one(command);
-        let doubted_until = self.doubted_until.clone();
-        Box::pin(async move {
-            let answer = timeout(ANSWER_TIME_MAX, answer).await;
-            let decision = match &answer {
-                Ok(Ok(value)) => read(value, interval, whole),
-                Ok(Err(CallError::Refused(why))) => {
-                    tracing::warn!(why, "redis refuses to count requests");
-                    None
-                }
-                _ => None,
-            };
-            if decision.is_none() {
-                counts::limited_alone();
-                doubted_until.store((now + DOUBT).as_millis(), Relaxed);
-            }
-            decision
-        })
-    }
-}
-
-fn read(value: &Value, interval: u64, whole: u64) -> Option<Decision> {
-    let Value::Array(parts) = value else {
-        return None;
-    };
-    let number = |index: usize| parts.get(index)?.as_u64();
-    let (allowed, ahead, wait) = (number(0)?, number(1)?, number(2)?);
-    let remaining = whole.saturating_sub(ahead) / interval;
-    Some(Decision {
-        is_allowed: allowed == 1,
-        remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
-        reset_after: Duration::from_micros(ahead),
-        retry_after: Duration::from_micros(wait),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_of_the_script_become_decisions() {
-        let answer = |allowed, ahead, wait| {
-            let parts = [allowed, ahead, wait].map(Value::Integer);
-            read(&Value::Array(parts.into()), 500, 1000)
+        let key = format!("{}:ratelimit:{{{service}|{whose}}}", self.prefix);
+        let (doubted_until, began) = (self.doubted_until.clone(), Instant::now());
+        let undecided = move || {
+            let until = now + began.elapsed() + DOUBT;
+            doubted_until.store(until.as_millis(), Relaxed);
         };
-        let allowed = answer(1, 500, 0).expect("a decision");
-        assert_eq!((allowed.is_allowed, allowed.remaining), (true, 1));
-        assert_eq!(allowed.reset_after, Duration::from_micros(500));
-        let refused = answer(0, 900, 400).expect("a decision");
-        assert_eq!((refused.is_allowed, refused.remaining), (false, 0));
-        assert_eq!(refused.retry_after, Duration::from_micros(400));
-        assert_eq!(read(&Value::Null, 500, 1000), None);
-        assert_eq!(
-            read(&Value::Array(vec![Value::Integer(1)]), 500, 1000),
-            None
-        );
+        let limiter = Limiter::new(key, quota, window);
+        let told = self.tally.count(&self.redis, limiter, undecided);
+        Box::pin(async move { told.await.ok().flatten() })
     }
 }

@@ -175,10 +175,11 @@ impl Proxy {
         };
         write_request(head, &introduction, &mut fields);
         let is_secure = is_secure(head, client);
-        let cache = self.cache.as_ref().and_then(|_| {
-            let is_request = target.carried == Carried::Http;
-            let key = || cache::key(is_secure, head.host, &route.name, &forwarded);
-            is_request.then(|| Way::of(head, key(), identity.is_some()))?
+        let policy = route.policy.cache;
+        let policy = policy.filter(|_| target.carried == Carried::Http);
+        let cache = policy.and_then(|policy| {
+            let key = cache::key(is_secure, head.host, &route.name, &forwarded);
+            Way::of(head, key, identity.is_some(), policy)
         });
         self.check_strain(target.carried, cache.as_ref(), &fields)?;
         Ok(Course {

@@ -4,9 +4,7 @@
 //! A wing of its own beside the hub, of which it knows nothing. A [`Proxy`] holds a table of routes as one value that is
 //! swapped whole; a request that is under way keeps what it was matched to. It takes requests over from the server before
 //! the router sees them and answers them byte by byte: bodies pass as they come, never buffered whole and never
-//! rewritten.
-//!
-//! Not here: HTTP/2.
+//! rewritten. Clients that speak HTTP/2 look like others from here.
 
 mod access;
 mod address;
@@ -40,6 +38,7 @@ mod resolve;
 mod shared;
 mod stats;
 mod table;
+mod tally;
 mod tokens;
 mod trying;
 mod upload;
@@ -58,8 +57,8 @@ use tokio::time::Instant;
 pub use config::{Address, CacheConfig, Config, RESERVED_NAMES};
 pub use fleet::Fleet;
 pub use policy::{
-    Balance, BreakerPolicy, HashKey, HealthPolicy, IdentityRule, Policy, RateKey, RatePolicy,
-    RetryPolicy, ServiceConfig, Share, UpstreamConfig,
+    Balance, BreakerPolicy, CachePolicy, HashKey, HealthPolicy, IdentityRule, Policy, RateKey,
+    RatePolicy, RetryPolicy, ServiceConfig, Share, UpstreamConfig,
 };
 pub use shared::{Admitted, Refused, SharedStreams, Soon, Top};
 pub use stats::{ServiceStats, UpstreamStats};
@@ -113,7 +112,7 @@ pub struct Proxy {
     /// What begins TLS with upstreams.
     connector: ArcSwapOption<Connector>,
     /// Where answers are kept.
-    cache: Option<Arc<Cache>>,
+    cache: Arc<Cache>,
     shared: Shared,
     strain: Box<dyn Fn() -> Strain + Send + Sync>,
     /// Requests that are under way.
@@ -156,7 +155,7 @@ impl Proxy {
                 pong_timeout: config.pong_timeout,
             },
             connector: ArcSwapOption::new(config.connector.clone().map(Arc::new)),
-            cache: config.cache.map(|cache| Arc::new(Cache::new(cache))),
+            cache: Arc::new(Cache::new(config.cache)),
             shared: Shared::default(),
             strain: Box::new(strain),
             inflight: Arc::default(),
@@ -242,7 +241,9 @@ impl Proxy {
     /// Forgets what the cache has of a service, as far as its paths begin with this; tells how many answers went. None
     /// where there is no cache.
     pub fn purge(&self, service: &str, prefix: &str) -> Option<usize> {
-        Some(self.cache.as_ref()?.purge(service, prefix))
+        let table = self.table.load();
+        let is_used = table.services().any(|route| route.policy.cache.is_some());
+        is_used.then(|| self.cache.purge(service, prefix))
     }
 
     /// How many services there are.

@@ -42,6 +42,8 @@ pub struct Policy {
     pub connections_max: usize,
     /// In which time an upstream that is new or well again comes to its whole part; zero: at once.
     pub slow_start: Duration,
+    /// How answers are kept; `None`: not at all.
+    pub cache: Option<CachePolicy>,
     /// Whether event streams of the same path are one connection to the upstream; `None`: each its own.
     pub share: Option<Share>,
     /// After which silence a stream of events at `/sse` gets a comment; `None`: never.
@@ -50,6 +52,15 @@ pub struct Policy {
     pub rate: Option<RatePolicy>,
     /// How it is found out beforehand whether an upstream is well; `None`: not at all.
     pub health: Option<HealthPolicy>,
+}
+
+/// How a service's answers are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CachePolicy {
+    /// For how long, where an answer does not say (`CACHE_DEFAULT_TTL_MS`); zero: it is not kept.
+    pub default_ttl: Duration,
+    /// The most bytes of one body (`CACHE_MAX_BODY_BYTES`).
+    pub body_bytes_max: usize,
 }
 
 /// Whose event streams of the same path and query are one.
@@ -201,6 +212,7 @@ pub(super) mod tests {
             identity: IdentityRule::default(),
             connections_max: usize::MAX,
             slow_start: Duration::ZERO,
+            cache: None,
             share: None,
             heartbeat: None,
             rate: None,

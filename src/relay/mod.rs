@@ -7,14 +7,14 @@
 pub mod follow;
 mod inbox;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 pub use inbox::{Inbox, InboxLimits, Message};
 
-use crate::broker::{ActiveChannel, Answer, Broker, Control, Sink, Start};
+use crate::broker::{ActiveChannel, Answer, Broker, Control, Purged, Sink, Start};
 use crate::model::{ChannelKey, Envelope};
 
 /// The most workers of a node: their set is one word.
@@ -30,6 +30,9 @@ pub struct Relay {
     observer: Option<InterestObserver>,
 }
 
+/// Told what caches are to forget, which no worker has. It must not wait.
+pub type PurgeObserver = Box<dyn Fn(&Purged) + Send + Sync>;
+
 /// Told when a channel gets its first worker with a subscriber on this node (true), and when it loses its last one (false),
 /// in the order in which that became true. It must not wait.
 pub type InterestObserver = Box<dyn Fn(&ChannelKey, bool) + Send + Sync>;
@@ -38,6 +41,7 @@ pub type InterestObserver = Box<dyn Fn(&ChannelKey, bool) + Send + Sync>;
 struct Switchboard {
     inboxes: Box<[Arc<Inbox>]>,
     channels: DashMap<ChannelKey, Interest>,
+    purges: OnceLock<PurgeObserver>,
 }
 
 /// One channel that somebody on this node is subscribed to.
@@ -54,6 +58,7 @@ impl Relay {
         let switchboard = Arc::new(Switchboard {
             inboxes: inboxes.into(),
             channels: DashMap::new(),
+            purges: OnceLock::new(),
         });
         broker.attach(switchboard.clone());
         Self {
@@ -69,6 +74,12 @@ impl Relay {
     pub fn observed_by(mut self, observer: InterestObserver) -> Self {
         self.observer = Some(observer);
         self
+    }
+
+    /// `observer` hears what caches are to forget. To be called once.
+    pub fn on_purge(&self, observer: PurgeObserver) {
+        // The first one stays.
+        let _ = self.switchboard.purges.set(observer);
     }
 
     fn observe(&self, channel: &ChannelKey, is_occupied: bool) {
@@ -232,6 +243,12 @@ impl Sink for Switchboard {
     }
 
     fn control(&self, control: &Control) {
+        if let Control::Purge(purged) = control {
+            if let Some(observer) = self.purges.get() {
+                observer(purged);
+            }
+            return;
+        }
         for inbox in &self.inboxes {
             inbox.push(Message::Control(control.clone()));
         }

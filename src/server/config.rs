@@ -27,6 +27,8 @@ pub struct Config {
     pub body_timeout: Duration,
     /// The most bytes of a request's body (`MAX_BODY_BYTES`); 0 is no limit.
     pub body_bytes_max: usize,
+    /// The most streams of one HTTP/2 connection (`HTTP2_MAX_STREAMS`); 0 speaks HTTP/1 only.
+    pub http2_streams_max: u32,
     /// What browsers are told.
     pub browsers: Browsers,
     /// How long to say "not ready" before the listeners close (`DRAIN_DELAY_MS`).

@@ -1,5 +1,5 @@
 //! One HTTP connection's life: hyper drives it, this task bounds its time, writes its answers, and hands its socket to
-//! the worker when a handler asked for that.
+//! the worker when a handler asked for that. A client that begins HTTP/2 is passed on.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -15,8 +15,9 @@ use super::answer::Refusal;
 use super::link::{Handover, Link, LinkIo, NextHead};
 use super::local::{Local, Seat};
 use super::service::Front;
-use super::{Caller, Carrier, Worker, linger, strict};
+use super::{Caller, Carrier, Worker, linger, multiplexed, strict};
 use crate::http1::{self, After, Exchange, RequestHead};
+use crate::http2::PREFACE_HEAD;
 use crate::model::{ConnectionPermit, HandshakePermit};
 use crate::telemetry::metrics;
 use crate::tls::Stream;
@@ -33,9 +34,35 @@ pub(super) async fn serve<W: Worker>(
         peer,
         is_encrypted: socket.is_encrypted(),
     };
-    let link = Rc::new(Link::new(socket, handshake));
+    if local.speaks_http2() && socket.is_http2() {
+        let serving =
+            multiplexed::serve(local, (socket, Vec::new()), caller, permit, Some(handshake));
+        return Box::pin(serving).await;
+    }
+    let link = Rc::new(Link::new(socket, Some(handshake)));
+    finish(local, link, caller, permit).await;
+}
+
+/// Serves one stream of a connection, whose request has come.
+pub(super) async fn serve_stream<W: Worker>(
+    local: Rc<Local<W>>,
+    socket: Stream,
+    caller: Caller,
+    permit: ConnectionPermit,
+) {
+    let link = Rc::new(Link::new(socket, None));
+    finish(local, link, caller, permit).await;
+}
+
+async fn finish<W: Worker>(
+    local: Rc<Local<W>>,
+    link: Rc<Link<W::Slot>>,
+    caller: Caller,
+    permit: ConnectionPermit,
+) {
     let end = drive(&local, &link, caller).await;
     let mid_head = link.is_mid_head();
+    let handshake = link.take_handshake();
     let handover = link.handover.get();
     // hyper's parts and the service are gone by now, and with them every other holder.
     let Some(link) = Rc::into_inner(link) else {
@@ -51,6 +78,11 @@ pub(super) async fn serve<W: Worker>(
             }
             Err(error) => tracing::warn!(%error, "cannot hand a socket over to its worker"),
         },
+        End::Http2 => {
+            // On the heap: most connections never come here.
+            let serving = multiplexed::serve(local, (socket, read), caller, permit, handshake);
+            Box::pin(serving).await;
+        }
         End::Done => linger::close(&local, socket, &[]).await,
         End::Refused(refusal) => linger::close(&local, socket, &refusal.bytes()).await,
         End::TimedOut if mid_head => {
@@ -69,6 +101,8 @@ enum End {
     Done,
     /// The next request's head may reach nobody.
     Refused(Refusal),
+    /// The client begins with the preface of HTTP/2.
+    Http2,
     /// The peer took too long with a head, with the next request, or with taking its answer.
     TimedOut,
     /// The socket has failed, or an answer broke off.
@@ -92,6 +126,20 @@ async fn drive<W: Worker>(local: &Rc<Local<W>>, link: &Rc<Link<W::Slot>>, caller
         course.poll_turn(cx, timer.as_mut())
     })
     .await
+}
+
+/// Whether a first line has the three words of a request, of which the last is no HTTP.
+fn names_no_http(bytes: &[u8]) -> bool {
+    let line = bytes
+        .split(|byte| *byte == b'\r')
+        .next()
+        .unwrap_or_default();
+    let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let is_http = |word: &[u8]| {
+        let name = word.get(..5).unwrap_or_default();
+        name.eq_ignore_ascii_case(b"http/")
+    };
+    matches!(words[..], [_, _, last] if !is_http(last))
 }
 
 struct Course<'a, W: Worker> {
@@ -222,7 +270,25 @@ impl<W: Worker> Course<'_, W> {
             Poll::Pending if self.local.closing().is_some() => return Poll::Ready(Err(End::Done)),
             Poll::Pending => return Poll::Pending,
         };
-        Poll::Ready(self.begin(length).map_err(End::Refused))
+        Poll::Ready(self.begin(length).map_err(|refusal| self.end_for(refusal)))
+    }
+
+    /// The preface of HTTP/2 looks like a head of an unknown version, so whoever speaks HTTP/1 pays nothing for it.
+    fn end_for(&self, refusal: Refusal) -> End {
+        let may_begin = refusal == Refusal::UnknownVersion
+            && self.link.is_new()
+            && self.local.speaks_http2()
+            && !self.caller.is_encrypted;
+        match may_begin
+            && self
+                .link
+                .with_unread(|bytes| bytes.starts_with(PREFACE_HEAD))
+        {
+            true => End::Http2,
+            // What names another protocol, or a preface that went wrong, gets no answer that it could not read.
+            false if self.link.is_new() && self.link.with_unread(names_no_http) => End::Done,
+            false => End::Refused(refusal),
+        }
     }
 
     fn begin(&mut self, length: usize) -> Result<(), Refusal> {

@@ -106,7 +106,7 @@ struct Pending {
 }
 
 impl<S: Default> Link<S> {
-    pub(super) fn new(socket: Stream, handshake: HandshakePermit) -> Self {
+    pub(super) fn new(socket: Stream, handshake: Option<HandshakePermit>) -> Self {
         Self {
             socket: RefCell::new(socket),
             incoming: RefCell::new(Incoming {
@@ -121,7 +121,7 @@ impl<S: Default> Link<S> {
             blocked: Cell::new(None),
             phase: Cell::new(Phase::Head),
             since: Cell::new(None),
-            handshake: Cell::new(Some(handshake)),
+            handshake: Cell::new(handshake),
             heard: Cell::new(false),
             handover: Cell::new(Handover::None),
             slot: RefCell::default(),
@@ -237,6 +237,19 @@ impl<S: Default> Link<S> {
     pub(super) fn begin_request(&self) {
         drop(self.handshake.take());
         self.enter(Phase::Busy);
+    }
+
+    /// Whether no request has come yet, on a connection that is no stream of another.
+    pub(super) fn is_new(&self) -> bool {
+        let handshake = self.handshake.take();
+        let is_new = handshake.is_some();
+        self.handshake.set(handshake);
+        is_new
+    }
+
+    /// The permit of a connection that has not brought a request.
+    pub(super) fn take_handshake(&self) -> Option<HandshakePermit> {
+        self.handshake.take()
     }
 
     /// The current request has been answered to the last byte.

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::body::BodyLimits;
 use super::{Browsers, Config, Worker};
+use crate::http2::Limits;
 use crate::model::{ServerCounts, WorkerIndex};
 use crate::tls::Acceptor;
 
@@ -32,6 +33,7 @@ pub(super) struct Local<W> {
     pub(super) header_timeout: Duration,
     pub(super) body: BodyLimits,
     pub(super) http: http1::Builder,
+    pub(super) http2: Limits,
     pub(super) browsers: Browsers,
     /// The one buffer in which the answers of a turn are collected, when no connection has borrowed it.
     pub(super) buffer: RefCell<Vec<u8>>,
@@ -70,6 +72,10 @@ impl<W: Worker> Local<W> {
                 pause_max: config.body_timeout,
             },
             http: http(),
+            http2: Limits {
+                streams_max: config.http2_streams_max,
+                stall_max: config.body_timeout,
+            },
             browsers: config.browsers.clone(),
             buffer: RefCell::default(),
             read_buffer: RefCell::default(),
@@ -79,6 +85,11 @@ impl<W: Worker> Local<W> {
             seats: RefCell::default(),
             emptied: Notify::new(),
         }
+    }
+
+    /// Whether clients may speak HTTP/2.
+    pub(super) fn speaks_http2(&self) -> bool {
+        self.http2.streams_max > 0
     }
 
     /// Whether answers are to say that their connection ends with them.

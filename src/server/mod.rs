@@ -1,4 +1,4 @@
-//! Threads, accept loops, TLS, strict HTTP/1, admission and drain; generic over what a worker does.
+//! Threads, accept loops, TLS, strict HTTP/1 and HTTP/2, admission and drain; generic over what a worker does.
 //!
 //! [`run`] starts one thread per worker, each with its own runtime, listener and connections: nothing is shared between
 //! them but counters. A connection is served by hyper and the router until a handler answers 101; then its socket goes
@@ -16,6 +16,7 @@ mod linger;
 mod link;
 mod listen;
 mod local;
+mod multiplexed;
 mod request_id;
 mod run;
 mod service;

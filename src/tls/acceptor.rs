@@ -70,11 +70,12 @@ pub enum Renewed {
 }
 
 impl Acceptor {
-    /// With the certificate and the key of these files: the certificate first, then those that lead to a root.
+    /// With the certificate and the key of these files: the certificate first, then those that lead to a root. Clients
+    /// may choose HTTP/2 where `http2` says so (ALPN, RFC 7301).
     ///
     /// # Errors
     /// When they are no such files, or no pair.
-    pub fn load(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
+    pub fn load(certificate: &Path, key: &Path, http2: bool) -> Result<Self, TlsError> {
         let seen = [Stamp::of(certificate), Stamp::of(key)];
         let certificate = Arc::new(Certificate {
             present: ArcSwap::new(certified_key(certificate, key)?),
@@ -89,6 +90,9 @@ impl Acceptor {
             .with_no_client_auth()
             .with_cert_resolver(certificate.clone());
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        if http2 {
+            config.alpn_protocols.insert(0, b"h2".to_vec());
+        }
         // Tickets instead of a cache on the server: a client resumes on any of its workers, and none holds anything.
         if let Ok(ticketer) = rustls::crypto::aws_lc_rs::Ticketer::new() {
             config.ticketer = ticketer;

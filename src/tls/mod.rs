@@ -13,6 +13,7 @@ mod connector;
 mod layer;
 mod own;
 mod pem;
+mod pipe;
 mod stream;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub use acceptor::{Acceptor, Renewed};
 pub use connector::Connector;
 pub use layer::Layer;
 pub use pem::TlsError;
+pub use pipe::{FarEnd, Pipe, Pulled};
 pub use stream::Stream;
 
 fn provider() -> Arc<CryptoProvider> {

@@ -1,4 +1,4 @@
-//! A socket of tokio's, plain or encrypted.
+//! A socket of tokio's, plain or encrypted, or what stands for one.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use super::Layer;
+use super::{Layer, Pipe};
 
 /// One connection. What is written to an encrypted one is on its way only after a flush; reading flushes too, so that
 /// whoever waits for an answer need not think of it.
@@ -20,6 +20,8 @@ pub enum Stream {
     Plain(TcpStream),
     /// Encrypted, after its handshake.
     Tls(Box<TlsStream<TcpStream>>),
+    /// One stream of many over a connection that is somebody else's.
+    Pipe(Pipe),
     /// Nobody's: what is written is gone, and nothing ever comes.
     Nobody,
 }
@@ -27,7 +29,20 @@ pub enum Stream {
 impl Stream {
     /// Whether it is encrypted.
     pub fn is_encrypted(&self) -> bool {
-        matches!(self, Self::Tls(_))
+        match self {
+            Self::Tls(_) => true,
+            Self::Pipe(pipe) => pipe.is_encrypted(),
+            Self::Plain(_) | Self::Nobody => false,
+        }
+    }
+
+    /// Whether its two ends agreed on HTTP/2 (ALPN, RFC 9113 section 3.2).
+    pub fn is_http2(&self) -> bool {
+        let protocol = match self {
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+            Self::Plain(_) | Self::Pipe(_) | Self::Nobody => None,
+        };
+        protocol == Some(b"h2")
     }
 
     /// The socket's other end.
@@ -38,7 +53,7 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket.peer_addr(),
             Self::Tls(stream) => stream.get_ref().0.peer_addr(),
-            Self::Nobody => Err(io::ErrorKind::NotConnected.into()),
+            Self::Pipe(_) | Self::Nobody => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -56,6 +71,7 @@ impl Stream {
                 }
                 TlsStream::Client(_) => Err(io::ErrorKind::Unsupported.into()),
             },
+            Self::Pipe(pipe) => Ok((pipe.into_std()?, None)),
             Self::Nobody => Err(io::ErrorKind::NotConnected.into()),
         }
     }
@@ -64,6 +80,12 @@ impl Stream {
 impl From<TcpStream> for Stream {
     fn from(socket: TcpStream) -> Self {
         Self::Plain(socket)
+    }
+}
+
+impl From<Pipe> for Stream {
+    fn from(pipe: Pipe) -> Self {
+        Self::Pipe(pipe)
     }
 }
 
@@ -86,6 +108,7 @@ impl AsyncRead for Stream {
                     read => read,
                 }
             }
+            Self::Pipe(pipe) => Pin::new(pipe).poll_read(cx, buffer),
             Self::Nobody => Poll::Pending,
         }
     }
@@ -100,6 +123,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
+            Self::Pipe(pipe) => Pin::new(pipe).poll_write(cx, bytes),
             Self::Nobody => Poll::Ready(Ok(bytes.len())),
         }
     }
@@ -112,6 +136,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, slices),
+            Self::Pipe(pipe) => Pin::new(pipe).poll_write_vectored(cx, slices),
             Self::Nobody => Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum())),
         }
     }
@@ -122,7 +147,7 @@ impl AsyncWrite for Stream {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(_) | Self::Nobody => Poll::Ready(Ok(())),
+            Self::Plain(_) | Self::Pipe(_) | Self::Nobody => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
         }
     }
@@ -131,6 +156,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+            Self::Pipe(pipe) => Pin::new(pipe).poll_shutdown(cx),
             Self::Nobody => Poll::Ready(Ok(())),
         }
     }

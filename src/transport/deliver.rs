@@ -131,6 +131,8 @@ impl Shard {
                 }
             }
             Control::EndStreams(channel) => self.end_streams(&channel),
+            // Of no worker: the relay has told whoever it is about.
+            Control::Purge(_) => {}
         }
     }
 

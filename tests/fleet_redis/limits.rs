@@ -51,6 +51,21 @@ async fn ask(nodes: &[Hub; 2], times: usize) -> (usize, usize) {
     (count(200), count(429))
 }
 
+/// Whether a node counted by itself: on a machine that is too busy for Redis to answer in time that is right, but not what
+/// a test is about.
+async fn has_counted_alone(nodes: &[Hub]) -> bool {
+    for node in nodes {
+        let metrics = node.get("/metrics").await.text;
+        let mut lines = metrics.lines();
+        let name = "fanfare_requests_limited_alone_total ";
+        let count = lines.find_map(|line| line.strip_prefix(name));
+        if count.is_some_and(|count| count != "0") {
+            return true;
+        }
+    }
+    false
+}
+
 #[tokio::test]
 async fn the_nodes_let_through_together_exactly_what_the_limit_says() {
     let (redis, upstream) = (RedisServer::start(), Upstream::start().await);
@@ -97,6 +112,16 @@ async fn while_redis_is_away_each_node_lets_its_own_part_through_and_none_fails(
 
 #[tokio::test]
 async fn a_service_can_count_users_wherever_they_ask() {
+    for _ in 0..5 {
+        if users_are_counted().await {
+            return;
+        }
+    }
+    panic!("redis never answered in time");
+}
+
+/// False when a node has counted alone.
+async fn users_are_counted() -> bool {
     let (redis, upstream) = (RedisServer::start(), Upstream::start().await);
     let file = format!(
         "[services.example]\nupstreams = [{:?}]\nrate_limit = {{ max = 1, window = \"1h\", by = \"user\" }}",
@@ -121,6 +146,10 @@ async fn a_service_can_count_users_wherever_they_ask() {
         let answer = nodes[node]
             .request("GET", "/api/example/", fields, "")
             .await;
+        if has_counted_alone(&nodes).await {
+            return false;
+        }
         assert_eq!(answer.status, expected, "{user} {answer:?}");
     }
+    true
 }

@@ -31,6 +31,7 @@ mod limits;
 mod members;
 mod nodes;
 mod outage;
+mod purge;
 mod shared;
 
 use redis_server::RedisServer;

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::support::http::Answer;
-use crate::support::{Hub, eventually, hub};
+use crate::support::{Hub, eventually, hub, hub_with};
 
 /// An upstream that answers what the test says, and holds answers back while the test wants that.
 struct Origin {
@@ -397,4 +397,46 @@ async fn an_answer_that_breaks_off_is_not_kept() {
     assert_eq!(get(&node, &[]).await.text, "abc");
     origin.says("cache-control: max-age=60", "whole");
     assert_eq!(get(&node, &[]).await.text, "whole");
+}
+
+#[tokio::test]
+async fn each_service_says_for_itself_what_is_kept() {
+    let origin = Origin::start().await;
+    let service = |name: &str, line: &str| {
+        format!(
+            "[services.{name}]\nupstreams = [{:?}]\n{line}\n",
+            origin.url
+        )
+    };
+    let file = [
+        service("on", "cache = { ttl = \"1h\", max_body_bytes = 10 }"),
+        service("off", "cache = { enabled = false }"),
+        service("plain", ""),
+    ];
+    let node = async |enabled: &str| {
+        let variables = [
+            ("RATE_LIMIT_MAX", "0"),
+            ("CACHE_ENABLED", enabled),
+            ("CACHE_DEFAULT_TTL_MS", "3600000"),
+        ];
+        hub_with(&file.concat(), &variables).await
+    };
+    let (on, off) = (node("true").await, node("false").await);
+    for (node, service, body, expected) in [
+        (&off, "on", "short", 1),
+        (&off, "on", "longer than ten", 2),
+        (&off, "off", "short", 2),
+        (&off, "plain", "short", 2),
+        (&on, "on", "longer than ten", 2),
+        (&on, "off", "short", 2),
+        (&on, "plain", "longer than ten", 1),
+    ] {
+        origin.says("", body);
+        let before = origin.asked();
+        let path = format!("/api/{service}/{}", body.len());
+        for _ in 0..2 {
+            assert_eq!(node.get(&path).await.text, body);
+        }
+        assert_eq!(origin.asked() - before, expected, "{service}: {body}");
+    }
 }

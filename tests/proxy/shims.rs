@@ -77,7 +77,7 @@ impl Pair {
         read.map(|one| one.expect("a certificate")).collect()
     }
 
-    fn trust(&self) -> Arc<ClientConfig> {
+    pub(crate) fn trust(&self) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         for one in self.chain() {
             roots.add(one).expect("a root");

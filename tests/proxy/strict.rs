@@ -144,7 +144,6 @@ const REFUSED: &[(&str, &str, u16)] = &[
     ("CONNECT a:80 HTTP/1.1|host: a:80", "", 405),
     ("CONNECT / HTTP/1.1|host: a", "", 405),
     ("TRACE / HTTP/1.1|host: a", "", 501),
-    ("PRI * HTTP/2.0", "SM\r\n\r\n", 505),
 ];
 
 #[tokio::test]

@@ -12,13 +12,13 @@ use crate::support::token::token_of;
 use crate::support::{Hub, eventually, hub, within};
 
 /// An upstream that accepts handshakes and hands the sockets to the test.
-struct Sockets {
+pub(crate) struct Sockets {
     url: String,
     accepted: mpsc::UnboundedReceiver<(String, TcpStream)>,
 }
 
 impl Sockets {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let (hand, accepted) = mpsc::unbounded_channel();
@@ -36,7 +36,7 @@ impl Sockets {
     }
 
     /// The next one's request and socket.
-    async fn next(&mut self) -> (String, Raw) {
+    pub(crate) async fn next(&mut self) -> (String, Raw) {
         let accepted = within("a handshake", self.accepted.recv()).await;
         let (head, stream) = accepted.expect("the listener lives");
         (head, Raw { stream })
@@ -73,7 +73,7 @@ fn answer(head: &str) -> String {
     )
 }
 
-async fn node(sockets: &Sockets, variables: &[(&str, &str)]) -> Hub {
+pub(crate) async fn node(sockets: &Sockets, variables: &[(&str, &str)]) -> Hub {
     let services = serde_json::json!({ "example": [sockets.url] }).to_string();
     let mut all = vec![
         ("UPSTREAMS", &*services),
@@ -101,7 +101,7 @@ async fn read(raw: &mut Raw, count: usize) -> Vec<u8> {
 }
 
 /// A masked frame with its mask taken off: what a server reads.
-async fn next_masked(raw: &mut Raw) -> (u8, Vec<u8>) {
+pub(crate) async fn next_masked(raw: &mut Raw) -> (u8, Vec<u8>) {
     let head = read(raw, 2).await;
     assert_eq!(head[1] & 0x80, 0x80, "a client masks everything");
     let mask = read(raw, 4).await;

@@ -92,7 +92,7 @@ impl<'a> Conversation<'a> {
         }
         let rest = &bytes[used..];
         let walked = match self.plan.protocol {
-            Protocol::Sse => self.handle_events(index, connection, rest, now),
+            Protocol::Sse | Protocol::Shared => self.handle_events(index, connection, rest, now),
             Protocol::Ws | Protocol::Raw => self.handle_frames(index, connection, rest, now)?,
         };
         Ok(used + walked)
@@ -109,7 +109,7 @@ impl<'a> Conversation<'a> {
         };
         let head = &bytes[..end];
         let fine = match self.plan.protocol {
-            Protocol::Sse => head.starts_with(b"HTTP/1.1 200"),
+            Protocol::Sse | Protocol::Shared => head.starts_with(b"HTTP/1.1 200"),
             _ => head.starts_with(b"HTTP/1.1 101") && memmem::find(head, ACCEPT).is_some(),
         };
         if !fine {
@@ -317,6 +317,10 @@ impl<'a> Conversation<'a> {
         let mut used = 0;
         while let Some((event, length)) = sse::next(&bytes[used..]) {
             used += length;
+            // A shared stream has no first event of the hub's own: what comes first says that it is there.
+            if self.plan.protocol == Protocol::Shared && connection.phase == Phase::Joining {
+                self.live(connection);
+            }
             match event {
                 sse::Event::Publication(block) => self.book(index, block, now),
                 sse::Event::Connected if connection.phase == Phase::Joining => {

@@ -19,6 +19,7 @@ use crate::report::Report;
 use crate::socket;
 use crate::swarm::Swarm;
 use crate::tally::{Tally, Window};
+use crate::upstream::Upstream;
 
 /// Publish to many subscribers and measure what arrives.
 #[derive(Args, Clone, Debug)]
@@ -54,6 +55,10 @@ pub(crate) struct Fanout {
     /// Where publications go, when that is another node of the fleet than the subscribers'.
     #[arg(long, value_parser = socket::loopback)]
     publish_to: Option<SocketAddrV4>,
+    /// Be an upstream on this address: publish in a stream of events that the hub shares among all subscribers, which listen at
+    /// /sse/swarm/events. The hub needs the service `swarm` with that upstream and `share = "all"`.
+    #[arg(long, value_parser = socket::loopback, conflicts_with_all = ["burst", "batch", "channels", "publish_to"])]
+    upstream: Option<SocketAddrV4>,
     /// In a burst, most publications that are published and not delivered. Below the server's bound for a connection,
     /// or the policy for slow consumers is measured.
     #[arg(long, default_value_t = 2_000)]
@@ -91,9 +96,14 @@ impl Fanout {
     pub(crate) fn run(&self) -> Result<Report> {
         socket::require_files(self.subscribers)?;
         let window = Window::closed();
-        let mut plan =
-            self.crowd
-                .plan(&self.server, self.protocol, self.subscribers, self.channels);
+        let upstream = self.upstream.map(Upstream::listen).transpose()?;
+        let protocol = match upstream {
+            Some(_) => Protocol::Shared,
+            None => self.protocol,
+        };
+        let mut plan = self
+            .crowd
+            .plan(&self.server, protocol, self.subscribers, self.channels);
         plan.window = window.clone();
         plan.sample_every = self.sample.unwrap_or(if self.burst { 64 } else { 1 });
         if plan.sample_every == 1 && !self.burst {
@@ -101,11 +111,25 @@ impl Fanout {
                 (self.rate * (self.warmup + self.duration)) as usize + self.batch + 1;
         }
         let swarm = Swarm::start(plan)?.joined_or_why()?;
-        let observed = self.observe(swarm, &window)?;
-        Ok(self.report(&observed))
+        let observed = self.observe(swarm, &window, upstream.as_ref())?;
+        let mut report = self.report(&observed);
+        if let Some(upstream) = &upstream {
+            let connections = upstream.connections() as f64;
+            report.say(
+                "upstream_connections",
+                connections,
+                "{} connections to the upstream",
+            );
+        }
+        Ok(report)
     }
 
-    fn observe(&self, swarm: Swarm, window: &Window) -> Result<Observed> {
+    fn observe(
+        &self,
+        swarm: Swarm,
+        window: &Window,
+        upstream: Option<&Upstream>,
+    ) -> Result<Observed> {
         let start = clock::now() + SECOND / 2;
         let (from, to) = (
             start + nanos(self.warmup),
@@ -113,7 +137,11 @@ impl Fanout {
         );
         window.set(from, to);
         let publishing = self.publishing(&swarm, start, to);
-        let publisher = thread::spawn(move || publisher::run(&publishing));
+        let (upstream, rate) = (upstream.cloned(), self.rate);
+        let publisher = thread::spawn(move || match upstream {
+            Some(upstream) => upstream.publish(&publishing, rate),
+            None => publisher::run(&publishing),
+        });
         let probe = self
             .probe
             .then(|| probe::start(&self.server, &self.crowd.prefix, from, to))
@@ -187,8 +215,11 @@ impl Fanout {
             ..
         } = self;
         format!(
-            "fanout {:?} {subscribers} subscribers, {channels} channels, {how} of {bytes} B",
-            self.protocol
+            "fanout {} {subscribers} subscribers, {channels} channels, {how} of {bytes} B",
+            match self.upstream {
+                Some(_) => "of a shared stream".to_owned(),
+                None => format!("{:?}", self.protocol),
+            }
         )
     }
 

@@ -151,7 +151,7 @@ impl Fleet {
         let rate = self.connect_rate.div_ceil(self.targets.len() as u64);
         let protocol = match self.protocol {
             Protocol::Sse => "sse",
-            Protocol::Ws | Protocol::Raw => "ws",
+            Protocol::Ws | Protocol::Raw | Protocol::Shared => "ws",
         };
         let mut command = Command::new(std::env::current_exe()?);
         command

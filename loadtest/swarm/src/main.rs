@@ -31,6 +31,7 @@ mod sse;
 mod stalled;
 mod swarm;
 mod tally;
+mod upstream;
 
 use clap::{Parser, Subcommand};
 

@@ -14,6 +14,9 @@ pub(crate) enum Protocol {
     Ws,
     /// Server-sent events at `/sse/connect`.
     Sse,
+    /// An upstream's stream at `/sse/swarm/events`, which the hub shares among all who ask for it.
+    #[value(skip)]
+    Shared,
     /// WebSocket frames without handshake: what the floor's writer sends.
     #[value(skip)]
     Raw,
@@ -73,6 +76,7 @@ impl Plan {
         let path = match self.protocol {
             Protocol::Raw => return Vec::new(),
             Protocol::Ws => "/ws/connect".to_owned(),
+            Protocol::Shared => "/sse/swarm/events".to_owned(),
             Protocol::Sse => format!(
                 "/sse/connect?channel={}",
                 encode(self.channel(connection).unwrap_or("swarm"))

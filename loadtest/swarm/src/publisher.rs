@@ -72,7 +72,7 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Published {
             count: 0,
             refused: 0,

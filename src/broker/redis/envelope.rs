@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::broker::{Control, NodeInfo, Target};
+use crate::broker::{Control, NodeInfo, Purged, Target};
 use crate::model::{
     ChannelKey, ClientId, Envelope, Epoch, Event, Member, NodeId, Origin, Payload, Publication,
     SessionId, UserId,
@@ -166,6 +166,10 @@ struct Order<'a> {
     channel: Option<String>,
     #[serde(rename = "s", default, skip_serializing_if = "Vec::is_empty")]
     sessions: Vec<String>,
+    #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
+    service: Option<String>,
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    prefix: Option<String>,
 }
 
 /// An order to all nodes.
@@ -182,6 +186,7 @@ pub(super) fn pack_control(control: &Control) -> Bytes {
             ("unsubscribe", Some(target.clone()), Some(tag(channel)))
         }
         Control::EndStreams(channel) => ("end_streams", None, Some(tag(channel))),
+        Control::Purge(_) => ("purge", None, None),
     };
     let (user, client) = match &target {
         Some(Target::User(user)) => (Some(&**user), None),
@@ -192,6 +197,11 @@ pub(super) fn pack_control(control: &Control) -> Bytes {
         Control::EndSessions(_, sessions) => sessions.iter().map(SessionId::to_string).collect(),
         _ => Vec::new(),
     };
+    let purged = match control {
+        Control::Purge(purged) => Some(purged.clone()),
+        _ => None,
+    };
+    let (service, prefix) = purged.map(|purged| (purged.service, purged.prefix)).unzip();
     pack(&Order {
         version: VERSION,
         kind,
@@ -199,6 +209,8 @@ pub(super) fn pack_control(control: &Control) -> Bytes {
         client,
         channel,
         sessions,
+        service,
+        prefix,
     })
 }
 
@@ -210,6 +222,10 @@ pub(super) fn unpack_control(bytes: &[u8]) -> Option<Control> {
         (Some(user), _) => Target::User(Arc::from(user)),
         (None, Some(client)) => Target::Client(client),
         (None, None) if order.kind == "end_streams" => return channel.map(Control::EndStreams),
+        (None, None) if order.kind == "purge" => {
+            let (service, prefix) = (order.service?, order.prefix?);
+            return Some(Control::Purge(Purged { service, prefix }));
+        }
         (None, None) => return None,
     };
     Some(match (order.kind, target, channel) {
@@ -344,6 +360,10 @@ mod tests {
             Control::Subscribe(client, news()),
             Control::Unsubscribe(user, news()),
             Control::EndStreams(news()),
+            Control::Purge(Purged {
+                service: "users".to_owned(),
+                prefix: String::new(),
+            }),
         ] {
             assert_eq!(unpack_control(&pack_control(&order)), Some(order));
         }

@@ -6,8 +6,6 @@ use super::*;
 
 fn cache(total_bytes_max: u64) -> Cache {
     Cache::new(CacheConfig {
-        default_ttl: Duration::from_secs(5),
-        body_bytes_max: 1000,
         total_bytes_max,
         wait_max: Duration::from_secs(1),
     })

@@ -122,11 +122,6 @@ impl Cache {
         }
     }
 
-    /// The most bytes of a body that is kept.
-    pub(super) fn body_bytes_max(&self) -> usize {
-        self.config.body_bytes_max
-    }
-
     /// How long a request waits for another one's answer.
     pub(super) fn wait_max(&self) -> Duration {
         self.config.wait_max

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::directives::Directives;
 use super::{Asking, Cache, Follower, Head, Joined, Leader, Recorder, Stored, Use, lines};
 use crate::http1::{Framing, RequestHead, entries, parse_date};
+use crate::proxy::CachePolicy;
 use crate::telemetry::proxy::Cached;
 
 /// Fields with which a request asks for a part, or for something on a condition that only the upstream can judge.
@@ -27,6 +28,7 @@ pub(in crate::proxy) enum Way {
 #[derive(Debug)]
 pub(in crate::proxy) struct Wanted {
     key: Arc<str>,
+    policy: CachePolicy,
     is_head: bool,
     /// It shows credentials or a cookie.
     is_personal: bool,
@@ -85,10 +87,11 @@ impl Way {
         head: &RequestHead<'_>,
         key: Arc<str>,
         is_personal: bool,
+        policy: CachePolicy,
     ) -> Option<Self> {
         match head.method {
             "GET" | "HEAD" => {
-                let wanted = Wanted::of(head, key, is_personal)?;
+                let wanted = Wanted::of(head, key, is_personal, policy)?;
                 Some(Self::Wants(Box::new(wanted)))
             }
             "OPTIONS" => None,
@@ -98,7 +101,12 @@ impl Way {
 }
 
 impl Wanted {
-    fn of(head: &RequestHead<'_>, key: Arc<str>, is_personal: bool) -> Option<Self> {
+    fn of(
+        head: &RequestHead<'_>,
+        key: Arc<str>,
+        is_personal: bool,
+        policy: CachePolicy,
+    ) -> Option<Self> {
         let has_body = !matches!(head.body, Framing::Length(0));
         if has_body || UPSTREAMS_OWN.iter().any(|name| head.field(name).is_some()) {
             return None;
@@ -119,6 +127,7 @@ impl Wanted {
         let shows = |name| head.field(name).is_some();
         Some(Self {
             key,
+            policy,
             is_head: head.method == "HEAD",
             is_personal: is_personal || shows("authorization") || shows("cookie"),
             directives,
@@ -138,6 +147,7 @@ impl Wanted {
         };
         Some(Self {
             key: self.key.clone(),
+            policy: self.policy,
             is_head: false,
             is_personal: self.is_personal,
             directives: Directives::default(),
@@ -231,7 +241,7 @@ impl Wanted {
             is_personal: self.is_personal,
             ..*asking
         };
-        let default_ttl = cache.config.default_ttl;
+        let default_ttl = self.policy.default_ttl;
         if head.status == 304
             && self.asks_validity
             && let Some(stale) = self.stale.take()
@@ -246,7 +256,7 @@ impl Wanted {
         let stored = (!self.is_head && head.status != 206)
             .then(|| head.keep(&asking, default_ttl))
             .flatten();
-        let most = cache.body_bytes_max();
+        let most = self.policy.body_bytes_max;
         let recorder = stored.and_then(|stored| Recorder::new(stored, framing, most));
         match recorder {
             Some(recorder) => Heard::Record(Box::new(recorder)),
@@ -265,7 +275,7 @@ impl Wanted {
         head: &Head,
         asking: &Asking<'_>,
     ) -> Heard {
-        let renewed = stale.renewed(head, asking, cache.config.default_ttl);
+        let renewed = stale.renewed(head, asking, self.policy.default_ttl);
         let serving = match renewed {
             Some(renewed) => {
                 cache.keep(&self.key, asking.lines, renewed);

@@ -1,0 +1,245 @@
+//! A client's connection of HTTP/2: its bounds, and the streams that it opens.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::{Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::request::{Translated, translate};
+use super::serving::Serving;
+use crate::http1::HEAD_BYTES_MAX;
+use crate::tls::{Pipe, Stream};
+
+/// What a client may send on one stream before it is taken further.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// The same for all streams of a connection together.
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// What is encrypted or on its way of one stream's answer.
+const SEND_BYTES_MAX: usize = 128 * 1024;
+/// Streams that the client has reset, and that are still remembered; and those among them that nobody has looked at.
+const RESET_STREAMS_MAX: usize = 64;
+/// Streams that the client broke so that they were reset. More end the connection: a client does not err that often.
+const ERRORS_MAX: usize = 256;
+
+/// What a connection may have.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Streams at once.
+    pub streams_max: u32,
+    /// How long a client may take nothing of an answer.
+    pub stall_max: Duration,
+}
+
+/// The socket of a connection, which whoever serves it gets back at the end.
+#[derive(Debug, Clone)]
+pub struct Socket(Rc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    stream: RefCell<Stream>,
+    /// Since when its peer takes nothing.
+    blocked: Cell<Option<Instant>>,
+}
+
+impl Socket {
+    /// Shares a socket.
+    pub fn new(stream: Stream) -> Self {
+        Self(Rc::new(Shared {
+            stream: RefCell::new(stream),
+            blocked: Cell::new(None),
+        }))
+    }
+
+    /// Since when its peer takes nothing of what is written.
+    pub fn blocked_since(&self) -> Option<Instant> {
+        self.0.blocked.get()
+    }
+
+    /// The socket, when nobody shares it any more.
+    pub fn into_inner(self) -> Option<Stream> {
+        Rc::into_inner(self.0).map(|shared| shared.stream.into_inner())
+    }
+
+    fn poll_with<T>(&self, poll: impl FnOnce(Pin<&mut Stream>) -> Poll<T>) -> Poll<T> {
+        poll(Pin::new(&mut *self.0.stream.borrow_mut()))
+    }
+
+    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
+        let blocked = &self.0.blocked;
+        match written {
+            Poll::Ready(_) => blocked.set(None),
+            Poll::Pending if blocked.get().is_none() => blocked.set(Some(Instant::now())),
+            Poll::Pending => {}
+        }
+        written
+    }
+}
+
+/// A socket of which the first bytes were read already.
+#[derive(Debug)]
+struct Rewound {
+    read: Bytes,
+    socket: Socket,
+}
+
+impl AsyncRead for Rewound {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read.is_empty() {
+            return self.socket.poll_with(|socket| socket.poll_read(cx, buffer));
+        }
+        let count = self.read.len().min(buffer.remaining());
+        buffer.put_slice(&self.read[..count]);
+        self.read.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Rewound {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = self.socket.poll_with(|socket| socket.poll_write(cx, bytes));
+        self.socket.note(written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = self
+            .socket
+            .poll_with(|socket| socket.poll_write_vectored(cx, slices));
+        self.socket.note(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_with(|socket| socket.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_with(|socket| socket.poll_shutdown(cx))
+    }
+}
+
+/// Reads the preface, of which `read` came already, and sends our settings (RFC 9113 section 3.4). The caller bounds its
+/// time.
+///
+/// # Errors
+/// When the peer does not speak HTTP/2, or goes.
+pub async fn handshake(socket: Socket, read: Vec<u8>, limits: Limits) -> io::Result<Served> {
+    let read = read.into();
+    let connection = Builder::new()
+        .max_concurrent_streams(limits.streams_max)
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BYTES_MAX)
+        .max_concurrent_reset_streams(RESET_STREAMS_MAX)
+        .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
+        .max_local_error_reset_streams(Some(ERRORS_MAX))
+        .enable_connect_protocol()
+        .handshake(Rewound { read, socket })
+        .await
+        .map_err(io::Error::other)?;
+    Ok(Served { connection, limits })
+}
+
+/// A connection after its handshake. It has to be polled for its streams to go on.
+pub struct Served {
+    connection: Connection<Rewound, Bytes>,
+    limits: Limits,
+}
+
+impl Served {
+    /// Waits for a request; `None` when there will be none: the connection is closed.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
+        loop {
+            match ready!(pin!(self.connection.accept()).poll(cx)) {
+                Some(Ok((request, respond))) => {
+                    let limits = self.limits;
+                    return Poll::Ready(Some(Incoming {
+                        request,
+                        respond,
+                        limits,
+                    }));
+                }
+                // One stream's matter, or the end of all: the next look tells.
+                Some(Err(error)) if error.is_reset() => {}
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "an HTTP/2 connection ended with an error");
+                    return Poll::Ready(None);
+                }
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+
+    /// Takes no further streams, and ends with the last one (section 6.8).
+    pub fn wind_down(&mut self) {
+        self.connection.graceful_shutdown();
+    }
+
+    /// Ends at once, and says that the client asks too much.
+    pub fn end_flood(&mut self) {
+        self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+    }
+}
+
+/// A request that has come.
+pub struct Incoming {
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    limits: Limits,
+}
+
+impl Incoming {
+    /// Begins to carry it: whoever has the pipe serves it as a connection of HTTP/1. `None` when there is nothing to
+    /// serve; the client was told.
+    pub fn begin(self, is_encrypted: bool) -> Option<(Pipe, Serving)> {
+        let Self {
+            request,
+            mut respond,
+            limits,
+        } = self;
+        let (parts, body) = request.into_parts();
+        let has_body = !body.is_end_stream();
+        let translated = match translate(&parts, has_body) {
+            Ok(Translated::UnknownProtocol) => {
+                let mut response = Response::new(());
+                *response.status_mut() = StatusCode::NOT_IMPLEMENTED;
+                // A client that has gone needs no answer.
+                let _ = respond.send_response(response, true);
+                return None;
+            }
+            Ok(translated) => translated,
+            Err(_) => {
+                respond.send_reset(Reason::PROTOCOL_ERROR);
+                return None;
+            }
+        };
+        let (pipe, far) = Pipe::new(is_encrypted);
+        let is_head = parts.method == http::Method::HEAD;
+        let serving = Serving::new(translated, is_head, far, (body, respond), limits.stall_max);
+        Some((pipe, serving))
+    }
+}

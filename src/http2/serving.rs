@@ -1,0 +1,434 @@
+//! One stream of a client: its request goes into a pipe as HTTP/1, and what comes out of the pipe is its answer.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::HeaderMap;
+use tokio::time::{Sleep, sleep, timeout};
+
+use super::answer::{fields, translate};
+use super::request::Translated;
+use crate::http1::{Framing, HeadScan, ResponseHead, Scanned, Trailers, slots};
+use crate::tls::{FarEnd, Pulled};
+
+/// How long a client may go on with its request behind the answer, and with how much at a time.
+const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// How a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carried {
+    /// Its answer is whole.
+    Whole,
+    /// The client has given it up; before its answer began, or behind that.
+    GivenUp {
+        /// Whether the answer had begun.
+        was_answered: bool,
+    },
+    /// The answer broke off, or the client took none of it for too long; the client was told.
+    Broken,
+}
+
+/// What becomes of the bytes that the client sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Up {
+    /// They are a body whose length was told.
+    Plain,
+    /// They are a body, and go in chunks.
+    Chunks,
+    /// They are frames of a WebSocket that is not answered yet.
+    Wait,
+    /// They go as they are, their end included.
+    Raw,
+    /// They have ended, or nobody takes them.
+    Done,
+}
+
+/// What comes out of the pipe.
+enum Down {
+    Head(HeadScan),
+    Body {
+        framing: Framing,
+        trailers: Trailers,
+        /// Of what is held, so many bytes are the client's.
+        granted: usize,
+    },
+    Raw,
+}
+
+/// The client's side of the answer.
+enum Answer {
+    Awaited(SendResponse<Bytes>),
+    Begun(SendStream<Bytes>),
+}
+
+/// Why an answer does not reach its client whole.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    /// What served it broke off, or spoke nonsense.
+    Inside,
+    /// The client has gone, or its connection.
+    Client,
+}
+
+/// One stream on its way. Polled by the task that serves the pipe; dropped before its end, it resets the stream and cuts
+/// the pipe.
+pub struct Serving {
+    far: FarEnd,
+    body: RecvStream,
+    answer: Answer,
+    up: Up,
+    down: Down,
+    is_head: bool,
+    is_websocket: bool,
+    /// What came out of the pipe and is not sent.
+    held: Bytes,
+    /// The client's window is closed although there is something to send.
+    is_stalled: bool,
+    stall_max: Duration,
+    stall: Option<Pin<Box<Sleep>>>,
+}
+
+impl Serving {
+    pub(super) fn new(
+        translated: Translated,
+        is_head: bool,
+        mut far: FarEnd,
+        (body, respond): (RecvStream, SendResponse<Bytes>),
+        stall_max: Duration,
+    ) -> Self {
+        let is_websocket = matches!(translated, Translated::WebSocket { .. });
+        let up = match &translated {
+            Translated::Request { .. } if body.is_end_stream() => Up::Done,
+            Translated::Request { is_chunked, .. } if *is_chunked => Up::Chunks,
+            Translated::Request { .. } => Up::Plain,
+            Translated::WebSocket { .. } => Up::Wait,
+            Translated::UnknownProtocol => Up::Done,
+        };
+        if let Translated::Request { head, .. } | Translated::WebSocket { head } = translated {
+            far.push(head.into());
+        }
+        Self {
+            far,
+            body,
+            answer: Answer::Awaited(respond),
+            up,
+            down: Down::Head(HeadScan::default()),
+            is_head,
+            is_websocket,
+            held: Bytes::new(),
+            is_stalled: false,
+            stall_max,
+            stall: None,
+        }
+    }
+
+    /// Carries what there is, both ways. To be polled after whoever serves the pipe had its turn, on the same task.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Carried> {
+        if self.poll_reset(cx).is_ready() || matches!(self.poll_up(cx), Poll::Ready(Err(_))) {
+            return Poll::Ready(self.given_up());
+        }
+        match self.poll_down(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Carried::Whole),
+            Poll::Ready(Err(Fault::Client)) => Poll::Ready(self.given_up()),
+            Poll::Ready(Err(Fault::Inside)) => Poll::Ready(self.reset(Reason::INTERNAL_ERROR)),
+            Poll::Pending => {
+                ready!(self.poll_stall(cx));
+                Poll::Ready(self.reset(Reason::CANCEL))
+            }
+        }
+    }
+
+    /// After a whole answer: throws away what the client still sends of its request, for a moment and so that it hears of
+    /// what is wrong with it. Then the stream is reset, which says that the rest is not wanted (section 8.1).
+    pub async fn linger(mut self) {
+        let end = poll_fn(|cx| self.poll_waste(cx));
+        // Its time's end changes nothing.
+        let _ = timeout(LINGER_TIME_MAX, end).await;
+    }
+
+    fn poll_waste(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut wasted = 0;
+        while wasted < LINGER_BYTES_MAX {
+            let Some(Ok(bytes)) = ready!(self.body.poll_data(cx)) else {
+                break;
+            };
+            wasted += bytes.len();
+            // A stream that is gone has no window.
+            let _ = self.body.flow_control().release_capacity(bytes.len());
+        }
+        Poll::Ready(())
+    }
+
+    fn given_up(&self) -> Carried {
+        let was_answered = matches!(self.answer, Answer::Begun(_));
+        Carried::GivenUp { was_answered }
+    }
+
+    /// Never a clean end: the client must not take what it has for the whole.
+    fn reset(&mut self, reason: Reason) -> Carried {
+        match &mut self.answer {
+            Answer::Awaited(respond) => respond.send_reset(reason),
+            Answer::Begun(stream) => stream.send_reset(reason),
+        }
+        Carried::Broken
+    }
+
+    /// Ready when the client has reset the stream, or its connection is gone.
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.answer {
+            Answer::Awaited(respond) => respond.poll_reset(cx).map(|_| ()),
+            Answer::Begun(stream) => stream.poll_reset(cx).map(|_| ()),
+        }
+    }
+
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        loop {
+            if matches!(self.up, Up::Done | Up::Wait) {
+                return Poll::Ready(Ok(()));
+            }
+            if ready!(self.far.poll_room(cx)).is_err() {
+                // Whoever serves reads no more; what it says decides.
+                self.up = Up::Done;
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(bytes) = ready!(self.body.poll_data(cx)).transpose()? {
+                // It is held in the pipe from now on, which has a bound of its own.
+                self.body.flow_control().release_capacity(bytes.len())?;
+                self.push(bytes);
+                continue;
+            }
+            match self.up {
+                Up::Chunks => {
+                    let trailers = ready!(self.body.poll_trailers(cx))?;
+                    self.far.push(last_chunk(trailers.as_ref()));
+                }
+                Up::Raw => self.far.end(),
+                // A length leaves no place for trailers; they may be dropped (RFC 9110 section 6.5.1).
+                Up::Plain | Up::Wait | Up::Done => {}
+            }
+            self.up = Up::Done;
+        }
+    }
+
+    fn push(&mut self, bytes: Bytes) {
+        if self.up != Up::Chunks {
+            return self.far.push(bytes);
+        }
+        if !bytes.is_empty() {
+            self.far.push(format!("{:x}\r\n", bytes.len()).into());
+            self.far.push(bytes);
+            self.far.push(Bytes::from_static(b"\r\n"));
+        }
+    }
+
+    fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        loop {
+            let is_done = match &mut self.down {
+                Down::Head(scan) => match scan.look(&self.held) {
+                    Scanned::Whole(length) => self.begin(length)?,
+                    Scanned::Partial => {
+                        match ready!(self.far.poll_pull(cx)) {
+                            Pulled::Bytes(bytes) if self.held.is_empty() => self.held = bytes,
+                            Pulled::Bytes(bytes) => {
+                                self.held = [&self.held[..], &bytes].concat().into();
+                            }
+                            Pulled::End | Pulled::Cut => return Poll::Ready(Err(Fault::Inside)),
+                        }
+                        false
+                    }
+                    Scanned::Malformed | Scanned::TooLong => {
+                        return Poll::Ready(Err(Fault::Inside));
+                    }
+                },
+                Down::Body { .. } | Down::Raw if self.held.is_empty() => {
+                    match ready!(self.far.poll_pull(cx)) {
+                        Pulled::Bytes(bytes) => {
+                            self.held = bytes;
+                            false
+                        }
+                        Pulled::End => return Poll::Ready(self.end_of_pipe()),
+                        Pulled::Cut => return Poll::Ready(Err(Fault::Inside)),
+                    }
+                }
+                Down::Body { .. } => ready!(self.poll_body(cx))?,
+                Down::Raw => {
+                    let count = self.held.len();
+                    ready!(self.poll_send(cx, count, false))?;
+                    false
+                }
+            };
+            if is_done {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// A head has come; tells whether the answer ends with it.
+    fn begin(&mut self, length: usize) -> Result<bool, Fault> {
+        let head = self.held.split_to(length);
+        let mut slots = slots();
+        let head = ResponseHead::parse(&head, &mut slots, self.is_head);
+        let head = head.map_err(|_| Fault::Inside)?;
+        let response = translate(&head, self.is_websocket).ok_or(Fault::Inside)?;
+        let Answer::Awaited(respond) = &mut self.answer else {
+            return Err(Fault::Inside);
+        };
+        if head.is_interim() {
+            // It may be left out (RFC 9110 section 15.2).
+            let _ = respond.send_informational(response);
+            self.down = Down::Head(HeadScan::default());
+            return Ok(false);
+        }
+        let is_switched = head.status == 101;
+        let ends = !is_switched && head.body.is_done();
+        let stream = respond.send_response(response, ends);
+        self.answer = Answer::Begun(stream.map_err(|_| Fault::Client)?);
+        self.up = match self.up {
+            Up::Wait if is_switched => Up::Raw,
+            Up::Wait => Up::Done,
+            up => up,
+        };
+        self.down = match is_switched {
+            true => Down::Raw,
+            false => Down::Body {
+                framing: head.body,
+                trailers: Trailers::default(),
+                granted: 0,
+            },
+        };
+        Ok(ends)
+    }
+
+    /// Sends what is held of the body, as far as the client takes it; tells whether that was its end.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Fault>> {
+        loop {
+            let Down::Body {
+                framing,
+                trailers,
+                granted,
+            } = &mut self.down
+            else {
+                return Poll::Ready(Err(Fault::Inside));
+            };
+            let is_chunked = matches!(framing, Framing::Chunked(_));
+            if *granted > 0 {
+                let count = *granted;
+                let ends = framing.is_done() && !is_chunked;
+                let sent = ready!(self.poll_send(cx, count, ends))?;
+                if let Down::Body { granted, .. } = &mut self.down {
+                    *granted -= sent;
+                }
+                if ends && sent == count {
+                    return Poll::Ready(Ok(true));
+                }
+                continue;
+            }
+            if framing.is_done() {
+                let fields = trailers.with_fields(fields).flatten();
+                return Poll::Ready(self.end(fields.ok_or(Fault::Inside)?).map(|()| true));
+            }
+            if self.held.is_empty() {
+                return Poll::Ready(Ok(false));
+            }
+            match framing.run(&self.held) {
+                Ok(Some(run)) => {
+                    if is_chunked {
+                        trailers.see(&self.held[..run.length], run.is_data);
+                    }
+                    match run.is_data {
+                        true => *granted = run.length,
+                        false => self.held.advance(run.length),
+                    }
+                }
+                Ok(None) | Err(_) => return Poll::Ready(Err(Fault::Inside)),
+            }
+        }
+    }
+
+    /// Sends so many bytes of what is held, or as many of them as the client takes; tells how many.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        count: usize,
+        ends: bool,
+    ) -> Poll<Result<usize, Fault>> {
+        let Answer::Begun(stream) = &mut self.answer else {
+            return Poll::Ready(Err(Fault::Inside));
+        };
+        stream.reserve_capacity(count);
+        let mut capacity = stream.capacity();
+        while capacity == 0 {
+            self.is_stalled = true;
+            capacity = match ready!(stream.poll_capacity(cx)) {
+                Some(Ok(capacity)) => capacity,
+                Some(Err(_)) | None => return Poll::Ready(Err(Fault::Client)),
+            };
+        }
+        self.is_stalled = false;
+        self.stall = None;
+        let sent = capacity.min(count);
+        let piece = self.held.split_to(sent);
+        let is_sent = stream.send_data(piece, ends && sent == count);
+        Poll::Ready(is_sent.map(|()| sent).map_err(|_| Fault::Client))
+    }
+
+    /// Ends the answer, with these trailers where there are any.
+    fn end(&mut self, trailers: HeaderMap) -> Result<(), Fault> {
+        let Answer::Begun(stream) = &mut self.answer else {
+            return Err(Fault::Inside);
+        };
+        let ended = match trailers.is_empty() {
+            true => stream.send_data(Bytes::new(), true),
+            false => stream.send_trailers(trailers),
+        };
+        ended.map_err(|_| Fault::Client)
+    }
+
+    /// The pipe has ended in good order: so has the answer, where that is how it ends.
+    fn end_of_pipe(&mut self) -> Result<(), Fault> {
+        match &self.down {
+            Down::Raw => {}
+            Down::Body {
+                framing: Framing::UntilClose,
+                ..
+            } => {}
+            Down::Body { .. } | Down::Head(_) => return Err(Fault::Inside),
+        }
+        self.end(HeaderMap::new())
+    }
+
+    /// Ready when the client has taken nothing for too long.
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.is_stalled {
+            return Poll::Pending;
+        }
+        let stall_max = self.stall_max;
+        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(stall_max)));
+        stall.as_mut().poll(cx)
+    }
+}
+
+/// The end of a chunked body, with trailers. Those that say where a message ends or belongs have no place there (RFC 9110
+/// section 6.5.1).
+fn last_chunk(trailers: Option<&HeaderMap>) -> Bytes {
+    let mut bytes = b"0\r\n".to_vec();
+    for (name, value) in trailers.into_iter().flatten() {
+        if !matches!(
+            name.as_str(),
+            "content-length" | "host" | "transfer-encoding"
+        ) {
+            bytes.extend_from_slice(name.as_str().as_bytes());
+            bytes.extend_from_slice(b": ");
+            bytes.extend_from_slice(value.as_bytes());
+            bytes.extend_from_slice(b"\r\n");
+        }
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.into()
+}

@@ -1,0 +1,305 @@
+//! What a client of HTTP/2 cannot do to a node, and how its connection ends.
+
+use h2::Reason;
+use h2::client::Builder;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::http2::{Session, finish, next, read_until};
+use crate::node;
+use crate::support::{Hub, eventually, hub, within};
+use crate::upstream::Upstream;
+
+/// How the connection ended, as its client sees it.
+async fn end(session: Session) -> Result<(), h2::Error> {
+    drop(session.send);
+    within("the connection's end", session.end)
+        .await
+        .expect("a task")
+}
+
+#[tokio::test]
+async fn a_connection_has_so_many_streams_at_once() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[("HTTP2_MAX_STREAMS", "3")]).await;
+    let session = Session::open(&node).await;
+    assert_eq!(session.get("/healthz").await.status, 200);
+    assert_eq!(session.send.current_max_send_streams(), 3);
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        open.push(session.begin("GET", "/api/example/never", &[], false).await);
+    }
+    eventually("three have arrived", async || {
+        (upstream.requests() == 3).then_some(())
+    })
+    .await;
+    // The client's library keeps the fourth until there is a place.
+    let (fourth, _) = session
+        .begin("GET", "/api/example/fourth", &[], false)
+        .await;
+    drop(open);
+    assert_eq!(finish(fourth).await.expect("an answer").status, 200);
+}
+
+#[tokio::test]
+async fn a_stream_has_a_place_among_the_connections() {
+    let upstream = Upstream::start().await;
+    let limits = [
+        ("MAX_CONNECTIONS", "4"),
+        ("MAX_HANDSHAKES", "4"),
+        ("WORKERS", "1"),
+    ];
+    let node = node(&[&upstream], &limits).await;
+    let session = Session::open(&node).await;
+    let mut open = Vec::new();
+    for n in 0..3 {
+        open.push(session.begin("GET", "/api/example/never", &[], false).await);
+        eventually("it has arrived", async || {
+            (upstream.requests() == n + 1).then_some(())
+        })
+        .await;
+    }
+    let refused = session.get("/healthz").await;
+    assert_eq!(
+        (refused.status, refused.field("retry-after")),
+        (503, Some("1"))
+    );
+    open.pop();
+    eventually("there is room again", async || {
+        (session.get("/healthz").await.status == 200).then_some(())
+    })
+    .await;
+}
+
+/// CVE-2023-44487: opening and resetting streams costs a client nothing, and a server a request each.
+#[tokio::test]
+async fn a_client_that_only_opens_and_resets_is_sent_away() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[]).await;
+    let session = Session::open(&node).await;
+    let mut refused = None;
+    for _ in 0..20_000 {
+        let Ok(mut send) = session.send.clone().ready().await else {
+            break;
+        };
+        let request = http::Request::get("http://node.test/api/example/never").body(());
+        match send.send_request(request.expect("a request"), true) {
+            Ok((response, mut stream)) => {
+                // Now and then the node gets to see one.
+                if rand::random_range(0..4) == 0 {
+                    tokio::task::yield_now().await;
+                }
+                stream.send_reset(Reason::CANCEL);
+                drop(response);
+            }
+            Err(error) => {
+                refused = Some(error);
+                break;
+            }
+        }
+    }
+    let reason = match refused {
+        Some(error) => error.reason(),
+        None => end(session)
+            .await
+            .expect_err("an end for a reason")
+            .reason(),
+    };
+    assert_eq!(reason, Some(Reason::ENHANCE_YOUR_CALM));
+    assert_eq!(node.get("/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn who_gives_up_now_and_then_stays() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[]).await;
+    let session = Session::open(&node).await;
+    for n in 0..300 {
+        let (response, mut stream) = session.begin("GET", "/api/example/never", &[], false).await;
+        eventually("it has arrived", async || {
+            (upstream.gone() + 1 + n >= upstream.requests()).then_some(())
+        })
+        .await;
+        stream.send_reset(Reason::CANCEL);
+        drop(response);
+        assert_eq!(session.get("/healthz").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn what_begins_and_does_not_go_on_is_closed() {
+    let node = hub(&[("HEADER_TIMEOUT_MS", "200")]).await;
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let settings = b"\0\0\0\x04\0\0\0\0\0";
+    // HEADERS of stream 1 without END_HEADERS, whose CONTINUATION never comes.
+    let half = b"\0\0\x01\x01\x01\0\0\0\x01\x82";
+    for parts in [
+        &[&preface[..20]][..],
+        &[preface],
+        &[preface, settings],
+        &[preface, settings, half],
+    ] {
+        let mut socket = TcpStream::connect(node.address()).await.expect("the node");
+        socket.write_all(&parts.concat()).await.expect("sent");
+        let mut rest = Vec::new();
+        // However it ends.
+        let _ = within("the end", socket.read_to_end(&mut rest)).await;
+    }
+    let text = node.get("/metrics").await.text;
+    let counted = text.lines().find(|line| {
+        line.starts_with("fanfare_handshake_refusals_total{") && line.contains("header_timeout")
+    });
+    assert!(
+        counted.is_some_and(|line| line.ends_with(" 4")),
+        "{counted:?}"
+    );
+}
+
+/// An answer of which the client takes nothing waits for it for so long, and holds no more than it had.
+#[tokio::test]
+async fn a_client_that_opens_no_window_is_given_up() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[("BODY_TIMEOUT_MS", "300")]).await;
+    let mut builder = Builder::new();
+    builder.initial_window_size(1000);
+    let session = Session::open_with(&node, &builder).await;
+    let (response, _) = session
+        .begin("GET", "/api/example/endless", &[], false)
+        .await;
+    let mut body = within("an answer", response)
+        .await
+        .expect("an answer")
+        .into_body();
+    eventually("the upstream is given up", async || {
+        (upstream.gone() == 1).then_some(())
+    })
+    .await;
+    let mut ended = Ok(Some(bytes::Bytes::new()));
+    while let Ok(Some(_)) = ended {
+        ended = next(&mut body).await;
+    }
+    assert!(ended.is_err(), "a clean end of half an answer");
+    assert_eq!(session.get("/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_socket_that_takes_nothing_is_cut() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[("BODY_TIMEOUT_MS", "300")]).await;
+    let mut socket = TcpStream::connect(node.address()).await.expect("the node");
+    let window = b"\0\0\x06\x04\0\0\0\0\0\0\x04\x7f\xff\xff\xff";
+    let more = b"\0\0\x04\x08\0\0\0\0\0\x7f\0\0\0";
+    // HEADERS: GET, http, a path and an authority that are not indexed.
+    let path = b"/api/example/endless";
+    let block = [
+        &[0x82, 0x86, 0x04, u8::try_from(path.len()).expect("short")],
+        &path[..],
+        &[0x01, 1, b'a'],
+    ]
+    .concat();
+    let head = [
+        &[
+            0,
+            0,
+            u8::try_from(block.len()).expect("short"),
+            1,
+            5,
+            0,
+            0,
+            0,
+            1,
+        ],
+        &block[..],
+    ]
+    .concat();
+    let bytes = [
+        &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
+        window,
+        more,
+        &head,
+    ]
+    .concat();
+    socket.write_all(&bytes).await.expect("sent");
+    // Nothing is read: the socket fills, and the windows would let gigabytes pass.
+    eventually("the upstream is given up", async || {
+        (upstream.gone() == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn heads_have_the_same_bounds_as_in_http1() {
+    let node = hub(&[]).await;
+    let session = Session::open(&node).await;
+    let names: Vec<String> = (0..101).map(|n| format!("x-{n}")).collect();
+    let many: Vec<(&str, &str)> = names.iter().map(|name| (&**name, "1")).collect();
+    assert_eq!(session.ask("GET", "/healthz", &many, "").await.status, 431);
+    let long = format!("/{}", "x".repeat(9000));
+    assert_eq!(session.get(&long).await.status, 414);
+    let session = Session::open(&node).await;
+    let large = "x".repeat(70_000);
+    let (response, _) = session
+        .begin("GET", "/healthz", &[("x", &large)], false)
+        .await;
+    match finish(response).await {
+        Ok(answer) => assert_eq!(answer.status, 431),
+        Err(error) => assert!(error.is_remote(), "{error}"),
+    }
+    assert_eq!(node.get("/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn an_early_answer_leaves_the_other_streams_alone() {
+    let node = hub(&[("MAX_BODY_BYTES", "1000")]).await;
+    let session = Session::open(&node).await;
+    let length = [
+        ("content-length", "5000"),
+        ("content-type", "application/json"),
+    ];
+    let (response, mut stream) = session.begin("POST", "/hub/publish", &length, true).await;
+    let answer = finish(response).await.expect("an answer");
+    assert_eq!(answer.status, 413);
+    // It goes on regardless, and hears that nobody wants it, or is just read.
+    let _ = stream.send_data(vec![b'x'; 5000].into(), true);
+    assert_eq!(session.get("/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_drain_lets_what_is_under_way_come_to_its_end() {
+    let upstream = Upstream::start().await;
+    let limits = [("DRAIN_SECONDS", "1"), ("DRAIN_DELAY_MS", "500")];
+    let mut node = node(&[&upstream], &limits).await;
+    let session = Session::open(&node).await;
+    let idle = Session::open(&node).await;
+    assert_eq!(idle.get("/healthz").await.status, 200);
+    let (response, _) = session
+        .begin("GET", "/sse/connect?channel=news", &[], false)
+        .await;
+    let mut body = within("an answer", response)
+        .await
+        .expect("an answer")
+        .into_body();
+    read_until(&mut body, "event: connected").await;
+    let (upload, mut stream) = session.begin("POST", "/api/example/late", &[], true).await;
+    stream.send_data("begun, ".into(), false).expect("sent");
+    eventually("it has arrived", async || {
+        (upstream.connections() == 1).then_some(())
+    })
+    .await;
+    node.terminate();
+    eventually("it is not ready", async || is_turning_away(&node).await).await;
+    stream.send_data("and ended".into(), true).expect("sent");
+    let answer = finish(upload).await.expect("an answer");
+    assert!(answer.text().contains("and ended"), "{}", answer.text());
+    // The stream of events hears when to come back, and ends in good order.
+    let text = read_until(&mut body, "retry:").await;
+    assert!(text.contains("retry:"), "{text}");
+    while let Some(_bytes) = next(&mut body).await.expect("a clean end") {}
+    assert!(end(session).await.is_ok(), "GOAWAY without an error");
+    assert!(end(idle).await.is_ok(), "GOAWAY without an error");
+    assert_eq!(node.exit_code().await, Some(0));
+}
+
+async fn is_turning_away(node: &Hub) -> Option<()> {
+    (node.get("/readyz").await.status == 503).then_some(())
+}
