@@ -93,9 +93,7 @@ async fn users_stand_in_a_table_of_their_own_and_are_there_for_the_next_node() {
     assert_eq!(store.add_user(user(&ann, now)).await, Ok(true));
     let next = opened(&url, in_memory(LIMITS).await).await;
     assert_eq!(next.user(&ann).await, Ok(Some(user(&ann, now))));
-    let kept = server().ask(&format!(
-        "SELECT key, name, role FROM {schema}.hub_users"
-    ));
+    let kept = server().ask(&format!("SELECT key, name, role FROM {schema}.hub_users"));
     assert_eq!(kept, format!("{}|{}|user", ann.key(), ann.text()));
     let tables = server().ask(&format!(
         "SELECT count(*) FROM information_schema.tables WHERE table_schema = '{schema}'"
