@@ -27,6 +27,7 @@ mod openapi;
 mod operations;
 mod overload;
 mod presence;
+mod publish_forms;
 mod recovery;
 mod session_fleet;
 mod session_records;
