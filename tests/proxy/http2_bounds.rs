@@ -77,36 +77,61 @@ async fn a_client_that_only_opens_and_resets_is_sent_away() {
     let upstream = Upstream::start().await;
     let node = node(&[&upstream], &[]).await;
     let session = Session::open(&node).await;
-    let mut refused = None;
+    // Each is on its way to the upstream when it is reset, so none is one that the node has not looked at.
+    let mut ended = None;
+    for _ in 0..40 {
+        let (arrived, mut open) = (upstream.requests(), Vec::new());
+        for _ in 0..50 {
+            let Ok(mut send) = session.send.clone().ready().await else {
+                break;
+            };
+            let request = http::Request::get("http://node.test/api/example/never").body(());
+            open.extend(send.send_request(request.expect("a request"), true));
+        }
+        eventually("they have arrived", async || {
+            let is_over = session.end.is_finished();
+            (is_over || upstream.requests() == arrived + open.len()).then_some(())
+        })
+        .await;
+        for (_, stream) in &mut open {
+            stream.send_reset(Reason::CANCEL);
+        }
+        drop(open);
+        ended = session.send.clone().ready().await.err();
+        if ended.is_some() {
+            break;
+        }
+    }
+    let error = ended.expect("an end");
+    assert_eq!(error.reason(), Some(Reason::ENHANCE_YOUR_CALM), "{error}");
+    assert!(upstream.requests() < 500, "{}", upstream.requests());
+    assert_eq!(node.get("/healthz").await.status, 200);
+}
+
+/// The same before the node has looked at any of them.
+#[tokio::test]
+async fn a_flood_of_resets_is_not_worked_off() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[]).await;
+    let session = Session::open(&node).await;
     for _ in 0..20_000 {
         let Ok(mut send) = session.send.clone().ready().await else {
             break;
         };
         let request = http::Request::get("http://node.test/api/example/never").body(());
-        match send.send_request(request.expect("a request"), true) {
-            Ok((response, mut stream)) => {
-                // Now and then the node gets to see one.
-                if rand::random_range(0..4) == 0 {
-                    tokio::task::yield_now().await;
-                }
-                stream.send_reset(Reason::CANCEL);
-                drop(response);
-            }
-            Err(error) => {
-                refused = Some(error);
-                break;
-            }
-        }
+        let Ok((_, mut stream)) = send.send_request(request.expect("a request"), true) else {
+            break;
+        };
+        stream.send_reset(Reason::CANCEL);
     }
-    let reason = match refused {
-        Some(error) => error.reason(),
-        None => end(session)
-            .await
-            .expect_err("an end for a reason")
-            .reason(),
-    };
-    assert_eq!(reason, Some(Reason::ENHANCE_YOUR_CALM));
-    assert_eq!(node.get("/healthz").await.status, 200);
+    let error = eventually("it is sent away", async || {
+        session.send.clone().ready().await.err()
+    })
+    .await;
+    // A client that goes on writing may see no more than that it cannot.
+    let is_told = error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
+    assert!(is_told || error.is_io(), "{error}");
+    assert!(upstream.requests() < 1000, "{}", upstream.requests());
 }
 
 #[tokio::test]
@@ -179,6 +204,22 @@ async fn a_client_that_opens_no_window_is_given_up() {
         ended = next(&mut body).await;
     }
     assert!(ended.is_err(), "a clean end of half an answer");
+    // Of a small answer all is here, and waits for the window alone.
+    let text = "x".repeat(20_000);
+    let (response, mut up) = session.begin("POST", "/api/example/echo", &[], true).await;
+    up.send_data(text.into(), true).expect("sent");
+    let response = within("an answer", response).await.expect("an answer");
+    let mut body = response.into_body();
+    let mut come = 0;
+    let error = loop {
+        // Nothing is given back, so the window closes.
+        match within("more, or a reset", body.data()).await {
+            Some(Ok(bytes)) => come += bytes.len(),
+            Some(Err(error)) => break error,
+            None => panic!("all of it came"),
+        }
+    };
+    assert_eq!((error.reason(), come), (Some(Reason::CANCEL), 1000));
     assert_eq!(session.get("/healthz").await.status, 200);
 }
 
@@ -186,6 +227,7 @@ async fn a_client_that_opens_no_window_is_given_up() {
 async fn a_socket_that_takes_nothing_is_cut() {
     let upstream = Upstream::start().await;
     let node = node(&[&upstream], &[("BODY_TIMEOUT_MS", "300")]).await;
+    let files = node.open_files();
     let mut socket = TcpStream::connect(node.address()).await.expect("the node");
     let window = b"\0\0\x06\x04\0\0\0\0\0\0\x04\x7f\xff\xff\xff";
     let more = b"\0\0\x04\x08\0\0\0\0\0\x7f\0\0\0";
@@ -223,6 +265,10 @@ async fn a_socket_that_takes_nothing_is_cut() {
     // Nothing is read: the socket fills, and the windows would let gigabytes pass.
     eventually("the upstream is given up", async || {
         (upstream.gone() == 1).then_some(())
+    })
+    .await;
+    eventually("its own socket is closed, unread as it is", async || {
+        (node.open_files() <= files).then_some(())
     })
     .await;
 }
@@ -295,6 +341,10 @@ async fn a_drain_lets_what_is_under_way_come_to_its_end() {
     let text = read_until(&mut body, "retry:").await;
     assert!(text.contains("retry:"), "{text}");
     while let Some(_bytes) = next(&mut body).await.expect("a clean end") {}
+    for one in [&session, &idle] {
+        let refused = one.send.clone().ready().await;
+        assert!(refused.is_err_and(|error| error.is_go_away()), "GOAWAY");
+    }
     assert!(end(session).await.is_ok(), "GOAWAY without an error");
     assert!(end(idle).await.is_ok(), "GOAWAY without an error");
     assert_eq!(node.exit_code().await, Some(0));
