@@ -20,7 +20,7 @@ pub(super) struct Address {
 }
 
 /// Who is believed to be a hub over TLS.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(super) struct Trust {
     /// A file with the certificates in PEM that vouch for a hub over https [default: the system's]
     #[arg(long, value_name = "FILE")]

@@ -476,8 +476,10 @@ mod tests {
             token: Some("secret".to_owned()),
             count: None,
             once: false,
+            trust: Trust::default(),
         };
-        let request = request(&options).expect("a request");
+        let address = Address::parse(&options.url, &options.trust).expect("an address");
+        let request = request(&options, &address).expect("a request");
         assert_eq!(request.uri().to_string(), "ws://hub:1/ws/connect");
         assert_eq!(request.headers()["authorization"], "Bearer secret");
     }

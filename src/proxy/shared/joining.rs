@@ -118,6 +118,8 @@ impl Proxy {
         };
         let has_waited = source.is_opening();
         let phase = source.settled().await;
+        // From now on it takes its time to be there.
+        source.touch();
         (name, phase, source.beginning().filter(|_| has_waited))
     }
 }
