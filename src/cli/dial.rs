@@ -82,7 +82,7 @@ impl Address {
 }
 
 fn connector(roots: Option<&Path>) -> Result<Connector, CliError> {
-    Connector::load(roots).map_err(|error| CliError::Argument {
+    Connector::load(roots, false).map_err(|error| CliError::Argument {
         argument: "--ca",
         rule: format!("is of no use: {error}"),
     })
