@@ -49,7 +49,14 @@ const RULES: Rules = Rules {
         (
             "config",
             &["auth"],
-            &["Config", "Algorithm", "PublicKeys", "PUBLIC_KEYS_RULE"],
+            &[
+                "Config",
+                "Algorithm",
+                "KEY_SOURCES_RULE",
+                "KeySources",
+                "PublicKeys",
+                "PUBLIC_KEYS_RULE",
+            ],
         ),
         (
             "config",
@@ -128,7 +135,7 @@ const RULES: Rules = Rules {
     ],
     homes: &[
         ("anyhow", &["main"]),
-        ("arc_swap", &["auth/verifier", "proxy", "tls"]),
+        ("arc_swap", &["auth/issuers", "proxy", "tls"]),
         ("argon2", &["session/password"]),
         ("axum", &["app", "server", "transport", "api", "admin"]),
         ("base64", &["*"]),

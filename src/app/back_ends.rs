@@ -30,7 +30,7 @@ pub(super) fn start(
 fn start_outbound(settings: &Settings) -> Result<Option<Arc<Outbound>>, ServerError> {
     let events = &settings.events;
     let tells = events.webhook.is_some() || events.stream.is_some();
-    if !tells && events.consent.is_none() && settings.auth.key_set.is_none() {
+    if !tells && events.consent.is_none() && settings.auth.key_sources.is_empty() {
         return Ok(None);
     }
     let outbound = Outbound::start().map_err(ServerError::Start)?;

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::PublicKeys;
-use crate::outbound::Endpoint;
+use super::{KeySources, PublicKeys};
 
 /// Keys and rules of tokens. `Debug` shows no secret.
 #[derive(Clone)]
@@ -14,8 +13,8 @@ pub struct Config {
     pub previous_secret: Option<(Box<[u8]>, u64)>,
     /// Keys of issuers elsewhere (`JWT_PUBLIC_KEY`).
     pub public_keys: PublicKeys,
-    /// Where an issuer elsewhere shows its keys (`JWKS_URL`).
-    pub key_set: Option<Endpoint>,
+    /// Where issuers elsewhere show their keys (`JWKS_URL`).
+    pub key_sources: KeySources,
     /// The algorithms of secrets that are accepted: some of `HS256`, `HS384`, `HS512`; the first one signs (`ALGORITHM`).
     pub algorithms: Vec<jsonwebtoken::Algorithm>,
     /// `JWT_LEEWAY_SECONDS`.
@@ -39,7 +38,7 @@ impl Default for Config {
             secrets: Vec::new(),
             previous_secret: None,
             public_keys: PublicKeys::default(),
-            key_set: None,
+            key_sources: KeySources::default(),
             algorithms: vec![jsonwebtoken::Algorithm::HS256],
             leeway: Duration::ZERO,
             audience: None,
@@ -56,7 +55,7 @@ impl std::fmt::Debug for Config {
         f.debug_struct("Config")
             .field("secrets", &self.secrets.len())
             .field("public_keys", &self.public_keys)
-            .field("key_set", &self.key_set)
+            .field("key_sources", &self.key_sources)
             .field("algorithms", &self.algorithms)
             .field("audience", &self.audience)
             .field("issuer", &self.issuer)

@@ -1,4 +1,4 @@
-//! Keeps the keys of an issuer's key set (`JWKS_URL`, RFC 7517): fetched at the start, again every ten minutes, and when a
+//! Keeps the keys of issuers' key sets (`JWKS_URL`, RFC 7517): fetched at the start, again every ten minutes, and when a
 //! token names a key that is not there, so that a new key of the issuer's is known with its first token. A set that was
 //! fetched stays when the issuer cannot be reached.
 
@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Verifier;
+use super::issuers::Issued;
 use super::key::{self, Key};
 use crate::limits::{Gcra, Quota};
 use crate::model::Moment;
@@ -92,26 +93,30 @@ impl State {
     }
 }
 
-/// Keeps a verifier's keys fresh, for as long as the process lives. Where no `JWKS_URL` is set it does nothing.
+/// Keeps the keys of a verifier's issuers fresh, each for itself, for as long as the process lives.
 pub fn keep_keys(verifier: &Arc<Verifier>, outbound: &Arc<Outbound>) {
-    let Some(url) = verifier.config().key_set.clone() else {
-        return;
-    };
-    // Before anybody asks.
-    verifier.freshness.begin();
-    let (verifier, outbound) = (verifier.clone(), outbound.clone());
-    let task = outbound.clone();
-    task.spawn(async move { keep(&verifier, &outbound, &url).await });
+    for (at, issued) in verifier.issued().iter().enumerate() {
+        // Before anybody asks.
+        issued.freshness.begin();
+        let (verifier, outbound) = (verifier.clone(), outbound.clone());
+        let task = outbound.clone();
+        task.spawn(async move {
+            if let Some(issued) = verifier.issued().get(at) {
+                keep(&verifier, issued, &outbound).await;
+            }
+        });
+    }
 }
 
-async fn keep(verifier: &Verifier, outbound: &Outbound, url: &Endpoint) {
+async fn keep(verifier: &Verifier, issued: &Issued, outbound: &Outbound) {
+    let url = &issued.source.url;
     let mut wait = FETCH_INTERVAL;
     loop {
-        verifier.freshness.begin();
+        issued.freshness.begin();
         match fetch(outbound, url).await {
             Ok(keys) => {
                 tracing::debug!(keys = keys.len(), %url, "the issuer's keys are here");
-                verifier.replace_issued(keys);
+                verifier.replace_issued(issued, keys);
                 wait = FETCH_INTERVAL;
             }
             Err(error) => {
@@ -122,10 +127,10 @@ async fn keep(verifier: &Verifier, outbound: &Outbound, url: &Endpoint) {
                 };
             }
         }
-        verifier.freshness.end();
+        issued.freshness.end();
         tokio::select! {
             () = sleep(wait) => {}
-            () = verifier.freshness.wanted.notified() => {}
+            () = issued.freshness.wanted.notified() => {}
         }
     }
 }

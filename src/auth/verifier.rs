@@ -5,13 +5,12 @@
 
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwapOption;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, Header};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::issuers::Issued;
 use super::key::Key;
-use super::key_set::Freshness;
 use super::known::{Known, Span};
 use super::token::{Claim, SignedClaims, TokenClaims};
 use super::{AuthError, Config, Identity};
@@ -26,10 +25,9 @@ pub struct Verifier {
     own: Vec<Key>,
     /// A secret that came later, for a node that was given none.
     adopted: OnceLock<Adopted>,
-    /// The keys of the issuer's set; `None` until it was fetched.
-    issued: ArcSwapOption<Vec<Key>>,
+    /// The keys of issuers elsewhere.
+    issued: Vec<Issued>,
     known: Known,
-    pub(super) freshness: Freshness,
 }
 
 struct Adopted {
@@ -37,8 +35,14 @@ struct Adopted {
     key: Key,
 }
 
-/// What a signature stands for: the claims, and when the key ends that made it.
-type Signed = (Box<RawValue>, Option<u64>);
+/// What a signature stands for.
+struct Signed<'a> {
+    claims: Box<RawValue>,
+    /// When the key ends that made it.
+    key_end: Option<u64>,
+    /// The issuer whose key it is, when it has a name.
+    issuer: Option<&'a str>,
+}
 
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -66,9 +70,8 @@ impl Verifier {
             config: config.clone(),
             own: keys.filter(Key::is_useful).collect(),
             adopted: OnceLock::new(),
-            issued: ArcSwapOption::empty(),
+            issued: config.key_sources.iter().map(Issued::new).collect(),
             known: Known::default(),
-            freshness: Freshness::default(),
         }
     }
 
@@ -79,7 +82,7 @@ impl Verifier {
 
     /// Whether there is any key by which a token could be valid.
     pub fn has_keys(&self) -> bool {
-        !self.own.is_empty() || self.adopted.get().is_some() || self.config.key_set.is_some()
+        !self.own.is_empty() || self.adopted.get().is_some() || !self.issued.is_empty()
     }
 
     /// Whether it cannot mint.
@@ -97,9 +100,21 @@ impl Verifier {
         }
     }
 
-    /// Puts these in the place of the issuer's keys.
-    pub(super) fn replace_issued(&self, keys: Vec<Key>) {
-        self.issued.store(Some(Arc::new(keys)));
+    /// The issuers elsewhere.
+    pub(super) fn issued(&self) -> &[Issued] {
+        &self.issued
+    }
+
+    /// The issuer elsewhere whose key may have signed this token, by what the token says itself.
+    fn issued_for(&self, token: &str) -> Option<&Issued> {
+        let names_itself = self.issued.iter().any(|one| one.source.issuer.is_some());
+        let issuer = names_itself.then(|| named_issuer(token)).flatten();
+        self.issued.iter().find(|one| one.is_for(issuer.as_deref()))
+    }
+
+    /// Puts these in the place of an issuer's keys.
+    pub(super) fn replace_issued(&self, issued: &Issued, keys: Vec<Key>) {
+        issued.keys.store(Some(Arc::new(keys)));
         // Some of them may have been verified by a key that is gone.
         self.known.clear();
     }
@@ -141,7 +156,9 @@ impl Verifier {
     ) -> Result<Arc<Identity>, AuthError> {
         match self.identify(token, now_unix_seconds) {
             Err(AuthError::UnknownKey | AuthError::KeysUnavailable) => {
-                self.freshness.ask().await;
+                if let Some(issued) = token.and_then(|token| self.issued_for(token)) {
+                    issued.freshness.ask().await;
+                }
                 self.identify(token, now_unix_seconds)
             }
             answer => answer,
@@ -183,34 +200,44 @@ impl Verifier {
 
     /// Who a token stands for, and when.
     fn read(&self, token: &str, now: u64) -> Result<(Identity, Span), AuthError> {
-        let (json, key_end) = self.signed_claims(token, now)?;
-        let claims: SignedClaims<'_> = serde_json::from_str(json.get())
+        let signed = self.signed_claims(token, now)?;
+        let claims: SignedClaims<'_> = serde_json::from_str(signed.claims.get())
             .map_err(|_| AuthError::Malformed("its claims are no JSON object of single claims"))?;
         let span = self.check_times(&claims, now)?;
-        self.check_parties(&claims)?;
+        self.check_parties(&claims, signed.issuer)?;
         let identity = claims.identity(self.config.leeway)?;
-        let until = span.until.min(key_end.unwrap_or(u64::MAX));
+        let until = span.until.min(signed.key_end.unwrap_or(u64::MAX));
         Ok((identity, Span { until, ..span }))
     }
 
     /// The claims, once a key has been found that signed them.
-    fn signed_claims(&self, token: &str, now: u64) -> Result<Signed, AuthError> {
-        let issued = self.issued.load();
-        let issued = issued.as_deref().map(Vec::as_slice);
-        let adopted = self.adopted.get().map(|adopted| &adopted.key);
-        let keys = || {
-            let issued = issued.unwrap_or_default();
-            self.own.iter().chain(adopted).chain(issued)
-        };
-        let has_issuer = self.config.key_set.is_some();
-        if keys().next().is_none() && !has_issuer {
+    fn signed_claims(&self, token: &str, now: u64) -> Result<Signed<'_>, AuthError> {
+        if !self.has_keys() {
             return Err(AuthError::NoKey);
         }
         let (algorithm, id) = header(token)?;
+        let issuer = self.issued_for(token);
+        let issued = issuer.map(|issuer| issuer.keys.load());
+        let issued = issued.as_ref().and_then(|keys| keys.as_deref());
+        let issued = issued.map(Vec::as_slice);
+        let name = issuer.and_then(|issuer| issuer.source.issuer.as_deref());
+        let adopted = self.adopted.get().map(|adopted| &adopted.key);
+        let keys = || {
+            let own = self.own.iter().chain(adopted).map(|key| (key, None));
+            let issued = issued.unwrap_or_default().iter();
+            own.chain(issued.map(|key| (key, name)))
+        };
         let mut refusal = None;
-        for key in keys().filter(|key| key.fits(algorithm, id.as_deref(), now)) {
+        for (key, issuer) in keys().filter(|(key, _)| key.fits(algorithm, id.as_deref(), now)) {
             match key.verify(token) {
-                Ok(claims) => return Ok((claims, key.end())),
+                Ok(claims) => {
+                    let key_end = key.end();
+                    return Ok(Signed {
+                        claims,
+                        key_end,
+                        issuer,
+                    });
+                }
                 Err(AuthError::BadSignature) => refusal = Some(AuthError::BadSignature),
                 Err(error) => return Err(error),
             }
@@ -218,11 +245,12 @@ impl Verifier {
         let is_public = algorithm.family() != AlgorithmFamily::Hmac;
         Err(match refusal {
             Some(refusal) => refusal,
-            None if has_issuer && is_public => match issued {
+            None if issuer.is_some() && is_public => match issued {
                 Some(_) => AuthError::UnknownKey,
                 None => AuthError::KeysUnavailable,
             },
-            None if keys().any(|key| key.knows(algorithm)) => AuthError::BadSignature,
+            None if keys().any(|(key, _)| key.knows(algorithm)) => AuthError::BadSignature,
+            None if is_public && !self.issued.is_empty() => AuthError::WrongIssuer,
             None => AuthError::WrongAlgorithm,
         })
     }
@@ -243,9 +271,12 @@ impl Verifier {
         Ok(Span { from, until })
     }
 
-    fn check_parties(&self, claims: &SignedClaims<'_>) -> Result<(), AuthError> {
+    /// `of` is the issuer whose key signed: it speaks for itself only. Of keys without such a name, `JWT_ISSUER` says
+    /// whose tokens they sign.
+    fn check_parties(&self, claims: &SignedClaims<'_>, of: Option<&str>) -> Result<(), AuthError> {
         let issuer = claims.issuer()?;
-        if self.config.issuer.is_some() && self.config.issuer != issuer {
+        let expected = of.or(self.config.issuer.as_deref());
+        if expected.is_some() && expected != issuer.as_deref() {
             return Err(AuthError::WrongIssuer);
         }
         let is_for = claims.audience()?;
@@ -282,6 +313,17 @@ fn header(token: &str) -> Result<(Algorithm, Option<String>), AuthError> {
         Ok(algorithm) => Ok((algorithm, named.kid)),
         Err(_) => Err(AuthError::WrongAlgorithm),
     }
+}
+
+/// Whom a token names as its issuer, before anybody has verified that.
+fn named_issuer(token: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        iss: Option<String>,
+    }
+    let claims = token.split('.').nth(1)?;
+    let named: Named = serde_json::from_slice(&decode_base64(claims)?).ok()?;
+    named.iss
 }
 
 fn decode_base64(text: &str) -> Option<Vec<u8>> {

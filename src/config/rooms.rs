@@ -169,7 +169,10 @@ pub(super) fn auth(reader: &Reader) -> auth::Config {
             .text("JWT_PUBLIC_KEY")
             .and_then(|text| text.parse().ok())
             .unwrap_or_default(),
-        key_set: reader.text("JWKS_URL").and_then(|text| text.parse().ok()),
+        key_sources: reader
+            .text("JWKS_URL")
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_default(),
         algorithms: value::list(reader.text("ALGORITHM").unwrap_or_default())
             .filter_map(|name| name.parse().ok())
             .collect(),

@@ -2,8 +2,8 @@
 
 use super::Stage;
 use super::reader::Reader;
+use crate::auth::KeySources;
 use crate::model::Namespaces;
-use crate::outbound::Endpoint;
 use crate::redis::Address;
 
 /// What a publication's frame may add to its data: names, positions, the head of the frame.
@@ -154,7 +154,10 @@ fn issuers(reader: &mut Reader, stage: Stage) {
             reader.fault(name, format!("needs {other} beside it"));
         }
     }
-    let is_plain = |url: &str| url.parse().is_ok_and(|url: Endpoint| !url.is_secure());
+    let is_plain = |text: &str| {
+        let sources: Result<KeySources, _> = text.parse();
+        sources.is_ok_and(|sources| sources.iter().any(|source| !source.url.is_secure()))
+    };
     if stage == Stage::Production && reader.text("JWKS_URL").is_some_and(is_plain) {
         let rule = "must be https in production: whoever is in between could make keys";
         reader.fault("JWKS_URL", rule);

@@ -596,7 +596,7 @@ fn keys_of_issuers_are_checked_at_the_start() {
     check_rule(
         &[("JWKS_URL", "example.com")],
         "JWKS_URL",
-        "must be http://",
+        "must be a URL (https://",
     );
     let plain = [
         ("NODE_ENV", "production"),
@@ -608,7 +608,12 @@ fn keys_of_issuers_are_checked_at_the_start() {
         ("AUTH_REQUIRED", "true"),
         ("JWKS_URL", "https://issuer/keys"),
     ]);
-    assert!(settings.auth.key_set.is_some_and(|url| url.is_secure()));
+    assert!(!settings.auth.key_sources.is_empty());
+    let one_plain = "a https://a/keys, b http://b/keys";
+    let variables = [("NODE_ENV", "production"), ("JWKS_URL", one_plain)];
+    check_rule(&variables, "JWKS_URL", "must be https in production");
+    let nameless = [("JWKS_URL", "https://a/keys, https://b/keys")];
+    check_rule(&nameless, "JWKS_URL", "must be a URL");
     let (secret, until) = ("JWT_PREVIOUS_SECRET", "JWT_PREVIOUS_SECRET_UNTIL");
     check_rule(
         &[(secret, SECRET)],

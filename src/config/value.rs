@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use crate::auth::PublicKeys;
+use crate::auth::{KeySources, PublicKeys};
 use crate::events::Kinds;
 use crate::model::parse_rfc3339;
 use crate::outbound::Endpoint;
@@ -130,6 +130,11 @@ pub(super) fn public_keys(text: &str) -> Option<String> {
 /// Where to call.
 pub(super) fn endpoint(text: &str) -> Option<String> {
     text.parse::<Endpoint>().ok().map(|_| text.to_owned())
+}
+
+/// Where issuers show their keys.
+pub(super) fn key_sources(text: &str) -> Option<String> {
+    text.parse::<KeySources>().ok().map(|_| text.to_owned())
 }
 
 /// Kinds of events.

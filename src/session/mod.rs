@@ -33,7 +33,7 @@ pub use postgres::{DATABASE_RULE, Database, DatabaseError, DatabaseUrlError, Pos
 pub use records::{Connection, EMPTY_DATA, Session, SessionHead, UnixTime, User};
 pub use redis::RedisStore;
 pub use sessions::Sessions;
-pub use sqlite::{IN_MEMORY, OpenError, SqliteStore};
+pub use sqlite::{FileLock, IN_MEMORY, OpenError, SqliteStore};
 pub use store::{
     Answer, Counts, ServerInfo, SessionLimits, Store, StoreError, Swept, Update, Updated, Used,
 };

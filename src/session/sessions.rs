@@ -12,8 +12,9 @@ use tokio::time::timeout;
 use super::activity::Activity;
 use super::attempts::Attempts;
 use super::{
-    Admission, Config, Connection, EMPTY_DATA, Opened, Passwords, PostgresStore, RedisStore,
-    Session, SessionHead, SqliteStore, Store, StoreError, Swept, UnixTime, Update, Updated, upkeep,
+    Admission, Config, Connection, EMPTY_DATA, FileLock, Opened, Passwords, PostgresStore,
+    RedisStore, Session, SessionHead, SqliteStore, Store, StoreError, Swept, UnixTime, Update,
+    Updated, upkeep,
 };
 use crate::broker::{Broker, Control};
 use crate::model::{ClientId, NodeId, SessionId, UserId};
@@ -37,8 +38,8 @@ pub struct Sessions {
     is_single: bool,
     /// After which time without a login a user is inactive.
     inactive_max: Duration,
-    /// Whether the store is this process's own.
-    is_embedded: bool,
+    /// The data file, where the store is this process's own.
+    file: Option<FileLock>,
     /// Taken at the end.
     runtime: Mutex<Option<Runtime>>,
 }
@@ -66,6 +67,10 @@ impl Sessions {
             .thread_name("fanfare-session")
             .enable_all()
             .build()?;
+        let lock = match config.redis {
+            Some(_) => None,
+            None => Some(FileLock::take(&config.data_file).map_err(std::io::Error::other)?),
+        };
         let store: Arc<dyn Store> = match &config.redis {
             Some(redis) => {
                 let started = RedisStore::start(redis, &config.redis_prefix, config.limits);
@@ -99,7 +104,7 @@ impl Sessions {
             node,
             is_single: config.is_single,
             inactive_max: config.inactive_max,
-            is_embedded: config.redis.is_none(),
+            file: lock,
             runtime: Mutex::new(Some(runtime)),
         })
     }
@@ -126,7 +131,7 @@ impl Sessions {
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(runtime) = &*runtime else { return };
         let search = runtime.spawn(upkeep::find_secret(self.store.clone(), found));
-        if self.is_embedded && runtime.block_on(search).is_err() {
+        if self.file.is_some() && runtime.block_on(search).is_err() {
             tracing::error!("the secret of tokens was not found");
         }
     }

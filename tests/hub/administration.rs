@@ -158,7 +158,7 @@ async fn the_first_admin_comes_by_the_command_line() {
     let token = login["access_token"].as_str().expect("a token");
     let answer = hub.call("GET", "/admin/users", token, &Value::Null).await;
     assert_eq!(answer.json()[0]["username"], "Root");
-    for ending in ["", "-wal", "-shm"] {
+    for ending in ["", "-wal", "-shm", ".lock"] {
         let _ = std::fs::remove_file(format!("{file}{ending}"));
     }
     let (is_done, text) = run(&["migrate"], "/nowhere/fanfare.db");

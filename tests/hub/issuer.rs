@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
+use crate::shims;
 use crate::support::hub::SECRET;
 use crate::support::raw::read_head;
 use crate::support::token::{in_seconds, signed, token_of};
@@ -64,9 +65,17 @@ impl Pair {
 
     /// A token of ann's that names the key.
     fn token(&self, id: Option<&str>) -> String {
+        self.token_from(id, &Value::Null)
+    }
+
+    /// The same that names an issuer, unless that is null.
+    fn token_from(&self, id: Option<&str>, issuer: &Value) -> String {
         let mut header = Header::new(self.algorithm);
         header.kid = id.map(str::to_owned);
-        let claims = json!({"sub": "ann", "exp": in_seconds(3600)});
+        let mut claims = json!({"sub": "ann", "exp": in_seconds(3600)});
+        if !issuer.is_null() {
+            claims["iss"] = issuer.clone();
+        }
         encode(&header, &claims, &self.private).expect("a token")
     }
 }
@@ -303,4 +312,103 @@ async fn an_old_secret_is_good_until_its_day() {
         assert_eq!(status(&hub, &token).await, expected, "{until}");
         assert_eq!(status(&hub, &token_of("ann")).await, 101);
     }
+}
+
+#[tokio::test]
+async fn each_issuer_speaks_for_itself_only() {
+    let (a, b) = (Pair::new(Algorithm::EdDSA), Pair::new(Algorithm::EdDSA));
+    // Both call their key by the same name.
+    let issuers = [
+        Issuer::start(&[a.jwk("key")]).await,
+        Issuer::start(&[b.jwk("key")]).await,
+    ];
+    let urls = format!(
+        "https://a.example {}, b {}",
+        issuers[0].url(),
+        issuers[1].url()
+    );
+    let variables = [
+        ("JWKS_URL", urls.as_str()),
+        ("JWT_SECRET", SECRET),
+        ("JWT_ISSUER", "us"),
+        ("AUTH_REQUIRED", "true"),
+    ];
+    let hub = hub(&variables).await;
+    let (of_a, of_b) = (json!("https://a.example"), json!("b"));
+    let ours = signed(Algorithm::HS256, SECRET, json!({"sub": "ann", "iss": "us"}));
+    eventually("all keys are there", async || {
+        let is_a = status(&hub, &a.token_from(Some("key"), &of_a)).await == 101;
+        let is_b = status(&hub, &b.token_from(Some("key"), &of_b)).await == 101;
+        (is_a && is_b).then_some(())
+    })
+    .await;
+    assert_eq!(status(&hub, &ours).await, 101);
+    assert_eq!(status(&hub, &a.token_from(None, &of_a)).await, 101);
+    for (pair, issuer) in [
+        (&a, &of_b),
+        (&b, &of_a),
+        (&a, &json!("us")),
+        (&a, &json!("c")),
+        (&a, &json!(7)),
+        (&a, &json!(["b", "https://a.example"])),
+        (&a, &Value::Null),
+    ] {
+        for id in [Some("key"), None] {
+            let token = pair.token_from(id, issuer);
+            assert_eq!(status(&hub, &token).await, 401, "{issuer}");
+        }
+    }
+    // Our secret signs for us, and for nobody else.
+    let forged = signed(Algorithm::HS256, SECRET, json!({"sub": "ann", "iss": "b"}));
+    assert_eq!(status(&hub, &forged).await, 401);
+    // A new key of one is asked for at that one.
+    let new = Pair::new(Algorithm::EdDSA);
+    let asked = issuers[0].asked();
+    issuers[1].serve(&[new.jwk("new")]);
+    assert_eq!(status(&hub, &new.token_from(Some("new"), &of_b)).await, 101);
+    assert_eq!(status(&hub, &b.token_from(Some("key"), &of_b)).await, 401);
+    assert_eq!(issuers[0].asked(), asked);
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_away_is_no_other_ones_matter() {
+    let (a, b) = (Pair::new(Algorithm::EdDSA), Pair::new(Algorithm::ES256));
+    let (here, away) = (
+        Issuer::start(&[a.jwk("key")]).await,
+        Issuer::start(&[]).await,
+    );
+    away.say("500 Internal Server Error", "", "");
+    let urls = format!("a {}, b {}", here.url(), away.url());
+    let hub = hub(&[("JWKS_URL", &urls), ("AUTH_REQUIRED", "true")]).await;
+    eventually("the keys of one", async || {
+        (status(&hub, &a.token_from(None, &json!("a"))).await == 101).then_some(())
+    })
+    .await;
+    assert_eq!(status(&hub, &b.token_from(None, &json!("b"))).await, 503);
+    assert_eq!(status(&hub, &a.token_from(None, &json!("a"))).await, 101);
+    assert_eq!(status(&hub, &b.token_from(None, &json!("c"))).await, 401);
+}
+
+#[tokio::test]
+async fn an_issuer_is_believed_over_tls_that_the_machine_trusts() {
+    let pair = Pair::new(Algorithm::EdDSA);
+    let issuer = Issuer::start(&[pair.jwk("key")]).await;
+    let certificate = shims::Pair::make();
+    let door = shims::server_side(format!("127.0.0.1:{}", issuer.port), &certificate).await;
+    let url = format!("{door}/keys");
+    let token = pair.token(Some("key"));
+    let stranger = hub(&[("JWKS_URL", &url), ("AUTH_REQUIRED", "true")]).await;
+    assert_eq!(status(&stranger, &token).await, 503);
+    assert_eq!(issuer.asked(), 0, "it is not even asked");
+    let trust = shims::text(&certificate.certificate);
+    let variables = [
+        ("JWKS_URL", url.as_str()),
+        ("AUTH_REQUIRED", "true"),
+        ("SSL_CERT_FILE", trust),
+    ];
+    let hub = hub(&variables).await;
+    eventually("the keys are there", async || {
+        (status(&hub, &token).await == 101).then_some(())
+    })
+    .await;
 }

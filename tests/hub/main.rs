@@ -6,6 +6,9 @@
 mod postgres_server;
 #[path = "../redis_server/mod.rs"]
 mod redis_server;
+#[allow(dead_code, reason = "the proxy's suite uses all of it")]
+#[path = "../proxy/shims.rs"]
+mod shims;
 mod support;
 
 mod accounts;

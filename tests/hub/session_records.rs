@@ -67,6 +67,12 @@ async fn another_conversation_gets_a_session_of_its_own() {
     // An id that nobody has is not taken over: whoever chose it could know it.
     let fresh = create(json!({"session_id": NO_SESSION, "chat_id": "other"})).await;
     assert!(![NO_SESSION, &chat, &ann.session].contains(&fresh.as_str()));
+    // A change that names no conversation leaves the session with its own, and answers as that system does.
+    let path = format!("/sessions/update/{chat}");
+    let body = json!({"data": {"n": 1}});
+    let updated = hub.call("POST", &path, &ann.token, &body).await;
+    assert_eq!(updated.json()["chat_id"], "default");
+    assert_eq!(create(json!({"chat_id": "chat"})).await, chat);
     let path = "/sessions/users/ann/sessions";
     let listed = hub.call("GET", path, &ann.token, &Value::Null).await.json();
     assert_eq!(listed["count"], 3);

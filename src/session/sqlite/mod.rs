@@ -3,6 +3,7 @@
 //! Everything goes through one connection in batches (`writer`). Connections of clients are not in the file: they end
 //! with the process.
 
+mod lock;
 mod secrets;
 mod sessions;
 mod users;
@@ -22,6 +23,7 @@ use super::store::{Answer, Counts, ServerInfo, SessionLimits, Swept, Update, Upd
 use super::tables::{column, migrator, time};
 use super::{Connection, Session, SessionHead, Store, UnixTime, User, UserName};
 use crate::model::{ClientId, SessionId, UserId};
+pub use lock::FileLock;
 use writer::Writer;
 
 /// What stands for no file at all.
@@ -51,6 +53,16 @@ pub enum OpenError {
         /// What SQLite says.
         #[source]
         cause: sqlx::Error,
+    },
+    /// Another node works with it.
+    #[error(
+        "{file}: another node uses it (process {process}); several nodes share REDIS_URL instead"
+    )]
+    InUse {
+        /// `DATA_FILE`.
+        file: String,
+        /// The process.
+        process: String,
     },
     /// Its tables could not be made what this version needs.
     #[error("{file}: its tables cannot be brought up to date: {cause}")]
