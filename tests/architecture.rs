@@ -155,7 +155,7 @@ const RULES: Rules = Rules {
         ("http_cache_semantics", &["proxy/cache"]),
         ("httparse", &["http1"]),
         ("httpdate", &["http1"]),
-        ("hyper", &["server"]),
+        ("hyper", &["cli", "server"]),
         ("hyper_rustls", &["outbound"]),
         ("hyper_util", &["cli", "outbound"]),
         ("jsonwebtoken", &["auth"]),

@@ -299,8 +299,16 @@ fn health_fails_when_nobody_is_there() {
         "{}",
         stderr(&output)
     );
-    let wrong = fanfare(&["health", "--url", "https://hub"], &[]);
-    assert!(stderr(&wrong).contains("--url must be http://host[:port]"));
+    for wrong in ["ftp://hub", "hub", "http://"] {
+        let wrong = fanfare(&["health", "--url", wrong], &[]);
+        assert!(stderr(&wrong).contains("--url must be http://host[:port] or https://host[:port]"));
+    }
+    let wrong = fanfare(&["health", "--url", "https://hub", "--ca", "/nowhere"], &[]);
+    assert!(
+        stderr(&wrong).contains("--ca is of no use: /nowhere cannot be read"),
+        "{}",
+        stderr(&wrong)
+    );
 }
 
 #[tokio::test]

@@ -1,16 +1,16 @@
-//! A small HTTP client of a running hub: `fanfare pub` and `fanfare health`. Plain HTTP only, but for the health of a
-//! node of this machine: what stands behind TLS elsewhere is asked by `curl`.
+//! A small HTTP client of a running hub: `fanfare pub` and `fanfare health`.
 
 use std::io::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Uri, header};
+use http::{Method, Request, header};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 
+use super::dial::{Address, Trust};
 use super::{CliError, encrypted};
 use crate::config::Settings;
 
@@ -36,6 +36,8 @@ pub(super) struct PublishOptions {
     /// The hub's key [default: HUB_API_KEY of the environment]
     #[arg(long)]
     key: Option<String>,
+    #[command(flatten)]
+    trust: Trust,
 }
 
 #[derive(Debug, clap::Args)]
@@ -43,6 +45,8 @@ pub(super) struct HealthOptions {
     /// Where the hub is [default: HOST and PORT]
     #[arg(long)]
     url: Option<String>,
+    #[command(flatten)]
+    trust: Trust,
 }
 
 /// Publishes, and prints the hub's answer.
@@ -57,8 +61,9 @@ pub(super) fn publish(options: &PublishOptions, out: &mut dyn Write) -> Result<(
         .or_else(|| options.key.clone())
         .or_else(from_environment)
         .filter(|credential| !credential.is_empty());
-    let url = format!("{}/hub/publish", options.url.trim_end_matches('/'));
-    let answer = ask(Method::POST, &url, credential.as_deref(), body.to_string())?;
+    let hub = Address::parse(&options.url, &options.trust)?;
+    let (path, body) = ("/hub/publish", body.to_string());
+    let answer = ask(&hub, Method::POST, path, credential.as_deref(), body)?;
     writeln!(out, "{answer}")?;
     Ok(())
 }
@@ -75,8 +80,8 @@ pub(super) fn health(options: &HealthOptions, out: &mut dyn Write) -> Result<(),
             format!("http://{}", local_authority(&settings))
         }
     };
-    let url = format!("{}/healthz", base.trim_end_matches('/'));
-    let answer = ask(Method::GET, &url, None, String::new())?;
+    let hub = Address::parse(&base, &options.trust)?;
+    let answer = ask(&hub, Method::GET, "/healthz", None, String::new())?;
     writeln!(out, "{answer}")?;
     Ok(())
 }
@@ -93,15 +98,16 @@ pub(super) fn local_authority(settings: &Settings) -> String {
 }
 
 fn ask(
+    hub: &Address,
     method: Method,
-    url: &str,
+    path: &'static str,
     credential: Option<&str>,
     body: String,
 ) -> Result<String, CliError> {
-    let uri = parse_url(url)?;
     let mut request = Request::builder()
         .method(method)
-        .uri(uri)
+        .uri(path)
+        .header(header::HOST, hub.authority())
         .header(header::CONTENT_TYPE, "application/json");
     if let Some(credential) = credential {
         request = request.header(header::AUTHORIZATION, format!("Bearer {credential}"));
@@ -112,38 +118,51 @@ fn ask(
             argument: "--token or --key",
             rule: "cannot stand in a header".to_owned(),
         })?;
-    let unreachable = |cause: String| CliError::Unreachable {
-        url: url.to_owned(),
-        cause,
-    };
-    let exchange = async { tokio::time::timeout(ANSWER_TIMEOUT, exchange(request)).await };
+    let exchange = async { tokio::time::timeout(ANSWER_TIMEOUT, exchange(hub, request)).await };
     let answer = runtime()?.block_on(exchange);
     let (status, body) = answer
-        .map_err(|_| unreachable("no answer in 10 s".to_owned()))?
-        .map_err(unreachable)?;
+        .map_err(|_| hub.unreachable("no answer in 10 s"))?
+        .map_err(|cause| hub.unreachable(cause))?;
     if (200..300).contains(&status) {
         return Ok(body);
     }
     Err(CliError::Refused {
-        url: url.to_owned(),
+        url: format!("{}{path}", hub.url),
         status,
         body,
     })
 }
 
-async fn exchange(request: Request<Full<Bytes>>) -> Result<(u16, String), String> {
-    let client = Client::builder(TokioExecutor::new()).build_http();
-    let response = client.request(request).await.map_err(|e| in_full(&e))?;
-    let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
-        .collect()
+async fn exchange(hub: &Address, request: Request<Full<Bytes>>) -> Result<(u16, String), String> {
+    let socket = hub.dial().await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(socket))
         .await
-        .map_err(|error| error.to_string())?
-        .to_bytes();
-    Ok((status, String::from_utf8_lossy(&body).trim().to_owned()))
+        .map_err(|error| error.to_string())?;
+    let answer = async {
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|e| in_full(&e))?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+            .collect()
+            .await
+            .map_err(|error| error.to_string())?
+            .to_bytes();
+        Ok((status, String::from_utf8_lossy(&body).trim().to_owned()))
+    };
+    // The connection moves what the exchange says; the answer may be there before it ends.
+    let moved = async {
+        let _ = connection.await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        answer = answer => answer,
+        () = moved => Err("the connection ended".to_owned()),
+    }
 }
 
-/// The client's own text says only "connect"; why stands in the causes.
+/// The client's own text says only what went wrong; why stands in the causes.
 fn in_full(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -152,19 +171,6 @@ fn in_full(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-/// A URL of plain HTTP.
-pub(super) fn parse_url(url: &str) -> Result<Uri, CliError> {
-    let refused = || CliError::Argument {
-        argument: "--url",
-        rule: "must be http://host[:port]".to_owned(),
-    };
-    let uri: Uri = url.parse().map_err(|_| refused())?;
-    match (uri.scheme_str(), uri.host()) {
-        (Some("http"), Some(host)) if !host.is_empty() => Ok(uri),
-        _ => Err(refused()),
-    }
 }
 
 /// One thread is enough for one client.

@@ -5,6 +5,7 @@
 
 mod check;
 mod data;
+mod dial;
 mod encrypted;
 mod hub;
 mod subscriber;

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 
+use super::dial::{Address, Trust};
 use super::{CliError, hub};
 use crate::model::{CloseReason, Reconnect};
 
@@ -39,24 +40,27 @@ pub(super) struct Options {
     /// Fail when the connection is cut off, rather than coming back
     #[arg(long)]
     once: bool,
+    #[command(flatten)]
+    trust: Trust,
 }
 
 /// Prints until it is stopped, has enough, or the hub says no for good.
 pub(super) fn run(options: &Options, out: &mut dyn Write) -> Result<(), CliError> {
-    hub::parse_url(&options.url)?;
+    let address = Address::parse(&options.url, &options.trust)?;
     let mut follower = Follower::new(&options.channels, options.count);
-    hub::runtime()?.block_on(follow(options, &mut follower, out))
+    hub::runtime()?.block_on(follow(options, &address, &mut follower, out))
 }
 
 async fn follow(
     options: &Options,
+    address: &Address,
     follower: &mut Follower,
     out: &mut dyn Write,
 ) -> Result<(), CliError> {
     let mut wait = WAIT_MIN;
     loop {
         let before = follower.printed;
-        let end = match converse(options, follower, out).await {
+        let end = match converse(options, address, follower, out).await {
             Ok(End::Enough) => return Ok(()),
             Ok(End::CutOff(why)) => why,
             // The first attempt fails at once: an address that is wrong stays wrong.
@@ -66,10 +70,7 @@ async fn follow(
             Err(error) => return Err(error),
         };
         if options.once {
-            return Err(CliError::Unreachable {
-                url: options.url.clone(),
-                cause: end,
-            });
+            return Err(address.unreachable(end));
         }
         if follower.printed > before {
             wait = WAIT_MIN;
@@ -88,11 +89,18 @@ enum End {
 
 async fn converse(
     options: &Options,
+    address: &Address,
     follower: &mut Follower,
     out: &mut dyn Write,
 ) -> Result<End, CliError> {
-    let (mut socket, _) = tokio_tungstenite::connect_async(request(options)?)
-        .await
+    let request = request(options, address)?;
+    let opened = async {
+        let stream = address.dial().await?;
+        tokio_tungstenite::client_async(request, stream).await
+    };
+    let opened = tokio::time::timeout(hub::ANSWER_TIMEOUT, opened).await;
+    let (mut socket, _) = opened
+        .map_err(|_| address.unreachable("no answer in 10 s"))?
         .map_err(|error| refusal(&options.url, error))?;
     follower.was_connected = true;
     for message in follower.subscribes() {
@@ -132,8 +140,8 @@ async fn converse(
 }
 
 /// The token goes into a header, where proxies do not log it.
-fn request(options: &Options) -> Result<http::Request<()>, CliError> {
-    let base = options.url.trim_end_matches('/').replacen("http", "ws", 1);
+fn request(options: &Options, address: &Address) -> Result<http::Request<()>, CliError> {
+    let base = address.url.replacen("http", "ws", 1);
     let refused = |argument, rule: String| CliError::Argument { argument, rule };
     let mut request = format!("{base}/ws/connect")
         .into_client_request()
@@ -468,8 +476,10 @@ mod tests {
             token: Some("secret".to_owned()),
             count: None,
             once: false,
+            trust: Trust::default(),
         };
-        let request = request(&options).expect("a request");
+        let address = Address::parse(&options.url, &options.trust).expect("an address");
+        let request = request(&options, &address).expect("a request");
         assert_eq!(request.uri().to_string(), "ws://hub:1/ws/connect");
         assert_eq!(request.headers()["authorization"], "Bearer secret");
     }

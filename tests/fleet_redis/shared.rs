@@ -2,7 +2,7 @@
 
 use crate::redis_server::RedisServer;
 use crate::support::sse::EventStream;
-use crate::support::{Hub, eventually};
+use crate::support::{Hub, eventually, within};
 use crate::ticker::Ticker;
 
 /// Two nodes that share the upstream's streams.
@@ -96,7 +96,8 @@ async fn a_refusal_and_an_end_reach_the_listeners_of_every_node() {
     }
     ticker.cut();
     for mut stream in streams {
-        while stream.block().await.is_some() {}
+        let end = async { while stream.block().await.is_some() {} };
+        within("the end of the stream", end).await;
     }
 }
 

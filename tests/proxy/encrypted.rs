@@ -3,13 +3,17 @@
 use std::process::Command;
 
 use serde_json::json;
+use tokio::io::AsyncReadExt as _;
 
 use crate::shims::{Pair, client_side, server_side, text};
 use crate::support::http::Answer;
+use crate::support::raw::{self, BINARY, FIN, Raw};
 use crate::support::sse::EventStream;
 use crate::support::ws::Socket;
-use crate::support::{Hub, eventually, hub};
+use crate::support::{Hub, eventually, hub, hub_with, within};
+use crate::ticker::Ticker;
 use crate::upstream::Upstream;
+use crate::websocket::Sockets;
 
 /// Whether this path is answered 200; a connection that is refused answers nothing.
 async fn is_answered(door: &Hub, path: &str) -> Option<()> {
@@ -151,6 +155,47 @@ async fn health_asks_the_node_of_this_machine_over_tls() {
     assert!(!output.status.success(), "{output:?}");
 }
 
+#[tokio::test]
+async fn the_commands_publish_and_follow_over_tls() {
+    let (pair, upstream) = (Pair::make(), Upstream::start().await);
+    let (node, door) = encrypted(&pair, &upstream).await;
+    let url = format!("https://localhost:{}", node.address().port());
+    let run = |arguments: &[&str], pair: &Pair| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+        command.env_clear().env("NODE_ENV", "test").args(arguments);
+        command.args(["--url", &url, "--ca", text(&pair.certificate)]);
+        let run = tokio::task::spawn_blocking(move || command.output());
+        async { run.await.expect("it ends").expect("the binary starts") }
+    };
+    let follows = run(&["sub", "news", "--count", "1", "--once"], &pair);
+    let publishes = async {
+        eventually("it follows", async || {
+            let channels = door.get("/hub/channels").await;
+            channels.text.contains("news").then_some(())
+        })
+        .await;
+        run(&["pub", "news", "{\"n\": 1}"], &pair).await
+    };
+    let (followed, published) = tokio::join!(follows, publishes);
+    assert!(published.status.success(), "{published:?}");
+    assert!(followed.status.success(), "{followed:?}");
+    let line = String::from_utf8_lossy(&followed.stdout).into_owned();
+    assert_eq!(line, "news 1 {\"n\":1}\n");
+    let healthy = run(&["health"], &pair).await;
+    assert_eq!(healthy.stdout, b"{\"ok\":true}\n", "{healthy:?}");
+    // Whom nobody vouches for is told nothing.
+    let other = Pair::make();
+    for arguments in [&["pub", "news", "1"][..], &["sub", "news", "--once"]] {
+        let refused = run(arguments, &other).await;
+        assert!(!refused.status.success(), "{refused:?}");
+        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(
+            why.contains("cannot reach") && why.contains("certificate"),
+            "{why}"
+        );
+    }
+}
+
 #[test]
 fn files_that_are_of_no_use_refuse_to_start() {
     let (pair, other) = (Pair::make(), Pair::make());
@@ -246,4 +291,62 @@ async fn an_upstream_that_nobody_vouches_for_gets_nothing() {
     let answer: Answer = node.get("/api/example/secret").await;
     assert!(answer.status == 502 || answer.status == 504, "{answer:?}");
     assert_eq!(upstream.requests(), 0);
+}
+
+#[tokio::test]
+async fn health_checks_websockets_and_shared_streams_reach_upstreams_over_tls() {
+    let (pair, mut sockets) = (Pair::make(), Sockets::start().await);
+    let (upstream, ticker) = (Upstream::start().await, Ticker::start().await);
+    let mut file = String::new();
+    for (name, host, rest) in [
+        ("sockets", sockets.host(), ""),
+        ("ticks", ticker.host(), "share = \"all\""),
+        (
+            "checked",
+            upstream.host(),
+            "health = { path = \"/up\", interval = \"50ms\", timeout = \"1s\", healthy = 1, unhealthy = 1 }",
+        ),
+    ] {
+        let url = server_side(host, &pair).await;
+        file += &format!("[services.{name}]\nupstreams = [{url:?}]\n{rest}\n");
+    }
+    let certificate = text(&pair.certificate);
+    let variables = [("UPSTREAM_CA", certificate), ("RATE_LIMIT_MAX", "0")];
+    let node = hub_with(&file, &variables).await;
+
+    let mut client = Raw::open(&node, "/ws/sockets?path=/p").await;
+    let (head, mut far) = sockets.next().await;
+    assert!(head.starts_with("GET /p HTTP/1.1\r\n"), "{head}");
+    // More than a record holds, both ways.
+    let payload = vec![b'x'; 40_000];
+    let up = raw::frame(FIN | BINARY, &payload);
+    let mut received = vec![0; up.len()];
+    let reading = within("a frame", far.stream.read_exact(&mut received));
+    let ((), read) = tokio::join!(client.send(&up), reading);
+    read.expect("all of it");
+    assert!(received == up, "it came otherwise");
+    let head = raw::header(FIN | BINARY, 0, payload.len() as u64);
+    far.send(&[head, payload.clone()].concat()).await;
+    let (_, received) = client.next().await.expect("a frame");
+    assert!(received == payload, "{} bytes came", received.len());
+
+    let mut stream = EventStream::open_at(&node, "/sse/ticks/a", &[]).await;
+    assert_eq!(stream.event().await.data.as_deref(), Some("hello"));
+
+    let healthy = async |count: u64| {
+        eventually("health checks find it out", async || {
+            let stats = node.get("/admin/stats").await.json();
+            (stats["services"]["checked"]["healthy"] == count).then_some(())
+        })
+        .await;
+    };
+    eventually("it is looked at", async || {
+        (upstream.requests() > 0).then_some(())
+    })
+    .await;
+    healthy(1).await;
+    upstream.set_ill(true);
+    healthy(0).await;
+    upstream.set_ill(false);
+    healthy(1).await;
 }

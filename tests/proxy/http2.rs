@@ -14,7 +14,9 @@ use tokio::task::JoinHandle;
 use crate::node;
 use crate::shims::Pair;
 use crate::support::http::Answer as PlainAnswer;
-use crate::support::{Hub, eventually, hub, within};
+use crate::support::sse::EventStream;
+use crate::support::{Hub, eventually, hub, hub_with, within};
+use crate::ticker::Ticker;
 use crate::upstream::Upstream;
 
 /// A client's connection.
@@ -158,6 +160,28 @@ async fn reach(node: &Hub) -> TcpStream {
         TcpStream::connect(node.address()).await.ok()
     })
     .await
+}
+
+#[tokio::test]
+async fn shared_streams_are_shared_with_clients_of_http1() {
+    let ticker = Ticker::start().await;
+    let file = format!(
+        "[services.example]\nupstreams = [{:?}]\nshare = \"all\"",
+        ticker.url()
+    );
+    let node = hub_with(&file, &[]).await;
+    let mut plain = EventStream::open_at(&node, "/sse/example/a", &[]).await;
+    assert_eq!(plain.event().await.data.as_deref(), Some("hello"));
+    let session = Session::open(&node).await;
+    let (response, _) = session.begin("GET", "/sse/example/a", &[], false).await;
+    let response = within("an answer", response).await.expect("an answer");
+    assert_eq!(response.status(), 200);
+    let mut body = response.into_body();
+    read_until(&mut body, "retry: ").await;
+    ticker.say("data: one\n\n");
+    read_until(&mut body, "data: one\n\n").await;
+    assert_eq!(plain.event().await.data.as_deref(), Some("one"));
+    assert_eq!(ticker.listeners(), 1);
 }
 
 /// A connection over TLS to a node that has this pair.

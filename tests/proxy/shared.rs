@@ -6,7 +6,7 @@ use crate::support::hub::SECRET;
 use crate::support::sse::EventStream;
 use crate::support::token::token;
 use crate::support::ws::Socket;
-use crate::support::{Hub, eventually, hub_with};
+use crate::support::{Hub, eventually, hub_with, within};
 use crate::ticker::Ticker;
 use crate::upstream::Upstream;
 
@@ -27,6 +27,14 @@ async fn listen_first(node: &Hub) -> EventStream {
     let mut stream = listen(node).await;
     assert_eq!(stream.event().await.data.as_deref(), Some("hello"));
     stream
+}
+
+/// Comments may come before it.
+async fn ends(stream: &mut EventStream) {
+    within("the end of the stream", async {
+        while stream.block().await.is_some() {}
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -315,7 +323,7 @@ async fn when_the_upstream_has_the_stream_no_more_all_who_listen_are_told() {
     })
     .await;
     ticker.answers("HTTP/1.1 410 Gone\r\ncontent-length: 4\r\n\r\nover");
-    while listener.block().await.is_some() {}
+    ends(&mut listener).await;
     let answer = node.get("/sse/example/ticks?a=1").await;
     assert_eq!((answer.status, &*answer.text), (410, "over"), "{answer:?}");
 }
@@ -335,7 +343,7 @@ async fn a_service_that_goes_cuts_no_stream() {
     ticker.say("data: one\n\n");
     assert_eq!(listener.event().await.data.as_deref(), Some("one"));
     ticker.cut();
-    while listener.block().await.is_some() {}
+    ends(&mut listener).await;
 }
 
 #[tokio::test]

@@ -51,6 +51,10 @@ impl Ticker {
         format!("http://{}", self.address)
     }
 
+    pub(crate) fn host(&self) -> String {
+        self.address.to_string()
+    }
+
     /// What is answered from now on; a stream of events goes on with what is said.
     pub(crate) fn answers(&self, text: &str) {
         text.clone_into(&mut self.seen.answer.lock().expect("no panic"));

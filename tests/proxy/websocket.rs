@@ -35,6 +35,11 @@ impl Sockets {
         Self { url, accepted }
     }
 
+    /// Address and port.
+    pub(crate) fn host(&self) -> String {
+        self.url.replace("http://", "")
+    }
+
     /// The next one's request and socket.
     pub(crate) async fn next(&mut self) -> (String, Raw) {
         let accepted = within("a handshake", self.accepted.recv()).await;

@@ -106,18 +106,23 @@ impl Proxy {
         let (Some(streams), Some(runtime)) = (streams, runtime) else {
             return (name, Phase::Unavailable, None);
         };
-        let source = {
+        let (source, has_waited) = {
             let mut sources = self.shared.sources();
-            let source = sources.entry(name.clone()).or_insert_with(|| {
+            let known = sources.get(&name).cloned();
+            // Whoever begins a source waits for it, however fast that opens.
+            let has_waited = known.as_ref().is_none_or(|source| source.is_opening());
+            let source = known.unwrap_or_else(|| {
                 let source = Arc::new(Source::new(name.clone(), &course));
                 runtime.spawn(source.clone().run(self.clone(), streams.clone()));
+                sources.insert(name.clone(), source.clone());
                 source
             });
             source.touch();
-            source.clone()
+            (source, has_waited)
         };
-        let has_waited = source.is_opening();
         let phase = source.settled().await;
+        // From now on it takes its time to be there.
+        source.touch();
         (name, phase, source.beginning().filter(|_| has_waited))
     }
 }

@@ -149,7 +149,7 @@ impl Source {
         }
     }
 
-    /// Somebody asks for it. To be called under the lock of the sources.
+    /// Somebody asks for it, or was let in. Whoever finds it in the sources calls this under their lock.
     pub(super) fn touch(&self) {
         *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
