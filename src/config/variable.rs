@@ -272,7 +272,8 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Fleet, "REDIS_KEY_PREFIX", Text(value::node_id, "at most 128 printable characters without blanks"), Value("fanfare"), "", "What every key and channel in Redis begins with; nodes with the same one are one fleet."),
     row(Fleet, "READY_REDIS_GRACE_MS", Integer(0, DAY_MS), Value("5000"), "ms", "How long Redis may be away before `/readyz` answers 503."),
 
-    row(Upstreams, "UPSTREAMS", ANY, Value("{}"), "", "JSON that maps names of services to lists of http or https URLs, as `{\"users\":[\"http://localhost:3001\"]}`; `/api/<name>/*`, `/sse/<name>/*` and `/ws/<name>?path=/p` are forwarded to them."),
+    row(Upstreams, "UPSTREAMS", ANY, Value("{}"), "", "JSON that maps names of services to lists of http, https or h2c URLs, as `{\"users\":[\"http://localhost:3001\"]}`; `/api/<name>/*`, `/sse/<name>/*` and `/ws/<name>?path=/p` are forwarded to them."),
+    row(Upstreams, "UPSTREAM_HTTP2", Boolean, Value("true"), "", "Whether https upstreams are offered HTTP/2 (ALPN). Upstreams at `h2c://` URLs are asked in it without TLS, whatever stands here."),
     row(Upstreams, "UPSTREAM_CA", ANY, Unset, "", "A file with the certificates in PEM that vouch for https upstreams; unset, the system's do."),
     row(Upstreams, "LOAD_BALANCING", Text(value::balance, "least-load, round-robin, weighted, random, hash or sticky"), Value("least-load"), "", "How an upstream of a service is chosen, unless the service says otherwise."),
     row(Upstreams, "HTTP_PROXY_TIMEOUT_MS", Integer(1, DAY_MS), Value("30000"), "ms", "How long an upstream may take for the head of its answer, and pause in the body, unless the service says otherwise; streams of events may pause for ever."),

@@ -25,7 +25,7 @@ use fanfare::server::{self, Carrier, Config, Drain, Hooks, Outcome, ServerError,
 use futures_util::{StreamExt, stream};
 use http::StatusCode;
 use http_body_util::BodyExt;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
 use tokio::sync::Semaphore;
 
 /// Longer than anything here should take, shorter than anyone's patience.
@@ -654,6 +654,35 @@ fn without_file_descriptors_accepting_pauses_until_one_closes() {
         "{}",
         String::from_utf8_lossy(&child.stderr)
     );
+}
+
+/// Whoever sees the node listen may also end it: a signal that comes with the address begins the drain. It is the
+/// process's, so this runs in one of its own.
+#[test]
+fn a_signal_that_comes_with_the_address_begins_the_drain() {
+    const CHILD: &str = "FANFARE_TEST_SIGNALLED";
+    if std::env::var_os(CHILD).is_some() {
+        return end_when_bound();
+    }
+    let name = "a_signal_that_comes_with_the_address_begins_the_drain";
+    let child = std::process::Command::new(std::env::current_exe().expect("this test's path"))
+        .args(["--exact", name, "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .expect("a process");
+    let said = String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success(), "{}: {said}", child.status);
+}
+
+fn end_when_bound() {
+    let hooks = Hooks {
+        on_bound: Box::new(|_| {
+            kill_process(getpid(), Signal::TERM).expect("a signal to oneself");
+        }),
+        ..Hooks::default()
+    };
+    let ended = server::run(&config(), router(), |_| StubWorker::default(), hooks);
+    assert_eq!(ended.expect("no fault"), Outcome::Drained);
 }
 
 fn run_out_of_files() {

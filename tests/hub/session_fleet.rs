@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::redis_server::RedisServer;
-use crate::support::session::{PASSWORD, session_hub};
+use crate::support::session::{PASSWORD, SESSIONS, session_hub};
 use crate::support::ws::Socket;
 use crate::support::{Hub, eventually};
 
@@ -34,6 +34,46 @@ impl Fleet {
         }
         fleet
     }
+}
+
+/// A node without a secret of its own asks the store for the fleet's. Until it is told, nobody can log in, and no session
+/// begins that nobody could use.
+#[tokio::test]
+async fn no_session_begins_before_its_token_can_be_signed() {
+    let redis = RedisServer::start_with(&["--save", ""]);
+    let url = redis.url();
+    let variables = [
+        ("JWT_SECRET", ""),
+        ("REDIS_URL", &url),
+        ("READY_REDIS_GRACE_MS", "0"),
+    ];
+    let first = session_hub(&variables).await;
+    assert_eq!(first.register("ann").await.status, 200);
+    // What the next node finds there is no secret.
+    let key = redis.ask(&["KEYS", "*idx:secret"]).trim().to_owned();
+    redis.ask(&["RENAME", &key, "aside"]);
+    redis.ask(&["LPUSH", &key, "no secret"]);
+    let second = Hub::start("", &[&SESSIONS[..], &variables].concat());
+    eventually("the second node listens", async || {
+        let stream = tokio::net::TcpStream::connect(second.address()).await;
+        stream.is_ok().then_some(())
+    })
+    .await;
+    eventually("the second node's store answers", async || {
+        (second.register("bob").await.status == 200).then_some(())
+    })
+    .await;
+    let refused = second.try_login("ann", PASSWORD).await;
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert_eq!(second.get("/readyz").await.status, 503);
+    let sessions = redis.ask(&["KEYS", "*sessions:*-*"]);
+    assert_eq!(sessions.trim(), "", "no session has begun");
+    redis.ask(&["RENAME", "aside", &key]);
+    eventually("the second node has a secret", async || {
+        (second.get("/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    second.login("ann").await;
 }
 
 #[tokio::test]

@@ -34,6 +34,16 @@ pub(super) struct Entry {
     pub(super) has_hole: bool,
     /// Where the stream stood when something last came, if it is known.
     pub(super) last: Option<Position>,
+    /// How often it was begun again. What was asked in an earlier life says nothing about this one.
+    pub(super) life: u64,
+}
+
+/// A channel whose position is to be read, in this life.
+#[derive(Debug)]
+pub(super) struct ToRead {
+    pub(super) name: String,
+    pub(super) channel: ChannelKey,
+    pub(super) life: u64,
 }
 
 /// A channel whose position was looked up: what stood there, and what this node had seen before the question.
@@ -56,6 +66,7 @@ impl Entry {
             ends: Vec::new(),
             has_hole: false,
             last: None,
+            life: 0,
         }
     }
 
@@ -67,6 +78,7 @@ impl Entry {
         }
         self.phase = Phase::Asked;
         self.last = None;
+        self.life += 1;
     }
 
     /// Whether the stream does not stand where this node is, now that everything before the question has come.

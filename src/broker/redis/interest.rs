@@ -19,7 +19,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::broker::{BrokerError, Sink, Start};
 use crate::model::{ChannelKey, Envelope, Event, Position};
 
-use super::entry::{Check, Entry, Phase, is_before};
+use super::entry::{Check, Entry, Phase, ToRead, is_before};
 use super::envelope;
 
 /// How long a channel stays subscribed to that nobody wants: churn must not become a storm.
@@ -315,7 +315,7 @@ impl Interest {
     }
 
     /// A mark came back. Answers the channels whose position is to be read now.
-    pub(super) fn passed(&self, mark: u64, now: Instant) -> Vec<(String, ChannelKey)> {
+    pub(super) fn passed(&self, mark: u64, now: Instant) -> Vec<ToRead> {
         let mut state = self.lock();
         let state = &mut *state;
         let Some(barrier) = state.barriers.remove(&mark) else {
@@ -351,33 +351,45 @@ impl Interest {
             if entry.keeps_history {
                 // Somebody waits for the position; and after a hole the checks need one to begin from.
                 entry.phase = Phase::Reading(Vec::new());
-                to_read.push((name, entry.channel.clone()));
+                to_read.push(ToRead {
+                    name,
+                    channel: entry.channel.clone(),
+                    life: entry.life,
+                });
             } else {
-                self.go_live(state, &name, Ok(None));
+                self.go_live(state, &name, Vec::new(), Ok(None));
             }
         }
         to_read
     }
 
-    /// The position of a channel was read.
-    pub(super) fn read(&self, name: &str, start: Result<Start, BrokerError>) {
-        self.go_live(&mut self.lock(), name, start);
+    /// The position of a channel was read. What was asked before the connection was lost is passed over: it is not yet
+    /// subscribed to again, and another read follows.
+    pub(super) fn read(&self, name: &str, life: u64, start: Result<Start, BrokerError>) {
+        let mut state = self.lock();
+        let entry = state.channels.get_mut(name);
+        let Some(entry) = entry.filter(|entry| entry.life == life) else {
+            return;
+        };
+        let Phase::Reading(held) = &mut entry.phase else {
+            return;
+        };
+        let held = std::mem::take(held);
+        self.go_live(&mut state, name, held, start);
     }
 
     /// From now on what comes is handed over; what came meanwhile first.
-    fn go_live(&self, state: &mut State, name: &str, start: Result<Start, BrokerError>) {
+    fn go_live(
+        &self,
+        state: &mut State,
+        name: &str,
+        held: Vec<Envelope>,
+        start: Result<Start, BrokerError>,
+    ) {
         let Some(entry) = state.channels.get_mut(name) else {
             return;
         };
-        let held = match std::mem::replace(&mut entry.phase, Phase::Live) {
-            Phase::Reading(held) => held,
-            Phase::Asked => Vec::new(),
-            other => {
-                // The connection was lost meanwhile, and another read follows.
-                entry.phase = other;
-                return;
-            }
-        };
+        entry.phase = Phase::Live;
         let position = start.ok().flatten();
         entry.last = position;
         for start_of in entry.starts.drain(..) {

@@ -44,8 +44,8 @@ fn start() -> Start {
 /// Sends the next change and lets its mark come back. Answers what was added and what was removed.
 fn change(server: &Interest) -> Option<(Vec<String>, Vec<String>)> {
     let change = server.next_change(Instant::now())?;
-    for (name, _) in server.passed(change.mark, Instant::now()) {
-        server.read(&name, Ok(start()));
+    for one in server.passed(change.mark, Instant::now()) {
+        server.read(&one.name, one.life, Ok(start()));
     }
     Some((change.added, change.removed))
 }
@@ -100,4 +100,26 @@ fn a_channel_that_nobody_wants_any_more_does_not_move() {
     move_all(&one, &other);
     assert_eq!(ended.try_recv(), Err(TryRecvError::Closed), "it has ended");
     assert_eq!(change(&other), None);
+}
+
+#[test]
+fn a_position_that_was_asked_for_before_the_connection_was_lost_is_not_taken() {
+    let ([server, _], holes) = servers();
+    let news = ChannelKey::new("news").expect("a name");
+    let name = "news".to_owned();
+    let mut told = server
+        .add(name, &news, true, Instant::now())
+        .expect("a wait");
+    let asked = server.next_change(Instant::now()).expect("a change");
+    let [one] = &server.passed(asked.mark, Instant::now())[..] else {
+        panic!("one channel is to be read");
+    };
+    server.lost();
+    server.connected();
+    server.read(&one.name, one.life, Ok(start()));
+    assert_eq!(told.try_recv(), Err(TryRecvError::Empty));
+    assert!(lock(&holes.0).is_empty(), "it is not subscribed to yet");
+    assert_eq!(change(&server), Some((names(&["news"]), Vec::new())));
+    assert_eq!(told.try_recv(), Ok(Ok(start())));
+    assert_eq!(*lock(&holes.0), ["news"]);
 }

@@ -198,11 +198,11 @@ impl Listener for Ears {
             return;
         }
         let inner = self.0.clone();
-        let commands = to_read.iter().map(|(_, channel)| inner.ensure(channel));
+        let commands = to_read.iter().map(|one| inner.ensure(&one.channel));
         let answers = inner.redis.call(commands.collect());
         self.0.redis.spawn(Box::pin(async move {
-            for ((name, _), answer) in to_read.iter().zip(answers.await) {
-                interest.read(name, read::start(answer));
+            for (one, answer) in to_read.iter().zip(answers.await) {
+                interest.read(&one.name, one.life, read::start(answer));
             }
         }));
     }

@@ -90,6 +90,7 @@ struct State {
 
 /// A node's connections.
 pub(crate) struct Line {
+    name: String,
     pub(crate) tasks: Arc<Tasks>,
     clock: Arc<Clock>,
     state: Mutex<State>,
@@ -111,8 +112,9 @@ pub(crate) struct Treatment {
 }
 
 impl Line {
-    pub(crate) fn new(clock: Arc<Clock>, delay: u64, seed: u64) -> Arc<Self> {
+    pub(crate) fn new(name: String, clock: Arc<Clock>, delay: u64, seed: u64) -> Arc<Self> {
         Arc::new(Self {
+            name,
             tasks: Tasks::new(clock.clone()),
             clock,
             state: Mutex::new(State {
@@ -132,6 +134,11 @@ impl Line {
             .wrapping_add(1);
         let delay = (state.random >> 33) % (state.delay + 1);
         (self.clock.now() + delay).max(last.unwrap_or(0))
+    }
+
+    /// Writes down what happens here.
+    pub(crate) fn note(&self, what: impl FnOnce() -> String) {
+        self.clock.note(|| format!("    {}: {}", self.name, what()));
     }
 
     pub(crate) fn set_delay(&self, delay: u64) {
@@ -262,6 +269,11 @@ impl Line {
                 messages.passed = mark;
             }
             drop(state);
+            if let Some(Said::Mark(mark)) = &said
+                && *mark < OWN_MARKS
+            {
+                self.note(|| format!("mark {mark}"));
+            }
             match said {
                 Some(Said::Message((channel, payload))) => {
                     listener.message(SERVER, &channel, payload);
@@ -321,6 +333,9 @@ impl Line {
         let changed = state.known[0].differs(id) && !rules.ignores_own_id;
         let listener = state.listener.clone();
         drop(state);
+        if changed {
+            self.note(|| "another id".to_owned());
+        }
         if let Some(listener) = listener.filter(|_| changed) {
             listener.changed();
         }
@@ -343,6 +358,7 @@ impl Line {
             let changed = state.known[1].differs(id) && !rules.ignores_id;
             let listener = state.listener.clone();
             drop(state);
+            self.note(|| format!("messages of server {server}, changed {changed}"));
             if let Some(listener) = listener {
                 listener.connected(SERVER);
                 if changed {
@@ -387,6 +403,9 @@ impl Line {
         let changed = state.known[1].differs(own) && !rules.ignores_id;
         let listener = state.listener.clone();
         drop(state);
+        if changed {
+            self.note(|| "another id".to_owned());
+        }
         if let Some(listener) = listener.filter(|_| changed) {
             listener.changed();
         }
@@ -420,6 +439,7 @@ impl Line {
                 let _ = tell.send(Err(CallError::Unanswered("lost".to_owned())));
             }
         }
+        self.note(|| "messages lost".to_owned());
         if let Some(listener) = listener {
             listener.lost(SERVER);
         }
@@ -526,6 +546,7 @@ impl Connections for Line {
             None => return Box::pin(std::future::ready(Err(CallError::NotSent))),
         };
         let due = self.due(&mut state, last);
+        self.note(|| format!("asks for {added:?}, not {removed:?}, mark {mark}"));
         let (tell, told) = oneshot::channel();
         if let Some(link) = &mut state.messages {
             link.to

@@ -165,9 +165,9 @@ fn fail(plan: Plan, why: &str) -> ! {
     let plan = plan.shrunk();
     let mut world = World::new(plan.clone(), true);
     let told = world.run();
-    let trace = world.trace().join("\n");
+    let journal = world.journal().join("\n");
     panic!(
-        "{trace}\n{why}\nas little as goes wrong: {plan:?}: {told:?}\nFANFARE_SEED={} repeats this",
+        "{journal}\n{why}\nas little as goes wrong: {plan:?}: {told:?}\nFANFARE_SEED={} repeats this",
         plan.seed
     );
 }

@@ -284,6 +284,7 @@ impl Node {
     }
 
     fn started(&mut self, start: Result<Start, BrokerError>) {
+        self.line.note(|| format!("starts at {start:?}"));
         let waiting = std::mem::take(&mut self.starting);
         match start {
             Ok(position) => {
@@ -474,6 +475,7 @@ impl Node {
         let Some(index) = self.hub.find_channel(&self.channel) else {
             return;
         };
+        self.line.note(|| format!("a hole before {seen}"));
         if let Missed::Read(position) = follow::missed(&mut self.hub, index, seen, &mut Records) {
             self.repairs.push_back(position);
         }
@@ -489,6 +491,8 @@ impl Node {
         let Ok(recovery) = recovery else {
             return self.later(RETRY_AFTER, Done::RepairAgain(asked));
         };
+        self.line
+            .note(|| format!("reads after {asked}: {}", brief(&recovery)));
         let repaired = follow::repair(&mut self.hub, index, asked, recovery, &mut Records);
         self.repairs.extend(repaired.again);
     }
@@ -560,10 +564,25 @@ impl Node {
         let Event::Publication(publication) = envelope.event else {
             return;
         };
-        match self.hub.judge(index, envelope.epoch, publication.offset) {
+        let verdict = self.hub.judge(index, envelope.epoch, publication.offset);
+        let (epoch, offset) = (envelope.epoch, publication.offset);
+        self.line
+            .note(|| format!("hears {epoch:?}, offset {offset}: {verdict:?}"));
+        match verdict {
             Verdict::Next { .. } => batch.push(publication),
             Verdict::PassOver | Verdict::Unwanted => {}
             Verdict::Hole => after.push(publication.offset),
         }
+    }
+}
+
+/// What a recovery says, without the publications.
+fn brief(recovery: &Recovery) -> String {
+    match recovery {
+        Recovery::Recovered(page) => {
+            let (count, top) = (page.publications.len(), page.top);
+            format!("{count} publications, top {top}")
+        }
+        lost @ Recovery::Lost { .. } => format!("{lost:?}"),
     }
 }

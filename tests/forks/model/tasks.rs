@@ -15,23 +15,36 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The time, in milliseconds since the model began.
+/// The time, in milliseconds since the model began; and what happened, for whoever looks for what went wrong.
 #[derive(Debug)]
 pub(crate) struct Clock {
     base: Instant,
     millis: AtomicU64,
-}
-
-impl Default for Clock {
-    fn default() -> Self {
-        Self {
-            base: Instant::now(),
-            millis: AtomicU64::new(0),
-        }
-    }
+    journal: Option<Mutex<Vec<String>>>,
 }
 
 impl Clock {
+    pub(crate) fn new(keeps_journal: bool) -> Self {
+        Self {
+            base: Instant::now(),
+            millis: AtomicU64::new(0),
+            journal: keeps_journal.then(Mutex::default),
+        }
+    }
+
+    /// Writes down what happens.
+    pub(crate) fn note(&self, what: impl FnOnce() -> String) {
+        if let Some(journal) = &self.journal {
+            let line = format!("{:>6} {}", self.now(), what());
+            lock(journal).push(line);
+        }
+    }
+
+    pub(crate) fn journal(&self) -> Vec<String> {
+        let journal = self.journal.as_ref();
+        journal.map_or(Vec::new(), |journal| lock(journal).clone())
+    }
+
     pub(crate) fn now(&self) -> u64 {
         self.millis.load(Ordering::Relaxed)
     }

@@ -64,7 +64,6 @@ pub(crate) struct World {
     has_lost_data: bool,
     ids: u64,
     published: u64,
-    trace: Option<Vec<String>>,
 }
 
 fn channel() -> ChannelKey {
@@ -72,7 +71,7 @@ fn channel() -> ChannelKey {
 }
 
 impl World {
-    pub(crate) fn new(plan: Plan, has_trace: bool) -> Self {
+    pub(crate) fn new(plan: Plan, keeps_journal: bool) -> Self {
         let mut random = Random::new(plan.seed);
         let keeps_all = random.chance(50);
         let size = if keeps_all {
@@ -112,7 +111,7 @@ impl World {
             places: (0..2 + random.below(2)).map(|_| place()).collect(),
             clients: (0..2 + random.below(4)).map(|_| Client::new()).collect(),
             delay: [0, 3, 30, 120][random.below(4) as usize],
-            clock: Arc::default(),
+            clock: Arc::new(Clock::new(keeps_journal)),
             truth: Truth::default(),
             target: 0,
             zombie: None,
@@ -126,19 +125,12 @@ impl World {
             published: 0,
             random,
             plan,
-            trace: has_trace.then(Vec::new),
         }
     }
 
-    fn note(&mut self, what: impl FnOnce() -> String) {
-        let now = self.clock.now();
-        if let Some(trace) = &mut self.trace {
-            trace.push(format!("{now:>6} {}", what()));
-        }
-    }
-
-    pub(crate) fn trace(&mut self) -> Vec<String> {
-        self.trace.take().unwrap_or_default()
+    /// What happened.
+    pub(crate) fn journal(&self) -> Vec<String> {
+        self.clock.journal()
     }
 
     fn rules(&self) -> WatchRules {
@@ -200,7 +192,7 @@ impl World {
             return;
         }
         if kind != Kind::Nothing && kind != Kind::Publish {
-            self.note(|| format!("{kind:?} {a} {b} {c}"));
+            self.clock.note(|| format!("{kind:?} {a} {b} {c}"));
         }
         let (now, target) = (self.clock.now(), self.target);
         let at = (a % self.places.len() as u64) as usize;
@@ -477,9 +469,8 @@ impl World {
                 node.take_sent(connection, &mut client.buffer);
             }
             while let Some(record) = Record::take(&mut client.buffer) {
-                if let Some(trace) = &mut self.trace {
-                    trace.push(format!("{now:>6}   client {at} on {place}: {record:?}"));
-                }
+                self.clock
+                    .note(|| format!("  client {at} on {place}: {record:?}"));
                 let told = client.receive(record, now, &self.truth);
                 told.map_err(|why| format!("client {at} on node {place}: {why}"))?;
             }
@@ -540,13 +531,14 @@ impl World {
 
     fn start_nodes(&mut self) {
         let now = self.clock.now();
-        for place in &mut self.places {
+        for (at, place) in self.places.iter_mut().enumerate() {
             if place.node.is_some() || now < place.start_at {
                 continue;
             }
             place.life += 1;
             let seed = self.random.below(u64::MAX);
-            let line = Line::new(self.clock.clone(), self.delay, seed);
+            let name = format!("node {at}.{}", place.life);
+            let line = Line::new(name, self.clock.clone(), self.delay, seed);
             let namespaces = self.namespaces.clone();
             place.node = Some(Node::new(line, channel(), namespaces, self.sizes));
         }
@@ -608,11 +600,9 @@ impl World {
                     .publish(at, &sent, self.treatment, &mut self.random);
                 self.waits_for_check |= lost;
             }
-            if let Some(trace) = &mut self.trace {
-                let head = server.data.head();
-                let now = self.clock.now();
-                trace.push(format!("{now:>6}   server {at}: {answer:?}, head {head:?}"));
-            }
+            let head = server.data.head();
+            self.clock
+                .note(|| format!("  server {at}: {answer:?}, head {head:?}"));
         }
         answer
     }
@@ -621,7 +611,7 @@ impl World {
 
     /// Nothing more happens: everybody comes to the present.
     fn calm(&mut self) -> Result<(), String> {
-        self.note(|| "calm".to_owned());
+        self.clock.note(|| "calm".to_owned());
         self.treatment = Treatment::default();
         self.delay = 3;
         self.set_delays();

@@ -11,9 +11,13 @@ const PASSWORD_HASH: &str = "argon2id:7168:1:1";
 
 pub(crate) const PASSWORD: &str = "correct horse";
 
+/// What such a hub is told.
+pub(crate) const SESSIONS: [(&str, &str); 2] =
+    [("JWT_SECRET", SECRET), ("PASSWORD_HASH", PASSWORD_HASH)];
+
 /// A hub that mints tokens.
 pub(crate) async fn session_hub(variables: &[(&str, &str)]) -> Hub {
-    let mut all = vec![("JWT_SECRET", SECRET), ("PASSWORD_HASH", PASSWORD_HASH)];
+    let mut all = SESSIONS.to_vec();
     all.extend_from_slice(variables);
     hub(&all).await
 }
