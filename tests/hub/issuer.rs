@@ -248,11 +248,13 @@ async fn a_bad_answer_keeps_the_old_keys() {
     let issuer = Issuer::start(&[pair.jwk("known")]).await;
     let hub = issuer.hub().await;
     let set = json!({"keys": [pair.jwk("unknown")]}).to_string();
+    // A good set but for its size.
+    let large = format!("{set}{}", " ".repeat(300 * 1024));
     for (answer, body) in [
         ("500 Internal Server Error", set.as_str()),
         ("200 OK", "<html>"),
         ("200 OK", r#"{"keys":[]}"#),
-        ("200 OK", &" ".repeat(300 * 1024)),
+        ("200 OK", &large),
     ] {
         issuer.say(answer, "", body);
         let asked = issuer.asked();
