@@ -74,11 +74,13 @@ pub fn serve(
         on_bound: Box::new(on_bound),
         ..Hooks::default()
     };
-    let router = node.router(exporter.clone(), drain);
+    let api = node.api();
+    let router = node.router(api.clone(), exporter.clone(), drain);
     node.clone().begin_upkeep(exporter);
     let (context, proxy) = (node.context.clone(), node.proxy.clone());
     let make_worker = move |index| NodeWorker {
         hub: Rc::new(transport::Worker::new(context.clone(), index)),
+        api: api.clone(),
         proxy: proxy.clone(),
     };
     let outcome = server::run(&node.settings.server, router, make_worker, hooks);
@@ -170,8 +172,29 @@ impl Node {
         })
     }
 
+    /// What `/hub` stands on.
+    fn api(self: &Arc<Self>) -> Arc<ApiState> {
+        let verifier = self.context.verifier.clone();
+        let guard = move |headers: &HeaderMap| {
+            let authorization = headers
+                .get(AUTHORIZATION)
+                .and_then(|value| value.to_str().ok());
+            let guarded = guard_hub(&verifier, authorization, unix_seconds());
+            guarded.map_err(|error| ApiError::new(error.code(), error.to_string()))
+        };
+        let node = self.clone();
+        Arc::new(ApiState::new(
+            self.context.relay.clone(),
+            self.context.rules.namespaces.clone(),
+            Arc::new(guard),
+            self.context.consent.clone(),
+            Arc::new(move || node.info()),
+            self.settings.api.clone(),
+        ))
+    }
+
     /// Everything that is answered over HTTP.
-    fn router(self: &Arc<Self>, exporter: Exporter, drain: Drain) -> Router {
+    fn router(self: &Arc<Self>, api: Arc<ApiState>, exporter: Exporter, drain: Drain) -> Router {
         let context = &self.context;
         let (pressure, origin_of) = (self.pressure.clone(), self.origin_of());
         let doors = Doors {
@@ -184,23 +207,6 @@ impl Node {
             intakes: self.intakes.clone(),
             pressure: transport::Pressure::new(move || pressure.strain() > Strain::None),
         };
-        let verifier = context.verifier.clone();
-        let guard = move |headers: &HeaderMap| {
-            let authorization = headers
-                .get(AUTHORIZATION)
-                .and_then(|value| value.to_str().ok());
-            let guarded = guard_hub(&verifier, authorization, unix_seconds());
-            guarded.map_err(|error| ApiError::new(error.code(), error.to_string()))
-        };
-        let node = self.clone();
-        let api = ApiState::new(
-            context.relay.clone(),
-            context.rules.namespaces.clone(),
-            Arc::new(guard),
-            context.consent.clone(),
-            Arc::new(move || node.info()),
-            self.settings.api.clone(),
-        );
         let source = Arc::new(NodeSource {
             node: self.clone(),
             drain,

@@ -263,7 +263,7 @@ impl Hub {
             fails,
             ..Recorder::default()
         });
-        let router = router(ApiState {
+        let router = router(Arc::new(ApiState {
             broker: Arc::clone(&broker) as Arc<dyn Broker>,
             local: Arc::new(FiveChannels),
             namespaces: Arc::new(namespaces()),
@@ -280,7 +280,7 @@ impl Hub {
                 batch_max: 1000,
                 docs: false,
             },
-        });
+        }));
         Self { router, broker }
     }
 

@@ -94,6 +94,8 @@ const RULES: Rules = Rules {
             &["session"],
             &[
                 "Config",
+                "DATABASE_RULE",
+                "Database",
                 "HashParameters",
                 "PARAMETERS_RULE",
                 "SessionLimits",
@@ -182,7 +184,10 @@ const RULES: Rules = Rules {
         ("sha2", &["admin", "auth", "proxy", "session"]),
         ("slab", &["*"]),
         ("socket2", &["server", "transport"]),
-        ("sqlx", &["session/sqlite"]),
+        (
+            "sqlx",
+            &["session/postgres", "session/sqlite", "session/tables"],
+        ),
         ("subtle", &["auth", "session"]),
         ("thiserror", &["*"]),
         (

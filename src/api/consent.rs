@@ -17,15 +17,21 @@ pub(super) struct Publisher(Arc<Identity>);
 
 /// Leaves in the request who calls, where that will be asked.
 pub(super) fn introduce(state: &ApiState, caller: HubCaller, request: &mut Request) {
-    if !state.consent.asks_publishers() {
-        return;
+    if let Some(publisher) = publisher_of(state, caller) {
+        request.extensions_mut().insert(publisher);
     }
-    let identity = match caller {
-        HubCaller::BackEnd => return,
-        HubCaller::Token(identity) => Arc::from(identity),
-        HubCaller::Anybody => Identity::nobody(),
-    };
-    request.extensions_mut().insert(Publisher(identity));
+}
+
+/// Who must be asked about what this caller publishes.
+pub(super) fn publisher_of(state: &ApiState, caller: HubCaller) -> Option<Publisher> {
+    if !state.consent.asks_publishers() {
+        return None;
+    }
+    match caller {
+        HubCaller::BackEnd => None,
+        HubCaller::Token(identity) => Some(Publisher(Arc::from(identity))),
+        HubCaller::Anybody => Some(Publisher(Identity::nobody())),
+    }
 }
 
 /// Who must be asked about what this request publishes.

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::header::{
@@ -66,10 +65,10 @@ impl ApiError {
     }
 
     /// The answer: the envelope, or RFC 9457's form where the caller asked for that.
-    pub fn response(&self, as_problem: bool) -> Response {
+    pub fn response<B: From<Vec<u8>>>(&self, as_problem: bool) -> Response<B> {
         let status =
             StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = Response::new(Body::from(self.body(status, as_problem)));
+        let mut response = Response::new(B::from(self.body(status, as_problem)));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(

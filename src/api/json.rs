@@ -2,7 +2,6 @@
 
 use std::io::Write as _;
 
-use axum::body::Body;
 use axum::response::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
@@ -10,8 +9,8 @@ use serde::Serialize;
 use crate::model::{ChannelKey, Position};
 
 /// 200 with this body.
-pub(super) fn response(json: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::from(json));
+pub(super) fn response<B: From<Vec<u8>>>(json: Vec<u8>) -> Response<B> {
+    let mut response = Response::new(B::from(json));
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

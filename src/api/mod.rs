@@ -28,6 +28,7 @@ mod channels;
 mod config;
 mod consent;
 mod control;
+mod direct;
 mod error;
 mod item;
 mod json;
@@ -111,7 +112,7 @@ impl ApiState {
 
 /// Every path under `/hub`. Unknown ones are answered here too, in the same envelope, so the router can be merged with
 /// others and needs no fallback of its own.
-pub fn router(state: ApiState) -> Router {
+pub fn router(state: Arc<ApiState>) -> Router {
     Router::new()
         .route("/hub/publish", post(publish))
         .route("/hub/broadcast", post(broadcast))
@@ -131,7 +132,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/hub", any(not_found))
         .route("/hub/", any(not_found))
         .route("/hub/{*path}", any(not_found))
-        .with_state(Arc::new(state))
+        .with_state(state)
 }
 
 /// Declares the handlers: each is measured, guarded and answered in the same way, so none can forget it.

@@ -23,7 +23,16 @@ pub(super) async fn publish(state: &ApiState, request: Request) -> Result<Vec<u8
     let publisher = consent::publisher(&request);
     let body = body::read(request, state.config.body_bytes_max).await?;
     let publish = single(state, &body::parse::<Item<'_>>(&body)?)?;
-    let publish = consent::consented(state, publisher.as_ref(), publish).await?;
+    one(state, publisher.as_ref(), publish).await
+}
+
+/// Publishes this.
+pub(super) async fn one(
+    state: &ApiState,
+    publisher: Option<&Publisher>,
+    publish: Publish,
+) -> Result<Vec<u8>, ApiError> {
+    let publish = consent::consented(state, publisher, publish).await?;
     let channel = publish.channel.clone();
     let mut results = state.broker.publish(vec![publish]).await;
     // A broker that answers nothing has a defect; nobody knows then what it did.
@@ -128,7 +137,7 @@ fn check_count(state: &ApiState, field: &str, count: usize) -> Result<(), ApiErr
     Err(ApiError::new(code, message))
 }
 
-fn single(state: &ApiState, item: &Item<'_>) -> Result<Publish, ApiError> {
+pub(super) fn single(state: &ApiState, item: &Item<'_>) -> Result<Publish, ApiError> {
     let keys = Keys::new(item.key.as_ref(), item.idempotency_key.as_ref())?;
     checked(state, &item.channel.0, plain(item.data)?, keys)
 }

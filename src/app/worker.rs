@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::api::ApiState;
 use crate::http1::{Exchange, RequestHead};
 use crate::model::{ConnectionPermit, DrainSignal};
 use crate::proxy::Proxy;
 use crate::server::{self, Worker};
 use crate::transport::{self, Slot};
 
-/// Joins the server, which knows no sockets' use, to transport and proxy, which know no server.
+/// Joins the server, which knows no use of sockets, to transport, api and proxy, which know no server.
 pub(super) struct NodeWorker {
     pub(super) hub: Rc<transport::Worker>,
+    pub(super) api: Arc<ApiState>,
     pub(super) proxy: Arc<Proxy>,
 }
 
@@ -22,6 +24,10 @@ impl Worker for NodeWorker {
 
     fn take(&self, head: &RequestHead<'_>, caller: server::Caller) -> Option<Box<dyn Exchange>> {
         self.proxy.take(head, caller.peer, caller.is_encrypted)
+    }
+
+    fn reply(&self, head: &RequestHead<'_>, body: &[u8]) -> Option<server::Reply> {
+        self.api.reply(head, body)
     }
 
     fn adopt(&self, carrier: server::Carrier, read: Bytes, slot: Slot, permit: ConnectionPermit) {

@@ -9,7 +9,9 @@ use tokio::runtime::Runtime;
 use super::CliError;
 use super::hub::runtime;
 use crate::config::Settings;
-use crate::session::{Passwords, RedisStore, SqliteStore, Store, UnixTime, User, UserName};
+use crate::session::{
+    Passwords, PostgresStore, RedisStore, SqliteStore, Store, UnixTime, User, UserName,
+};
 
 /// How long Redis may take to be there.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,18 +27,27 @@ pub(super) struct SeedOptions {
     admin: String,
 }
 
-/// Makes the data file, or brings its tables up to date.
+/// Makes the data file and the table in PostgreSQL, or brings them up to date.
 pub(super) fn migrate(out: &mut dyn Write) -> Result<(), CliError> {
     let settings = Settings::from_process()?;
-    if settings.session.redis.is_some() {
-        writeln!(
-            out,
-            "users and sessions are in Redis, where there is nothing to migrate"
-        )?;
-        return Ok(());
+    let session = &settings.session;
+    if session.redis.is_none() || session.database.is_some() {
+        open(&settings, &runtime()?)?;
     }
-    open(&settings, &runtime()?)?;
-    writeln!(out, "{} is up to date", settings.session.data_file)?;
+    match &session.redis {
+        Some(_) => writeln!(
+            out,
+            "{} in Redis, where there is nothing to migrate",
+            match session.database {
+                Some(_) => "sessions are",
+                None => "users and sessions are",
+            }
+        )?,
+        None => writeln!(out, "{} is up to date", session.data_file)?,
+    }
+    if let Some(database) = &session.database {
+        writeln!(out, "{database} is up to date")?;
+    }
     Ok(())
 }
 
@@ -69,7 +80,18 @@ pub(super) fn seed(options: &SeedOptions, out: &mut dyn Write) -> Result<(), Cli
     Ok(())
 }
 
+/// The store that a node with these settings has.
 fn open(settings: &Settings, runtime: &Runtime) -> Result<Arc<dyn Store>, CliError> {
+    let store = open_sessions(settings, runtime)?;
+    let Some(database) = &settings.session.database else {
+        return Ok(store);
+    };
+    Ok(Arc::new(
+        runtime.block_on(PostgresStore::open(database, store))?,
+    ))
+}
+
+fn open_sessions(settings: &Settings, runtime: &Runtime) -> Result<Arc<dyn Store>, CliError> {
     let session = &settings.session;
     let Some(redis) = &session.redis else {
         let opened = SqliteStore::open(&session.data_file, session.limits);

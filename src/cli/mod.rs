@@ -81,6 +81,9 @@ enum CliError {
     /// The data file cannot be opened.
     #[error(transparent)]
     File(#[from] crate::session::OpenError),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Database(#[from] crate::session::DatabaseError),
     /// Redis is not there, or cannot be meant.
     #[error("{0}")]
     Redis(String),

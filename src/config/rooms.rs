@@ -242,6 +242,7 @@ pub(super) fn session(reader: &Reader) -> session::Config {
             Some(prefix) if reader.is_set("REDIS_KEY_PREFIX") => format!("{prefix}:"),
             _ => String::new(),
         },
+        database: reader.text("DATABASE_URL").and_then(|url| url.parse().ok()),
         limits: SessionLimits {
             timeout: Duration::from_secs(reader.integer("SESSION_TIMEOUT_MINUTES") * 60),
             per_user_max: reader.size("MAX_SESSIONS_PER_USER"),

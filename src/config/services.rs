@@ -19,7 +19,7 @@ use crate::proxy::{
 /// The keys of a service.
 const KEYS: &str = "upstreams, balance, hash_on, timeout, connect_timeout, connections_max, slow_start, breaker, retries, \
                     rate_limit, cache, share, heartbeat, health, identity";
-const URL_RULE: &str = "must be an http or https URL (http://host[:port][/base]), or a table as { url = \"http://host\", weight = 2 }";
+const URL_RULE: &str = "must be an http, https or h2c URL (http://host[:port][/base]), or a table as { url = \"http://host\", weight = 2 }";
 const WEIGHT_MAX: u64 = 1000;
 
 /// The services as far as they are known.

@@ -177,9 +177,9 @@ fn tells_what_is_wrong_with_names_and_upstreams() {
         ("[services.a]", "1: services.a must have upstreams"),
         ("[services.a]\nupstreams = []", "2: services.a.upstreams=\"[]\" must be a list of at least one"),
         ("[services.a]\nupstreams = \"http://x\"", "2: services.a.upstreams=\"http://x\" must be a list"),
-        ("[services.a]\nupstreams = [\"ftp://x\"]", "2: services.a.upstreams=\"ftp://x\" must be an http or https URL"),
+        ("[services.a]\nupstreams = [\"ftp://x\"]", "2: services.a.upstreams=\"ftp://x\" must be an http, https or h2c URL"),
         ("[services.a]\nupstreams = [\"http://x\", \"http://x/\"]", "2: services.a.upstreams=\"http://x/\" must not"),
-        ("[services.a]\nupstreams = [{ weight = 2 }]", "2: services.a.upstreams must be an http or https URL"),
+        ("[services.a]\nupstreams = [{ weight = 2 }]", "2: services.a.upstreams must be an http, https or h2c URL"),
         ("[services.a]\nupstreams = [{ url = \"http://x\", wait = 2 }]", "2: services.a.upstreams.wait is not known"),
         (
             "[services.a]\nbalance = \"random\"\nupstreams = [{ url = \"http://x\", weight = 2 }]",

@@ -409,7 +409,7 @@ fn who_vouches_for_redis_is_asked_over_tls_only() {
 fn what_this_version_does_not_do_is_refused_or_said() {
     check_fault(&[("LISTEN", "0.0.0.0:81")], "LISTEN is set, but");
     let settings = settings(&[
-        ("DATABASE_URL", "postgres://x"),
+        ("TRACING_ENABLED", "true"),
         ("WS_MAX_BUFERED_BYTES", "5"),
         ("SOMETHING_ELSE", "1"),
         ("REDIS_URL", ""),
@@ -417,7 +417,7 @@ fn what_this_version_does_not_do_is_refused_or_said() {
     assert!(
         settings
             .warnings
-            .contains(&"DATABASE_URL is set, but has no effect in this version".to_owned())
+            .contains(&"TRACING_ENABLED is set, but has no effect in this version".to_owned())
     );
     assert!(
         settings

@@ -39,7 +39,8 @@ pub(super) fn connector(reader: &mut Reader, services: &[ServiceConfig]) -> Opti
     if roots.is_none() && !upstreams.any(|upstream| upstream.address.is_encrypted) {
         return None;
     }
-    let loaded = Connector::load(roots.as_deref().map(Path::new));
+    let http2 = reader.boolean("UPSTREAM_HTTP2");
+    let loaded = Connector::load(roots.as_deref().map(Path::new), http2);
     or_fault(reader, "UPSTREAM_CA", loaded)
 }
 

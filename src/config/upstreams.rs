@@ -70,7 +70,7 @@ fn addresses(name: &str, urls: &Value, faults: &mut Vec<String>) -> Vec<Address>
             let address = url.as_str().and_then(Address::parse);
             if address.is_none() {
                 faults.push(format!(
-                    "must have http or https URLs (http://host[:port][/base]) for {name:?}, and {url} is none"
+                    "must have http, https or h2c URLs (http://host[:port][/base]) for {name:?}, and {url} is none"
                 ));
             }
             address

@@ -7,7 +7,7 @@ use crate::auth::PublicKeys;
 use crate::events::Kinds;
 use crate::model::parse_rfc3339;
 use crate::outbound::Endpoint;
-use crate::session::HashParameters;
+use crate::session::{Database, HashParameters};
 
 /// Makes a string the one form that the rooms know, or nothing when it breaks the rule.
 pub(super) type Normalise = fn(&str) -> Option<String>;
@@ -109,6 +109,11 @@ pub(super) fn balance(text: &str) -> Option<String> {
 /// A file, by its path.
 pub(super) fn data_file(text: &str) -> Option<String> {
     (!text.contains('\0')).then(|| text.to_owned())
+}
+
+/// A database of PostgreSQL.
+pub(super) fn database(text: &str) -> Option<String> {
+    text.parse::<Database>().ok().map(|_| text.to_owned())
 }
 
 /// The cost of password hashes.

@@ -212,6 +212,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Authentication, "SECURITY_HEADERS", Boolean, Value("true"), "", "Whether the hub's own answers tell browsers not to guess types, not to show them in frames of others, and the like; publishing and connecting are spared."),
 
     row(Sessions, "DATA_FILE", Text(value::data_file, "the path of a file, or :memory:"), Computed("fanfare.db; :memory: when NODE_ENV is test"), "", "The SQLite file with users and sessions; it is made when there is none. With `:memory:` they are forgotten when the node ends."),
+    row(Sessions, "DATABASE_URL", Text(value::database, crate::session::DATABASE_RULE), Unset, "", "A PostgreSQL database for users, in the table `hub_users`, which is made when there is none. Their sessions stay in Redis, or in DATA_FILE; users who registered there are not taken over.").secret(),
     row(Sessions, "SESSION_TIMEOUT_MINUTES", Integer(1, 5_256_000), Computed("30, or REDIS_SESSION_TIMEOUT_SECONDS"), "min", "How long a session lasts without use."),
     row(Sessions, "REDIS_SESSION_TIMEOUT_SECONDS", Integer(60, 315_360_000), Unset, "s", "The same in seconds; SESSION_TIMEOUT_MINUTES wins."),
     row(Sessions, "SINGLE_SESSION_PER_USER", Boolean, Value("true"), "", "Whether a login ends the user's other sessions and closes their sockets (4003)."),
@@ -271,7 +272,8 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Fleet, "REDIS_KEY_PREFIX", Text(value::node_id, "at most 128 printable characters without blanks"), Value("fanfare"), "", "What every key and channel in Redis begins with; nodes with the same one are one fleet."),
     row(Fleet, "READY_REDIS_GRACE_MS", Integer(0, DAY_MS), Value("5000"), "ms", "How long Redis may be away before `/readyz` answers 503."),
 
-    row(Upstreams, "UPSTREAMS", ANY, Value("{}"), "", "JSON that maps names of services to lists of http or https URLs, as `{\"users\":[\"http://localhost:3001\"]}`; `/api/<name>/*`, `/sse/<name>/*` and `/ws/<name>?path=/p` are forwarded to them."),
+    row(Upstreams, "UPSTREAMS", ANY, Value("{}"), "", "JSON that maps names of services to lists of http, https or h2c URLs, as `{\"users\":[\"http://localhost:3001\"]}`; `/api/<name>/*`, `/sse/<name>/*` and `/ws/<name>?path=/p` are forwarded to them."),
+    row(Upstreams, "UPSTREAM_HTTP2", Boolean, Value("true"), "", "Whether https upstreams are offered HTTP/2 (ALPN). Upstreams at `h2c://` URLs are asked in it without TLS, whatever stands here."),
     row(Upstreams, "UPSTREAM_CA", ANY, Unset, "", "A file with the certificates in PEM that vouch for https upstreams; unset, the system's do."),
     row(Upstreams, "LOAD_BALANCING", Text(value::balance, "least-load, round-robin, weighted, random, hash or sticky"), Value("least-load"), "", "How an upstream of a service is chosen, unless the service says otherwise."),
     row(Upstreams, "HTTP_PROXY_TIMEOUT_MS", Integer(1, DAY_MS), Value("30000"), "ms", "How long an upstream may take for the head of its answer, and pause in the body, unless the service says otherwise; streams of events may pause for ever."),
@@ -326,7 +328,6 @@ const fn refused(name: &'static str, why: &'static str) -> NotYet {
 #[rustfmt::skip]
 pub(super) const NOT_YET: &[NotYet] = &[
     refused("LISTEN", "is set, but this version has one listener only, HOST and PORT"),
-    ignored("DATABASE_URL"),
     ignored("RATE_LIMIT_TIERS"),
     ignored("TRACING_ENABLED"),
     ignored("TRACING_ENDPOINT"),

@@ -21,6 +21,7 @@ pub use response::{ResponseError, ResponseHead};
 pub use scan::{HeadScan, Scanned};
 pub use trailers::Trailers;
 
+use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::time::SystemTime;
 
@@ -43,6 +44,22 @@ pub const fn slots<'a>() -> Slots<'a> {
 /// The `Date` of an answer that is made now (RFC 9110 section 6.6.1). What hyper writes has it by hyper.
 pub fn date() -> String {
     httpdate::fmt_http_date(SystemTime::now())
+}
+
+/// The same, behind `out`; written anew once a second.
+pub fn put_date(out: &mut Vec<u8>) {
+    thread_local! {
+        static LAST: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    let now = SystemTime::now();
+    let since = now.duration_since(SystemTime::UNIX_EPOCH);
+    let second = since.map_or(0, |since| since.as_secs());
+    LAST.with_borrow_mut(|(of, text)| {
+        if *of != second || text.is_empty() {
+            (*of, *text) = (second, httpdate::fmt_http_date(now));
+        }
+        out.extend_from_slice(text.as_bytes());
+    });
 }
 
 /// The time that a date says, in any of its forms (RFC 9110 section 5.6.7).

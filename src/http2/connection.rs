@@ -16,15 +16,10 @@ use tokio::time::Instant;
 
 use super::request::{Translated, translate};
 use super::serving::Serving;
+use super::{CONNECTION_WINDOW_BYTES, SEND_BYTES_MAX, STREAM_WINDOW_BYTES};
 use crate::http1::HEAD_BYTES_MAX;
 use crate::tls::{Pipe, Stream};
 
-/// What a client may send on one stream before it is taken further.
-const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-/// The same for all streams of a connection together.
-const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-/// What is encrypted or on its way of one stream's answer.
-const SEND_BYTES_MAX: usize = 128 * 1024;
 /// Streams that the client has reset, and that are still remembered; and those among them that nobody has looked at.
 const RESET_STREAMS_MAX: usize = 64;
 /// Streams that the client broke so that they were reset. More end the connection: a client does not err that often.

@@ -5,15 +5,16 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::answer::{fields, translate};
+use super::answer::translate;
+use super::body::{Fault, Outgoing, end, last_chunk, poll_in, poll_send};
 use super::request::Translated;
-use crate::http1::{Framing, HeadScan, ResponseHead, Scanned, Trailers, slots};
+use crate::http1::{Framing, HeadScan, ResponseHead, Scanned, slots};
 use crate::tls::{FarEnd, Pulled};
 
 /// How long a client may go on with its request behind the answer, and with how much at a time.
@@ -52,12 +53,7 @@ enum Up {
 /// What comes out of the pipe.
 enum Down {
     Head(HeadScan),
-    Body {
-        framing: Framing,
-        trailers: Trailers,
-        /// Of what is held, so many bytes are the client's.
-        granted: usize,
-    },
+    Body(Outgoing),
     Raw,
 }
 
@@ -65,15 +61,6 @@ enum Down {
 enum Answer {
     Awaited(SendResponse<Bytes>),
     Begun(SendStream<Bytes>),
-}
-
-/// Why an answer does not reach its client whole.
-#[derive(Debug, Clone, Copy)]
-enum Fault {
-    /// What served it broke off, or spoke nonsense.
-    Inside,
-    /// The client has gone, or its connection.
-    Client,
 }
 
 /// One stream on its way. Polled by the task that serves the pipe; dropped before its end, it resets the stream and cuts
@@ -135,7 +122,7 @@ impl Serving {
         }
         match self.poll_down(cx) {
             Poll::Ready(Ok(())) => Poll::Ready(Carried::Whole),
-            Poll::Ready(Err(Fault::Client)) => Poll::Ready(self.given_up()),
+            Poll::Ready(Err(Fault::Stream)) => Poll::Ready(self.given_up()),
             Poll::Ready(Err(Fault::Inside)) => Poll::Ready(self.reset(Reason::INTERNAL_ERROR)),
             Poll::Pending => {
                 ready!(self.poll_stall(cx));
@@ -188,43 +175,22 @@ impl Serving {
     }
 
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-        loop {
-            if matches!(self.up, Up::Done | Up::Wait) {
-                return Poll::Ready(Ok(()));
-            }
-            if ready!(self.far.poll_room(cx)).is_err() {
-                // Whoever serves reads no more; what it says decides.
-                self.up = Up::Done;
-                return Poll::Ready(Ok(()));
-            }
-            if let Some(bytes) = ready!(self.body.poll_data(cx)).transpose()? {
-                // It is held in the pipe from now on, which has a bound of its own.
-                self.body.flow_control().release_capacity(bytes.len())?;
-                self.push(bytes);
-                continue;
-            }
+        if matches!(self.up, Up::Done | Up::Wait) {
+            return Poll::Ready(Ok(()));
+        }
+        let is_chunked = self.up == Up::Chunks;
+        let ended = ready!(poll_in(cx, &mut self.body, &mut self.far, is_chunked))?;
+        // Where nobody reads any more, what is answered decides.
+        if let Some(trailers) = ended {
             match self.up {
-                Up::Chunks => {
-                    let trailers = ready!(self.body.poll_trailers(cx))?;
-                    self.far.push(last_chunk(trailers.as_ref()));
-                }
+                Up::Chunks => self.far.push(last_chunk(&trailers)),
                 Up::Raw => self.far.end(),
                 // A length leaves no place for trailers; they may be dropped (RFC 9110 section 6.5.1).
                 Up::Plain | Up::Wait | Up::Done => {}
             }
-            self.up = Up::Done;
         }
-    }
-
-    fn push(&mut self, bytes: Bytes) {
-        if self.up != Up::Chunks {
-            return self.far.push(bytes);
-        }
-        if !bytes.is_empty() {
-            self.far.push(format!("{:x}\r\n", bytes.len()).into());
-            self.far.push(bytes);
-            self.far.push(Bytes::from_static(b"\r\n"));
-        }
+        self.up = Up::Done;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
@@ -246,7 +212,7 @@ impl Serving {
                         return Poll::Ready(Err(Fault::Inside));
                     }
                 },
-                Down::Body { .. } | Down::Raw if self.held.is_empty() => {
+                Down::Body(_) | Down::Raw if self.held.is_empty() => {
                     match ready!(self.far.poll_pull(cx)) {
                         Pulled::Bytes(bytes) => {
                             self.held = bytes;
@@ -256,12 +222,7 @@ impl Serving {
                         Pulled::Cut => return Poll::Ready(Err(Fault::Inside)),
                     }
                 }
-                Down::Body { .. } => ready!(self.poll_body(cx))?,
-                Down::Raw => {
-                    let count = self.held.len();
-                    ready!(self.poll_send(cx, count, false))?;
-                    false
-                }
+                Down::Body(_) | Down::Raw => ready!(self.poll_send(cx))?,
             };
             if is_done {
                 return Poll::Ready(Ok(()));
@@ -288,7 +249,7 @@ impl Serving {
         let is_switched = head.status == 101;
         let ends = !is_switched && head.body.is_done();
         let stream = respond.send_response(response, ends);
-        self.answer = Answer::Begun(stream.map_err(|_| Fault::Client)?);
+        self.answer = Answer::Begun(stream.map_err(|_| Fault::Stream)?);
         self.up = match self.up {
             Up::Wait if is_switched => Up::Raw,
             Up::Wait => Up::Done,
@@ -296,111 +257,43 @@ impl Serving {
         };
         self.down = match is_switched {
             true => Down::Raw,
-            false => Down::Body {
-                framing: head.body,
-                trailers: Trailers::default(),
-                granted: 0,
-            },
+            false => Down::Body(Outgoing::new(head.body)),
         };
         Ok(ends)
     }
 
-    /// Sends what is held of the body, as far as the client takes it; tells whether that was its end.
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Fault>> {
-        loop {
-            let Down::Body {
-                framing,
-                trailers,
-                granted,
-            } = &mut self.down
-            else {
-                return Poll::Ready(Err(Fault::Inside));
-            };
-            let is_chunked = matches!(framing, Framing::Chunked(_));
-            if *granted > 0 {
-                let count = *granted;
-                let ends = framing.is_done() && !is_chunked;
-                let sent = ready!(self.poll_send(cx, count, ends))?;
-                if let Down::Body { granted, .. } = &mut self.down {
-                    *granted -= sent;
-                }
-                if ends && sent == count {
-                    return Poll::Ready(Ok(true));
-                }
-                continue;
-            }
-            if framing.is_done() {
-                let fields = trailers.with_fields(fields).flatten();
-                return Poll::Ready(self.end(fields.ok_or(Fault::Inside)?).map(|()| true));
-            }
-            if self.held.is_empty() {
-                return Poll::Ready(Ok(false));
-            }
-            match framing.run(&self.held) {
-                Ok(Some(run)) => {
-                    if is_chunked {
-                        trailers.see(&self.held[..run.length], run.is_data);
-                    }
-                    match run.is_data {
-                        true => *granted = run.length,
-                        false => self.held.advance(run.length),
-                    }
-                }
-                Ok(None) | Err(_) => return Poll::Ready(Err(Fault::Inside)),
-            }
-        }
-    }
-
-    /// Sends so many bytes of what is held, or as many of them as the client takes; tells how many.
-    fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        count: usize,
-        ends: bool,
-    ) -> Poll<Result<usize, Fault>> {
+    /// Sends what is held, as far as the client takes it; tells whether that was the answer's end.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Fault>> {
         let Answer::Begun(stream) = &mut self.answer else {
             return Poll::Ready(Err(Fault::Inside));
         };
-        stream.reserve_capacity(count);
-        let mut capacity = stream.capacity();
-        while capacity == 0 {
-            self.is_stalled = true;
-            capacity = match ready!(stream.poll_capacity(cx)) {
-                Some(Ok(capacity)) => capacity,
-                Some(Err(_)) | None => return Poll::Ready(Err(Fault::Client)),
-            };
+        let before = self.held.len();
+        let sent = match &mut self.down {
+            Down::Body(body) => body.poll(cx, stream, &mut self.held),
+            Down::Raw => {
+                let sent = poll_send(cx, stream, &mut self.held, (before, false));
+                sent.map(|sent| sent.map(|_| false))
+            }
+            Down::Head(_) => return Poll::Ready(Err(Fault::Inside)),
+        };
+        if self.held.len() < before {
+            self.stall = None;
         }
-        self.is_stalled = false;
-        self.stall = None;
-        let sent = capacity.min(count);
-        let piece = self.held.split_to(sent);
-        let is_sent = stream.send_data(piece, ends && sent == count);
-        Poll::Ready(is_sent.map(|()| sent).map_err(|_| Fault::Client))
-    }
-
-    /// Ends the answer, with these trailers where there are any.
-    fn end(&mut self, trailers: HeaderMap) -> Result<(), Fault> {
-        let Answer::Begun(stream) = &mut self.answer else {
-            return Err(Fault::Inside);
-        };
-        let ended = match trailers.is_empty() {
-            true => stream.send_data(Bytes::new(), true),
-            false => stream.send_trailers(trailers),
-        };
-        ended.map_err(|_| Fault::Client)
+        self.is_stalled = sent.is_pending();
+        sent
     }
 
     /// The pipe has ended in good order: so has the answer, where that is how it ends.
     fn end_of_pipe(&mut self) -> Result<(), Fault> {
         match &self.down {
             Down::Raw => {}
-            Down::Body {
-                framing: Framing::UntilClose,
-                ..
-            } => {}
-            Down::Body { .. } | Down::Head(_) => return Err(Fault::Inside),
+            Down::Body(body) if matches!(body.framing, Framing::UntilClose) => {}
+            Down::Body(_) | Down::Head(_) => return Err(Fault::Inside),
         }
-        self.end(HeaderMap::new())
+        match &mut self.answer {
+            Answer::Begun(stream) => end(stream, HeaderMap::new()),
+            Answer::Awaited(_) => Err(Fault::Inside),
+        }
     }
 
     /// Ready when the client has taken nothing for too long.
@@ -412,23 +305,4 @@ impl Serving {
         let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(stall_max)));
         stall.as_mut().poll(cx)
     }
-}
-
-/// The end of a chunked body, with trailers. Those that say where a message ends or belongs have no place there (RFC 9110
-/// section 6.5.1).
-fn last_chunk(trailers: Option<&HeaderMap>) -> Bytes {
-    let mut bytes = b"0\r\n".to_vec();
-    for (name, value) in trailers.into_iter().flatten() {
-        if !matches!(
-            name.as_str(),
-            "content-length" | "host" | "transfer-encoding"
-        ) {
-            bytes.extend_from_slice(name.as_str().as_bytes());
-            bytes.extend_from_slice(b": ");
-            bytes.extend_from_slice(value.as_bytes());
-            bytes.extend_from_slice(b"\r\n");
-        }
-    }
-    bytes.extend_from_slice(b"\r\n");
-    bytes.into()
 }

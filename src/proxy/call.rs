@@ -18,15 +18,15 @@ use super::caching::{Served, Waiting};
 use super::counting::Counting;
 use super::course::{Asked, Course};
 use super::download::{Download, DownloadFault};
-use super::endpoint::Attempt;
+use super::endpoint::{Attempt, Dialled};
 use super::error::ProxyError;
 use super::upload::{Upload, UploadFault, Waits};
 use super::websocket::Tunnel;
 use super::wire::{self, Wire, with_buffer};
 use crate::http1::{After, Exchange, Framing, HeadScan, Peer, Scanned};
+use crate::http2::REFUSED;
 use crate::model::BodyError;
 use crate::telemetry::proxy::Carried;
-use crate::tls::Stream;
 
 /// A request on its way.
 pub(super) struct Call {
@@ -69,7 +69,7 @@ impl Drop for Inflight {
     }
 }
 
-type Dial = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
+type Dial = Pin<Box<dyn Future<Output = io::Result<Dialled>> + Send>>;
 
 /// How far it is.
 pub(super) enum State {
@@ -172,10 +172,12 @@ impl Call {
         self.began = Instant::now();
         self.moved = self.began;
         match dialled {
-            Ok(socket) => {
+            Ok(Dialled { socket, is_reused }) => {
                 let endpoint = self.attempt.as_ref().map(|attempt| &attempt.endpoint);
                 let age_max = endpoint.and_then(|endpoint| endpoint.connection_age_max());
-                self.ask(Wire::new(socket, age_max, self.began));
+                let mut wire = Wire::new(socket, age_max, self.began);
+                wire.is_reused = is_reused;
+                self.ask(wire);
             }
             Err(error) => {
                 if let Some(attempt) = &self.attempt {
@@ -220,12 +222,17 @@ impl Call {
             // It takes no more; what it said before decides.
             Poll::Ready(Err(UploadFault::Upstream) | Ok(())) | Poll::Pending => {}
         }
+        let mut is_refused = false;
         let read = with_buffer(&mut wire.read, |read| {
             loop {
                 match self.scan.look(read.unread()) {
                     Scanned::Partial => match read.poll_fill(cx, &mut wire.socket) {
                         Poll::Pending => break Poll::Pending,
-                        Poll::Ready(Ok(0) | Err(_)) => break Poll::Ready(None),
+                        Poll::Ready(Ok(0)) => break Poll::Ready(None),
+                        Poll::Ready(Err(error)) => {
+                            is_refused = error.kind() == REFUSED;
+                            break Poll::Ready(None);
+                        }
                         Poll::Ready(Ok(_)) => {}
                     },
                     Scanned::Whole(length) => break Poll::Ready(Some(length)),
@@ -235,6 +242,7 @@ impl Call {
         });
         match read {
             Poll::Ready(Some(length)) => self.hear(length),
+            Poll::Ready(None) if is_refused => self.refused(),
             Poll::Ready(None) => self.fail(&ProxyError::Unavailable),
             Poll::Pending => {
                 self.note_moves();

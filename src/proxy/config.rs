@@ -54,7 +54,7 @@ pub struct CacheConfig {
     pub wait_max: Duration,
 }
 
-/// Where one upstream is: an `http` or `https` URL taken apart.
+/// Where one upstream is: an `http`, `https` or `h2c` URL taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     /// The URL, without a trailing slash.
@@ -65,19 +65,22 @@ pub struct Address {
     pub port: u16,
     /// Whether TLS carries it (`https`).
     pub is_encrypted: bool,
+    /// Whether it speaks HTTP/2 from the first byte on, without TLS (`h2c`, RFC 9113 section 3.3).
+    pub is_http2: bool,
     /// What stands before every path: empty, or beginning with a slash and not ending in one.
     pub base: String,
 }
 
 impl Address {
-    /// Takes a URL apart: `http` or `https`, a host, perhaps a port and a path, and nothing else.
+    /// Takes a URL apart: `http`, `https` or `h2c`, a host, perhaps a port and a path, and nothing else.
     pub fn parse(url: &str) -> Option<Self> {
         let url = url.trim().trim_end_matches('/');
         let uri: http::Uri = url.parse().ok()?;
         let authority = uri.authority()?;
         let host = authority.host();
         let is_encrypted = uri.scheme_str() == Some("https");
-        let is_plain = (is_encrypted || uri.scheme_str() == Some("http"))
+        let is_http2 = uri.scheme_str() == Some("h2c");
+        let is_plain = (is_encrypted || is_http2 || uri.scheme_str() == Some("http"))
             && uri.query().is_none()
             && !url.contains(['#', '@', '\\'])
             && !host.is_empty();
@@ -91,6 +94,7 @@ impl Address {
             host: host.trim_matches(['[', ']']).to_owned(),
             port,
             is_encrypted,
+            is_http2,
             base: uri.path().trim_end_matches('/').to_owned(),
         })
     }
@@ -120,6 +124,7 @@ mod tests {
             ("http://[::1]:8080/x", "::1", 8080, "/x"),
             ("https://a", "a", 443, ""),
             ("https://a:8443/x", "a", 8443, "/x"),
+            ("h2c://a/x", "a", 80, "/x"),
         ] {
             let address = Address::parse(url).expect(url);
             let found = (&*address.host, address.port, &*address.base);

@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::HeaderValue;
+use tokio::time::Instant;
 
 use super::breaker::{Breaker, Pass};
 use super::counter::Recent;
+use super::multiplexed::{self, Place};
 use super::resolve::Resolver;
 use super::{Address, BreakerPolicy};
+use crate::http2;
 use crate::model::Moment;
 use crate::telemetry::proxy::{self as counts, Carried};
 use crate::tls::{Connector, Stream};
@@ -24,6 +27,25 @@ const REST_MAX: Duration = Duration::from_secs(60);
 /// The part of its requests with which a slow start begins.
 const SLOW_START_LEAST: f64 = 0.1;
 
+/// What connection a request wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Any.
+    Any,
+    /// A new one: the one that others use was no good.
+    Fresh,
+    /// One of its own, which speaks HTTP/1: it becomes a WebSocket.
+    Own,
+}
+
+/// What a request is written to.
+#[derive(Debug)]
+pub(super) struct Dialled {
+    pub(super) socket: Stream,
+    /// It stands on a connection that has carried others.
+    pub(super) is_reused: bool,
+}
+
 /// One upstream. Shared by all workers; everything in it is an atomic but the breaker's detail and its addresses.
 #[derive(Debug)]
 pub(super) struct Endpoint {
@@ -35,6 +57,8 @@ pub(super) struct Endpoint {
     /// A number that follows from its URL alone: the same on every node, and after every start.
     pub(super) token: u64,
     resolver: Resolver,
+    /// The last connection to it spoke HTTP/2.
+    shares: AtomicBool,
     pub(super) breaker: Breaker,
     /// Health checks found it ill.
     is_ill: AtomicBool,
@@ -71,6 +95,8 @@ impl Endpoint {
             authority: HeaderValue::try_from(authority).ok()?,
             token: super::hash::of(address.url.as_bytes()),
             resolver: Resolver::new(&address.host, address.port),
+            // Until one has shown otherwise: so that the first requests do not all dial.
+            shares: AtomicBool::new(address.is_encrypted),
             address,
             breaker: Breaker::new(breaker),
             is_ill: AtomicBool::new(false),
@@ -87,13 +113,64 @@ impl Endpoint {
         })
     }
 
-    /// A new connection, encrypted where the address says so.
-    pub(super) async fn dial(&self, connector: Option<&Connector>) -> io::Result<Stream> {
+    /// A connection for a request: a new one, or a place on one that several share. Encrypted where the address says so.
+    pub(super) async fn dial(
+        &self,
+        connector: Option<&Connector>,
+        way: Way,
+    ) -> io::Result<Dialled> {
+        let mut dialling = None;
+        if way == Way::Any && self.may_share() {
+            let mut place = multiplexed::place(self.id, Instant::now());
+            if let Place::Soon(dial) = &place {
+                dial.done().await;
+                place = multiplexed::place(self.id, Instant::now());
+            }
+            match place {
+                Place::Open(socket) => {
+                    return Ok(Dialled {
+                        socket,
+                        is_reused: true,
+                    });
+                }
+                Place::Dial(guard) => dialling = Some(guard),
+                // It came to nothing, and is tried again: not for all, one after the other.
+                Place::Soon(_) => {}
+            }
+        }
+        let socket = self.connect(connector, way).await?;
+        let is_http2 = way != Way::Own && (self.address.is_http2 || socket.is_http2());
+        self.shares.store(is_http2, Relaxed);
+        if !is_http2 {
+            return Ok(Dialled {
+                socket,
+                is_reused: false,
+            });
+        }
+        let (asker, driving) = http2::begin(socket, self.address.is_encrypted).await?;
+        tokio::spawn(driving);
+        let socket = asker.open();
+        multiplexed::keep(self.id, asker, self.connection_age_max(), Instant::now());
+        drop(dialling);
+        Ok(Dialled {
+            socket,
+            is_reused: false,
+        })
+    }
+
+    /// Whether it speaks HTTP/2, as far as it is known. Of an https upstream the last connection has shown.
+    fn may_share(&self) -> bool {
+        self.address.is_http2 || self.shares.load(Relaxed)
+    }
+
+    async fn connect(&self, connector: Option<&Connector>, way: Way) -> io::Result<Stream> {
         counts::dialled();
         let socket = self.resolver.connect().await?;
         socket.set_nodelay(true)?;
+        let host = &self.address.host;
         match connector.filter(|_| self.address.is_encrypted) {
-            Some(connector) => connector.connect(&self.address.host, socket).await,
+            Some(connector) if way == Way::Own => connector.connect(host, socket).await,
+            Some(connector) => connector.connect_any(host, socket).await,
             // `config` gives a connector where any address is https: never in clear instead.
             None if self.address.is_encrypted => Err(io::ErrorKind::Unsupported.into()),
             None => Ok(socket.into()),

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Way};
 use super::{HealthPolicy, Proxy};
 use crate::http1::{HeadScan, ResponseHead, Scanned, slots};
 use crate::telemetry::proxy as counts;
@@ -132,7 +132,7 @@ async fn look_at(
 
 /// Asks once; the status of the answer.
 async fn ask(endpoint: &Endpoint, path: &str, connector: Option<&Connector>) -> io::Result<u16> {
-    let mut socket = endpoint.dial(connector).await?;
+    let mut socket = endpoint.dial(connector, Way::Any).await?.socket;
     let host = endpoint.authority.to_str().unwrap_or_default();
     let base = &endpoint.address.base;
     let request = format!(

@@ -68,7 +68,7 @@ impl Fleet {
             .word(self.name.clone())
             .number(millis(LEASE))
             .number(u64::from(lead.is_open))
-            .word(lead.last_id.unwrap_or_default().to_owned())
+            .word(lead.last_id.unwrap_or_default())
             .number(millis(ID_KEPT));
         read(&self.redis.call_one(command).await.ok()?)
     }

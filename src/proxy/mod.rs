@@ -29,6 +29,7 @@ mod hash;
 mod health;
 mod hearing;
 mod lease;
+mod multiplexed;
 mod path;
 mod policy;
 mod rate;

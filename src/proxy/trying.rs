@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::call::{Call, State};
 use super::choosing::Wish;
-use super::endpoint::{Attempt, Endpoint};
+use super::endpoint::{Attempt, Endpoint, Way};
 use super::error::ProxyError;
 use super::reply;
 use super::wire::{self, Wire};
@@ -48,16 +48,17 @@ impl Call {
         ));
         match pooled {
             Some(wire) => self.ask(wire),
-            None => self.dial(endpoint),
+            None if may_reuse => self.dial(endpoint, Way::Any),
+            None => self.dial(endpoint, Way::Own),
         }
     }
 
-    fn dial(&mut self, endpoint: Arc<Endpoint>) {
+    fn dial(&mut self, endpoint: Arc<Endpoint>, way: Way) {
         let Some(course) = &self.course else { return };
         let most = course.route.policy.connect_timeout;
         let connector = self.proxy.connector.load_full();
         self.state = State::Dialling(Box::pin(async move {
-            let dialling = endpoint.dial(connector.as_deref());
+            let dialling = endpoint.dial(connector.as_deref(), way);
             let dialled = tokio::time::timeout(most, dialling).await;
             dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         }));
@@ -72,16 +73,26 @@ impl Call {
 
     /// This try failed before the client got anything.
     pub(super) fn fail(&mut self, error: &ProxyError) {
+        self.fail_with(error, false);
+    }
+
+    /// The upstream says that it has not looked at the request: any may be made again, as long as its body is here.
+    pub(super) fn refused(&mut self) {
+        self.fail_with(&ProxyError::Unavailable, true);
+    }
+
+    fn fail_with(&mut self, error: &ProxyError, is_untouched: bool) {
         self.moved = Instant::now();
         let was_reused = self.wire.take().is_some_and(|wire| wire.is_reused);
-        let may_repeat = !self.has_begun && (self.upload.is_unsent() || self.may_repeat(error));
+        let is_untouched = self.upload.is_unsent() || (is_untouched && self.upload.is_here());
+        let may_repeat = !self.has_begun && (is_untouched || self.may_repeat(error));
         if was_reused && may_repeat && *error != ProxyError::TimedOut {
             // The upstream had closed a connection that was kept: nobody's failure.
             if let (Some(attempt), Some(course)) = (&self.attempt, &self.course) {
                 let endpoint = attempt.endpoint.clone();
                 self.upload
                     .begin(course.head_for(&endpoint, &self.asked.verb));
-                return self.dial(endpoint);
+                return self.dial(endpoint, Way::Fresh);
             }
         }
         let now = self.proxy.at(self.moved);

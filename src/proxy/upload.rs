@@ -45,6 +45,8 @@ pub(super) struct Upload {
     left: u64,
     /// What was taken of the body, framing and all; `None` once that is too much, or nobody wants it again.
     kept: Option<Vec<u8>>,
+    /// Something of the body has gone to an upstream.
+    has_given: bool,
     pub(super) waits: Waits,
     /// Something of the body went on since this was last cleared.
     pub(super) has_moved: bool,
@@ -61,6 +63,7 @@ impl Upload {
             granted: 0,
             left: bytes_max,
             kept: keeps.then(Vec::new),
+            has_given: false,
             waits: Waits::ForUpstream,
             has_moved: false,
         }
@@ -82,6 +85,11 @@ impl Upload {
     /// Whether all of the body is here still: only then another upstream can get it.
     pub(super) fn can_repeat(&self) -> bool {
         self.kept.is_some()
+    }
+
+    /// Whether all of the body is here, or still to come: an upstream that has seen nothing of it can get it.
+    pub(super) fn is_here(&self) -> bool {
+        self.can_repeat() || !self.has_given
     }
 
     /// Nobody will want it again.
@@ -163,6 +171,7 @@ impl Upload {
         let of_body = sent - of_head;
         if of_body > 0 {
             self.granted -= of_body;
+            self.has_given = true;
             self.keep(&peer.read.unread()[..of_body]);
             peer.read.consume(of_body);
             self.has_moved = true;

@@ -1,10 +1,17 @@
 //! A command: its words, and what is made of several that one script can take together.
 
-use bytes::Bytes;
+use std::io::Write as _;
+use std::iter;
+
+use bytes::{Bytes, BytesMut};
 use fred::types::Value;
 
 use super::lane::Answer;
 use super::{CallError, Script, refused};
+
+/// Room for the words of a publication.
+const TEXT_BYTES: usize = 512;
+const WORDS: usize = 12;
 
 /// A command: its words.
 #[derive(Debug, Clone)]
@@ -13,7 +20,10 @@ pub struct Command {
     script: Option<&'static Script>,
     /// How many of the words are keys of the script.
     keys: usize,
-    words: Vec<Bytes>,
+    /// The words, one behind the other: an allocation of its own for each would cost more than the command.
+    text: Vec<u8>,
+    /// Where each of them ends.
+    ends: Vec<usize>,
 }
 
 impl Command {
@@ -23,33 +33,38 @@ impl Command {
             name,
             script: None,
             keys: 0,
-            words: Vec::new(),
+            text: Vec::new(),
+            ends: Vec::new(),
         }
     }
 
     /// A script with its keys; its arguments follow with [`Command::word`].
-    pub fn script(script: &'static Script, keys: &[&Bytes]) -> Self {
-        let mut words = Vec::with_capacity(keys.len() + 10);
-        words.extend(keys.iter().copied().cloned());
-        Self {
+    pub fn script<K: AsRef<[u8]>>(script: &'static Script, keys: &[K]) -> Self {
+        let command = Self {
             name: "EVALSHA",
             script: Some(script),
             keys: keys.len(),
-            words,
-        }
+            text: Vec::with_capacity(TEXT_BYTES),
+            ends: Vec::with_capacity(WORDS),
+        };
+        keys.iter().fold(command, Self::word)
     }
 
     /// Adds a word.
     #[must_use]
-    pub fn word(mut self, word: impl Into<Bytes>) -> Self {
-        self.words.push(word.into());
+    pub fn word(mut self, word: impl AsRef<[u8]>) -> Self {
+        self.text.extend_from_slice(word.as_ref());
+        self.ends.push(self.text.len());
         self
     }
 
     /// Adds a number.
     #[must_use]
-    pub fn number(self, number: u64) -> Self {
-        self.word(number.to_string())
+    pub fn number(mut self, number: u64) -> Self {
+        // Writing to a Vec cannot fail.
+        let _ = write!(self.text, "{number}");
+        self.ends.push(self.text.len());
+        self
     }
 
     /// Its name, where it is no script.
@@ -63,18 +78,30 @@ impl Command {
     }
 
     /// The keys of the script that it calls.
-    pub fn keys(&self) -> &[Bytes] {
-        &self.words[..self.keys]
+    pub fn keys(&self) -> Vec<Bytes> {
+        words_of(self.part(Part::Keys)).collect()
     }
 
     /// Its words behind the keys.
-    pub fn arguments(&self) -> &[Bytes] {
-        &self.words[self.keys..]
+    pub fn arguments(&self) -> Vec<Bytes> {
+        words_of(self.part(Part::Arguments)).collect()
     }
 
     /// What decides which server it is for: its first key, or channel.
     pub(super) fn key(&self) -> &[u8] {
-        self.words.first().map_or(&[], |word| word)
+        self.ends.first().map_or(&[], |end| &self.text[..*end])
+    }
+
+    /// Its keys, or its other words: where they stand in the text, and how long each is.
+    fn part(&self, which: Part) -> (&[u8], impl Iterator<Item = usize>) {
+        let border = self.keys.checked_sub(1).map_or(0, |last| self.ends[last]);
+        let (ends, text, begin) = match which {
+            Part::Keys => (&self.ends[..self.keys], &self.text[..border], 0),
+            Part::Arguments => (&self.ends[self.keys..], &self.text[border..], border),
+        };
+        let begins = iter::once(begin).chain(ends.iter().copied());
+        let lengths = ends.iter().zip(begins).map(|(end, begin)| end - begin);
+        (text, lengths)
     }
 
     /// Whether the next command can be part of the same call of a script.
@@ -96,6 +123,23 @@ impl Command {
     }
 }
 
+/// Words of a script's call, as they stand: all keys first.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Keys,
+    Arguments,
+}
+
+fn words_of<'a>(
+    (mut text, lengths): (&'a [u8], impl Iterator<Item = usize> + 'a),
+) -> impl Iterator<Item = Bytes> + 'a {
+    lengths.map(move |length| {
+        let (word, rest) = text.split_at(length);
+        text = rest;
+        Bytes::copy_from_slice(word)
+    })
+}
+
 /// What is sent: a name and words.
 pub(super) type Words = (&'static str, Vec<Value>);
 
@@ -110,10 +154,7 @@ pub(super) fn words_in_full(command: &Command, is_sharded: bool) -> Words {
 }
 
 fn words_as(commands: &[&Command], is_sharded: bool, is_full: bool) -> Words {
-    let count = commands
-        .iter()
-        .map(|command| command.words.len())
-        .sum::<usize>();
+    let count: usize = commands.iter().map(|command| command.ends.len()).sum();
     let mut words = Vec::with_capacity(count + 2);
     let Some(first) = commands.first() else {
         return ("", words);
@@ -132,14 +173,23 @@ fn words_as(commands: &[&Command], is_sharded: bool, is_full: bool) -> Words {
             name
         }
     };
-    let keys = commands
-        .iter()
-        .flat_map(|command| &command.words[..command.keys]);
-    words.extend(keys.cloned().map(Value::Bytes));
-    let arguments = commands
-        .iter()
-        .flat_map(|command| &command.words[command.keys..]);
-    words.extend(arguments.cloned().map(Value::Bytes));
+    let length = commands.iter().map(|command| command.text.len()).sum();
+    let mut text = BytesMut::with_capacity(length);
+    let mut lengths = Vec::with_capacity(count);
+    for which in [Part::Keys, Part::Arguments] {
+        for command in commands {
+            let (part, its_lengths) = command.part(which);
+            text.extend_from_slice(part);
+            lengths.extend(its_lengths);
+        }
+    }
+    // Shared by its words.
+    let mut text = text.freeze();
+    words.extend(
+        lengths
+            .into_iter()
+            .map(|length| Value::Bytes(text.split_to(length))),
+    );
     (name, words)
 }
 
@@ -177,7 +227,7 @@ mod tests {
     static ONE: Script = Script::new("return 1");
 
     fn command(script: &'static Script, key: &'static str, word: &'static str) -> Command {
-        Command::script(script, &[&Bytes::from_static(key.as_bytes())]).word(word)
+        Command::script(script, &[key]).word(word)
     }
 
     fn text(text: &str) -> Value {

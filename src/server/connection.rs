@@ -14,9 +14,10 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::answer::Refusal;
 use super::link::{Handover, Link, LinkIo, NextHead};
 use super::local::{Local, Seat};
+use super::replies::Replies;
 use super::service::Front;
-use super::{Caller, Carrier, Worker, linger, multiplexed, strict};
-use crate::http1::{self, After, Exchange, RequestHead};
+use super::{Caller, Carrier, Reply, Worker, linger, multiplexed, strict};
+use crate::http1::{self, After, Exchange, Framing, RequestHead};
 use crate::http2::PREFACE_HEAD;
 use crate::model::{ConnectionPermit, HandshakePermit};
 use crate::telemetry::metrics;
@@ -116,6 +117,7 @@ async fn drive<W: Worker>(local: &Rc<Local<W>>, link: &Rc<Link<W::Slot>>, caller
         caller,
         http: None,
         exchange: None,
+        replies: Replies::default(),
         told_to_close: false,
         end: None,
     };
@@ -150,9 +152,22 @@ struct Course<'a, W: Worker> {
     http: Option<Box<Http<W>>>,
     /// Answers the present request in the router's place.
     exchange: Option<Box<dyn Exchange>>,
+    /// Answer the present request, and further ones that have come, without anybody else.
+    replies: Replies,
     told_to_close: bool,
     /// Known as soon as there will be no further request; what is pending is written first.
     end: Option<End>,
+}
+
+/// Who answers a request.
+enum Begun {
+    /// Nobody else: it has so many bytes with its body.
+    Reply(Reply, usize),
+    /// Nobody, before the replies are made.
+    Later,
+    Exchange(Box<dyn Exchange>),
+    /// The router, which reads such a body.
+    Routed(Framing),
 }
 
 impl<W: Worker> Course<'_, W> {
@@ -179,6 +194,9 @@ impl<W: Worker> Course<'_, W> {
     fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
             if let Some(end) = ready!(self.poll_exchange(cx)) {
+                return Poll::Ready(end);
+            }
+            if let Some(end) = ready!(self.poll_replies(cx)) {
                 return Poll::Ready(end);
             }
             // Even when it seems to have nothing to do: it may have been woken to close.
@@ -217,6 +235,33 @@ impl<W: Worker> Course<'_, W> {
             After::KeepAlive | After::Close => Some(End::Done),
             After::Cut => Some(End::Broken),
         })
+    }
+
+    /// Ready when no reply is being made, or none any more; with an end when it was the last.
+    fn poll_replies(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
+        if self.replies.is_empty() {
+            return Poll::Ready(None);
+        }
+        self.replies.poll(cx);
+        // What is wrong with another request is said when it is its turn.
+        while !self.replies.is_full()
+            && let Some(length) = self.link.whole_head()
+            && self.begin(cx, length) == Ok(true)
+        {}
+        while let Some(made) = self.replies.next() {
+            let is_last = self.replies.is_empty();
+            let Ok(response) = made else {
+                self.local.counts.panics.fetch_add(1, Relaxed);
+                return Poll::Ready(Some(End::Refused(Refusal::Broken)));
+            };
+            let is_turning_away = self.local.is_turning_away() || self.local.closing().is_some();
+            self.link.put(&response, is_last && is_turning_away);
+            if is_last {
+                self.link.end_request();
+                return Poll::Ready(is_turning_away.then_some(End::Done));
+            }
+        }
+        Poll::Pending
     }
 
     /// Tells whether hyper is done with the connection.
@@ -260,6 +305,10 @@ impl<W: Worker> Course<'_, W> {
 
     /// Waits for a request and says who answers it; or with which end there is none.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        // A peer that takes none of its answers gets no more of them.
+        if self.link.is_full() && ready!(self.link.poll_send(cx)).is_err() {
+            return Poll::Ready(Err(End::Broken));
+        }
         let length = match self.link.poll_head(cx) {
             Poll::Ready(Ok(NextHead::Whole(length))) => length,
             Poll::Ready(Ok(NextHead::Refused(refusal))) => {
@@ -270,7 +319,8 @@ impl<W: Worker> Course<'_, W> {
             Poll::Pending if self.local.closing().is_some() => return Poll::Ready(Err(End::Done)),
             Poll::Pending => return Poll::Pending,
         };
-        Poll::Ready(self.begin(length).map_err(|refusal| self.end_for(refusal)))
+        let begun = self.begin(cx, length);
+        Poll::Ready(begun.map(|_| ()).map_err(|refusal| self.end_for(refusal)))
     }
 
     /// The preface of HTTP/2 looks like a head of an unknown version, so whoever speaks HTTP/1 pays nothing for it.
@@ -291,36 +341,69 @@ impl<W: Worker> Course<'_, W> {
         }
     }
 
-    fn begin(&mut self, length: usize) -> Result<(), Refusal> {
-        let Local { worker, body, .. } = &**self.local;
-        let (exchange, framing) = self.link.with_unread(|bytes| {
-            let mut slots = http1::slots();
-            let head = RequestHead::parse(&bytes[..length], &mut slots)?;
-            let exchange = worker.take(&head, self.caller);
-            if exchange.is_none() {
-                strict::check(&head, body.bytes_max)?;
+    /// Begins to answer the request whose head has so many bytes. While replies are being made only one that is a reply
+    /// as well: false otherwise.
+    fn begin(&mut self, cx: &mut Context<'_>, length: usize) -> Result<bool, Refusal> {
+        let begun = self.link.with_unread(|bytes| self.look(bytes, length))?;
+        match begun {
+            Begun::Reply(reply, length) => {
+                self.count_request(length);
+                self.replies.begin(cx, reply);
             }
-            Ok::<_, Refusal>((exchange, head.body))
-        })?;
-        if exchange.is_some() {
-            self.exchange = exchange;
-            self.local.counts.requests.fetch_add(1, Relaxed);
-            self.link.take_head(length);
-            self.link.begin_request();
-        } else {
-            self.link.grant(length, framing);
-            let (local, link) = (self.local, self.link);
-            self.http.get_or_insert_with(|| {
-                let service = Front {
-                    local: Rc::clone(local),
-                    link: Rc::clone(link),
-                    caller: self.caller,
-                };
-                let io = LinkIo(Rc::clone(link));
-                Box::new(local.http.serve_connection(io, service))
-            });
+            Begun::Later => return Ok(false),
+            Begun::Exchange(exchange) => {
+                self.count_request(length);
+                self.exchange = Some(exchange);
+            }
+            Begun::Routed(body) => self.route(length, body),
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Who answers the request with which these bytes begin.
+    fn look(&self, bytes: &[u8], length: usize) -> Result<Begun, Refusal> {
+        let Local { worker, body, .. } = &**self.local;
+        let (head, behind) = bytes.split_at(length);
+        let mut slots = http1::slots();
+        let head = RequestHead::parse(head, &mut slots)?;
+        if let Framing::Length(body_bytes) = head.body
+            && let Ok(body_bytes) = usize::try_from(body_bytes)
+            && let Some(body) = behind.get(..body_bytes)
+            && head.keeps_alive
+            && !head.is_old
+            && let Some(reply) = worker.reply(&head, body)
+        {
+            return Ok(Begun::Reply(reply, length + body_bytes));
+        }
+        if !self.replies.is_empty() {
+            return Ok(Begun::Later);
+        }
+        if let Some(exchange) = worker.take(&head, self.caller) {
+            return Ok(Begun::Exchange(exchange));
+        }
+        strict::check(&head, body.bytes_max)?;
+        Ok(Begun::Routed(head.body))
+    }
+
+    fn count_request(&self, length: usize) {
+        self.local.counts.requests.fetch_add(1, Relaxed);
+        self.link.take_request(length);
+        self.link.begin_request();
+    }
+
+    /// Leaves the request to hyper.
+    fn route(&mut self, length: usize, body: Framing) {
+        self.link.grant(length, body);
+        let (local, link) = (self.local, self.link);
+        self.http.get_or_insert_with(|| {
+            let service = Front {
+                local: Rc::clone(local),
+                link: Rc::clone(link),
+                caller: self.caller,
+            };
+            let io = LinkIo(Rc::clone(link));
+            Box::new(local.http.serve_connection(io, service))
+        });
     }
 
     /// One timer for the connection's life. It is moved forward when something is due sooner, which is rare; otherwise

@@ -8,18 +8,20 @@
 //! hyper would repair or hide is refused.
 
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::io::{self, Write as _};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::Response;
+use http::header::CONNECTION;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::AsyncWrite as _;
 use tokio::time::Instant;
 
 use super::answer::Refusal;
-use crate::http1::{Framing, HeadScan, Peer, ReadAhead, Scanned};
+use crate::http1::{self, Framing, HeadScan, Peer, ReadAhead, Scanned};
 use crate::model::HandshakePermit;
 use crate::tls::Stream;
 
@@ -162,6 +164,17 @@ impl<S: Default> Link<S> {
         }
     }
 
+    /// The length of the next request's head, if it has come whole. Reads nothing, and leaves the head to who looks for it
+    /// next.
+    pub(super) fn whole_head(&self) -> Option<usize> {
+        let incoming = &mut *self.incoming.borrow_mut();
+        incoming.skip_empty_lines();
+        match HeadScan::default().look(incoming.ahead.unread()) {
+            Scanned::Whole(length) => Some(length),
+            _ => None,
+        }
+    }
+
     /// What was read and nobody has taken.
     pub(super) fn with_unread<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
         look(self.incoming.borrow().ahead.unread())
@@ -175,8 +188,8 @@ impl<S: Default> Link<S> {
         incoming.begin_next();
     }
 
-    /// The head goes to an exchange.
-    pub(super) fn take_head(&self, length: usize) {
+    /// So many bytes, a head and perhaps its body, go to who answers the request.
+    pub(super) fn take_request(&self, length: usize) {
         let incoming = &mut *self.incoming.borrow_mut();
         incoming.ahead.consume(length);
         incoming.begin_next();
@@ -347,6 +360,31 @@ impl<S: Default> Link<S> {
         }
         self.append(bytes);
         Poll::Ready(Ok(bytes.len()))
+    }
+
+    /// Whether so much waits to be written that no other request is to be begun.
+    pub(super) fn is_full(&self) -> bool {
+        self.pending.borrow().bytes.len() >= PENDING_BYTES_MAX
+    }
+
+    /// Puts an answer behind the others; `is_last` when the connection ends with it.
+    pub(super) fn put(&self, response: &Response<Vec<u8>>, is_last: bool) {
+        let out = &mut self.pending.borrow_mut().bytes;
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "HTTP/1.1 {}\r\n", response.status());
+        for (name, value) in response.headers() {
+            out.extend_from_slice(name.as_str().as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        if is_last && !response.headers().contains_key(CONNECTION) {
+            out.extend_from_slice(b"connection: close\r\n");
+        }
+        let _ = write!(out, "content-length: {}\r\ndate: ", response.body().len());
+        http1::put_date(out);
+        out.extend_from_slice(b"\r\n\r\n");
+        out.extend_from_slice(response.body());
     }
 
     fn append(&self, bytes: &[u8]) {

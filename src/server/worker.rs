@@ -1,9 +1,11 @@
 //! What the server asks of a worker, and nothing of what a worker is.
 
 use std::net::{SocketAddr, TcpStream};
+use std::pin::Pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use http::Response;
 
 use crate::http1::{Exchange, RequestHead};
 use crate::model::{ConnectionPermit, DrainSignal};
@@ -17,6 +19,9 @@ pub struct Caller {
     /// Whether TLS carries it.
     pub is_encrypted: bool,
 }
+
+/// An answer without the router.
+pub type Reply = Pin<Box<dyn Future<Output = Response<Vec<u8>>>>>;
 
 /// What carries an upgraded connection.
 #[derive(Debug)]
@@ -36,6 +41,12 @@ pub trait Worker: 'static {
     /// Looks at a request before the router does. What it gives answers the request with bytes of its own; `None`
     /// leaves it to the router.
     fn take(&self, _head: &RequestHead<'_>, _caller: Caller) -> Option<Box<dyn Exchange>> {
+        None
+    }
+
+    /// Looks at a request that has come whole, before anybody else does. What it gives answers the request without the
+    /// router; the server adds `Content-Length`, `Date` and `Connection`. `None` leaves it to the others.
+    fn reply(&self, _head: &RequestHead<'_>, _body: &[u8]) -> Option<Reply> {
         None
     }
 

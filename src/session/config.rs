@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{HashParameters, SessionLimits};
+use super::{Database, HashParameters, SessionLimits};
 
 /// Users and sessions.
 #[derive(Debug, Clone)]
@@ -13,6 +13,8 @@ pub struct Config {
     pub redis: Option<crate::redis::Config>,
     /// What the keys in Redis begin with; empty, or with a colon at its end.
     pub redis_prefix: String,
+    /// Where users are, when they are not where their sessions are (`DATABASE_URL`).
+    pub database: Option<Database>,
     /// The limits of sessions.
     pub limits: SessionLimits,
     /// Whether a login ends the user's other sessions (`SINGLE_SESSION_PER_USER`).
@@ -46,6 +48,7 @@ impl Config {
             data_file: super::IN_MEMORY.to_owned(),
             redis: None,
             redis_prefix: String::new(),
+            database: None,
             limits: SessionLimits {
                 timeout: Duration::from_secs(1800),
                 per_user_max: 10,

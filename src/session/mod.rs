@@ -2,7 +2,7 @@
 //!
 //! [`Sessions`] is what the rest of the process asks: the rules of accounts and sessions. It stands on a [`Store`], of
 //! which there are two, Redis ([`RedisStore`]) for a fleet and an embedded SQLite file ([`SqliteStore`]) for a node that is
-//! alone, and on [`Passwords`], which checks passwords without starving anybody.
+//! alone, with users in PostgreSQL ([`PostgresStore`]) where a database is named; and on [`Passwords`], which checks passwords without starving anybody.
 //!
 //! Not here: tokens (`auth`), HTTP (`api`) and sockets (`transport`).
 
@@ -14,11 +14,13 @@ mod merge;
 mod name;
 mod outcome;
 mod password;
+mod postgres;
 mod records;
 mod redis;
 mod sessions;
 mod sqlite;
 mod store;
+mod tables;
 mod upkeep;
 
 pub use config::Config;
@@ -27,6 +29,7 @@ pub use outcome::{AccountError, Admission, LoggedIn, Opened};
 pub use password::{
     HashParameters, PARAMETERS_RULE, ParametersError, PasswordError, Passwords, Verdict,
 };
+pub use postgres::{DATABASE_RULE, Database, DatabaseError, DatabaseUrlError, PostgresStore};
 pub use records::{Connection, EMPTY_DATA, Session, SessionHead, UnixTime, User};
 pub use redis::RedisStore;
 pub use sessions::Sessions;

@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use super::activity::Activity;
 use super::attempts::Attempts;
 use super::{
-    Admission, Config, Connection, EMPTY_DATA, Opened, Passwords, RedisStore, Session, SessionHead,
-    SqliteStore, Store, StoreError, Swept, UnixTime, Update, Updated, upkeep,
+    Admission, Config, Connection, EMPTY_DATA, Opened, Passwords, PostgresStore, RedisStore,
+    Session, SessionHead, SqliteStore, Store, StoreError, Swept, UnixTime, Update, Updated, upkeep,
 };
 use crate::broker::{Broker, Control};
 use crate::model::{ClientId, NodeId, SessionId, UserId};
@@ -75,6 +75,13 @@ impl Sessions {
                 let opened = SqliteStore::open(&config.data_file, config.limits);
                 Arc::new(runtime.block_on(opened).map_err(std::io::Error::other)?)
             }
+        };
+        let store: Arc<dyn Store> = match &config.database {
+            Some(database) => {
+                let opened = runtime.block_on(PostgresStore::open(database, store));
+                Arc::new(opened.map_err(std::io::Error::other)?)
+            }
+            None => store,
         };
         let activity = Arc::new(Activity::default());
         upkeep::begin(&runtime, &store, &activity, config);

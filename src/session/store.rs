@@ -157,6 +157,9 @@ pub trait Store: Send + Sync {
     /// Adds a session. Answers the ids of those that had to go because the user has too many.
     fn add_session(&self, session: Session) -> Answer<'_, Vec<SessionId>>;
 
+    /// Adds a session, the user's only one. Answers the ids of those that it ended.
+    fn replace_sessions(&self, session: Session) -> Answer<'_, Vec<SessionId>>;
+
     /// A session that has not expired at this time.
     fn session(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<Session>>;
 

@@ -14,7 +14,11 @@ use super::{Acceptor, Stream, provider};
 
 /// Begins TLS with upstreams: with what roots vouch for, and nothing else.
 #[derive(Clone)]
-pub struct Connector(TlsConnector);
+pub struct Connector {
+    plain: TlsConnector,
+    /// Offers HTTP/2, too, where it is wanted.
+    http2: TlsConnector,
+}
 
 impl std::fmt::Debug for Connector {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -23,11 +27,12 @@ impl std::fmt::Debug for Connector {
 }
 
 impl Connector {
-    /// Believes the system's roots, or those of this file instead.
+    /// Believes the system's roots, or those of this file instead; `http2` says whether servers are offered that (ALPN,
+    /// RFC 7301).
     ///
     /// # Errors
     /// When there are none, or the file is of no use.
-    pub fn load(roots: Option<&Path>) -> Result<Self, TlsError> {
+    pub fn load(roots: Option<&Path>, http2: bool) -> Result<Self, TlsError> {
         let store = match roots {
             Some(file) => roots_of(file)?,
             None => system_roots()?,
@@ -39,7 +44,14 @@ impl Connector {
             .with_root_certificates(store)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self(TlsConnector::from(Arc::new(config))))
+        let mut both = config.clone();
+        if http2 {
+            both.alpn_protocols.insert(0, b"h2".to_vec());
+        }
+        Ok(Self {
+            plain: TlsConnector::from(Arc::new(config)),
+            http2: TlsConnector::from(Arc::new(both)),
+        })
     }
 
     /// Believes the one certificate of this acceptor, whatever it names: for a node that asks itself.
@@ -51,7 +63,11 @@ impl Connector {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(OwnCertificate::of(acceptor)))
             .with_no_client_auth();
-        Self(TlsConnector::from(Arc::new(config)))
+        let connector = TlsConnector::from(Arc::new(config));
+        Self {
+            plain: connector.clone(),
+            http2: connector,
+        }
     }
 
     /// Does the handshake with the server of this name or address, which its certificate must name. The caller bounds its
@@ -60,12 +76,28 @@ impl Connector {
     /// # Errors
     /// When nobody vouches for it, or it does not speak TLS as we do.
     pub async fn connect(&self, host: &str, socket: TcpStream) -> std::io::Result<Stream> {
+        Self::shake_hands(&self.plain, host, socket).await
+    }
+
+    /// The same, where the server may choose HTTP/2: [`Stream::is_http2`] tells.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn connect_any(&self, host: &str, socket: TcpStream) -> std::io::Result<Stream> {
+        Self::shake_hands(&self.http2, host, socket).await
+    }
+
+    async fn shake_hands(
+        connector: &TlsConnector,
+        host: &str,
+        socket: TcpStream,
+    ) -> std::io::Result<Stream> {
         let invalid = |_| std::io::Error::new(std::io::ErrorKind::InvalidInput, "no host name");
         let name = match host.parse::<std::net::IpAddr>() {
             Ok(address) => ServerName::IpAddress(IpAddr::from(address)),
             Err(_) => ServerName::try_from(host.to_owned()).map_err(invalid)?,
         };
-        let connected = self.0.connect(name, socket).await?;
+        let connected = connector.connect(name, socket).await?;
         Ok(Stream::Tls(Box::new(connected.into())))
     }
 }

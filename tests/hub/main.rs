@@ -2,6 +2,8 @@
 //!
 //! What a test needs to know of the hub stands in `docs/PROTOCOL.md`; nothing here looks inside.
 
+#[path = "../postgres_server/mod.rs"]
+mod postgres_server;
 #[path = "../redis_server/mod.rs"]
 mod redis_server;
 mod support;
@@ -11,6 +13,7 @@ mod administration;
 mod back_end;
 mod bad_input;
 mod consent;
+mod database;
 mod drain;
 mod echo;
 mod event_stream;
@@ -21,6 +24,7 @@ mod openapi;
 mod operations;
 mod overload;
 mod presence;
+mod publish_forms;
 mod recovery;
 mod session_fleet;
 mod session_records;

@@ -42,7 +42,7 @@ fn every_fault_is_told_at_the_start_with_its_service() {
     assert_eq!(output.status.code(), Some(1));
     let told = String::from_utf8_lossy(&output.stderr);
     for fault in [
-        "line 2: services.a.upstreams=\"nonsense\" must be an http or https URL",
+        "line 2: services.a.upstreams=\"nonsense\" must be an http, https or h2c URL",
         "line 3: services.a.retires is not known here",
         "line 4: services.health must have another name",
         "line 4: services.health must have upstreams",

@@ -130,6 +130,11 @@ pub(crate) async fn client_side(node: SocketAddr, pair: &Pair) -> Hub {
 
 /// A port that speaks TLS before a plain upstream; its URL.
 pub(crate) async fn server_side(upstream: String, pair: &Pair) -> String {
+    server_side_with(upstream, pair, &[]).await
+}
+
+/// The same, where a client may choose one of these protocols.
+pub(crate) async fn server_side_with(upstream: String, pair: &Pair, protocols: &[&[u8]]) -> String {
     let (listener, address) = listen().await;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let config = ServerConfig::builder_with_provider(Arc::new(provider));
@@ -140,7 +145,9 @@ pub(crate) async fn server_side(upstream: String, pair: &Pair) -> String {
     let config = config
         .with_no_client_auth()
         .with_single_cert(pair.chain(), key);
-    let acceptor = TlsAcceptor::from(Arc::new(config.expect("a pair")));
+    let mut config = config.expect("a pair");
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
     tokio::spawn(async move {
         while let Ok((near, _)) = listener.accept().await {
             let (acceptor, upstream) = (acceptor.clone(), upstream.clone());

@@ -13,7 +13,7 @@ use crate::support::{Hub, eventually, hub, within};
 
 /// An upstream that accepts handshakes and hands the sockets to the test.
 pub(crate) struct Sockets {
-    url: String,
+    pub(crate) url: String,
     accepted: mpsc::UnboundedReceiver<(String, TcpStream)>,
 }
 

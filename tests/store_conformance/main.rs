@@ -1,7 +1,10 @@
 //! The conformance suite of the stores, run against each of them, and what is special to one of them. The cases are in
 //! `suite.rs` and know no store; what a store needs to be tested stands here, as a [`Harness`](suite::Harness).
 
+mod over_postgres;
 mod over_redis;
+#[path = "../postgres_server/mod.rs"]
+mod postgres_server;
 #[path = "../redis_server/mod.rs"]
 mod redis_server;
 mod sqlite_file;
@@ -28,3 +31,10 @@ store_conformance!(sqlite, Sqlite);
 store_conformance!(redis, over_redis::OverRedis::new());
 
 store_conformance!(redis_cluster, over_redis::OverCluster);
+
+store_conformance!(postgres, over_postgres::OverPostgres);
+
+store_conformance!(
+    postgres_and_redis,
+    over_postgres::OverPostgresAndRedis(over_redis::OverRedis::new())
+);

@@ -48,7 +48,7 @@ impl Inner {
     ) -> Result<bool, BrokerError> {
         let keys = [&self.keys.leases(), &self.keys.infos()];
         let lease = Command::script(&scripts::ANNOUNCE, &keys)
-            .word(name.to_owned())
+            .word(name)
             .number(millis(LEASE))
             .word(envelope::pack_node(node))
             .number(u64::from(is_announced));
@@ -129,7 +129,7 @@ impl Inner {
             &counts,
             &names,
         ];
-        Command::script(&scripts::FORGET, &keys).word(node.to_owned())
+        Command::script(&scripts::FORGET, &keys).word(node)
     }
 
     async fn others(&self) -> Result<Vec<String>, BrokerError> {

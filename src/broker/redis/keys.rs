@@ -16,11 +16,11 @@ pub(super) struct Keys {
 pub(super) struct ChannelKeys {
     base: String,
     /// Epoch, top, forks.
-    pub(super) meta: Bytes,
+    pub(super) meta: String,
     /// The publications.
-    pub(super) stream: Bytes,
+    pub(super) stream: String,
     /// A copy of epoch and top, for cheap checks.
-    pub(super) position: Bytes,
+    pub(super) position: String,
     /// Where envelopes are published.
     pub(super) envelopes: String,
 }
@@ -33,13 +33,14 @@ impl Keys {
     }
 
     pub(super) fn channel(&self, channel: &ChannelKey) -> ChannelKeys {
-        let tag = tag(channel);
-        let base = format!("{}:{{{tag}}}", self.prefix);
+        let scope = channel.scope().as_str();
+        let base = [&self.prefix, ":{", scope, "|", channel.name(), "}"].concat();
+        let key = |what: &str| [base.as_str(), what].concat();
         ChannelKeys {
-            meta: format!("{base}:meta").into(),
-            stream: format!("{base}:stream").into(),
-            position: format!("{base}:position").into(),
-            envelopes: format!("{base}:envelopes"),
+            meta: key(":meta"),
+            stream: key(":stream"),
+            position: key(":position"),
+            envelopes: key(":envelopes"),
             base,
         }
     }
@@ -105,13 +106,13 @@ impl Keys {
 
 impl ChannelKeys {
     /// What was answered to an idempotency key.
-    pub(super) fn idempotency(&self, key: &str) -> Bytes {
-        format!("{}:once:{key}", self.base).into()
+    pub(super) fn idempotency(&self, key: &str) -> String {
+        [self.base.as_str(), ":once:", key].concat()
     }
 
     /// The members, their order, the users.
-    pub(super) fn presence(&self) -> [Bytes; 3] {
-        ["members", "clients", "users"].map(|what| format!("{}:{what}", self.base).into())
+    pub(super) fn presence(&self) -> [String; 3] {
+        ["members", "clients", "users"].map(|what| format!("{}:{what}", self.base))
     }
 }
 
@@ -149,7 +150,7 @@ mod tests {
             &clients,
             &users,
         ] {
-            assert!(key.starts_with(b"fanfare:{t1|chat:a}:"), "{key:?}");
+            assert!(key.starts_with("fanfare:{t1|chat:a}:"), "{key:?}");
         }
         assert_eq!(keys.envelopes, Keys::new("fanfare").envelopes(&channel));
     }

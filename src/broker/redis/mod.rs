@@ -308,7 +308,7 @@ impl Inner {
             .number(Self::meta_ttl(policy))
             .word(keys.envelopes)
             .word(envelope::pack_rest(origin, key))
-            .word(Bytes::copy_from_slice(publish.data.as_bytes()))
+            .word(publish.data.as_bytes())
             .number(remembered)
     }
 

@@ -114,7 +114,7 @@ impl Inner {
         let keys = self.keys.channel(channel);
         let [members, clients, users] = keys.presence();
         let join = Command::script(&scripts::JOIN, &[&members, &clients, &users, &keys.meta])
-            .word(name.to_owned())
+            .word(name)
             .word(self.told_at(channel));
         joining.iter().fold(join, |join, member| {
             join.word(client_field(member.client))
@@ -134,7 +134,7 @@ impl Inner {
         let [members, clients, users] = keys.presence();
         let leave = Command::script(&scripts::LEAVE, &[&members, &clients, &users, &keys.meta])
             .word(self.told_at(channel))
-            .word(node.to_owned());
+            .word(node);
         leaving
             .iter()
             .fold(leave, |leave, client| leave.word(client_field(*client)))

@@ -10,7 +10,7 @@ use super::Proxy;
 use super::answer::Answer;
 use super::source::{Phase, Source};
 use crate::proxy::choosing::Wish;
-use crate::proxy::endpoint::{Attempt, Endpoint};
+use crate::proxy::endpoint::{Attempt, Endpoint, Way};
 use crate::proxy::hash;
 use crate::proxy::table::Route;
 use crate::telemetry::proxy::Carried;
@@ -75,8 +75,8 @@ impl Source {
         let (began, endpoint) = (Instant::now(), attempt.endpoint.clone());
         let asked = async {
             let connector = proxy.connector.load_full();
-            let dialling = endpoint.dial(connector.as_deref());
-            let socket = timeout(policy.connect_timeout, dialling).await??;
+            let dialling = endpoint.dial(connector.as_deref(), Way::Any);
+            let socket = timeout(policy.connect_timeout, dialling).await??.socket;
             let head = self.head_for(&endpoint, last_id);
             timeout(patience, Answer::ask(socket, &head)).await?
         };

@@ -58,7 +58,7 @@ impl RedisStore {
     }
 
     fn script(&self, script: &'static Script) -> Command {
-        Command::script(script, &[&self.prefix.clone().into()])
+        Command::script(script, &[&self.prefix])
     }
 
     /// Sends now, in the order of the calls, and reads the answer when it is there.
@@ -116,7 +116,7 @@ impl Store for RedisStore {
     fn add_user(&self, user: User) -> Answer<'_, bool> {
         let command = self
             .script(&scripts::ADD_USER)
-            .word(user.name.key().to_owned())
+            .word(user.name.key())
             .word(user.name.text().to_string())
             .word(String::from(user.email))
             .word(String::from(user.password))
@@ -129,7 +129,7 @@ impl Store for RedisStore {
     fn user<'a>(&'a self, name: &'a UserName) -> Answer<'a, Option<User>> {
         let command = self
             .script(&scripts::GET_USER)
-            .word(name.key().to_owned())
+            .word(name.key())
             .word(name.text().to_string());
         let name = name.clone();
         self.ask(command, move |value| {
@@ -149,31 +149,26 @@ impl Store for RedisStore {
     ) -> Answer<'a, bool> {
         let command = self
             .script(&scripts::REPLACE_PASSWORD)
-            .word(name.key().to_owned())
-            .word(from.to_owned())
-            .word(to.to_owned());
+            .word(name.key())
+            .word(from)
+            .word(to);
         self.ask(command, |value| record::flag(&value))
     }
 
     fn set_role<'a>(&'a self, name: &'a UserName, role: &'a str) -> Answer<'a, bool> {
-        let command = self
-            .script(&scripts::SET_ROLE)
-            .word(name.key().to_owned())
-            .word(role.to_owned());
+        let command = self.script(&scripts::SET_ROLE).word(name.key()).word(role);
         self.ask(command, |value| record::flag(&value))
     }
 
     fn remove_user<'a>(&'a self, name: &'a UserName) -> Answer<'a, Option<Vec<SessionId>>> {
-        let command = self
-            .script(&scripts::REMOVE_USER)
-            .word(name.key().to_owned());
+        let command = self.script(&scripts::REMOVE_USER).word(name.key());
         self.ask(command, record::optional_ids)
     }
 
     fn users<'a>(&'a self, cursor: &'a str, limit: usize) -> Answer<'a, Vec<User>> {
         let command = self
             .script(&scripts::LIST_USERS)
-            .word(cursor.to_owned())
+            .word(cursor)
             .number(limit as u64);
         self.ask(command, |value| {
             let users = value.into_array().into_iter().map(|user| {
@@ -198,13 +193,18 @@ impl Store for RedisStore {
             self.limits.per_user_max
         };
         let command = self.with_session(self.script(&scripts::LOG_IN), &session, most);
-        let command = command.word(name.key().to_owned());
+        let command = command.word(name.key());
         self.ask(command, record::optional_ids)
     }
 
     fn add_session(&self, session: Session) -> Answer<'_, Vec<SessionId>> {
         let most = self.limits.per_user_max;
         let command = self.with_session(self.script(&scripts::ADD), &session, most);
+        self.ask(command, record::ids)
+    }
+
+    fn replace_sessions(&self, session: Session) -> Answer<'_, Vec<SessionId>> {
+        let command = self.with_session(self.script(&scripts::ADD), &session, 1);
         self.ask(command, record::ids)
     }
 
@@ -243,7 +243,7 @@ impl Store for RedisStore {
         let alive_since = now.before(self.limits.timeout);
         let command = self
             .script(&scripts::LIST)
-            .word(user.to_owned())
+            .word(user)
             .number(Self::millis(alive_since));
         let user: UserId = Arc::from(user);
         self.ask(command, move |value| {
@@ -286,7 +286,7 @@ impl Store for RedisStore {
     }
 
     fn end_sessions<'a>(&'a self, user: &'a str) -> Answer<'a, Vec<SessionId>> {
-        let command = self.script(&scripts::END_ALL).word(user.to_owned());
+        let command = self.script(&scripts::END_ALL).word(user);
         self.ask(command, record::ids)
     }
 
@@ -308,7 +308,7 @@ impl Store for RedisStore {
             .word(connection.client.to_string())
             .word(record::write_connection(&connection))
             .word(connection.session.to_string())
-            .word(connection.node.as_str().to_owned())
+            .word(connection.node.as_str())
             .number(Self::millis(connection.connected_at))
             .number(self.timeout_millis());
         self.ask(command, |_| Some(()))
@@ -317,7 +317,7 @@ impl Store for RedisStore {
     fn disconnect<'a>(&'a self, user: &'a str, client: ClientId) -> Answer<'a, ()> {
         let command = self
             .script(&scripts::DISCONNECT)
-            .word(user.to_owned())
+            .word(user)
             .word(client.to_string());
         self.ask(command, |_| Some(()))
     }
@@ -385,15 +385,13 @@ impl Store for RedisStore {
     }
 
     fn shared_secret<'a>(&'a self, candidate: &'a str) -> Answer<'a, String> {
-        let command = self
-            .script(&scripts::SHARED_SECRET)
-            .word(candidate.to_owned());
+        let command = self.script(&scripts::SHARED_SECRET).word(candidate);
         self.ask(command, |value| value.as_string())
     }
 
     fn announce(&self, channel: &str, event: &str) {
         let channel = format!("{}{channel}", self.prefix);
-        let command = Command::new("PUBLISH").word(channel).word(event.to_owned());
+        let command = Command::new("PUBLISH").word(channel).word(event);
         // It is sent by the call. Nobody waits for who hears of it.
         drop(self.redis.call_one(command));
     }

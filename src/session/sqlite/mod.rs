@@ -13,12 +13,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::ConnectOptions as _;
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, SqlSafeStr as _};
 
 use super::connections::Connections;
 use super::store::{Answer, Counts, ServerInfo, SessionLimits, Swept, Update, Updated, Used};
+use super::tables::{column, migrator, time};
 use super::{Connection, Session, SessionHead, Store, UnixTime, User, UserName};
 use crate::model::{ClientId, SessionId, UserId};
 use writer::Writer;
@@ -100,13 +101,7 @@ impl SqliteStore {
             cause,
         };
         let mut connection = options.connect().await.map_err(failed)?;
-        let migrations = MIGRATIONS.map(|(version, name, sql)| {
-            let up = MigrationType::Simple;
-            Migration::new(version, name.into(), up, sql.into_sql_str(), false)
-        });
-        let migrated = Migrator::with_migrations(migrations.into())
-            .run(&mut connection)
-            .await;
+        let migrated = migrator(&MIGRATIONS).run(&mut connection).await;
         migrated.map_err(|cause| OpenError::Migration {
             file: file.to_owned(),
             cause,
@@ -191,6 +186,11 @@ impl Store for SqliteStore {
         let most = self.limits.per_user_max;
         self.writer
             .ask(move |connection| Box::pin(sessions::add(connection, session, most)))
+    }
+
+    fn replace_sessions(&self, session: Session) -> Answer<'_, Vec<SessionId>> {
+        self.writer
+            .ask(move |connection| Box::pin(sessions::add(connection, session, 1)))
     }
 
     fn session(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<Session>> {
@@ -300,14 +300,4 @@ impl Store for SqliteStore {
     fn kind(&self) -> &'static str {
         "sqlite"
     }
-}
-
-/// A time as a column has it.
-fn column(time: UnixTime) -> i64 {
-    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// A time out of a column.
-fn time(column: i64) -> UnixTime {
-    UnixTime::from_millis(u64::try_from(column).unwrap_or(0))
 }

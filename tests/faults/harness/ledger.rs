@@ -44,6 +44,9 @@ pub(crate) struct Ledger {
     is_warned: bool,
     /// In a channel without history: numbers that never came, and of which nobody spoke.
     pub(crate) silent: u64,
+    /// In a channel without history: how often the last number came again. A publisher that does not know what came of it
+    /// tries again, and a server that lost its data does not know the idempotency key any more.
+    pub(crate) repeated: u64,
 }
 
 impl Ledger {
@@ -130,7 +133,9 @@ impl Ledger {
 
     /// A publication of a channel without history.
     pub(crate) fn unkept(&mut self, number: u64) {
-        if number <= self.number {
+        if number == self.number {
+            self.repeated += 1;
+        } else if number < self.number {
             self.faults
                 .push(format!("number {number} after {}", self.number));
         }
@@ -189,6 +194,8 @@ mod tests {
         ledger.unkept(10);
         assert_eq!(ledger.silent, 1);
         ledger.unkept(10);
-        assert!(!ledger.faults.is_empty());
+        assert_eq!((ledger.repeated, ledger.faults.len()), (1, 0));
+        ledger.unkept(9);
+        assert_eq!(ledger.faults.len(), 1);
     }
 }

@@ -108,6 +108,7 @@ struct Verdict {
     told_wrongly: usize,
     recovered: u64,
     silent: u64,
+    repeated: u64,
     faults: Vec<String>,
 }
 
@@ -214,6 +215,7 @@ impl Fleet {
                 let faults = ledger.faults.iter().map(|fault| format!("{who}: {fault}"));
                 verdict.faults.extend(faults);
                 verdict.silent += ledger.silent;
+                verdict.repeated += ledger.repeated;
                 verdict.recovered += ledger.recovered;
                 let Some((stream, cursor)) = streams.get(name).zip(ledger.cursor.as_ref()) else {
                     continue;
@@ -318,6 +320,8 @@ impl Fleet {
             );
             must_be("told of a loss (somebody should be)", told, told > 0);
         } else if loss != Loss::Any {
+            let repeated = verdict.repeated;
+            must_be("repeated without history", repeated, repeated == 0);
             must_be("lost by Redis", lost_by_redis, lost_by_redis == 0);
             // Of what Redis forgot it is told again.
             let left_twice = self.left_twice();

@@ -163,6 +163,7 @@ impl Store<'_> {
     /// Does what a command says.
     pub(crate) fn execute(&mut self, command: &Command) -> (Answer, Option<Sent>) {
         let (keys, words) = (command.keys(), command.arguments());
+        let (keys, words) = (&*keys, &*words);
         let Some(script) = command.called() else {
             return (self.plain(command.name(), words), None);
         };

@@ -1,5 +1,7 @@
 //! The server over real sockets: a stub worker, a stub router, and bytes where bytes matter.
 
+mod replies;
+
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io::{Read, Write};
@@ -15,6 +17,7 @@ use axum::extract::{Path, Request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use fanfare::http1::RequestHead;
 use fanfare::model::{
     BodyError, ConnectionPermit, DrainSignal, PeerAddr, ServerCounts, WorkerIndex,
 };
@@ -23,6 +26,7 @@ use futures_util::{StreamExt, stream};
 use http::StatusCode;
 use http_body_util::BodyExt;
 use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
+use tokio::sync::Semaphore;
 
 /// Longer than anything here should take, shorter than anyone's patience.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -47,11 +51,17 @@ impl Slot for StubSlot {
 struct StubWorker {
     sockets: RefCell<Vec<(TcpStream, ConnectionPermit)>>,
     told: Arc<AtomicUsize>,
+    gate: Option<Arc<Semaphore>>,
     dies: bool,
 }
 
 impl Worker for StubWorker {
     type Slot = StubSlot;
+
+    fn reply(&self, head: &RequestHead<'_>, body: &[u8]) -> Option<server::Reply> {
+        let kind = head.target.strip_prefix("/reply/")?;
+        replies::reply(kind, body, self.gate.clone()?)
+    }
 
     fn adopt(&self, carrier: Carrier, read: Bytes, slot: StubSlot, permit: ConnectionPermit) {
         assert!(slot.is_filled());
@@ -148,6 +158,8 @@ struct Server {
     drain: Drain,
     counts: Arc<ServerCounts>,
     told: Arc<AtomicUsize>,
+    /// What replies of the kind `gate` wait for.
+    gate: Arc<Semaphore>,
     thread: Option<JoinHandle<Result<Outcome, ServerError>>>,
 }
 
@@ -184,8 +196,11 @@ impl Server {
             signals: false,
         };
         let workers_told = Arc::clone(&told);
+        let gate = Arc::new(Semaphore::new(0));
+        let workers_gate = Arc::clone(&gate);
         let make = move |_| StubWorker {
             told: Arc::clone(&workers_told),
+            gate: Some(Arc::clone(&workers_gate)),
             dies,
             ..StubWorker::default()
         };
@@ -195,6 +210,7 @@ impl Server {
             drain,
             counts,
             told,
+            gate,
             thread: Some(thread),
         }
     }

@@ -1,0 +1,362 @@
+//! One request to a server, the other way around: what is written to a pipe as HTTP/1 goes out on a stream, and the
+//! answer comes back as HTTP/1.
+
+use std::future::poll_fn;
+use std::io::ErrorKind;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream, SendStream};
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{Request, Response, StatusCode};
+use tokio::time::Instant;
+
+use super::answer::fields;
+use super::body::{Fault, Outgoing, last_chunk, poll_in};
+use super::servers::State;
+use crate::http1::{HeadScan, RequestHead, Scanned, slots};
+use crate::tls::{FarEnd, Pulled};
+
+/// What the pipe's reader sees of a request that the server has not looked at: it can be made again, whatever it was
+/// (RFC 9113 section 8.7).
+pub const REFUSED: ErrorKind = ErrorKind::ConnectionRefused;
+
+/// A request that is given up sooner says nothing about its connection.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is written to the pipe.
+enum Up {
+    Head(HeadScan),
+    Body(SendStream<Bytes>, Outgoing),
+    /// All of it is on its way.
+    Sent(SendStream<Bytes>),
+}
+
+/// What the server answers.
+enum Down {
+    /// Nothing was asked yet.
+    Nothing,
+    Head(ResponseFuture),
+    Body(RecvStream, bool),
+}
+
+/// One request on its way. Dropped before its end, it resets the stream and cuts the pipe.
+pub(super) struct Asking {
+    far: FarEnd,
+    send: SendRequest<Bytes>,
+    scheme: &'static str,
+    state: Arc<State>,
+    up: Up,
+    down: Down,
+    is_head: bool,
+    held: Bytes,
+    opened: Option<Instant>,
+}
+
+impl Asking {
+    pub(super) fn new(
+        far: FarEnd,
+        send: SendRequest<Bytes>,
+        scheme: &'static str,
+        state: Arc<State>,
+    ) -> Self {
+        Self {
+            far,
+            send,
+            scheme,
+            state,
+            up: Up::Head(HeadScan::default()),
+            down: Down::Nothing,
+            is_head: false,
+            held: Bytes::new(),
+            opened: None,
+        }
+    }
+
+    /// Carries it to its end, or until whoever asks has gone.
+    pub(super) async fn run(mut self) {
+        let ended = poll_fn(|cx| self.poll(cx)).await;
+        self.state.end_stream();
+        match ended {
+            Ok(()) => self.far.end(),
+            Err(kind) => self.far.cut(kind),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ErrorKind>> {
+        if let Poll::Ready(Err(fault)) = self.poll_up(cx)
+            && fault == Fault::Inside
+        {
+            // Nobody waits for the answer, or what was asked is nonsense.
+            return Poll::Ready(Err(self.give_up()));
+        }
+        // Where the stream takes no more, what the server says of it decides.
+        let answered = ready!(self.poll_down(cx));
+        Poll::Ready(answered.map_err(|error| kind(&error)))
+    }
+
+    fn give_up(&mut self) -> ErrorKind {
+        if let Up::Body(stream, _) | Up::Sent(stream) = &mut self.up {
+            stream.send_reset(Reason::CANCEL);
+        }
+        if let Some(opened) = self.opened
+            && matches!(self.down, Down::Head(_))
+            && opened.elapsed() >= PATIENCE
+        {
+            // It may have waited for a connection that is dead.
+            self.state.doubt();
+        }
+        ErrorKind::ConnectionReset
+    }
+
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        loop {
+            match &mut self.up {
+                Up::Head(scan) => match scan.look(&self.held) {
+                    Scanned::Whole(length) => {
+                        self.begin(length)?;
+                        continue;
+                    }
+                    Scanned::Partial => {}
+                    Scanned::Malformed | Scanned::TooLong => {
+                        return Poll::Ready(Err(Fault::Inside));
+                    }
+                },
+                Up::Body(stream, body) => {
+                    if ready!(body.poll(cx, stream, &mut self.held))? {
+                        let Up::Body(stream, _) =
+                            std::mem::replace(&mut self.up, Up::Head(HeadScan::default()))
+                        else {
+                            return Poll::Ready(Err(Fault::Inside));
+                        };
+                        self.up = Up::Sent(stream);
+                        continue;
+                    }
+                }
+                Up::Sent(_) => {}
+            }
+            match ready!(self.far.poll_pull(cx)) {
+                Pulled::Bytes(bytes) if self.held.is_empty() => self.held = bytes,
+                Pulled::Bytes(bytes) => self.held = [&self.held[..], &bytes].concat().into(),
+                Pulled::End | Pulled::Cut => return Poll::Ready(Err(Fault::Inside)),
+            }
+        }
+    }
+
+    /// The head has come: the stream is opened.
+    fn begin(&mut self, length: usize) -> Result<(), Fault> {
+        let bytes = self.held.split_to(length);
+        let mut slots = slots();
+        let head = RequestHead::parse(&bytes, &mut slots).map_err(|_| Fault::Inside)?;
+        let request = request(&head, self.scheme).ok_or(Fault::Inside)?;
+        self.is_head = head.method == "HEAD";
+        let ends = head.body.is_done();
+        match self.send.send_request(request, ends) {
+            Ok((response, stream)) => {
+                self.down = Down::Head(response);
+                self.opened = Some(Instant::now());
+                self.up = match ends {
+                    true => Up::Sent(stream),
+                    false => Up::Body(stream, Outgoing::new(head.body)),
+                };
+                Ok(())
+            }
+            // Nothing was sent: the connection takes no more streams.
+            Err(_) => Err(Fault::Stream),
+        }
+    }
+
+    fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        loop {
+            match &mut self.down {
+                Down::Nothing => match &self.up {
+                    Up::Head(_) if self.held.is_empty() => return Poll::Pending,
+                    // It could not be opened.
+                    _ => return Poll::Ready(Err(Reason::REFUSED_STREAM.into())),
+                },
+                Down::Head(response) => {
+                    if let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
+                        self.far.push(interim_head(&interim?));
+                        continue;
+                    }
+                    let response = ready!(Pin::new(response).poll(cx))?;
+                    let (head, body) = response.into_parts();
+                    let response = Response::from_parts(head, ());
+                    let ends = body.is_end_stream();
+                    let (bytes, is_chunked) = head_of(&response, ends, self.is_head);
+                    self.far.push(bytes);
+                    self.down = Down::Body(body, is_chunked);
+                }
+                Down::Body(body, is_chunked) => {
+                    let trailers = ready!(poll_in(cx, body, &mut self.far, *is_chunked))?;
+                    if let (true, Some(trailers)) = (*is_chunked, trailers) {
+                        self.far.push(last_chunk(&trailers));
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+}
+
+/// Whether a failure means that the server has not looked at the request: it said so of the stream, or it closes in good
+/// order and the stream was beyond the last that it takes. Those within it end with what they are answered.
+fn kind(error: &h2::Error) -> ErrorKind {
+    let is_refused = error.reason() == Some(Reason::REFUSED_STREAM)
+        || (error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR));
+    match is_refused {
+        true => REFUSED,
+        false => ErrorKind::ConnectionReset,
+    }
+}
+
+fn request(head: &RequestHead<'_>, scheme: &str) -> Option<Request<()>> {
+    let uri = http::Uri::builder()
+        .scheme(scheme)
+        .authority(head.host)
+        .path_and_query(head.target)
+        .build();
+    let mut fields = fields(head.fields)?;
+    fields.remove(HOST);
+    let mut request = Request::new(());
+    *request.method_mut() = head.method.parse().ok()?;
+    *request.uri_mut() = uri.ok()?;
+    *request.version_mut() = http::Version::HTTP_2;
+    *request.headers_mut() = fields;
+    Some(request)
+}
+
+fn interim_head(response: &Response<()>) -> Bytes {
+    let mut bytes = status_line(response);
+    write_fields(response, &mut bytes);
+    bytes.extend_from_slice(b"\r\n");
+    bytes.into()
+}
+
+/// The head in HTTP/1, and whether its body comes in chunks. The connection that it stands on is used once.
+fn head_of(response: &Response<()>, ends: bool, is_head: bool) -> (Bytes, bool) {
+    let mut bytes = status_line(response);
+    write_fields(response, &mut bytes);
+    bytes.extend_from_slice(b"connection: close\r\n");
+    let status = response.status();
+    let has_none =
+        is_head || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    let is_told = has_none || response.headers().contains_key(CONTENT_LENGTH);
+    match (is_told, ends) {
+        (true, _) => {}
+        (false, true) => bytes.extend_from_slice(b"content-length: 0\r\n"),
+        (false, false) => bytes.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+    }
+    bytes.extend_from_slice(b"\r\n");
+    (bytes.into(), !is_told && !ends)
+}
+
+fn status_line(response: &Response<()>) -> Vec<u8> {
+    let status = response.status();
+    let reason = status.canonical_reason().unwrap_or_default();
+    format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes()
+}
+
+fn write_fields(response: &Response<()>, bytes: &mut Vec<u8>) {
+    for (name, value) in response.headers() {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderMap;
+
+    fn check(
+        status: u16,
+        fields: &[(&str, &str)],
+        (ends, is_head): (bool, bool),
+        expected: (&str, bool),
+    ) {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            let name: http::HeaderName = name.parse().expect("a name");
+            map.append(name, value.parse().expect("a value"));
+        }
+        *response.headers_mut() = map;
+        let (bytes, is_chunked) = head_of(&response, ends, is_head);
+        let text = String::from_utf8(bytes.to_vec()).expect("text");
+        assert_eq!((&*text, is_chunked), expected);
+    }
+
+    #[test]
+    fn answers_say_in_http1_where_they_end() {
+        let line = "HTTP/1.1 200 OK\r\n";
+        let close = "connection: close\r\n";
+        let text = |rest: &str| format!("{line}{close}{rest}\r\n");
+        check(
+            200,
+            &[],
+            (false, false),
+            (&text("transfer-encoding: chunked\r\n"), true),
+        );
+        check(
+            200,
+            &[],
+            (true, false),
+            (&text("content-length: 0\r\n"), false),
+        );
+        check(200, &[], (true, true), (&text(""), false));
+        let length = [("content-length", "3")];
+        let told = format!("{line}content-length: 3\r\n{close}\r\n");
+        check(200, &length, (false, false), (&told, false));
+        check(200, &length, (true, true), (&told, false));
+        let none = "HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+        check(204, &[], (true, false), (none, false));
+        check(
+            304,
+            &[],
+            (false, false),
+            (
+                "HTTP/1.1 304 Not Modified\r\nconnection: close\r\n\r\n",
+                false,
+            ),
+        );
+    }
+
+    #[test]
+    fn requests_lose_what_belongs_to_a_connection() {
+        let text = "POST /a?b HTTP/1.1\r\nhost: up.test:81\r\nte: trailers\r\nconnection: x\r\n\
+                    transfer-encoding: chunked\r\ncookie: a=b\r\n\r\n";
+        let mut slots = slots();
+        let head = RequestHead::parse(text.as_bytes(), &mut slots).expect("a head");
+        let request = request(&head, "https").expect("a request");
+        assert_eq!(request.uri(), "https://up.test:81/a?b");
+        let fields = request.headers();
+        let kept = (&fields["te"], &fields["cookie"], fields.len());
+        assert_eq!(
+            kept,
+            (
+                &"trailers".parse().expect("a value"),
+                &"a=b".parse().expect("a value"),
+                2
+            )
+        );
+    }
+
+    #[test]
+    fn what_the_server_has_not_looked_at_is_told_from_the_rest() {
+        for (reason, expected) in [
+            (Reason::REFUSED_STREAM, REFUSED),
+            (Reason::INTERNAL_ERROR, ErrorKind::ConnectionReset),
+            (Reason::NO_ERROR, ErrorKind::ConnectionReset),
+        ] {
+            assert_eq!(kind(&reason.into()), expected);
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! A connection to a server that speaks HTTP/2: many requests at once, each through a pipe of its own.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{Builder, Connection, SendRequest};
+use h2::{Ping, PingPong};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::asking::Asking;
+use super::{CONNECTION_WINDOW_BYTES, SEND_BYTES_MAX, STREAM_WINDOW_BYTES};
+use crate::http1::HEAD_BYTES_MAX;
+use crate::tls::{Pipe, Stream};
+
+/// Requests at once on one connection, where the server allows as many.
+const STREAMS_MAX: usize = 128;
+/// How long a connection is kept that carries nothing.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+/// How often it is looked after.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a server may take to answer a ping.
+const PONG_TIME_MAX: Duration = Duration::from_secs(10);
+/// The least time between two pings that a doubt is the reason for: servers of gRPC count pings, and send away who sends
+/// too many.
+const DOUBT_INTERVAL: Duration = Duration::from_secs(30);
+/// Between pings of a connection that carries something: above the five minutes that servers of gRPC bear by default.
+const PING_INTERVAL: Duration = Duration::from_secs(310);
+
+/// What a connection's requests share with whoever drives it.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    streams: AtomicUsize,
+    is_over: AtomicBool,
+    is_doubted: AtomicBool,
+}
+
+impl State {
+    /// A stream has ended.
+    pub(super) fn end_stream(&self) {
+        self.streams.fetch_sub(1, Relaxed);
+    }
+
+    /// A request was given up that the server had not answered: the connection gets no more of them until it shows that it
+    /// lives.
+    pub(super) fn doubt(&self) {
+        self.is_doubted.store(true, Relaxed);
+    }
+}
+
+/// A socket from which whatever comes takes doubts away.
+struct Heard {
+    socket: Stream,
+    state: Arc<State>,
+}
+
+impl AsyncRead for Heard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
+        if read.is_ready() {
+            self.state.is_doubted.store(false, Relaxed);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Heard {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+/// Begins to speak HTTP/2. What drives the connection has to run for as long as it is used.
+///
+/// # Errors
+/// When the socket takes nothing.
+pub async fn begin(
+    socket: Stream,
+    is_encrypted: bool,
+) -> io::Result<(Asker, impl Future<Output = ()> + Send)> {
+    let state = Arc::new(State::default());
+    let socket = Heard {
+        socket,
+        state: state.clone(),
+    };
+    let (send, connection) = Builder::new()
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BYTES_MAX)
+        .initial_max_send_streams(STREAMS_MAX)
+        .handshake(socket)
+        .await
+        .map_err(io::Error::other)?;
+    let asker = Asker {
+        send,
+        state: state.clone(),
+        scheme: if is_encrypted { "https" } else { "http" },
+    };
+    Ok((asker, drive(connection, state)))
+}
+
+/// Makes requests on one connection.
+#[derive(Debug)]
+pub struct Asker {
+    send: SendRequest<Bytes>,
+    state: Arc<State>,
+    scheme: &'static str,
+}
+
+impl Asker {
+    /// Whether it has come to its end, or to no good.
+    pub fn is_over(&mut self) -> bool {
+        let mut nobody = Context::from_waker(Waker::noop());
+        let is_open = matches!(self.send.poll_ready(&mut nobody), Poll::Ready(Ok(())));
+        self.state.is_over.load(Relaxed) || !is_open
+    }
+
+    /// Whether it takes another request now.
+    pub fn has_room(&self) -> bool {
+        let most = self.send.current_max_send_streams().min(STREAMS_MAX);
+        !self.state.is_doubted.load(Relaxed) && self.state.streams.load(Relaxed) < most
+    }
+
+    /// What one request is written to as HTTP/1, and its answer read from.
+    pub fn open(&self) -> Stream {
+        self.state.streams.fetch_add(1, Relaxed);
+        let (pipe, far) = Pipe::new(false);
+        let asking = Asking::new(far, self.send.clone(), self.scheme, self.state.clone());
+        tokio::spawn(asking.run());
+        pipe.into()
+    }
+}
+
+/// Carries the connection's bytes, and ends it when it is idle or dead. Its requests fail then.
+async fn drive(mut connection: Connection<Heard, Bytes>, state: Arc<State>) {
+    let mut pulse = Pulse {
+        ping: connection.ping_pong(),
+        asked: None,
+        last: None,
+        began: Instant::now(),
+        busy: Instant::now(),
+    };
+    let mut looks = interval(LOOK_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let end = poll_fn(|cx| {
+        if let Poll::Ready(end) = Pin::new(&mut connection).poll(cx) {
+            return Poll::Ready(end.err());
+        }
+        pulse.poll_pong(cx);
+        while let Poll::Ready(now) = looks.poll_tick(cx) {
+            if !pulse.look(now, &state) {
+                return Poll::Ready(None);
+            }
+        }
+        Poll::Pending
+    });
+    if let Some(error) = end.await {
+        tracing::debug!(%error, "an HTTP/2 connection to a server ended");
+    }
+    state.is_over.store(true, Relaxed);
+}
+
+/// Whether a connection lives.
+struct Pulse {
+    ping: Option<PingPong>,
+    /// A ping went out then.
+    asked: Option<Instant>,
+    /// When the last one did.
+    last: Option<Instant>,
+    began: Instant,
+    /// When there was a stream.
+    busy: Instant,
+}
+
+impl Pulse {
+    fn poll_pong(&mut self, cx: &mut Context<'_>) {
+        if let Some(ping) = &mut self.ping
+            && self.asked.is_some()
+            && ping.poll_pong(cx).is_ready()
+        {
+            self.asked = None;
+        }
+    }
+
+    /// Tells whether the connection is kept.
+    fn look(&mut self, now: Instant, state: &State) -> bool {
+        let is_busy = state.streams.load(Relaxed) > 0;
+        if is_busy {
+            self.busy = now;
+        }
+        if self.asked.is_some_and(|asked| now - asked >= PONG_TIME_MAX) {
+            return false;
+        }
+        if now - self.busy >= IDLE_MAX {
+            return false;
+        }
+        let is_doubted = state.is_doubted.load(Relaxed);
+        let is_due = match is_doubted {
+            true => self.last.is_none_or(|last| now - last >= DOUBT_INTERVAL),
+            false => is_busy && now - self.last.unwrap_or(self.began) >= PING_INTERVAL,
+        };
+        if let Some(ping) = &mut self.ping
+            && is_due
+            && self.asked.is_none()
+            && ping.send_ping(Ping::opaque()).is_ok()
+        {
+            self.asked = Some(now);
+            self.last = Some(now);
+        }
+        true
+    }
+}

@@ -1,0 +1,77 @@
+//! Answers that are made without the router, in the order of their requests. Each begins as soon as its request is
+//! there, so what pipelined requests wait for, they wait for together.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::{Context, Poll};
+
+use http::Response;
+
+use super::Reply;
+use super::answer::Refusal;
+
+/// The most answers of one connection that are made at once.
+const MOST: usize = 128;
+
+/// The answers of one connection that are being made.
+#[derive(Default)]
+pub(super) struct Replies(VecDeque<Stage>);
+
+enum Stage {
+    Made(Response<Vec<u8>>),
+    InTheMaking(Reply),
+    /// What makes it has panicked.
+    Panicked,
+}
+
+impl Replies {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.0.len() >= MOST
+    }
+
+    /// Begins what makes one, behind the others.
+    pub(super) fn begin(&mut self, cx: &mut Context<'_>, reply: Reply) {
+        let mut stage = Stage::InTheMaking(reply);
+        stage.poll(cx);
+        self.0.push_back(stage);
+    }
+
+    /// Goes on with all of them.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
+        self.0.iter_mut().for_each(|stage| stage.poll(cx));
+    }
+
+    /// The next in order, when it is made.
+    pub(super) fn next(&mut self) -> Option<Result<Response<Vec<u8>>, Refusal>> {
+        if matches!(self.0.front()?, Stage::InTheMaking(_)) {
+            return None;
+        }
+        let made = match self.0.pop_front()? {
+            Stage::Made(response) => Ok(response),
+            Stage::Panicked | Stage::InTheMaking(_) => Err(Refusal::Broken),
+        };
+        if self.0.is_empty() {
+            // A connection that waits for its next request holds nothing.
+            self.0 = VecDeque::new();
+        }
+        Some(made)
+    }
+}
+
+impl Stage {
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        let Self::InTheMaking(reply) = self else {
+            return;
+        };
+        // What panicked is not polled again, so what it left half done is never looked at.
+        match catch_unwind(AssertUnwindSafe(|| reply.as_mut().poll(cx))) {
+            Ok(Poll::Ready(response)) => *self = Self::Made(response),
+            Ok(Poll::Pending) => {}
+            Err(_) => *self = Self::Panicked,
+        }
+    }
+}
