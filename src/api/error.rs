@@ -148,14 +148,9 @@ struct Problem<'a> {
 
 impl From<BrokerError> for ApiError {
     fn from(error: BrokerError) -> Self {
-        let code = match error {
-            BrokerError::Unavailable | BrokerError::OutcomeUnknown => ErrorCode::BrokerUnavailable,
-            BrokerError::Full => ErrorCode::Unavailable,
-            BrokerError::NoHistory => ErrorCode::NotAvailable,
-        };
         Self {
             outcome_unknown: error == BrokerError::OutcomeUnknown,
-            ..Self::new(code, error.to_string())
+            ..Self::new(error.code(), error.to_string())
         }
     }
 }

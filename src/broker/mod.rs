@@ -11,8 +11,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::model::{
-    ChannelKey, ClientId, Envelope, Member, NodeId, Origin, Payload, Position, Publication,
-    SessionId, UserId,
+    ChannelKey, ClientId, Envelope, ErrorCode, Member, NodeId, Origin, Payload, Position,
+    Publication, SessionId, UserId,
 };
 
 mod config;
@@ -43,6 +43,17 @@ pub enum BrokerError {
     /// The channel's namespace keeps no history.
     #[error("the channel keeps no history")]
     NoHistory,
+}
+
+impl BrokerError {
+    /// What whoever asked is told, over HTTP and on a socket alike.
+    pub const fn code(self) -> ErrorCode {
+        match self {
+            Self::Unavailable | Self::OutcomeUnknown => ErrorCode::BrokerUnavailable,
+            Self::Full => ErrorCode::Unavailable,
+            Self::NoHistory => ErrorCode::NotAvailable,
+        }
+    }
 }
 
 /// One thing to publish.

@@ -35,7 +35,7 @@ pub enum ErrorCode {
     InvalidToken,
     /// The broker cannot be reached; with `"outcome":"unknown"` when the command had been sent.
     BrokerUnavailable,
-    /// The node has no room or is draining.
+    /// The node, or the broker's memory, has no room, or the node is draining.
     Unavailable,
     /// Our fault.
     Internal,

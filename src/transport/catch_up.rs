@@ -26,8 +26,19 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// How long a subscriber that is ahead of its hub waits for it: the rest is in the inbox, or on its way.
 const AHEAD_AFTER: Duration = Duration::from_millis(2);
 
+/// A page is asked for while at most this part of the queue is pending. Not only while nothing is: a busy channel of the same
+/// connection may leave something in each turn, and what was missed would never come.
+const PENDING_PART: usize = 4;
+
 /// How many subscribers go on catching up in one turn.
 const STEPS_A_TURN: usize = 64;
+
+/// Whether a page may be asked for: with so many bytes and messages pending, where these are the most. `needs_all`: what
+/// comes next fits an empty queue only.
+fn may_read(pending: (usize, usize), most: (usize, usize), needs_all: bool) -> bool {
+    let is_part = pending.0 <= most.0 / PENDING_PART && pending.1 <= most.1 / PENDING_PART;
+    pending.1 == 0 || (is_part && !needs_all)
+}
 
 impl Shard {
     /// How much the connection's queue has room for: half of what is free.
@@ -70,6 +81,7 @@ impl Shard {
         let catch_up = CatchUp {
             channel: channel.clone(),
             course,
+            needs_all: false,
         };
         socket.catch_ups.push(catch_up);
         match missed {
@@ -181,8 +193,11 @@ impl Shard {
         };
         let publications = follow::presentable(page, top);
         let reached = self.send_publications(connection, channel, publications, top);
-        if let Some((offset, catch_up)) = reached.zip(self.catch_up(connection, channel)) {
-            catch_up.course.advance(Position::new(top.epoch, offset));
+        if let Some(catch_up) = self.catch_up(connection, channel) {
+            catch_up.needs_all = reached.is_none() && !publications.is_empty();
+            if let Some(offset) = reached {
+                catch_up.course.advance(Position::new(top.epoch, offset));
+            }
         }
         self.waiting.catching_up.join((connection, channel.clone()));
     }
@@ -220,8 +235,9 @@ impl Shard {
             let end = self.tools.scratch.len();
             let first = is_new_epoch && sent == 0;
             self.encode_missed((connection, index, format), publication, top, first);
-            // Alone in an empty queue any publication fits.
-            if self.tools.scratch.len() > room && !(is_empty && sent == 0) {
+            // The first may take all that is free, and alone in an empty queue any publication fits.
+            let fits = is_empty || self.tools.scratch.len() / 2 <= room;
+            if self.tools.scratch.len() > room && !(fits && sent == 0) {
                 self.tools.scratch.truncate(end);
                 break;
             }
@@ -290,13 +306,17 @@ impl Shard {
         else {
             return;
         };
-        let has_room = self
-            .hub
-            .queue(connection.index)
-            .is_some_and(|queue| queue.is_empty());
+        let queue = self.hub.queue(connection.index);
+        let Some(pending) = queue.map(|queue| (queue.pending_bytes(), queue.pending_messages()))
+        else {
+            return;
+        };
+        let config = &self.context.config;
+        let most = (config.pending_bytes_max, config.pending_messages_max);
         let Some(catch_up) = self.catch_up(connection, channel) else {
             return;
         };
+        let has_room = may_read(pending, most, catch_up.needs_all);
         match catch_up.course.step(position, stage, has_room) {
             Step::GoLive => self.end_catch_up(connection, channel),
             Step::Wait => self.ask_again_later(connection, channel, AHEAD_AFTER),
@@ -354,5 +374,20 @@ impl Shard {
                 .catching_up
                 .join((connection, catch_up.channel.clone()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_channel_leaves_pending_in_each_turn_does_not_keep_pages_out() {
+        let most = (1000, 100);
+        assert!(may_read((0, 0), most, true));
+        assert!(may_read((250, 25), most, false));
+        assert!(!may_read((251, 1), most, false), "too many bytes");
+        assert!(!may_read((1, 26), most, false), "too many messages");
+        assert!(!may_read((1, 1), most, true), "it fits an empty queue only");
     }
 }

@@ -436,14 +436,8 @@ async fn published(relay: Arc<Relay>, publish: Publish) -> Reply {
 
 /// The answer to a command that the broker could not do.
 pub(super) fn broker_error(error: BrokerError) -> Reply {
-    let code = match error {
-        BrokerError::NoHistory => ErrorCode::NotAvailable,
-        BrokerError::Unavailable | BrokerError::OutcomeUnknown | BrokerError::Full => {
-            ErrorCode::BrokerUnavailable
-        }
-    };
     Reply::Error {
-        code,
+        code: error.code(),
         message: error.to_string(),
     }
 }

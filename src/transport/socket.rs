@@ -83,6 +83,8 @@ pub(super) struct Deferred {
 pub(super) struct CatchUp {
     pub(super) channel: ChannelKey,
     pub(super) course: follow::CatchUp,
+    /// What comes next did not fit beside what was pending: it waits for an empty queue.
+    pub(super) needs_all: bool,
 }
 
 /// A subscription that waits for the broker.

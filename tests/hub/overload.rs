@@ -35,6 +35,23 @@ async fn accepting_pauses_near_the_file_limit_and_goes_on() {
     .await;
 }
 
+#[tokio::test]
+async fn a_broker_without_room_is_told_alike_over_http_and_on_a_socket() {
+    let hub = hub(&[("MAX_CHANNELS", "1")]).await;
+    let mut socket = Socket::open(&hub).await;
+    socket.subscribe("first").await;
+    let publish = json!({"channel": "second", "data": 1});
+    let answer = hub.post("/hub/publish", &publish).await;
+    answer.expect_error(503, "unavailable");
+    for command in [
+        json!({"type": "publish", "channel": "second", "data": 1}),
+        json!({"type": "subscribe", "channel": "second"}),
+    ] {
+        let told = socket.ask(&command).await;
+        assert_eq!(told["code"], "unavailable", "{told}");
+    }
+}
+
 const LONG: &str = r#"
 [namespaces.long]
 history = { size = 2000, ttl = "5m" }

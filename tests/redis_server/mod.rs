@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -103,7 +104,7 @@ impl RedisServer {
         let child = command
             .args(self.configuration.as_deref())
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--enable-debug-command", "local"])
+            .args(debug_options())
             .args(&self.options)
             .arg("--dir")
             .arg(&self.directory)
@@ -191,6 +192,20 @@ impl Drop for RedisServer {
 /// What is started: another server that speaks as Redis does, when `REDIS_SERVER` names it (`valkey-server`).
 fn program() -> String {
     std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
+/// What lets tests use `DEBUG`. Redis 6.2 does without being told, and does not know the option.
+fn debug_options() -> &'static [&'static str] {
+    static IS_OLD: OnceLock<bool> = OnceLock::new();
+    let is_old = IS_OLD.get_or_init(|| {
+        let version = Command::new(program()).arg("--version").output();
+        let version = version.expect("the server is installed").stdout;
+        String::from_utf8_lossy(&version).contains("v=6.")
+    });
+    match is_old {
+        true => &[],
+        false => &["--enable-debug-command", "local"],
+    }
 }
 
 /// Copies a directory of files.

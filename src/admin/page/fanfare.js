@@ -12,10 +12,9 @@ const o={channel:e,options:{},given:!0,unsubscribe:()=>{i.get(e)===o&&(i.delete(
 channel:e},n,n))}};return i.set(e,o),o}function U(e){
 const{channel:n,options:o,position:t}=e,s=()=>i.get(n)===e;clearTimeout(e.retry),e.live=!1,D({
 type:"subscribe",channel:n,recover:t,presence:o.presence},n=>s()&&J(e,n),t=>{
-"disconnected"!==t.code&&s()&&("broker_unavailable"!==t.code?(i.delete(n),
-o.onUnsubscribed?.(t)):e.retry=setTimeout(()=>h&&s()&&U(e),2e3*(1+Math.random())))})}function J(e,n){
-e.live=!0,e.position={epoch:n.epoch??"",offset:n.offset??0},e.options.onSubscribed?.(n),
-!1===n.recovered&&e.options.onGap?.({...n,dropped:null})}function N(e){
+"disconnected"!==t.code&&s()&&(/^(broker_)?unavailable$/.test(t.code)?e.retry=setTimeout(()=>h&&s()&&U(e),2e3*(1+Math.random())):(i.delete(n),
+o.onUnsubscribed?.(t)))})}function J(e,n){e.live=!0,e.position={epoch:n.epoch??"",offset:n.offset??0},
+e.options.onSubscribed?.(n),!1===n.recovered&&e.options.onGap?.({...n,dropped:null})}function N(e){
 const{type:n,channel:t,id:s}=e,a=i.get(t),l=r.get(s);if("connected"===n&&function(e){c.clientId=e.client_id,
 h=!0,m=Date.now(),v=1e3*(e.ping_interval||25),w=1e3*(e.inactivity_timeout||60);for(const n in e.channels){
 const o=i.get(n)??j(n);o.live=!o.position&&!o.options.presence,o.position??=e.channels[n]}

@@ -56,7 +56,7 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 			(e) => {
 				// After a cut it starts again with the next connection.
 				if (e.code === 'disconnected' || !current()) return;
-				if (e.code === 'broker_unavailable') {
+				if (/^(broker_)?unavailable$/.test(e.code)) {
 					sub.retry = setTimeout(() => open && current() && start(sub), 2000 * (1 + Math.random()));
 					return;
 				}

@@ -84,7 +84,7 @@ impl Session<'_> {
                     .as_u64()
                     .and_then(|id| usize::try_from(id).ok());
                 let channel = channel.unwrap_or_default();
-                if code != Some("broker_unavailable") {
+                if !matches!(code, Some("broker_unavailable" | "unavailable")) {
                     let what = format!("answered {message}");
                     client.ledger(channel).faults.push(what);
                 }
