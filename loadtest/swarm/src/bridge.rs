@@ -18,10 +18,9 @@ use crate::args::Server;
 use crate::clock::{self, SECOND, nanos};
 use crate::frame::{self, Step};
 use crate::plan::{ACCEPT, UPGRADE};
-use crate::process::Process;
 use crate::reading::Reading;
 use crate::report::Report;
-use crate::socket::{self, Route};
+use crate::socket;
 use crate::tally::histogram;
 
 /// Connections between their beginning and their 101: a listener's backlog is often 128.
