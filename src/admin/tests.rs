@@ -318,6 +318,17 @@ async fn an_unknown_path_is_told_as_its_seed_did() {
     );
 }
 
+/// The body is not sent, and its length is (RFC 9110 section 9.3.2).
+#[tokio::test]
+async fn a_path_that_nobody_serves_is_answered_to_head_as_to_get() {
+    let answer_to = async |method: &str| {
+        let request = Request::builder().method(method).uri("/nope");
+        let request = request.body(Body::empty()).expect("a request");
+        text(send(node(), Config::default(), request).await).await
+    };
+    assert_eq!(answer_to("HEAD").await.len(), answer_to("GET").await.len());
+}
+
 #[tokio::test]
 async fn statistics_have_the_shape_of_the_seed() {
     let response = send(node(), Config::default(), get("/admin/stats")).await;
