@@ -127,7 +127,7 @@ impl Asking {
                     }
                 },
                 Up::Body(stream, body) => {
-                    if ready!(body.poll(cx, stream, &mut self.held))? {
+                    if ready!(body.poll(cx, stream, &mut self.held, true))? {
                         let Up::Body(stream, _) =
                             std::mem::replace(&mut self.up, Up::Head(HeadScan::default()))
                         else {

@@ -66,17 +66,24 @@ impl Outgoing {
         }
     }
 
-    /// Sends what is held of it, as far as the other end takes it; tells whether that was its end.
+    /// Whether all of its bytes are sent, and only its end is left.
+    pub(super) fn is_whole(&self) -> bool {
+        self.granted == 0 && self.framing.is_done()
+    }
+
+    /// Sends what is held of it, as far as the other end takes it, and its end once it may end; tells whether that was
+    /// its end.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut SendStream<Bytes>,
         held: &mut Bytes,
+        may_end: bool,
     ) -> Poll<Result<bool, Fault>> {
         let is_chunked = matches!(self.framing, Framing::Chunked(_));
         loop {
             if self.granted > 0 {
-                let ends = self.framing.is_done() && !is_chunked;
+                let ends = self.framing.is_done() && !is_chunked && may_end;
                 let sent = ready!(poll_send(cx, stream, held, (self.granted, ends)))?;
                 self.granted -= sent;
                 if ends && self.granted == 0 {
@@ -85,7 +92,13 @@ impl Outgoing {
                 continue;
             }
             if self.framing.is_done() {
-                let trailers = self.trailers.with_fields(fields).flatten();
+                if !may_end {
+                    return Poll::Pending;
+                }
+                let trailers = match is_chunked {
+                    true => self.trailers.with_fields(fields).flatten(),
+                    false => Some(HeaderMap::new()),
+                };
                 let ended = trailers.ok_or(Fault::Inside);
                 return Poll::Ready(
                     ended

@@ -21,6 +21,10 @@ use crate::tls::{FarEnd, Pulled};
 const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 
+/// How long the end of an answer waits for the end of its request. A client that is still sending may do something wrong
+/// with its stream, and hears of that only while the stream is open on our side.
+const END_PAUSE: Duration = Duration::from_millis(20);
+
 /// How a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carried {
@@ -79,6 +83,7 @@ pub struct Serving {
     is_stalled: bool,
     stall_max: Duration,
     stall: Option<Pin<Box<Sleep>>>,
+    end_pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Serving {
@@ -112,6 +117,7 @@ impl Serving {
             is_stalled: false,
             stall_max,
             stall: None,
+            end_pause: None,
         }
     }
 
@@ -212,6 +218,7 @@ impl Serving {
                         return Poll::Ready(Err(Fault::Inside));
                     }
                 },
+                Down::Body(body) if body.is_whole() => ready!(self.poll_send(cx))?,
                 Down::Body(_) | Down::Raw if self.held.is_empty() => {
                     match ready!(self.far.poll_pull(cx)) {
                         Pulled::Bytes(bytes) => {
@@ -264,12 +271,13 @@ impl Serving {
 
     /// Sends what is held, as far as the client takes it; tells whether that was the answer's end.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Fault>> {
+        let may_end = self.poll_end_pause(cx).is_ready();
         let Answer::Begun(stream) = &mut self.answer else {
             return Poll::Ready(Err(Fault::Inside));
         };
         let before = self.held.len();
         let sent = match &mut self.down {
-            Down::Body(body) => body.poll(cx, stream, &mut self.held),
+            Down::Body(body) => body.poll(cx, stream, &mut self.held, may_end),
             Down::Raw => {
                 let sent = poll_send(cx, stream, &mut self.held, (before, false));
                 sent.map(|sent| sent.map(|_| false))
@@ -294,6 +302,17 @@ impl Serving {
             Answer::Begun(stream) => end(stream, HeaderMap::new()),
             Answer::Awaited(_) => Err(Fault::Inside),
         }
+    }
+
+    /// Ready when an answer may end.
+    fn poll_end_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !matches!(self.up, Up::Plain | Up::Chunks) {
+            return Poll::Ready(());
+        }
+        let pause = self
+            .end_pause
+            .get_or_insert_with(|| Box::pin(sleep(END_PAUSE)));
+        pause.as_mut().poll(cx)
     }
 
     /// Ready when the client has taken nothing for too long.

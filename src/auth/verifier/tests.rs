@@ -410,3 +410,17 @@ fn tells_clients_which_kind_of_refusal_it_is() {
     assert_eq!(AuthError::Expired.code(), ErrorCode::InvalidToken);
     assert_eq!(AuthError::NotAllowed.code(), ErrorCode::Forbidden);
 }
+
+#[test]
+fn a_token_that_is_known_ends_with_the_key_that_signed_it() {
+    let verifier = Verifier::new(&Config {
+        previous_secret: Some((OTHER.into(), NOW + 10)),
+        ..config()
+    });
+    let header = r#"{"alg":"HS256","typ":"JWT"}"#;
+    let token = signed_as(header, Algorithm::HS256, OTHER, r#"{"sub":"ann"}"#);
+    for (now, is_good) in [(NOW, true), (NOW + 9, true), (NOW + 10, false)] {
+        let identified = verifier.identify(Some(&token), now);
+        assert_eq!(identified.is_ok(), is_good, "{now}: {identified:?}");
+    }
+}
