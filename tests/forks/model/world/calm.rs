@@ -13,7 +13,7 @@ const CALM_WITH_CHECK_MAX: u64 = CALM_MAX + 27_000;
 
 impl World {
     /// Nothing more happens: everybody comes to the present.
-    fn calm(&mut self) -> Result<(), String> {
+    pub(super) fn calm(&mut self) -> Result<(), String> {
         self.clock.note(|| "calm".to_owned());
         self.treatment = Treatment::default();
         self.delay = 3;
@@ -63,7 +63,7 @@ impl World {
 
     /// The old master is made a replica, or nobody does that. Then whoever has both connections there stays for ever, and is
     /// sent away; who has one finds out.
-    fn end_of_zombie(&mut self) {
+    pub(super) fn end_of_zombie(&mut self) {
         let now = self.clock.now();
         let Some((old, _)) = self.zombie else { return };
         if self.random.chance(50) {
@@ -79,7 +79,7 @@ impl World {
         }
     }
 
-    fn is_current(&self) -> bool {
+    pub(super) fn is_current(&self) -> bool {
         let head = self.servers[self.target].data.head();
         let nodes = self.places.iter().filter_map(|place| place.node.as_ref());
         nodes.clone().all(Node::is_live)

@@ -5,7 +5,7 @@ use crate::model::Kind;
 use crate::model::line::{Line, Treatment};
 
 impl World {
-    fn happen(&mut self, kind: Kind, may: bool) {
+    pub(super) fn happen(&mut self, kind: Kind, may: bool) {
         let [a, b, c] = [(); 3].map(|()| self.random.below(1000));
         if !may {
             return;
@@ -70,24 +70,24 @@ impl World {
         }
     }
 
-    fn set_delays(&self) {
+    pub(super) fn set_delays(&self) {
         for node in self.places.iter().filter_map(|place| place.node.as_ref()) {
             node.line.set_delay(self.delay);
         }
     }
 
-    fn with_line(&self, at: usize, call: impl Fn(&Line)) {
+    pub(super) fn with_line(&self, at: usize, call: impl Fn(&Line)) {
         if let Some(node) = &self.places[at].node {
             call(&node.line);
         }
     }
 
-    fn fresh_id(&mut self) -> String {
+    pub(super) fn fresh_id(&mut self) -> String {
         self.ids += 1;
         format!("{:040x}", self.ids)
     }
 
-    fn publish(&mut self, at: usize) {
+    pub(super) fn publish(&mut self, at: usize) {
         self.published += 1;
         let content = self.published;
         if let Some(node) = &self.places[at].node {
@@ -95,7 +95,7 @@ impl World {
         }
     }
 
-    fn replicate(&mut self) {
+    pub(super) fn replicate(&mut self) {
         let data = self.servers[self.target].data.clone();
         for server in self.servers.iter_mut().filter(|it| !it.is_master) {
             server.data = data.clone();
@@ -104,7 +104,7 @@ impl World {
     }
 
     /// A replica takes the place of the master, with what it has.
-    fn fail_over(&mut self, lives_on: bool, for_so_long: u64) {
+    pub(super) fn fail_over(&mut self, lives_on: bool, for_so_long: u64) {
         if self.zombie.is_some() {
             return;
         }
@@ -138,7 +138,7 @@ impl World {
         }
     }
 
-    fn end_zombie(&mut self) {
+    pub(super) fn end_zombie(&mut self) {
         let Some((old, until)) = self.zombie else {
             return;
         };
@@ -154,7 +154,7 @@ impl World {
         self.replicate();
     }
 
-    fn cut_all(&self, server: usize) {
+    pub(super) fn cut_all(&self, server: usize) {
         for node in self.places.iter().filter_map(|place| place.node.as_ref()) {
             let (commands, messages) = node.line.servers_of_connections();
             if commands == Some(server) {
@@ -166,7 +166,7 @@ impl World {
         }
     }
 
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         let (id, target) = (self.fresh_id(), self.target);
         self.servers[target].replid = id;
         self.servers[target].drawn = 0;
@@ -174,7 +174,7 @@ impl World {
     }
 
     /// The server goes on with older data, or none; sometimes its connections stand.
-    fn roll_back(&mut self, which: u64, stands: bool) {
+    pub(super) fn roll_back(&mut self, which: u64, stands: bool) {
         let (id, target) = (self.fresh_id(), self.target);
         let count = self.snapshots.len() as u64 + 1;
         let data = self.snapshots.get((which % count) as usize).cloned();
@@ -189,7 +189,7 @@ impl World {
         }
     }
 
-    fn crash(&mut self, at: usize, start_at: u64) {
+    pub(super) fn crash(&mut self, at: usize, start_at: u64) {
         let place = &mut self.places[at];
         place.node = None;
         place.start_at = start_at;
@@ -201,7 +201,7 @@ impl World {
         }
     }
 
-    fn note_heads(&mut self) {
+    pub(super) fn note_heads(&mut self) {
         let now = self.clock.now();
         for (at, server) in self.servers.iter().enumerate() {
             if let Some(head) = server.data.head() {
