@@ -239,6 +239,7 @@ pub(super) fn session(reader: &Reader) -> session::Config {
     let hash = reader.text("PASSWORD_HASH").unwrap_or_default();
     session::Config {
         data_file: reader.text("DATA_FILE").unwrap_or_default().to_owned(),
+        may_forget: !reader.is_set("DATA_FILE") && reader.text("NODE_ENV") != Some("production"),
         redis: redis(reader),
         // The names of the FastAPI gateway's keys, unless the operator gave a prefix.
         redis_prefix: match reader.text("REDIS_KEY_PREFIX") {

@@ -9,6 +9,8 @@ use super::{Database, HashParameters, SessionLimits};
 pub struct Config {
     /// The SQLite file (`DATA_FILE`), or [`IN_MEMORY`](super::IN_MEMORY).
     pub data_file: String,
+    /// Whether memory will do while another node has that file: nobody chose it, and this is no production.
+    pub may_forget: bool,
     /// The Redis server that a fleet shares; `None` for a node that is alone.
     pub redis: Option<crate::redis::Config>,
     /// What the keys in Redis begin with; empty, or with a colon at its end.
@@ -46,6 +48,7 @@ impl Config {
     pub(super) fn for_tests() -> Self {
         Self {
             data_file: super::IN_MEMORY.to_owned(),
+            may_forget: false,
             redis: None,
             redis_prefix: String::new(),
             database: None,

@@ -12,9 +12,9 @@ use tokio::time::timeout;
 use super::activity::Activity;
 use super::attempts::Attempts;
 use super::{
-    Admission, Config, Connection, EMPTY_DATA, FileLock, Opened, Passwords, PostgresStore,
-    RedisStore, Session, SessionHead, SqliteStore, Store, StoreError, Swept, UnixTime, Update,
-    Updated, upkeep,
+    Admission, Config, Connection, EMPTY_DATA, FileLock, IN_MEMORY, OpenError, Opened, Passwords,
+    PostgresStore, RedisStore, Session, SessionHead, SqliteStore, Store, StoreError, Swept,
+    UnixTime, Update, Updated, upkeep,
 };
 use crate::broker::{Broker, Control};
 use crate::model::{ClientId, NodeId, SessionId, UserId};
@@ -52,6 +52,19 @@ impl std::fmt::Debug for Sessions {
     }
 }
 
+/// The data file and its lock. A second node that nobody told where to keep its users, as when two are tried in one
+/// folder, keeps them in memory.
+fn data_file(config: &Config) -> Result<(FileLock, &str), OpenError> {
+    match FileLock::take(&config.data_file) {
+        Ok(lock) => Ok((lock, &config.data_file)),
+        Err(error @ OpenError::InUse { .. }) if config.may_forget => {
+            tracing::warn!(%error, "users and sessions are kept in memory; DATA_FILE says where else");
+            Ok((FileLock::take(IN_MEMORY)?, IN_MEMORY))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 impl Sessions {
     /// Opens the store and starts what writes behind and sweeps. Orders to close sockets go to `broker`.
     ///
@@ -67,9 +80,12 @@ impl Sessions {
             .thread_name("fanfare-session")
             .enable_all()
             .build()?;
-        let lock = match config.redis {
-            Some(_) => None,
-            None => Some(FileLock::take(&config.data_file).map_err(std::io::Error::other)?),
+        let (lock, data_file) = match config.redis {
+            Some(_) => (None, &*config.data_file),
+            None => {
+                let (lock, file) = data_file(config).map_err(std::io::Error::other)?;
+                (Some(lock), file)
+            }
         };
         let store: Arc<dyn Store> = match &config.redis {
             Some(redis) => {
@@ -77,7 +93,7 @@ impl Sessions {
                 Arc::new(started.map_err(std::io::Error::other)?)
             }
             None => {
-                let opened = SqliteStore::open(&config.data_file, config.limits);
+                let opened = SqliteStore::open(data_file, config.limits);
                 Arc::new(runtime.block_on(opened).map_err(std::io::Error::other)?)
             }
         };
