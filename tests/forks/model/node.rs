@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fanfare::broker::redis::RedisBroker;
-use fanfare::broker::{BrokerError, Page, Publish, ReadLimit, Recovery, Start};
-use fanfare::hub::{ConnectionIndex, Contents, Hub, Limits, Stage, Subscribed, Verdict};
+use fanfare::broker::{BrokerError, Publish, ReadLimit, Recovery, Start};
+use fanfare::hub::{ConnectionIndex, Hub, Limits, Stage, Subscribed, Verdict};
 use fanfare::model::{
-    ChannelKey, Encode as _, Envelope, Event, Namespaces, OverflowPolicy, Payload, Position,
-    Publication, WireFormat,
+    ChannelKey, Envelope, Event, Namespaces, OverflowPolicy, Payload, Position, Publication,
+    WireFormat,
 };
 use fanfare::redis::{Address, Config, Connections as _, Pending};
-use fanfare::relay::follow::{self, Beginning, CatchUp, Missed, Step, Welcome};
+use fanfare::relay::follow::{self, Beginning, CatchUp, Welcome};
 use fanfare::relay::{Inbox, InboxLimits, Message, Relay};
 
 use super::line::Line;
