@@ -21,7 +21,11 @@ impl Fleet {
     async fn start() -> Self {
         let (redis, receiver) = (RedisServer::start(), Receiver::start().await);
         let url = redis.url();
-        let variables = [("REDIS_URL", url.as_str()), OF_CHANNELS];
+        let variables = [
+            ("REDIS_URL", url.as_str()),
+            ("DRAIN_SECONDS", "0"),
+            OF_CHANNELS,
+        ];
         let nodes = vec![
             receiver.hub(&variables).await,
             receiver.hub(&variables).await,
@@ -140,6 +144,20 @@ async fn the_channels_of_a_killed_node_are_vacated_once() {
     fleet.expect("marker", &[OCCUPIED]).await;
     fleet.expect("own", &[OCCUPIED, VACATED]).await;
     fleet.expect("shared", &[OCCUPIED]).await;
+}
+
+#[tokio::test]
+async fn who_was_given_up_and_is_back_has_begun_anew() {
+    let fleet = Fleet::start().await;
+    let _stays = fleet.enter(1, "own").await;
+    fleet.expect("own", &[OCCUPIED]).await;
+    fleet.nodes[1].stop();
+    fleet.expect("own", &[OCCUPIED, VACATED]).await;
+    fleet.nodes[1].go_on();
+    let lives = fleet.expect("own", &[OCCUPIED, VACATED, OCCUPIED]).await;
+    assert_eq!(lives[0], lives[1]);
+    assert_ne!(lives[0], lives[2]);
+    fleet.until_occupied_by("own", 1).await;
 }
 
 #[tokio::test]
