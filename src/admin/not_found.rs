@@ -3,8 +3,8 @@
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use http::StatusCode;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use http::{Method, StatusCode};
 use serde::Serialize;
 
 use crate::model::ErrorCode;
@@ -47,15 +47,24 @@ pub(super) async fn method_not_allowed(request: Request) -> Response {
     watch.stop(StatusCode::METHOD_NOT_ALLOWED.as_u16());
     let message = format!(
         "Method {} not allowed for {}",
-        request.method(),
+        method(&request),
         path(&request)
     );
     refuse(&request, ErrorCode::MethodNotAllowed, &message)
 }
 
 pub(super) fn answer(request: &Request) -> Response {
-    let message = format!("Route {}:{} not found", request.method(), path(request));
+    let message = format!("Route {}:{} not found", method(request), path(request));
     refuse(request, ErrorCode::NotFound, &message)
+}
+
+/// The method as it is told. The answer to HEAD has the fields that GET's has, its length among them (RFC 9110 section
+/// 9.3.2).
+fn method(request: &Request) -> &Method {
+    match *request.method() {
+        Method::HEAD => &Method::GET,
+        ref other => other,
+    }
 }
 
 fn path(request: &Request) -> &str {

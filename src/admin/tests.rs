@@ -9,6 +9,7 @@ use super::{
 use crate::telemetry::setup::{Exporter, install_metrics};
 use axum::body::Body;
 use axum::response::Response;
+use http::header::CONTENT_LENGTH;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -316,6 +317,19 @@ async fn an_unknown_path_is_told_as_its_seed_did() {
         text(response).await,
         r#"{"message":"Method POST not allowed for /healthz","error":"Method Not Allowed","statusCode":405}"#
     );
+}
+
+/// The body is not sent, and its length is (RFC 9110 section 9.3.2).
+#[tokio::test]
+async fn a_path_that_nobody_serves_is_answered_to_head_as_to_get() {
+    let answer_to = async |method: &str| {
+        let request = Request::builder().method(method).uri("/nope");
+        let request = request.body(Body::empty()).expect("a request");
+        let response = send(node(), Config::default(), request).await;
+        let length = response.headers().get(CONTENT_LENGTH).cloned();
+        (response.status(), length.expect("a length"))
+    };
+    assert_eq!(answer_to("HEAD").await, answer_to("GET").await);
 }
 
 #[tokio::test]

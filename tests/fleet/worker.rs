@@ -1,5 +1,5 @@
 //! The transport's part: the calls that a worker makes of its hub, in the same order as `transport` makes them, without
-//! sockets. Answers of the broker take their time.
+//! sockets; what they depend on is decided by the same `relay::follow`. Answers of the broker take their time.
 //!
 //! Where an answer may belong to an earlier life of its subscription or channel, it is checked against the position it
 //! was asked from; see `Done`.
@@ -14,6 +14,7 @@ use fanfare::model::{
 };
 use fanfare::protocol::encoder::Encoder;
 use fanfare::protocol::{Push, Reply, plain, websocket};
+use fanfare::relay::follow::{self, Beginning, Missed, Step, Welcome};
 
 use crate::bus::{Bus, Message};
 use crate::random::Random;
@@ -27,8 +28,7 @@ pub(crate) struct Ref {
 
 struct CatchUp {
     channel: ChannelKey,
-    position: Position,
-    is_reading: bool,
+    course: follow::CatchUp,
 }
 
 struct Socket {
@@ -249,19 +249,19 @@ impl Worker {
         if !self.is_open(*connection) || !self.hub.is_subscribed(connection.index, channel) {
             return;
         }
-        let index = self.hub.find_channel(channel).expect("subscribed");
-        let position = self.hub.channel(index).and_then(|slot| slot.position());
-        match (*recover, position) {
-            (None, _) => self.begin(&joining, position, None, None),
-            (Some(claimed), Some(top)) if claimed == top => {
-                self.begin(&joining, position, Some(true), None);
-            }
-            (Some(claimed), Some(_)) => {
+        match follow::welcome(recover.map(Some), self.position(channel), true) {
+            Welcome::Begin(beginning) => self.begin(&joining, beginning),
+            Welcome::Ask(claimed) => {
                 let limit = self.page_limit(*connection);
                 self.ask(world, Asked::Recover(joining, claimed, limit));
             }
-            (Some(_), None) => self.begin(&joining, position, Some(false), None),
         }
+    }
+
+    /// Where a stream stands here.
+    fn position(&self, channel: &ChannelKey) -> Option<Position> {
+        let index = self.hub.find_channel(channel)?;
+        self.hub.channel(index)?.position()
     }
 
     fn recovered(&mut self, joining: &Joining, recovery: Recovery) {
@@ -270,28 +270,18 @@ impl Worker {
         {
             return;
         }
-        match recovery {
-            Recovery::Recovered(page) => {
-                let asked = joining.recover.expect("asked").offset;
-                let position = Some(Position::new(page.top.epoch, asked));
-                self.begin(joining, position, Some(true), Some(page));
-            }
-            Recovery::Lost { .. } => {
-                let index = self.hub.find_channel(&joining.channel).expect("subscribed");
-                let top = self.hub.channel(index).and_then(|slot| slot.position());
-                self.begin(joining, top, Some(false), None);
-            }
-        }
+        let asked = joining.recover.expect("asked").offset;
+        let top = self.position(&joining.channel);
+        self.begin(joining, follow::welcome_back(asked, recovery, top));
     }
 
-    fn begin(
-        &mut self,
-        joining: &Joining,
-        position: Option<Position>,
-        recovered: Option<bool>,
-        missed: Option<Page>,
-    ) {
+    fn begin(&mut self, joining: &Joining, beginning: Beginning) {
         let (connection, channel) = (joining.connection, &joining.channel);
+        let Beginning {
+            position,
+            recovered,
+            missed,
+        } = beginning;
         let reply = Reply::Subscribed {
             channel: channel.clone(),
             position,
@@ -299,19 +289,22 @@ impl Worker {
         };
         self.reply(connection.index, &reply);
         let index = self.hub.find_channel(channel).expect("subscribed");
-        let (Some(page), Some(position)) = (missed, position) else {
+        let top = self.position(channel);
+        let Some(course) = follow::CatchUp::begin(position, missed.is_some(), top) else {
             return self.hub.go_live(connection.index, index);
         };
         let catch_up = CatchUp {
             channel: channel.clone(),
-            position,
-            is_reading: false,
+            course,
         };
         self.find(connection)
             .expect("open")
             .catch_ups
             .push(catch_up);
-        self.send_page(connection, channel, &page);
+        match missed {
+            Some(page) => self.send_page(connection, channel, &page),
+            None => self.catching_up.push((connection, channel.clone())),
+        }
     }
 
     // --- catching up ---
@@ -341,10 +334,9 @@ impl Worker {
         recovery: Recovery,
     ) {
         let catch_up = self.catch_up(connection, channel);
-        let Some(catch_up) = catch_up.filter(|catch_up| catch_up.position == from) else {
+        if !catch_up.is_some_and(|catch_up| catch_up.course.handle_page(from)) {
             return;
-        };
-        catch_up.is_reading = false;
+        }
         match recovery {
             Recovery::Recovered(page) => self.send_page(connection, channel, &page),
             Recovery::Lost { .. } => self.give_up(connection, channel),
@@ -361,35 +353,27 @@ impl Worker {
     }
 
     fn give_up(&mut self, connection: Ref, channel: &ChannelKey) {
-        let from = self.catch_up(connection, channel).expect("it").position;
-        let index = self.hub.find_channel(channel).expect("subscribed");
-        let top = self.hub.channel(index).and_then(|slot| slot.position());
-        let same = top.filter(|top| top.epoch == from.epoch);
-        let dropped = same.map(|top| top.offset.saturating_sub(from.offset));
+        let catch_up = self.catch_up(connection, channel).expect("it");
+        let from = catch_up.course.position();
+        let gap = follow::give_up(from, self.position(channel));
         let mut bytes = Vec::new();
         let gap = Push::Gap {
             channel: channel.clone(),
-            dropped,
-            position: top,
+            dropped: gap.dropped,
+            position: gap.position,
         };
         plain::encode_push(WireFormat::Json, &gap, &mut bytes);
         self.hub.send(connection.index, &bytes);
         self.end_catch_up(connection, channel);
     }
 
-    /// A page of another epoch than the hub's is not used: one of the two has yet to learn.
     fn send_page(&mut self, connection: Ref, channel: &ChannelKey, page: &Page) {
-        let index = self.hub.find_channel(channel).expect("subscribed");
-        let top = self.hub.channel(index).and_then(|slot| slot.position());
-        let top = top.expect("history");
-        if page.top.epoch == top.epoch {
-            let present = page.publications.iter();
-            let present = present.filter(|it| it.offset <= top.offset);
-            let publications: Vec<_> = present.cloned().collect();
-            if let Some(offset) = self.send_publications(connection, channel, &publications, top) {
-                let reached = Position::new(top.epoch, offset);
-                self.catch_up(connection, channel).expect("it").position = reached;
-            }
+        let top = self.position(channel).expect("history");
+        let publications = follow::presentable(page, top);
+        if let Some(offset) = self.send_publications(connection, channel, publications, top) {
+            let reached = Position::new(top.epoch, offset);
+            let catch_up = self.catch_up(connection, channel).expect("it");
+            catch_up.course.advance(reached);
         }
         self.catching_up.push((connection, channel.clone()));
     }
@@ -403,6 +387,8 @@ impl Worker {
         publications: &[std::sync::Arc<Publication>],
         top: Position,
     ) -> Option<u64> {
+        let catch_up = self.catch_up(connection, channel).expect("it");
+        let is_new_epoch = catch_up.course.is_new_epoch(top);
         let queue = self.hub.queue(connection.index).expect("it");
         let is_empty = queue.is_empty();
         let room = (self.limits.pending_bytes_max - queue.pending_bytes()) / 2;
@@ -411,8 +397,9 @@ impl Worker {
         for publication in publications.iter().take(count) {
             let (end, epoch) = (bytes.len(), Some(top.epoch));
             let json = WireFormat::Json;
+            let first = is_new_epoch && sent == 0;
             self.encoder
-                .publication(json, channel, publication, epoch, false, &mut bytes);
+                .publication(json, channel, publication, epoch, first, &mut bytes);
             // Alone in an empty queue any publication fits.
             if bytes.len() > room && !(is_empty && sent == 0) {
                 bytes.truncate(end);
@@ -430,34 +417,26 @@ impl Worker {
     }
 
     fn step(&mut self, world: &mut World<'_>, connection: Ref, channel: &ChannelKey) {
-        let Some(catch_up) = self.catch_up(connection, channel) else {
-            return;
-        };
-        if catch_up.is_reading {
+        if self.catch_up(connection, channel).is_none() {
             return;
         }
-        let from = catch_up.position;
         let index = self.hub.find_channel(channel).expect("subscribed");
         let slot = self.hub.channel(index).expect("it");
-        let (top, stage) = (slot.position().expect("history"), slot.stage());
-        if top == from {
-            return self.end_catch_up(connection, channel);
-        }
-        let is_ahead = top.epoch == from.epoch && from.offset > top.offset;
-        if is_ahead || stage != Stage::Live {
-            return self.ask(world, Asked::Nothing(connection, channel.clone()));
-        }
-        if self
-            .hub
-            .queue(connection.index)
-            .is_some_and(|queue| queue.is_empty())
-        {
-            let limit = self.page_limit(connection);
-            self.catch_up(connection, channel).expect("it").is_reading = true;
-            self.ask(
-                world,
-                Asked::CatchUp(connection, channel.clone(), from, limit),
-            );
+        let (top, stage) = (slot.position(), slot.stage());
+        let queue = self.hub.queue(connection.index);
+        let has_room = queue.is_some_and(|queue| queue.is_empty());
+        let catch_up = self.catch_up(connection, channel).expect("it");
+        match catch_up.course.step(top, stage, has_room) {
+            Step::GoLive => self.end_catch_up(connection, channel),
+            Step::Wait => self.ask(world, Asked::Nothing(connection, channel.clone())),
+            Step::Read(from) => {
+                let limit = self.page_limit(connection);
+                self.ask(
+                    world,
+                    Asked::CatchUp(connection, channel.clone(), from, limit),
+                );
+            }
+            Step::Rest => {}
         }
     }
 
@@ -467,10 +446,9 @@ impl Worker {
         let Some(index) = self.hub.find_channel(channel) else {
             return;
         };
-        let slot = self.hub.channel(index).expect("it");
-        if slot.stage() == Stage::Live && slot.position().is_none() {
-            self.hub.tell_gap(index, None, None, &mut self.encoder);
-        } else if let Some(position) = self.hub.begin_repair(index, seen) {
+        if let Missed::Read(position) =
+            follow::missed(&mut self.hub, index, seen, &mut self.encoder)
+        {
             self.repairs.push_back((channel.clone(), position));
         }
     }
@@ -479,38 +457,9 @@ impl Worker {
         let Some(index) = self.hub.find_channel(channel) else {
             return;
         };
-        let slot = self.hub.channel(index).expect("it");
-        let (Stage::Repairing { .. }, Some(from)) = (slot.stage(), slot.position()) else {
-            return;
-        };
-        if asked != from {
-            return;
-        }
-        let (top, again) = match recovery {
-            Recovery::Recovered(page) => {
-                let reached = page
-                    .publications
-                    .last()
-                    .map_or(from.offset, |last| last.offset);
-                let position = Position::new(page.top.epoch, reached);
-                let again = self.hub.resume(index, position, !page.more);
-                let is_new = page.top.epoch != from.epoch;
-                self.hub
-                    .deliver(index, &page.publications, is_new, &mut self.encoder);
-                (position, again)
-            }
-            Recovery::Lost { top, .. } => {
-                let same = top.epoch == from.epoch;
-                let dropped = same.then(|| top.offset.saturating_sub(from.offset));
-                let again = self.hub.resume(index, top, true);
-                self.hub
-                    .tell_gap(index, dropped, Some(top), &mut self.encoder);
-                (top, again)
-            }
-        };
-        if again {
-            self.repairs.push_back((channel.clone(), top));
-        }
+        let repaired = follow::repair(&mut self.hub, index, asked, recovery, &mut self.encoder);
+        let again = repaired.again.map(|from| (channel.clone(), from));
+        self.repairs.extend(again);
     }
 
     // --- what the broker brings ---

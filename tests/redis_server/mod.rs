@@ -92,7 +92,7 @@ impl RedisServer {
             true => {
                 // When this process ends, however it does, so does the input that the shell reads.
                 let script =
-                    "redis-server \"$@\" & cat >/dev/null; kill -9 $!; rm -rf \"$DIRECTORY\"";
+                    "\"$PROGRAM\" \"$@\" & cat >/dev/null; kill -9 $!; rm -rf \"$DIRECTORY\"";
                 let mut shell = Command::new("sh");
                 shell
                     .args(["-c", script, "sh"])

@@ -8,6 +8,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use crate::broker::{Control, Sink, Start};
 use crate::model::{ChannelKey, Envelope, Epoch, Position};
 
+use super::entry::Check;
 use super::interest::{Ears, Interest};
 use super::lock;
 
@@ -122,4 +123,30 @@ fn a_position_that_was_asked_for_before_the_connection_was_lost_is_not_taken() {
     assert_eq!(change(&server), Some((names(&["news"]), Vec::new())));
     assert_eq!(told.try_recv(), Ok(Ok(start())));
     assert_eq!(*lock(&holes.0), ["news"]);
+}
+
+/// What a look at the position of a live channel finds, and whether it is a hole.
+#[test]
+fn a_position_that_is_not_where_the_node_is_is_a_hole() {
+    let at = |epoch, offset| Position::new(Epoch::from_bits(epoch), offset);
+    for (found, is_hole) in [
+        (Some(at(1, 5)), false),
+        (Some(at(1, 6)), true),
+        (Some(at(1, 4)), true),
+        (Some(at(2, 5)), true),
+        (None, true),
+    ] {
+        let ([server, _], holes) = servers();
+        let news = ChannelKey::new("news").expect("a name");
+        let _told = server.add("news".to_owned(), &news, true, Instant::now());
+        change(&server);
+        let check = Check {
+            name: "news".to_owned(),
+            seen: at(1, 5),
+            found,
+        };
+        server.check(vec![check]);
+        change(&server);
+        assert_eq!(lock(&holes.0).len(), usize::from(is_hole), "{found:?}");
+    }
 }
