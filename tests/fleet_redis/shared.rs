@@ -90,7 +90,9 @@ async fn back_ends_hear_nothing_of_who_listens_to_an_upstream() {
         events.contains("channel_occupied").then_some(events)
     })
     .await;
-    assert_eq!(events.matches("node-0").count(), 3, "{events}");
+    // redis-cli may show quotes with a backslash before them.
+    let events = events.replace('\\', "");
+    assert_eq!(events.matches(r#""event":"#).count(), 3, "{events}");
     assert!(!events.contains("~shared"), "{events}");
 }
 
