@@ -402,7 +402,7 @@ impl Broker for RedisBroker {
         Box::pin(async move {
             let answers = answers.await.into_iter().zip(kinds);
             answers
-                .map(|(answer, kind)| read::published(answer.map_err(broker_error)?, kind))
+                .map(|(answer, kind)| read::published(&answer.map_err(broker_error)?, kind))
                 .collect()
         })
     }
