@@ -13,6 +13,7 @@ use fanfare::redis::{Address, Config as RedisConfig};
 use redis_server::RedisServer;
 use redis_server::cluster::Cluster;
 
+mod occupancy;
 mod recording;
 #[path = "../redis_server/mod.rs"]
 mod redis_server;
@@ -95,13 +96,12 @@ impl OverRedis {
     }
 }
 
-impl suite::Harness for OverRedis {
-    const KIND: &str = "redis";
-
-    async fn broker(&self, namespaces: Namespaces) -> Arc<dyn Broker> {
+impl OverRedis {
+    /// The broker of a node of the fleet with this prefix.
+    async fn node(&self, prefix: String, namespaces: Namespaces) -> RedisBroker {
         let config = RedisConfig {
             address: Address::parse(&self.url).expect("an address"),
-            prefix: format!("test-{}", ClientId::random()),
+            prefix,
             ready_grace: Duration::ZERO,
             ca_file: None,
         };
@@ -114,7 +114,16 @@ impl suite::Harness for OverRedis {
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        Arc::new(broker)
+        broker
+    }
+}
+
+impl suite::Harness for OverRedis {
+    const KIND: &str = "redis";
+
+    async fn broker(&self, namespaces: Namespaces) -> Arc<dyn Broker> {
+        let prefix = format!("test-{}", ClientId::random());
+        Arc::new(self.node(prefix, namespaces).await)
     }
 
     async fn advance(&self, by: Duration) {
