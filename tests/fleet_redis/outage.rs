@@ -85,7 +85,7 @@ async fn a_stream_opens_without_a_channel_that_a_back_end_ended() {
     let node = node(&fleet.redis, 0, "", &[("JWT_SECRET", SECRET)]).await;
     let token = token(json!({"sub": "ann", "channels": ["gone", "kept"]}));
     let order = json!({"user": "ann", "channel": "gone"});
-    assert_eq!(fleet.redis.ask(&["CLIENT", "PAUSE", "500"]), "OK");
+    assert_eq!(fleet.redis.ask(&["CLIENT", "PAUSE", "1500"]), "OK");
     let query = format!("channel=gone&channel=kept&token={token}");
     let opened = EventStream::open(&node, &query, &[]);
     let ordered = async {
