@@ -117,7 +117,7 @@ fn a_command_that_is_not_allowed_is_named() {
 fn keys_and_channels_that_are_not_allowed_are_named() {
     check_refused(
         &["resetkeys", "~other:*"],
-        &["refuses this node", "NOPERM", "keys"],
+        &["refuses this node", "NOPERM", "needs ~fanfare:*"],
     );
     check_refused(
         &["resetchannels", "&other:*"],
