@@ -99,9 +99,21 @@ impl suite::Harness for OverRedis {
     const KIND: &str = "redis";
 
     async fn broker(&self, namespaces: Namespaces) -> Arc<dyn Broker> {
+        let prefix = format!("test-{}", ClientId::random());
+        self.node(namespaces, &prefix).await
+    }
+
+    async fn advance(&self, by: Duration) {
+        tokio::time::sleep(by).await;
+    }
+}
+
+impl OverRedis {
+    /// One of the nodes whose keys have this prefix.
+    async fn node(&self, namespaces: Namespaces, prefix: &str) -> Arc<dyn Broker> {
         let config = RedisConfig {
             address: Address::parse(&self.url).expect("an address"),
-            prefix: format!("test-{}", ClientId::random()),
+            prefix: prefix.to_owned(),
             ready_grace: Duration::ZERO,
             ca_file: None,
         };
@@ -116,12 +128,42 @@ impl suite::Harness for OverRedis {
         }
         Arc::new(broker)
     }
-
-    async fn advance(&self, by: Duration) {
-        tokio::time::sleep(by).await;
-    }
 }
 
 broker_conformance!(redis, OverRedis::single());
 broker_conformance!(redis_sentinel, OverRedis::sentinel());
 broker_conformance!(redis_cluster, OverRedis::cluster());
+
+/// More than are looked at in one step, in one channel, beside those of another node.
+async fn check_withdrawal(harness: &OverRedis) {
+    let prefix = format!("test-{}", ClientId::random());
+    let [one, other] = [0, 1].map(|_| harness.node(suite::namespaces(), &prefix));
+    let (one, other) = (one.await, other.await);
+    let channel = suite::channel("default");
+    let join = |broker: &Arc<dyn Broker>, clients: std::ops::Range<u128>, user: &'static str| {
+        let joins = clients.map(|bits| {
+            let member = suite::member(ClientId::from_bits(bits), user);
+            let (broker, channel) = (Arc::clone(broker), channel.clone());
+            async move { broker.join(&channel, member).await.expect("there is room") }
+        });
+        futures_util::future::join_all(joins)
+    };
+    join(&one, 0..3000, "ann").await;
+    join(&other, 3000..4000, "bob").await;
+    one.withdraw().await.expect("done");
+    let presence = other.presence(&channel, 2000).await.expect("an answer");
+    assert_eq!((presence.clients, presence.users), (1000, 1));
+    let is_bob = |member: &Arc<fanfare::model::Member>| *member.user == *"bob";
+    assert_eq!(presence.members.len(), 1000);
+    assert!(presence.members.iter().all(is_bob));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn all_members_of_a_node_that_goes_leave_and_no_others() {
+    check_withdrawal(&OverRedis::single()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn all_members_of_a_node_that_goes_leave_a_cluster_and_no_others() {
+    check_withdrawal(&OverRedis::cluster()).await;
+}

@@ -93,6 +93,7 @@ fn the_documented_rules_have_every_command_of_a_script() {
     let rules = documented_rules();
     for text in [
         include_str!("../../src/broker/redis/scripts.rs"),
+        include_str!("../../src/broker/redis/scripts/members.rs"),
         include_str!("../../src/session/redis/scripts.rs"),
         include_str!("../../src/session/redis/prelude.lua"),
     ] {

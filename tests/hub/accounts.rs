@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use crate::support::Hub;
 use crate::support::session::{PASSWORD, session_hub};
 use crate::support::token::{in_seconds, token, token_of};
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::support::Hub;
+use crate::support::hub::SECRET;
 use crate::support::session::{SESSIONS, session_hub};
 
 #[tokio::test]
@@ -35,9 +36,8 @@ async fn users_stay_when_the_hub_starts_again() {
 
 #[tokio::test]
 async fn a_second_node_does_not_start_on_the_same_data_file() {
-    let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-        .join(format!("locked-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
+    let folder = Folder::new("locked");
+    let folder = &folder.0;
     let file = folder.join("users.db").to_str().expect("a path").to_owned();
     let roundabout = folder.join("..").join(folder.file_name().expect("a name"));
     let roundabout = roundabout.join("users.db");
@@ -52,8 +52,6 @@ async fn a_second_node_does_not_start_on_the_same_data_file() {
     drop(first);
     let third = session_hub(&[("DATA_FILE", &file)]).await;
     third.login("ann").await;
-    drop(third);
-    let _ = std::fs::remove_dir_all(&folder);
 }
 
 /// A folder of a test's own; gone with the value.
@@ -76,8 +74,8 @@ impl Drop for Folder {
 
 /// A hub that works in this folder, as whoever tries one there starts it.
 fn start_in(folder: &Path, variables: &[(&str, &str)]) -> Hub {
-    let variables = [&SESSIONS[..], variables].concat();
-    Hub::start_in(folder, "", &variables)
+    let all = [&SESSIONS[..], variables].concat();
+    Hub::start_in(folder, "", &all)
 }
 
 /// Two hubs that are tried in one folder, of which nobody said where to keep users.

@@ -98,8 +98,7 @@ impl Inner {
         let tags = tags.into_array();
         let channels = tags.iter().filter_map(Value::as_string);
         let channels = channels.filter_map(|tag| keys::channel_of(&tag));
-        let commands = channels.map(|channel| self.leave_command(&channel, node, &[]));
-        self.call_in_parts(commands.collect()).await?;
+        self.take_away_from(node, channels.collect()).await?;
         let forget = self.forget(node).number(u64::from(is_own));
         self.redis
             .call_one(forget)
@@ -108,12 +107,31 @@ impl Inner {
             .map_err(broker_error)
     }
 
-    /// Sends commands whose answers say nothing, some at a time: all of them could be more than may wait.
-    async fn call_in_parts(&self, mut commands: Vec<Command>) -> Result<(), BrokerError> {
-        while !commands.is_empty() {
-            let part = commands.drain(..commands.len().min(PART_MAX)).collect();
-            let answers: Result<Vec<_>, _> = self.redis.call(part).await.into_iter().collect();
-            answers.map_err(broker_error)?;
+    /// Takes away a node's members from channels, some of each at a time.
+    async fn take_away_from(
+        &self,
+        node: &str,
+        channels: Vec<ChannelKey>,
+    ) -> Result<(), BrokerError> {
+        let began = self.redis.generation();
+        let mut rest: Vec<_> = channels
+            .into_iter()
+            .map(|channel| (channel, "0".to_owned()))
+            .collect();
+        while !rest.is_empty() {
+            let part: Vec<_> = rest.drain(..rest.len().min(PART_MAX)).collect();
+            let commands = part
+                .iter()
+                .map(|(channel, cursor)| self.leave_node_command(channel, node, cursor));
+            let answers = self.redis.call(commands.collect()).await;
+            for ((channel, _), answer) in part.into_iter().zip(answers) {
+                let next = answer.map_err(broker_error)?.as_string();
+                rest.extend(next.filter(|next| next != "0").map(|next| (channel, next)));
+            }
+            // A cursor is of the server that gave it: another one would pass over members.
+            if self.redis.generation() != began {
+                return Err(BrokerError::Unavailable);
+            }
         }
         Ok(())
     }
