@@ -16,14 +16,18 @@ use crate::http1::RequestHead;
 use crate::telemetry::http::{Route, Stopwatch};
 
 /// Fields of a request that change nothing here, or are looked at.
-const KNOWN_FIELDS: [&str; 14] = [
+const KNOWN_FIELDS: [&str; 17] = [
     "host",
     "content-length",
     "content-type",
     "authorization",
     "accept",
     "accept-encoding",
+    "accept-language",
     "user-agent",
+    // Node's own `fetch` says so; a page of another origin sends its origin, too.
+    "sec-fetch-mode",
+    "priority",
     "connection",
     "forwarded",
     "x-forwarded-for",
@@ -34,7 +38,12 @@ const KNOWN_FIELDS: [&str; 14] = [
 ];
 
 /// Types of a body that are read as JSON without a second look.
-const PLAIN_TYPES: [&[u8]; 2] = [b"application/json", b"application/x-www-form-urlencoded"];
+const PLAIN_TYPES: [&str; 4] = [
+    "application/json",
+    "application/json; charset=utf-8",
+    "application/json;charset=utf-8",
+    "application/x-www-form-urlencoded",
+];
 
 /// The answer, when it comes.
 type Reply = Pin<Box<dyn Future<Output = Response<Vec<u8>>>>>;
@@ -70,7 +79,10 @@ fn is_plain(head: &RequestHead<'_>) -> bool {
     head.fields.iter().all(|field| {
         let is = |known: &&&str| field.name.eq_ignore_ascii_case(known);
         match KNOWN_FIELDS.iter().find(is) {
-            Some(&"content-type") => PLAIN_TYPES.contains(&field.value),
+            Some(&"content-type") => {
+                let is = |plain: &&str| field.value.eq_ignore_ascii_case(plain.as_bytes());
+                PLAIN_TYPES.iter().any(|plain| is(&plain))
+            }
             Some(&"accept") => !field.value.windows(7).any(|part| part == b"problem"),
             known => known.is_some(),
         }

@@ -1,5 +1,6 @@
 //! A command: its words, and what is made of several that one script can take together.
 
+use std::fmt;
 use std::io::Write as _;
 use std::iter;
 
@@ -58,13 +59,19 @@ impl Command {
         self
     }
 
-    /// Adds a number.
+    /// Adds a word that is written so.
     #[must_use]
-    pub fn number(mut self, number: u64) -> Self {
+    pub fn formatted(mut self, word: fmt::Arguments<'_>) -> Self {
         // Writing to a Vec cannot fail.
-        let _ = write!(self.text, "{number}");
+        let _ = self.text.write_fmt(word);
         self.ends.push(self.text.len());
         self
+    }
+
+    /// Adds a number.
+    #[must_use]
+    pub fn number(self, number: u64) -> Self {
+        self.formatted(format_args!("{number}"))
     }
 
     /// Its name, where it is no script.
@@ -84,7 +91,8 @@ impl Command {
 
     /// Its words behind the keys.
     pub fn arguments(&self) -> Vec<Bytes> {
-        words_of(self.part(Part::Arguments)).collect()
+        let parts = [Part::Shared, Part::Own].into_iter();
+        parts.flat_map(|which| words_of(self.part(which))).collect()
     }
 
     /// What decides which server it is for: its first key, or channel.
@@ -92,13 +100,19 @@ impl Command {
         self.ends.first().map_or(&[], |end| &self.text[..*end])
     }
 
-    /// Its keys, or its other words: where they stand in the text, and how long each is.
+    /// Some of its words: where they stand in the text, and how long each is.
     fn part(&self, which: Part) -> (&[u8], impl Iterator<Item = usize>) {
-        let border = self.keys.checked_sub(1).map_or(0, |last| self.ends[last]);
-        let (ends, text, begin) = match which {
-            Part::Keys => (&self.ends[..self.keys], &self.text[..border], 0),
-            Part::Arguments => (&self.ends[self.keys..], &self.text[border..], border),
+        let count = self.ends.len();
+        let shared = usize::from(self.script.is_some_and(Script::takes_many));
+        let first_own = (self.keys + shared).min(count);
+        let (from, to) = match which {
+            Part::Keys => (0, self.keys),
+            Part::Shared => (self.keys, first_own),
+            Part::Own => (first_own, count),
         };
+        let begin = from.checked_sub(1).map_or(0, |last| self.ends[last]);
+        let end = to.checked_sub(1).map_or(0, |last| self.ends[last]);
+        let (ends, text) = (&self.ends[from..to], &self.text[begin..end]);
         let begins = iter::once(begin).chain(ends.iter().copied());
         let lengths = ends.iter().zip(begins).map(|(end, begin)| end - begin);
         (text, lengths)
@@ -123,11 +137,14 @@ impl Command {
     }
 }
 
-/// Words of a script's call, as they stand: all keys first.
+/// Words of a script's call.
 #[derive(Debug, Clone, Copy)]
 enum Part {
     Keys,
-    Arguments,
+    /// The argument that is for all who are part of the same call.
+    Shared,
+    /// The other arguments.
+    Own,
 }
 
 fn words_of<'a>(
@@ -176,12 +193,11 @@ fn words_as(commands: &[&Command], is_sharded: bool, is_full: bool) -> Words {
     let length = commands.iter().map(|command| command.text.len()).sum();
     let mut text = BytesMut::with_capacity(length);
     let mut lengths = Vec::with_capacity(count);
-    for which in [Part::Keys, Part::Arguments] {
-        for command in commands {
-            let (part, its_lengths) = command.part(which);
-            text.extend_from_slice(part);
-            lengths.extend(its_lengths);
-        }
+    let keys = commands.iter().map(|command| command.part(Part::Keys));
+    let own = commands.iter().map(|command| command.part(Part::Own));
+    for (part, its_lengths) in keys.chain([first.part(Part::Shared)]).chain(own) {
+        text.extend_from_slice(part);
+        lengths.extend(its_lengths);
     }
     // Shared by its words.
     let mut text = text.freeze();
@@ -236,7 +252,8 @@ mod tests {
 
     #[test]
     fn commands_of_a_script_that_takes_many_become_one() {
-        let (a, b) = (command(&MANY, "a", "1"), command(&MANY, "b", "2"));
+        let (a, b) = (command(&MANY, "a", "all"), command(&MANY, "b", "none"));
+        let (a, b) = (a.word("1"), b.word("2"));
         assert!(a.joins(&b));
         assert!(!a.joins(&command(&ONE, "c", "3")));
         assert!(!command(&ONE, "c", "3").joins(&command(&ONE, "d", "4")));
@@ -244,12 +261,13 @@ mod tests {
         let (name, words) = words(&[&a, &b], false);
         assert_eq!(name, "EVALSHA");
         let words: Vec<_> = words.iter().filter_map(Value::as_string).collect();
-        assert_eq!(words, [MANY.sha(false), "2", "a", "b", "1", "2"]);
+        assert_eq!(words, [MANY.sha(false), "2", "a", "b", "all", "1", "2"]);
+        assert_eq!(b.arguments(), ["none", "2"]);
     }
 
     #[test]
     fn each_has_its_part_of_the_answer() {
-        let fine = Value::Array(vec![text("epoch"), text("1"), Value::Integer(0)]);
+        let fine = text("epoch:1");
         let full = Value::Array(vec![text(
             "OOM command not allowed when used memory > 'maxmemory'.",
         )]);

@@ -24,8 +24,8 @@ impl Script {
         }
     }
 
-    /// One that takes the keys and the arguments of any number of commands, and answers each of them in an array: with an
-    /// array of several parts, or with one that has only what went wrong.
+    /// One that takes the keys and the arguments of any number of commands, of which the first argument of the first is for
+    /// all. It answers each of them in an array: with a text, or with an array that has only what went wrong.
     pub const fn of_many(text: &'static str) -> Self {
         Self {
             text,

@@ -82,3 +82,25 @@ async fn history_and_idempotency_are_of_the_fleet() {
     let history = other.get("/hub/channels/news/history").await.json();
     assert_eq!(history["publications"].as_array().map(Vec::len), Some(1));
 }
+
+/// A key of a channel that is gone (evicted, deleted by hand) comes back with the next publication: with an end, too.
+#[tokio::test]
+async fn what_comes_back_after_a_loss_has_an_end() {
+    let fleet = Fleet::start(1).await;
+    let node = &fleet.nodes[0];
+    node.publish("news", &json!(1)).await;
+    for (offset, what) in [(2, "stream"), (3, "position")] {
+        let key = format!("fanfare:{{|news}}:{what}");
+        assert_eq!(fleet.redis.ask(&["DEL", &key]), "1");
+        assert_eq!(node.publish("news", &json!(offset)).await, offset);
+        let left: i64 = fleet.redis.ask(&["PTTL", &key]).parse().expect("a number");
+        assert!(left > 0, "{what}: {left}");
+    }
+    let history = node.get("/hub/channels/news/history").await.json();
+    let kept = history["publications"].as_array().expect("an array");
+    let offsets: Vec<_> = kept
+        .iter()
+        .filter_map(|kept| kept["offset"].as_u64())
+        .collect();
+    assert_eq!(offsets, [2, 3]);
+}

@@ -303,13 +303,14 @@ impl Inner {
         script_keys.extend(&idempotency);
         Command::script(&scripts::PUBLISH, &script_keys)
             .word(fresh_epoch())
-            .number(u64::from(policy.size))
-            .number(millis(policy.ttl).max(1))
-            .number(Self::meta_ttl(policy))
-            .word(keys.envelopes)
+            .formatted(format_args!(
+                "{}:{}:{}:{remembered}",
+                policy.size,
+                millis(policy.ttl).max(1),
+                Self::meta_ttl(policy)
+            ))
             .word(envelope::pack_rest(origin, key))
             .word(publish.data.as_bytes())
-            .number(remembered)
     }
 
     /// Reads a part of a stream. An answer that was asked for before a connection ended is discarded: the server behind it

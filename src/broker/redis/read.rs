@@ -31,7 +31,10 @@ fn position(epoch: &Value, offset: &Value) -> Option<Position> {
 
 /// The position of its copy, `epoch:offset`.
 pub(super) fn copied_position(value: &Value) -> Option<Position> {
-    let text = value.as_str()?;
+    position_of(&value.as_str()?)
+}
+
+fn position_of(text: &str) -> Option<Position> {
     let (epoch, offset) = text.split_once(':')?;
     Some(Position::new(Epoch::parse(epoch)?, offset.parse().ok()?))
 }
@@ -55,13 +58,14 @@ pub(super) fn published(answer: Value, kind: Kind) -> Result<Published, BrokerEr
             duplicate: kind == Kind::Once && number(&answer) == Some(1),
         });
     }
-    let parts = answer.into_array();
-    let [epoch, offset, duplicate] = parts.as_slice() else {
-        return Err(garbled());
+    let text = answer.as_str().ok_or_else(garbled)?;
+    let (position, duplicate) = match text.rsplit_once(':') {
+        Some((first, "1")) if first.contains(':') => (first, true),
+        _ => (&*text, false),
     };
     Ok(Published {
-        position: Some(position(epoch, offset).ok_or_else(garbled)?),
-        duplicate: number(duplicate) == Some(1),
+        position: Some(position_of(position).ok_or_else(garbled)?),
+        duplicate,
     })
 }
 

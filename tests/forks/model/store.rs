@@ -239,11 +239,18 @@ impl Store<'_> {
     }
 
     fn publish(&mut self, keys: &[Bytes], words: &[Bytes]) -> (Answer, Option<Sent>) {
-        let idempotent = number(words, 7) > 0;
+        let policy = text(&words[1]);
+        let policy: Vec<usize> = policy
+            .split(':')
+            .map(|of| of.parse().expect("a number"))
+            .collect();
+        let [size, _ttl, _ttl_of_meta, remembered] = policy[..] else {
+            panic!("{policy:?}");
+        };
+        let idempotent = remembered > 0;
         if idempotent && let Some((epoch, offset)) = self.data.channel(&keys[0]).once.get(&keys[3])
         {
-            let answer = vec![word(&epoch), word(&offset), Value::Integer(1)];
-            return (Ok(Value::Array(answer)), None);
+            return (Ok(word(&format!("{epoch}:{offset}:1"))), None);
         }
         self.begin_epoch_for(&keys[0], &words[0]);
         let broken = self.broken;
@@ -263,13 +270,13 @@ impl Store<'_> {
                 "ERR The ID specified in XADD is equal or smaller than the target stream top item";
             return (Err(CallError::Refused(why.to_owned())), None);
         }
-        let (rest, data) = (words[5].clone(), words[6].clone());
+        let (rest, data) = (words[2].clone(), words[3].clone());
         channel.stream.push_back(Entry {
             offset,
             data: data.clone(),
             rest: rest.clone(),
         });
-        while channel.stream.len() > usize::try_from(number(words, 1)).expect("a size") {
+        while channel.stream.len() > size {
             channel.stream.pop_front();
         }
         channel.position = Some(format!("{epoch}:{offset}"));
@@ -282,9 +289,9 @@ impl Store<'_> {
         let position = Position::new(Epoch::parse(&epoch).expect("an epoch"), offset);
         let head = channel.head.expect("a head");
         channel.head = Some(self.truth.publish(head, position, content));
-        let answer = Value::Array(vec![word(&epoch), word(&offset), Value::Integer(0)]);
-        let sent = (text(&words[4]), envelope(&epoch, offset, &rest, &data));
-        (Ok(answer), Some(sent))
+        let name = format!("{}:envelopes", base(&keys[0]));
+        let sent = (name, envelope(&epoch, offset, &rest, &data));
+        (Ok(word(&format!("{epoch}:{offset}"))), Some(sent))
     }
 
     /// Makes the meta, or begins a new epoch where another server wrote last.
