@@ -84,9 +84,10 @@ pub fn serve(
         proxy: proxy.clone(),
     };
     let outcome = server::run(&node.settings.server, router, make_worker, hooks);
-    node.context.events.end();
     node.context.sessions.end();
     node.withdraw();
+    // Last: with its nodes a channel's last subscribers go.
+    node.context.events.end();
     outcome
 }
 
@@ -109,7 +110,7 @@ impl Node {
     fn new(settings: Settings) -> Result<Self, ServerError> {
         let started = Instant::now();
         let namespaces = Arc::new(settings.namespaces.clone());
-        let (broker, memory) = make_broker(&settings, namespaces.clone(), started)?;
+        let (broker, memory, redis) = make_broker(&settings, namespaces.clone(), started)?;
         let workers = settings.server.workers;
         let limits = InboxLimits {
             messages_max: settings.transport.inbox_messages_max,
@@ -119,6 +120,7 @@ impl Node {
         let verifier = Arc::new(Verifier::new(&settings.auth));
         let (events, consent) = back_ends::start(&settings, &verifier)?;
         let events = Arc::new(events);
+        let observer = back_ends::observe(&events, redis.as_ref());
         let sessions = Sessions::start(
             &settings.session,
             settings.transport.node.clone(),
@@ -140,9 +142,7 @@ impl Node {
         let context = Context {
             config: Arc::new(settings.transport.clone()),
             rules: Arc::new(rules),
-            relay: Arc::new(
-                Relay::new(broker.clone(), inboxes).observed_by(back_ends::observer(&events)),
-            ),
+            relay: Arc::new(Relay::new(broker.clone(), inboxes).observed_by(observer)),
             events,
             sessions: Arc::new(sessions),
             consent: Arc::new(consent),
@@ -388,8 +388,12 @@ impl Node {
     }
 }
 
-/// A broker, and the same again when it is the embedded one.
-type Chosen = (Arc<dyn Broker>, Option<Arc<MemoryBroker>>);
+/// A broker, and the same again as what it is.
+type Chosen = (
+    Arc<dyn Broker>,
+    Option<Arc<MemoryBroker>>,
+    Option<Arc<RedisBroker>>,
+);
 
 /// The broker that the settings name.
 fn make_broker(
@@ -402,14 +406,15 @@ fn make_broker(
         let broker = RedisBroker::start(redis, namespaces).map_err(start_error)?;
         let runtime = waiting_runtime().map_err(ServerError::Start)?;
         runtime.block_on(broker.examine()).map_err(start_error)?;
-        return Ok((Arc::new(broker), None));
+        let broker = Arc::new(broker);
+        return Ok((broker.clone(), None, Some(broker)));
     }
     tracing::info!("a single node: channels live in its memory");
     let clock = move || {
         Moment::from_millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX))
     };
     let broker = Arc::new(MemoryBroker::new(&settings.broker, namespaces, clock));
-    Ok((broker.clone(), Some(broker)))
+    Ok((broker.clone(), Some(broker), None))
 }
 
 /// The proxy, joined to what carries the streams that many share.

@@ -29,7 +29,7 @@ pub(super) fn publisher_of(state: &ApiState, caller: HubCaller) -> Option<Publis
     }
     match caller {
         HubCaller::BackEnd => None,
-        HubCaller::Token(identity) => Some(Publisher(Arc::from(identity))),
+        HubCaller::Token(identity) => Some(Publisher(identity)),
         HubCaller::Anybody => Some(Publisher(Identity::nobody())),
     }
 }

@@ -81,7 +81,7 @@ fn is_plain(head: &RequestHead<'_>) -> bool {
         match KNOWN_FIELDS.iter().find(is) {
             Some(&"content-type") => {
                 let is = |plain: &&str| field.value.eq_ignore_ascii_case(plain.as_bytes());
-                PLAIN_TYPES.iter().any(|plain| is(&plain))
+                PLAIN_TYPES.iter().any(is)
             }
             Some(&"accept") => !field.value.windows(7).any(|part| part == b"problem"),
             known => known.is_some(),

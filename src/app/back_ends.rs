@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::auth::{Verifier, keep_keys};
+use crate::broker::redis::RedisBroker;
 use crate::config::Settings;
 use crate::events::{Consent, Events, Kind};
 use crate::outbound::Outbound;
@@ -37,14 +38,40 @@ fn start_outbound(settings: &Settings) -> Result<Option<Arc<Outbound>>, ServerEr
     Ok(Some(Arc::new(outbound)))
 }
 
-/// Tells back ends of channels that become occupied and vacant.
-pub(super) fn observer(events: &Arc<Events>) -> InterestObserver {
+/// Lets back ends hear of channels that become occupied and vacant: in the fleet, where there is one. Answers who is to be told
+/// what this node has; nobody where nobody wants to hear.
+pub(super) fn observe(
+    events: &Arc<Events>,
+    redis: Option<&Arc<RedisBroker>>,
+) -> Option<InterestObserver> {
+    if !events.wants(Kind::ChannelOccupied) && !events.wants(Kind::ChannelVacated) {
+        return None;
+    }
     let events = events.clone();
-    Box::new(move |channel, is_occupied| {
-        let kind = match is_occupied {
-            true => Kind::ChannelOccupied,
-            false => Kind::ChannelVacated,
-        };
-        events.tell(kind, |event| event.channel = Some(channel.clone()));
-    })
+    let Some(broker) = redis.cloned() else {
+        return Some(Box::new(move |channel, is_occupied| {
+            if !channel.is_internal() {
+                events.tell(kind(is_occupied), |event| {
+                    event.channel = Some(channel.clone());
+                });
+            }
+        }));
+    };
+    broker.watch_occupancy(Box::new(move |told| {
+        let kind = kind(told.is_occupied);
+        let id = format!("{}-{}", told.life, kind.name());
+        events.tell_as(id, kind, |event| event.channel = Some(told.channel));
+    }));
+    Some(Box::new(move |channel, is_occupied| {
+        if !channel.is_internal() {
+            broker.occupy(channel, is_occupied);
+        }
+    }))
+}
+
+const fn kind(is_occupied: bool) -> Kind {
+    match is_occupied {
+        true => Kind::ChannelOccupied,
+        false => Kind::ChannelVacated,
+    }
 }

@@ -1,5 +1,7 @@
 //! The doors of back ends (`/hub`) and operators (`/admin`): a key or a token.
 
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -20,7 +22,7 @@ pub enum HubCaller {
     /// A back end with `HUB_API_KEY`.
     BackEnd,
     /// Somebody with a token of the role `publisher` or `admin`.
-    Token(Box<Identity>),
+    Token(Arc<Identity>),
     /// Anybody, where everything is open.
     Anybody,
 }
@@ -45,9 +47,9 @@ pub fn guard_hub(
     if key.is_some_and(|key| is_same(key, shown)) {
         return Ok(HubCaller::BackEnd);
     }
-    let identity = verifier.verify(shown, now_unix_seconds)?;
+    let identity = verifier.identify(Some(shown), now_unix_seconds)?;
     require_role(&identity, &["publisher", "admin"])?;
-    Ok(HubCaller::Token(Box::new(identity)))
+    Ok(HubCaller::Token(identity))
 }
 
 /// Whether an operator may use `/admin`: `X-Admin-Key` shows `ADMIN_API_KEY` (where that is set), or `Authorization` a
@@ -77,7 +79,7 @@ pub fn guard_admin(
         None if admin_key.is_some() => return Err(AuthError::WrongKey),
         None => return Err(AuthError::Missing),
     };
-    let identity = verifier.verify(token, now_unix_seconds)?;
+    let identity = verifier.identify(Some(token), now_unix_seconds)?;
     match access {
         AdminAccess::Read => Ok(()),
         AdminAccess::Write => require_role(&identity, &["admin"]),
@@ -161,6 +163,17 @@ mod tests {
                 "{wrong}"
             );
         }
+    }
+
+    #[test]
+    fn a_token_that_was_verified_lately_is_not_verified_again() {
+        let verifier = verifier(true, None);
+        let header = header(&verifier, "publisher");
+        let caller = || match guard_hub(&verifier, Some(&header), NOW) {
+            Ok(HubCaller::Token(identity)) => identity,
+            other => panic!("{other:?}"),
+        };
+        assert!(Arc::ptr_eq(&caller(), &caller()));
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub enum Kind {
     Subscribe,
     /// That ended.
     Unsubscribe,
-    /// A channel got its first subscriber on this node.
+    /// A channel got its first subscriber: in the fleet, or on a node that is alone.
     ChannelOccupied,
     /// It lost its last one.
     ChannelVacated,

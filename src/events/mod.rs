@@ -98,10 +98,20 @@ impl Events {
 
     /// Tells an event. `describe` fills it in, and is called only where somebody wants to hear.
     pub fn tell(&self, kind: Kind, describe: impl FnOnce(&mut Event)) {
-        if !self.wants(kind) {
-            return;
+        if self.wants(kind) {
+            self.hand_over(self.ids.next(), kind, describe);
         }
-        let mut event = Event::new(self.ids.next(), kind, self.ids.node.clone());
+    }
+
+    /// The same of an event of the whole fleet, which has the same id whoever tells it.
+    pub fn tell_as(&self, id: String, kind: Kind, describe: impl FnOnce(&mut Event)) {
+        if self.wants(kind) {
+            self.hand_over(id, kind, describe);
+        }
+    }
+
+    fn hand_over(&self, id: String, kind: Kind, describe: impl FnOnce(&mut Event)) {
+        let mut event = Event::new(id, kind, self.ids.node.clone());
         describe(&mut event);
         let event = Arc::new(event);
         for outlet in &self.outlets {

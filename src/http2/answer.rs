@@ -6,6 +6,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use super::is_of_connection;
 use crate::http1::{Field, ResponseHead};
 
+/// Fields whose value is another one in each message. A compressor that remembers them (RFC 7541 section 2.3.2) works for
+/// nothing, and forgets what will come again: so it is told that they are never to be.
+static ONCE: [HeaderName; 3] = [
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("x-correlation-id"),
+    HeaderName::from_static("traceparent"),
+];
+
 /// The head, without what belongs to one connection. `None` when it cannot be one: a bug of ours, or nonsense of an
 /// upstream that HTTP/1 lets pass.
 pub(super) fn translate(head: &ResponseHead<'_>, is_websocket: bool) -> Option<Response<()>> {
@@ -28,9 +36,15 @@ pub(super) fn translate(head: &ResponseHead<'_>, is_websocket: bool) -> Option<R
 pub(super) fn fields(fields: &[Field<'_>]) -> Option<HeaderMap> {
     let mut map = HeaderMap::with_capacity(fields.len());
     for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        let once = ONCE.iter().find(|name| *name == field.name);
+        let name = match once {
+            Some(name) => name.clone(),
+            None => HeaderName::from_bytes(field.name.as_bytes()).ok()?,
+        };
         if !is_of_connection(name.as_str().as_bytes()) {
-            map.append(name, HeaderValue::from_bytes(field.value).ok()?);
+            let mut value = HeaderValue::from_bytes(field.value).ok()?;
+            value.set_sensitive(once.is_some());
+            map.append(name, value);
         }
     }
     Some(map)
@@ -54,6 +68,20 @@ mod tests {
         });
         let expected = expected.map(|(status, fields)| (status, fields.to_vec()));
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_never_comes_again_is_not_remembered() {
+        let mut slots = slots();
+        let head =
+            b"HTTP/1.1 200 OK\r\nx-request-id: a\r\nX-Other: b\r\nX-Correlation-Id: c\r\n\r\n";
+        let head = ResponseHead::parse(head, &mut slots, false).expect("a head");
+        let fields = fields(head.fields).expect("fields");
+        let remembered = |name: &str| !fields[name].is_sensitive();
+        assert_eq!(
+            ["x-request-id", "x-other", "x-correlation-id"].map(remembered),
+            [false, true, false]
+        );
     }
 
     #[test]

@@ -192,7 +192,7 @@ impl Asking {
                     self.down = Down::Body(body, is_chunked);
                 }
                 Down::Body(body, is_chunked) => {
-                    let trailers = ready!(poll_in(cx, body, &mut self.far, *is_chunked))?;
+                    let trailers = ready!(poll_in(cx, body, &mut self.far, *is_chunked, &mut 0))?;
                     if let (true, Some(trailers)) = (*is_chunked, trailers) {
                         self.far.push(last_chunk(&trailers));
                     }

@@ -124,13 +124,14 @@ impl Outgoing {
     }
 }
 
-/// Passes what comes on a stream into the pipe, in chunks or as it is; ready at its end, with the trailers. `None`: nobody
-/// reads the pipe any more.
+/// Passes what comes on a stream into the pipe, in chunks or as it is, and adds to `brought` how much that was; ready at its
+/// end, with the trailers. `None`: nobody reads the pipe any more.
 pub(super) fn poll_in(
     cx: &mut Context<'_>,
     body: &mut RecvStream,
     far: &mut FarEnd,
     is_chunked: bool,
+    brought: &mut u64,
 ) -> Poll<Result<Option<HeaderMap>, h2::Error>> {
     loop {
         if ready!(far.poll_room(cx)).is_err() {
@@ -140,6 +141,7 @@ pub(super) fn poll_in(
             let trailers = ready!(body.poll_trailers(cx))?;
             return Poll::Ready(Ok(Some(trailers.unwrap_or_default())));
         };
+        *brought += bytes.len() as u64;
         // It is held in the pipe from now on, which has a bound of its own.
         body.flow_control().release_capacity(bytes.len())?;
         if !is_chunked {

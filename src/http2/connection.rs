@@ -1,24 +1,22 @@
 //! A client's connection of HTTP/2: its bounds, and the streams that it opens.
 
-use std::cell::{Cell, RefCell};
 use std::io;
-use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{Request, Response, StatusCode};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
 
 use super::request::{Translated, translate};
+use super::room::Room;
 use super::serving::Serving;
+use super::socket::{Rewound, Socket};
 use super::{CONNECTION_WINDOW_BYTES, SEND_BYTES_MAX, STREAM_WINDOW_BYTES};
 use crate::http1::HEAD_BYTES_MAX;
-use crate::tls::{Pipe, Stream};
+use crate::tls::Pipe;
 
 /// Streams that the client has reset, and that are still remembered; and those among them that nobody has looked at.
 const RESET_STREAMS_MAX: usize = 64;
@@ -34,108 +32,6 @@ pub struct Limits {
     pub stall_max: Duration,
 }
 
-/// The socket of a connection, which whoever serves it gets back at the end.
-#[derive(Debug, Clone)]
-pub struct Socket(Rc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    stream: RefCell<Stream>,
-    /// Since when its peer takes nothing.
-    blocked: Cell<Option<Instant>>,
-}
-
-impl Socket {
-    /// Shares a socket.
-    pub fn new(stream: Stream) -> Self {
-        Self(Rc::new(Shared {
-            stream: RefCell::new(stream),
-            blocked: Cell::new(None),
-        }))
-    }
-
-    /// Since when its peer takes nothing of what is written.
-    pub fn blocked_since(&self) -> Option<Instant> {
-        self.0.blocked.get()
-    }
-
-    /// The socket, when nobody shares it any more.
-    pub fn into_inner(self) -> Option<Stream> {
-        Rc::into_inner(self.0).map(|shared| shared.stream.into_inner())
-    }
-
-    fn poll_with<T>(&self, poll: impl FnOnce(Pin<&mut Stream>) -> Poll<T>) -> Poll<T> {
-        poll(Pin::new(&mut *self.0.stream.borrow_mut()))
-    }
-
-    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
-        let blocked = &self.0.blocked;
-        match written {
-            Poll::Ready(_) => blocked.set(None),
-            Poll::Pending if blocked.get().is_none() => blocked.set(Some(Instant::now())),
-            Poll::Pending => {}
-        }
-        written
-    }
-}
-
-/// A socket of which the first bytes were read already.
-#[derive(Debug)]
-struct Rewound {
-    read: Bytes,
-    socket: Socket,
-}
-
-impl AsyncRead for Rewound {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.read.is_empty() {
-            return self.socket.poll_with(|socket| socket.poll_read(cx, buffer));
-        }
-        let count = self.read.len().min(buffer.remaining());
-        buffer.put_slice(&self.read[..count]);
-        self.read.advance(count);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Rewound {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = self.socket.poll_with(|socket| socket.poll_write(cx, bytes));
-        self.socket.note(written)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = self
-            .socket
-            .poll_with(|socket| socket.poll_write_vectored(cx, slices));
-        self.socket.note(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.poll_with(|socket| socket.poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.poll_with(|socket| socket.poll_shutdown(cx))
-    }
-}
-
 /// Reads the preface, of which `read` came already, and sends our settings (RFC 9113 section 3.4). The caller bounds its
 /// time.
 ///
@@ -143,6 +39,7 @@ impl AsyncWrite for Rewound {
 /// When the peer does not speak HTTP/2, or goes.
 pub async fn handshake(socket: Socket, read: Vec<u8>, limits: Limits) -> io::Result<Served> {
     let read = read.into();
+    let held = socket.clone();
     let connection = Builder::new()
         .max_concurrent_streams(limits.streams_max)
         .initial_window_size(STREAM_WINDOW_BYTES)
@@ -156,26 +53,33 @@ pub async fn handshake(socket: Socket, read: Vec<u8>, limits: Limits) -> io::Res
         .handshake(Rewound { read, socket })
         .await
         .map_err(io::Error::other)?;
-    Ok(Served { connection, limits })
+    held.hold();
+    Ok(Served {
+        connection,
+        limits,
+        room: Room::default(),
+    })
 }
 
-/// A connection after its handshake. It has to be polled for its streams to go on.
+/// A connection after its handshake. It has to be polled for its streams to go on, and [`Socket::poll_send`] after it.
 pub struct Served {
     connection: Connection<Rewound, Bytes>,
     limits: Limits,
+    room: Room,
 }
 
 impl Served {
     /// Waits for a request; `None` when there will be none: the connection is closed.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
+        self.room.grow(&mut self.connection);
         loop {
             match ready!(pin!(self.connection.accept()).poll(cx)) {
                 Some(Ok((request, respond))) => {
-                    let limits = self.limits;
                     return Poll::Ready(Some(Incoming {
                         request,
                         respond,
-                        limits,
+                        limits: self.limits,
+                        room: self.room.clone(),
                     }));
                 }
                 // One stream's matter, or the end of all: the next look tells.
@@ -205,6 +109,7 @@ pub struct Incoming {
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     limits: Limits,
+    room: Room,
 }
 
 impl Incoming {
@@ -215,6 +120,7 @@ impl Incoming {
             request,
             mut respond,
             limits,
+            room,
         } = self;
         let (parts, body) = request.into_parts();
         let has_body = !body.is_end_stream();
@@ -234,7 +140,7 @@ impl Incoming {
         };
         let (pipe, far) = Pipe::new(is_encrypted);
         let is_head = parts.method == http::Method::HEAD;
-        let serving = Serving::new(translated, is_head, far, (body, respond), limits.stall_max);
+        let serving = Serving::new(translated, is_head, far, (body, respond), (limits, room));
         Some((pipe, serving))
     }
 }

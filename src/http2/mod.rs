@@ -14,13 +14,16 @@ mod asking;
 mod body;
 mod connection;
 mod request;
+mod room;
 mod servers;
 mod serving;
+mod socket;
 
 pub use asking::REFUSED;
-pub use connection::{Incoming, Limits, Served, Socket, handshake};
+pub use connection::{Incoming, Limits, Served, handshake};
 pub use servers::{Asker, begin};
 pub use serving::{Carried, Serving};
+pub use socket::Socket;
 
 /// What a peer may send on one stream before it is taken further.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;

@@ -13,7 +13,9 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use super::answer::translate;
 use super::body::{Fault, Outgoing, end, last_chunk, poll_in, poll_send};
+use super::connection::Limits;
 use super::request::Translated;
+use super::room::Room;
 use crate::http1::{Framing, HeadScan, ResponseHead, Scanned, slots};
 use crate::tls::{FarEnd, Pulled};
 
@@ -82,6 +84,9 @@ pub struct Serving {
     /// The client's window is closed although there is something to send.
     is_stalled: bool,
     stall_max: Duration,
+    /// Bytes of the request's body so far.
+    brought: u64,
+    room: Room,
     stall: Option<Pin<Box<Sleep>>>,
     end_pause: Option<Pin<Box<Sleep>>>,
 }
@@ -92,7 +97,7 @@ impl Serving {
         is_head: bool,
         mut far: FarEnd,
         (body, respond): (RecvStream, SendResponse<Bytes>),
-        stall_max: Duration,
+        (limits, room): (Limits, Room),
     ) -> Self {
         let is_websocket = matches!(translated, Translated::WebSocket { .. });
         let up = match &translated {
@@ -115,7 +120,9 @@ impl Serving {
             is_websocket,
             held: Bytes::new(),
             is_stalled: false,
-            stall_max,
+            stall_max: limits.stall_max,
+            brought: 0,
+            room,
             stall: None,
             end_pause: None,
         }
@@ -185,7 +192,18 @@ impl Serving {
             return Poll::Ready(Ok(()));
         }
         let is_chunked = self.up == Up::Chunks;
-        let ended = ready!(poll_in(cx, &mut self.body, &mut self.far, is_chunked))?;
+        let before = self.brought;
+        let ended = poll_in(
+            cx,
+            &mut self.body,
+            &mut self.far,
+            is_chunked,
+            &mut self.brought,
+        );
+        if self.brought > before && self.far.poll_room(cx).is_ready() {
+            self.room.note(self.brought);
+        }
+        let ended = ready!(ended)?;
         // Where nobody reads any more, what is answered decides.
         if let Some(trailers) = ended {
             match self.up {

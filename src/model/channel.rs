@@ -101,6 +101,11 @@ impl ChannelKey {
         &self.name
     }
 
+    /// Whether it is the hub's own (`~…`): no client or publisher names it, and no back end hears of it.
+    pub fn is_internal(&self) -> bool {
+        self.name.starts_with('~')
+    }
+
     /// Whether it carries what an upstream says, event by event: a stream that many share (`~shared:…`).
     pub fn is_shared(&self) -> bool {
         self.name.starts_with("~shared:")
@@ -166,7 +171,9 @@ mod tests {
             Err(ChannelNameError::BadCharacter(1))
         );
         assert_eq!(ChannelKey::new("~own"), Err(ChannelNameError::Reserved));
-        assert!(ChannelKey::internal(Scope::default(), "~own").is_ok());
+        let own = ChannelKey::internal(Scope::default(), "~own").expect("a name");
+        let clients = ChannelKey::new("own~").expect("a name");
+        assert!(own.is_internal() && !clients.is_internal());
     }
 
     #[test]

@@ -17,6 +17,13 @@ pub(super) struct Client {
     pub(super) is_encrypted: bool,
 }
 
+impl Client {
+    /// Of the peer's connection.
+    pub(super) const fn scheme(&self) -> &'static str {
+        if self.is_encrypted { "https" } else { "http" }
+    }
+}
+
 /// The client of a request that came from `peer`.
 pub(super) fn client(
     peer: IpAddr,

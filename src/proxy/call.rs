@@ -14,11 +14,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Proxy;
+use super::attempt::Attempt;
 use super::caching::{Served, Waiting};
 use super::counting::Counting;
 use super::course::{Asked, Course};
+use super::dialling::Dialled;
 use super::download::{Download, DownloadFault};
-use super::endpoint::{Attempt, Dialled};
 use super::error::ProxyError;
 use super::upload::{Upload, UploadFault, Waits};
 use super::websocket::Tunnel;

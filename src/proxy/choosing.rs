@@ -172,7 +172,7 @@ mod tests {
 
     use super::*;
     use crate::proxy::HashKey;
-    use crate::proxy::endpoint::Attempt;
+    use crate::proxy::attempt::Attempt;
     use crate::proxy::table::Table;
     use crate::proxy::table::tests::config;
     use crate::telemetry::proxy::Carried;

@@ -1,22 +1,16 @@
-//! One upstream of a service: where it is, how it does, and what is under way to it.
+//! One upstream of a service: where it is, how it does, and how much is under way to it.
 
-use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::HeaderValue;
-use tokio::time::Instant;
 
-use super::breaker::{Breaker, Pass};
+use super::breaker::Breaker;
 use super::counter::Recent;
-use super::multiplexed::{self, Place};
 use super::resolve::Resolver;
 use super::{Address, BreakerPolicy};
-use crate::http2;
 use crate::model::Moment;
-use crate::telemetry::proxy::{self as counts, Carried};
-use crate::tls::{Connector, Stream};
+use crate::telemetry::proxy::Carried;
 
 /// The latency of an upstream that has not answered yet.
 const LATENCY_ASSUMED: f64 = 30.0;
@@ -26,25 +20,6 @@ const DECAY: f64 = 10_000.0;
 const REST_MAX: Duration = Duration::from_secs(60);
 /// The part of its requests with which a slow start begins.
 const SLOW_START_LEAST: f64 = 0.1;
-
-/// What connection a request wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
-    /// Any.
-    Any,
-    /// A new one: the one that others use was no good.
-    Fresh,
-    /// One of its own, which speaks HTTP/1: it becomes a WebSocket.
-    Own,
-}
-
-/// What a request is written to.
-#[derive(Debug)]
-pub(super) struct Dialled {
-    pub(super) socket: Stream,
-    /// It stands on a connection that has carried others.
-    pub(super) is_reused: bool,
-}
 
 /// One upstream. Shared by all workers; everything in it is an atomic but the breaker's detail and its addresses.
 #[derive(Debug)]
@@ -56,9 +31,9 @@ pub(super) struct Endpoint {
     pub(super) authority: HeaderValue,
     /// A number that follows from its URL alone: the same on every node, and after every start.
     pub(super) token: u64,
-    resolver: Resolver,
+    pub(super) resolver: Resolver,
     /// The last connection to it spoke HTTP/2.
-    shares: AtomicBool,
+    pub(super) shares: AtomicBool,
     pub(super) breaker: Breaker,
     /// Health checks found it ill.
     is_ill: AtomicBool,
@@ -111,70 +86,6 @@ impl Endpoint {
             latency_at: AtomicU64::new(0),
             last_latency: AtomicU64::new(0),
         })
-    }
-
-    /// A connection for a request: a new one, or a place on one that several share. Encrypted where the address says so.
-    pub(super) async fn dial(
-        &self,
-        connector: Option<&Connector>,
-        way: Way,
-    ) -> io::Result<Dialled> {
-        let mut dialling = None;
-        if way == Way::Any && self.may_share() {
-            let mut place = multiplexed::place(self.id, Instant::now());
-            if let Place::Soon(dial) = &place {
-                dial.done().await;
-                place = multiplexed::place(self.id, Instant::now());
-            }
-            match place {
-                Place::Open(socket) => {
-                    return Ok(Dialled {
-                        socket,
-                        is_reused: true,
-                    });
-                }
-                Place::Dial(guard) => dialling = Some(guard),
-                // It came to nothing, and is tried again: not for all, one after the other.
-                Place::Soon(_) => {}
-            }
-        }
-        let socket = self.connect(connector, way).await?;
-        let is_http2 = way != Way::Own && (self.address.is_http2 || socket.is_http2());
-        self.shares.store(is_http2, Relaxed);
-        if !is_http2 {
-            return Ok(Dialled {
-                socket,
-                is_reused: false,
-            });
-        }
-        let (asker, driving) = http2::begin(socket, self.address.is_encrypted).await?;
-        tokio::spawn(driving);
-        let socket = asker.open();
-        multiplexed::keep(self.id, asker, self.connection_age_max(), Instant::now());
-        drop(dialling);
-        Ok(Dialled {
-            socket,
-            is_reused: false,
-        })
-    }
-
-    /// Whether it speaks HTTP/2, as far as it is known. Of an https upstream the last connection has shown.
-    fn may_share(&self) -> bool {
-        self.address.is_http2 || self.shares.load(Relaxed)
-    }
-
-    async fn connect(&self, connector: Option<&Connector>, way: Way) -> io::Result<Stream> {
-        counts::dialled();
-        let socket = self.resolver.connect().await?;
-        socket.set_nodelay(true)?;
-        let host = &self.address.host;
-        match connector.filter(|_| self.address.is_encrypted) {
-            Some(connector) if way == Way::Own => connector.connect(host, socket).await,
-            Some(connector) => connector.connect_any(host, socket).await,
-            // `config` gives a connector where any address is https: never in clear instead.
-            None if self.address.is_encrypted => Err(io::ErrorKind::Unsupported.into()),
-            None => Ok(socket.into()),
-        }
     }
 
     /// For how long a connection to it may be used: one to a name, so that a changed address is found even by those who
@@ -231,7 +142,7 @@ impl Endpoint {
     }
 
     /// It answered that it wants to be left alone for so long.
-    fn rest(&self, time: Duration, now: Moment) {
+    pub(super) fn rest(&self, time: Duration, now: Moment) {
         let until = now + time.min(REST_MAX);
         self.rests_until.store(until.as_millis(), Relaxed);
     }
@@ -261,8 +172,26 @@ impl Endpoint {
         self.inflight.iter().map(|count| count.load(Relaxed)).sum()
     }
 
+    /// A request is on its way to it.
+    pub(super) fn enter(&self, carried: Carried, now: Moment) {
+        self.inflight[carried.index()].fetch_add(1, Relaxed);
+        self.requests.fetch_add(1, Relaxed);
+        self.recent.add(now);
+    }
+
+    /// One that is over.
+    pub(super) fn leave(&self, carried: Carried) {
+        self.inflight[carried.index()].fetch_sub(1, Relaxed);
+    }
+
+    /// One has failed.
+    pub(super) fn note_failure(&self, now: Moment) {
+        self.errors.fetch_add(1, Relaxed);
+        self.recent_errors.add(now);
+    }
+
     /// An answer's head came after this time: a slower one counts at once, a faster one bit by bit.
-    fn measured(&self, elapsed: Duration, now: Moment) {
+    pub(super) fn measured(&self, elapsed: Duration, now: Moment) {
         let millis = elapsed.as_secs_f64() * 1000.0;
         let before = f64::from_bits(self.latency.load(Relaxed));
         let at = self.latency_at.swap(now.as_millis(), Relaxed);
@@ -277,7 +206,7 @@ impl Endpoint {
     }
 
     /// How much of what it was asked in the last ten seconds failed.
-    fn failed_percent(&self, now: Moment) -> u32 {
+    pub(super) fn failed_percent(&self, now: Moment) -> u32 {
         let (all, failed) = (self.recent.count(now), self.recent_errors.count(now));
         u32::try_from(failed * 100 / all.max(1)).unwrap_or(100)
     }
@@ -315,90 +244,14 @@ pub(super) struct Levels {
     pub(super) last_latency: Option<f64>,
 }
 
-/// What an answer's head says of its upstream.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Answered {
-    pub(super) status: u16,
-    /// `Retry-After` in seconds; its other form, a date, is not looked at.
-    pub(super) retry_after: Option<Duration>,
-}
-
-/// One request that is under way to an upstream; dropping it ends that. Exactly one outcome reaches the breaker.
-#[derive(Debug)]
-pub(super) struct Attempt {
-    pub(super) endpoint: Arc<Endpoint>,
-    pass: Pass,
-    carried: Carried,
-    is_judged: bool,
-}
-
-impl Attempt {
-    /// Counts it in.
-    pub(super) fn begin(
-        endpoint: Arc<Endpoint>,
-        pass: Pass,
-        carried: Carried,
-        now: Moment,
-    ) -> Self {
-        endpoint.inflight[carried.index()].fetch_add(1, Relaxed);
-        endpoint.requests.fetch_add(1, Relaxed);
-        endpoint.recent.add(now);
-        Self {
-            endpoint,
-            pass,
-            carried,
-            is_judged: false,
-        }
-    }
-
-    /// The head of an answer came.
-    pub(super) fn answered(&mut self, answer: &Answered, elapsed: Duration, now: Moment) {
-        self.endpoint.measured(elapsed, now);
-        if answer.status >= 500 {
-            self.failed(now);
-        } else {
-            self.is_judged = true;
-            if self.endpoint.breaker.succeeded(self.pass) {
-                self.endpoint.begin_slowly(now);
-                tracing::info!(upstream = %self.endpoint.address.url, "the circuit breaker closes: the upstream is well");
-            }
-        }
-        if let (503, Some(time)) = (answer.status, answer.retry_after) {
-            self.endpoint.rest(time, now);
-        }
-    }
-
-    /// It could not be reached, or did not answer in time, or badly.
-    pub(super) fn failed(&mut self, now: Moment) {
-        self.is_judged = true;
-        self.endpoint.errors.fetch_add(1, Relaxed);
-        self.endpoint.recent_errors.add(now);
-        let endpoint = &self.endpoint;
-        if endpoint
-            .breaker
-            .failed(self.pass, now, || endpoint.failed_percent(now))
-        {
-            counts::opened();
-            tracing::warn!(upstream = %self.endpoint.address.url, "the circuit breaker opens: too many failures");
-        }
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        self.endpoint.inflight[self.carried.index()].fetch_sub(1, Relaxed);
-        if !self.is_judged {
-            self.endpoint.breaker.abandoned(self.pass);
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use std::sync::Arc;
+
     use crate::proxy::policy::tests::POLICY;
 
-    fn endpoint() -> Arc<Endpoint> {
+    pub(in crate::proxy) fn endpoint() -> Arc<Endpoint> {
         let address = Address::parse("http://[::1]:81/base").expect("a URL");
         Arc::new(Endpoint::new(address, POLICY).expect("an endpoint"))
     }
@@ -419,47 +272,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_under_way_costs_until_it_ends() {
-        let endpoint = endpoint();
-        let now = Moment::from_millis(0);
-        let idle = endpoint.cost(now);
-        let attempt = Attempt::begin(endpoint.clone(), Pass::Free, Carried::Http, now);
-        assert!(endpoint.cost(now) > idle * 1.9);
-        assert_eq!(endpoint.inflight(Carried::Http), 1);
-        drop(attempt);
-        assert_eq!(endpoint.inflight(Carried::Http), 0);
-    }
-
-    #[test]
-    fn an_abandoned_probe_lets_the_next_one_through() {
-        let endpoint = endpoint();
-        let now = Moment::from_millis(0);
-        (0..5).for_each(|_| {
-            endpoint.breaker.failed(Pass::Free, now, || 100);
-        });
-        let later = Moment::from_millis(20_000);
-        let pass = endpoint.breaker.admit(later).expect("a probe");
-        drop(Attempt::begin(endpoint.clone(), pass, Carried::Http, later));
-        assert_eq!(endpoint.breaker.admit(later), Some(Pass::Probe));
-    }
-
-    #[test]
     fn the_host_of_an_upstream_is_written_as_it_should() {
         assert_eq!(endpoint().authority, "[::1]:81");
-    }
-
-    #[test]
-    fn one_that_asks_for_rest_gets_it() {
-        let endpoint = endpoint();
-        let at = Moment::from_millis;
-        let busy = Answered {
-            status: 503,
-            retry_after: Some(Duration::from_secs(1000)),
-        };
-        let mut attempt = Attempt::begin(endpoint.clone(), Pass::Free, Carried::Http, at(0));
-        attempt.answered(&busy, Duration::ZERO, at(0));
-        assert!(!endpoint.is_free(at(59_999)));
-        assert!(endpoint.is_free(at(60_000)), "but not for ever");
     }
 
     #[test]

@@ -236,7 +236,21 @@ fn the_standard_form_of_who_asks_is_told_to_who_wants_it() {
     let both = format!("for=1.1.1.1;proto=https, {ours}");
     has(&told(&brought, true, true), "forwarded", &both);
     assert!(!told(&brought, true, false).contains("forwarded: "));
-    let mut out = Vec::new();
-    standard_address(&mut out, "2001:db8::1".parse().expect("an address"));
-    assert_eq!(out, b"\"[2001:db8::1]\"");
+    for (ip, expected) in [
+        ("2001:db8::1", "\"[2001:db8::1]\""),
+        ("0.10.200.255", "0.10.200.255"),
+    ] {
+        let mut out = Vec::new();
+        standard_address(&mut out, ip.parse().expect("an address"));
+        assert_eq!(String::from_utf8(out).expect("text"), expected);
+    }
+}
+
+#[test]
+fn numbers_are_printed_as_they_are() {
+    for number in [0, 7, 10, 99, 200, 1000, 10_203, u16::MAX] {
+        let mut out = Vec::new();
+        put_number(&mut out, number);
+        assert_eq!(out, number.to_string().as_bytes());
+    }
 }

@@ -319,10 +319,11 @@ fn may(identity: &Identity, rule: &IdentityRule) -> bool {
     rule.roles.is_empty() || roles.any(|role| **role == *identity.role)
 }
 
-/// Whether the client's connection is encrypted, as far as a trusted proxy says so.
+/// Whether the client's connection is encrypted: to us, or to a trusted proxy that says so.
 fn is_secure(head: &RequestHead<'_>, client: &Client) -> bool {
     let proto = head.field("x-forwarded-proto");
-    client.is_behind_trusted && proto.is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"))
+    let is_https = proto.is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"));
+    client.is_encrypted || (client.is_behind_trusted && is_https)
 }
 
 /// Whether a text can stand in a field as it is.

@@ -10,7 +10,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::endpoint::{Endpoint, Way};
+use super::dialling::Way;
+use super::endpoint::Endpoint;
 use super::{HealthPolicy, Proxy};
 use crate::http1::{HeadScan, ResponseHead, Scanned, slots};
 use crate::telemetry::proxy as counts;

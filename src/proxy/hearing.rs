@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::attempt::Answered;
 use super::cache::{self, Recorder, Serving};
 use super::call::{Call, State};
 use super::download::{Download, Form};
-use super::endpoint::Answered;
 use super::error::ProxyError;
 use super::fields::is_event_stream;
 use super::reply;

@@ -8,6 +8,7 @@
 
 mod access;
 mod address;
+mod attempt;
 mod breaker;
 mod budget;
 mod cache;
@@ -18,6 +19,7 @@ mod config;
 mod counter;
 mod counting;
 mod course;
+mod dialling;
 mod download;
 mod endpoint;
 mod error;

@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::course::Asked;
 use super::download::Form;
 use super::error::{ProxyError, Told};
-use super::fields::write_response;
+use super::fields::{put_number, write_response};
 use super::removed::Removed;
 use crate::http1::{self, Framing, ResponseHead};
 use crate::telemetry::proxy::{Carried, Method};
@@ -61,8 +61,11 @@ pub(super) fn switched(
 }
 
 fn status_line(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
-    // A vector takes every write.
-    let _ = write!(out, "HTTP/1.1 {} {}\r\n", head.status, head.reason);
+    out.extend_from_slice(b"HTTP/1.1 ");
+    put_number(out, head.status);
+    out.push(b' ');
+    out.extend_from_slice(head.reason.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// An answer of our own, head and body, with its status.

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::attempt::Attempt;
 use super::call::{Call, State};
 use super::choosing::Wish;
-use super::endpoint::{Attempt, Endpoint, Way};
+use super::dialling::Way;
+use super::endpoint::Endpoint;
 use super::error::ProxyError;
 use super::reply;
 use super::wire::{self, Wire};

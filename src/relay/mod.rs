@@ -71,8 +71,8 @@ impl Relay {
 
     /// The same, and `observer` hears of channels that become occupied and vacant.
     #[must_use]
-    pub fn observed_by(mut self, observer: InterestObserver) -> Self {
-        self.observer = Some(observer);
+    pub fn observed_by(mut self, observer: Option<InterestObserver>) -> Self {
+        self.observer = observer;
         self
     }
 

@@ -10,6 +10,7 @@ mod body;
 mod browsers;
 mod config;
 mod connection;
+mod course;
 mod drain;
 mod encrypted;
 mod linger;

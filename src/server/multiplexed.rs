@@ -182,6 +182,10 @@ impl<W: Worker> Course<W> {
             self.end_by = Some(Instant::now() + LAST_WORDS_MAX);
             cx.waker().wake_by_ref();
         }
+        if let Poll::Ready(Err(error)) = self.socket.poll_send(cx) {
+            tracing::debug!(%error, "an HTTP/2 connection broke");
+            return Poll::Ready(true);
+        }
         self.note_idleness();
         self.poll_time(cx, timer).map(|()| true)
     }

@@ -62,7 +62,9 @@ impl Shard {
         let refused = refused.or_else(|| self.has_ended(connection));
         if refused.is_none() {
             self.tell_opened(connection);
-            self.tell_connected(connection);
+            if !purpose.is_of_upstream() {
+                self.tell_connected(connection);
+            }
         }
         match (refused, purpose) {
             (Some(reason), _) => self.close(connection.index, reason),

@@ -235,6 +235,10 @@ impl Shard {
             self.keep_awake(connection);
             return self.schedule(connection);
         }
+        if socket.is_unheard() {
+            // Its pong may lie behind the command that waits.
+            socket.client.heartbeat().saw_pong(now);
+        }
         match socket
             .client
             .heartbeat()

@@ -33,6 +33,14 @@ impl Purpose {
             Self::Events(_) => WireFormat::SseMany,
         }
     }
+
+    /// Whether it carries what an upstream says: then whoever listens is no client of the hub's.
+    pub(super) fn is_of_upstream(&self) -> bool {
+        match self {
+            Self::Echo | Self::Messages(_) => false,
+            Self::Events(events) => events.channels.iter().any(ChannelKey::is_shared),
+        }
+    }
 }
 
 /// What an event stream is to carry.

@@ -194,6 +194,11 @@ impl Socket {
         matches!(self.phase, Phase::Closing(_))
     }
 
+    /// Whether what it says is not read because a command of its own waits for somebody else.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.deferred.is_some() && !self.client.can_take(true)
+    }
+
     /// Whether nothing waits until its queue is written.
     pub(super) fn wants_nothing(&self) -> bool {
         !self.watches_writable && !self.is_paused && self.catch_ups.is_empty() && !self.is_closing()

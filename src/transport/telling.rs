@@ -40,7 +40,7 @@ impl Shard {
         channel: &ChannelKey,
     ) {
         // Most nodes tell nobody, and a deploy ends all subscriptions at once.
-        if !self.context.events.wants(kind) {
+        if !self.context.events.wants(kind) || channel.is_internal() {
             return;
         }
         if let Some(socket) = self.sockets.get_mut(connection) {

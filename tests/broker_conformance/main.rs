@@ -13,6 +13,7 @@ use fanfare::redis::{Address, Config as RedisConfig};
 use redis_server::RedisServer;
 use redis_server::cluster::Cluster;
 
+mod occupancy;
 mod recording;
 #[path = "../redis_server/mod.rs"]
 mod redis_server;
@@ -95,25 +96,12 @@ impl OverRedis {
     }
 }
 
-impl suite::Harness for OverRedis {
-    const KIND: &str = "redis";
-
-    async fn broker(&self, namespaces: Namespaces) -> Arc<dyn Broker> {
-        let prefix = format!("test-{}", ClientId::random());
-        self.node(namespaces, &prefix).await
-    }
-
-    async fn advance(&self, by: Duration) {
-        tokio::time::sleep(by).await;
-    }
-}
-
 impl OverRedis {
-    /// One of the nodes whose keys have this prefix.
-    async fn node(&self, namespaces: Namespaces, prefix: &str) -> Arc<dyn Broker> {
+    /// The broker of a node of the fleet with this prefix.
+    async fn node(&self, prefix: String, namespaces: Namespaces) -> RedisBroker {
         let config = RedisConfig {
             address: Address::parse(&self.url).expect("an address"),
-            prefix: prefix.to_owned(),
+            prefix,
             ready_grace: Duration::ZERO,
             ca_file: None,
         };
@@ -126,7 +114,20 @@ impl OverRedis {
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        Arc::new(broker)
+        broker
+    }
+}
+
+impl suite::Harness for OverRedis {
+    const KIND: &str = "redis";
+
+    async fn broker(&self, namespaces: Namespaces) -> Arc<dyn Broker> {
+        let prefix = format!("test-{}", ClientId::random());
+        Arc::new(self.node(prefix, namespaces).await)
+    }
+
+    async fn advance(&self, by: Duration) {
+        tokio::time::sleep(by).await;
     }
 }
 
@@ -137,16 +138,14 @@ broker_conformance!(redis_cluster, OverRedis::cluster());
 /// More than are looked at in one step, in one channel, beside those of another node.
 async fn check_withdrawal(harness: &OverRedis) {
     let prefix = format!("test-{}", ClientId::random());
-    let [one, other] = [0, 1].map(|_| harness.node(suite::namespaces(), &prefix));
-    let (one, other) = (one.await, other.await);
+    let node = || harness.node(prefix.clone(), suite::namespaces());
+    let (one, other) = (node().await, node().await);
     let channel = suite::channel("default");
-    let join = |broker: &Arc<dyn Broker>, clients: std::ops::Range<u128>, user: &'static str| {
-        let joins = clients.map(|bits| {
-            let member = suite::member(ClientId::from_bits(bits), user);
-            let (broker, channel) = (Arc::clone(broker), channel.clone());
-            async move { broker.join(&channel, member).await.expect("there is room") }
-        });
-        futures_util::future::join_all(joins)
+    let join = async |broker: &RedisBroker, clients: std::ops::Range<u128>, user: &str| {
+        let members = clients.map(|bits| suite::member(ClientId::from_bits(bits), user));
+        let joins = members.map(|member| broker.join(&channel, member));
+        let joined = futures_util::future::join_all(joins).await;
+        assert!(joined.iter().all(Result::is_ok));
     };
     join(&one, 0..3000, "ann").await;
     join(&other, 3000..4000, "bob").await;

@@ -40,7 +40,9 @@ async function freePort() {
 
 export async function startHub(env = {}) {
   const port = await freePort();
-  const base = `http://127.0.0.1:${port}`;
+  // A test with a certificate of its own sets NODE_TLS_REJECT_UNAUTHORIZED.
+  const encrypted = env.TLS_CERT ? 's' : '';
+  const base = `http${encrypted}://127.0.0.1:${port}`;
   const child = spawn(BINARY, [], {
     // The drain of a fleet takes half a minute; here nobody has to be spread.
     env: { PATH: process.env.PATH, PORT: String(port), AUTH_REQUIRED: 'false', DRAIN_DELAY_MS: '0', DRAIN_SECONDS: '1', DATA_FILE: ':memory:', ...env },
@@ -66,7 +68,7 @@ export async function startHub(env = {}) {
   return {
     port,
     base,
-    ws: `ws://127.0.0.1:${port}/ws/connect`,
+    ws: `ws${encrypted}://127.0.0.1:${port}/ws/connect`,
     post,
     publish: (channel, data) => post('/hub/publish', { channel, data }),
     /** A drain: SIGTERM, then it ends by itself. */
@@ -116,13 +118,13 @@ export async function startProxy(target) {
   return proxy;
 }
 
-export const startBrowser = () =>
+export const startBrowser = (...more) =>
   chromium.launch({
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
     // No sandbox, for CI runs as root; the rest keeps Chromium from calling home.
     args: [
       '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-      '--disable-background-networking', '--disable-component-update', '--disable-sync',
+      '--disable-background-networking', '--disable-component-update', '--disable-sync', ...more,
     ],
   });
 

@@ -2,6 +2,7 @@
 
 use crate::redis_server::RedisServer;
 use crate::support::sse::EventStream;
+use crate::support::ws::Socket;
 use crate::support::{Hub, eventually, within};
 use crate::ticker::Ticker;
 
@@ -61,6 +62,38 @@ async fn one_node_reads_the_upstream_for_all_and_another_takes_over_when_it_dies
     let [first, _second] = nodes;
     drop((of_first, first));
     goes_on(&ticker, &mut of_second).await;
+}
+
+#[tokio::test]
+async fn back_ends_hear_nothing_of_who_listens_to_an_upstream() {
+    let (redis, ticker) = (RedisServer::start(), Ticker::start().await);
+    let file = format!(
+        "[services.example]\nupstreams = [{:?}]\nshare = \"all\"",
+        ticker.url()
+    );
+    let told = [("EVENT_STREAM", "true")];
+    let node = crate::node(&redis, 0, &file, &told).await;
+    let mut listener = listen(&node).await;
+    expect(&mut listener, &["hello"]).await;
+    drop(listener);
+    eventually("it is gone", async || {
+        let metrics = node.get("/metrics").await.text;
+        let gone = r#"fanfare_connections{transport="sse"} 0"#;
+        metrics.contains(gone).then_some(())
+    })
+    .await;
+    // Everything before this was told before it.
+    let mut socket = Socket::open(&node).await;
+    socket.subscribe("news").await;
+    let events = eventually("what is told", async || {
+        let events = redis.ask(&["XRANGE", "fanfare:events", "-", "+"]);
+        events.contains("channel_occupied").then_some(events)
+    })
+    .await;
+    // redis-cli may show quotes with a backslash before them.
+    let events = events.replace('\\', "");
+    assert_eq!(events.matches(r#""event":"#).count(), 3, "{events}");
+    assert!(!events.contains("~shared"), "{events}");
 }
 
 #[tokio::test]

@@ -2,13 +2,16 @@
 
 mod back_end;
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::events::expect_signed;
+use crate::support::raw::{self, CLOSE, FIN, PING, PONG, Raw};
 use crate::support::sse::EventStream;
 use crate::support::token::{in_seconds, token, token_of};
 use crate::support::ws::{Socket, handshake};
-use crate::support::{Hub, eventually};
+use crate::support::{DEADLINE, Hub, eventually, within};
 use back_end::{BackEnd, http, says, yes};
 
 fn subscribe(channel: &str) -> Value {
@@ -502,8 +505,13 @@ async fn what_cannot_be_asked_is_not_allowed_and_may_be_tried_again() {
 async fn silence_and_absence_are_told_in_time() {
     let back_end = BackEnd::start(|_| yes()).await;
     back_end.hold();
+    // Ten times longer, and the answer comes after this test has lost its patience.
+    let timeout = (DEADLINE / 10 + Duration::from_millis(100)).as_millis();
     let hub = back_end
-        .hub(&["subscribe"], &[("CONSENT_TIMEOUT_MS", "100")])
+        .hub(
+            &["subscribe"],
+            &[("CONSENT_TIMEOUT_MS", &timeout.to_string())],
+        )
         .await;
     let mut socket = Socket::open(&hub).await;
     assert_eq!(socket.ask(&subscribe("news")).await["code"], "unavailable");
@@ -537,6 +545,36 @@ async fn silence_and_absence_are_told_in_time() {
         .await,
         1
     );
+}
+
+/// What a client says while its command waits for a back end is not read, its pongs neither: it was taken for dead.
+#[tokio::test]
+async fn who_waits_for_a_back_end_is_not_taken_for_dead() {
+    let back_end = BackEnd::start(|_| yes()).await;
+    let beats = [
+        ("WS_PING_INTERVAL_MS", "100"),
+        ("WEBSOCKETS_PONG_TIMEOUT", "1"),
+    ];
+    let hub = back_end.hub(&["subscribe"], &beats).await;
+    back_end.hold();
+    let mut raw = Raw::connect(&hub).await;
+    for channel in ["first", "second"] {
+        raw.send(&raw::text(&subscribe(channel).to_string())).await;
+    }
+    back_end.until(1).await;
+    // Twice as many as there is time for.
+    for _ in 0..20 {
+        let (head, payload) = within("a ping", raw.next()).await.expect("a frame");
+        assert_eq!(head, FIN | PING, "{}", String::from_utf8_lossy(&payload));
+        raw.send(&raw::frame(FIN | PONG, &payload)).await;
+    }
+    back_end.let_go(2);
+    let mut subscribed = 0;
+    while subscribed < 2 {
+        let (head, payload) = within("the answers", raw.next()).await.expect("a frame");
+        assert_ne!(head, FIN | CLOSE, "{}", String::from_utf8_lossy(&payload));
+        subscribed += usize::from(payload.starts_with(br#"{"type":"subscribed""#));
+    }
 }
 
 #[tokio::test]

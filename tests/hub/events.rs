@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::redis_server::RedisServer;
 use crate::support::hub::SECRET;
 use crate::support::raw::read_head;
 use crate::support::sse::EventStream;
@@ -27,7 +26,7 @@ struct Posted {
 
 /// Takes webhooks, as it is told to.
 #[derive(Clone)]
-struct Receiver {
+pub(crate) struct Receiver {
     port: u16,
     posted: Arc<Mutex<Vec<Posted>>>,
     /// What the next ones are answered; 200 after that.
@@ -35,7 +34,7 @@ struct Receiver {
 }
 
 impl Receiver {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let receiver = Self {
             port: listener.local_addr().expect("an address").port(),
@@ -74,7 +73,7 @@ impl Receiver {
         let _ = stream.write_all(answer.as_bytes()).await;
     }
 
-    async fn hub(&self, variables: &[(&str, &str)]) -> Hub {
+    pub(crate) async fn hub(&self, variables: &[(&str, &str)]) -> Hub {
         let url = format!("http://127.0.0.1:{}/hook?key=1", self.port);
         let mut all = vec![
             ("WEBHOOK_URL", url.as_str()),
@@ -85,7 +84,7 @@ impl Receiver {
         hub(&all).await
     }
 
-    fn answer(&self, statuses: &[u16]) {
+    pub(crate) fn answer(&self, statuses: &[u16]) {
         self.answers.lock().expect("a lock").extend(statuses);
     }
 
@@ -94,7 +93,7 @@ impl Receiver {
     }
 
     /// The events of requests that were answered with this status.
-    fn events(&self, status: u16) -> Vec<Value> {
+    pub(crate) fn events(&self, status: u16) -> Vec<Value> {
         let posted = self.posted().into_iter();
         posted
             .filter(|one| one.status == status)
@@ -253,39 +252,4 @@ async fn only_what_is_wanted_is_told_and_a_drain_tells_the_rest() {
         told,
         [(r#""sse""#, r#""drain""#), (r#""ws""#, r#""drain""#)]
     );
-}
-
-#[tokio::test]
-async fn a_consumer_group_reads_what_all_nodes_tell() {
-    let redis = RedisServer::start_with(&["--save", ""]);
-    let url = redis.url();
-    let variables = [
-        ("REDIS_URL", url.as_str()),
-        ("EVENT_STREAM", "true"),
-        ("JWT_SECRET", SECRET),
-    ];
-    let hubs = [hub(&variables).await, hub(&variables).await];
-    redis.ask(&[
-        "XGROUP",
-        "CREATE",
-        "fanfare:events",
-        "back-end",
-        "0",
-        "MKSTREAM",
-    ]);
-    for hub in &hubs {
-        visit(hub).await;
-    }
-    eventually("both visits", async || {
-        (redis.ask(&["XLEN", "fanfare:events"]).trim() == "12").then_some(())
-    })
-    .await;
-    let group = ["XREADGROUP", "GROUP", "back-end", "one", "COUNT", "100"];
-    let read = redis.ask(&[&group[..], &["STREAMS", "fanfare:events", ">"]].concat());
-    for word in VISIT {
-        let told = format!(r#""event":"{word}""#);
-        // redis-cli may show quotes with a backslash before them.
-        let read = read.replace('\\', "");
-        assert_eq!(read.matches(&told).count(), 2, "{read}");
-    }
 }

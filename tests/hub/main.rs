@@ -24,6 +24,7 @@ mod event_stream;
 mod events;
 mod issuer;
 mod liveness;
+mod occupancy;
 mod openapi;
 mod operations;
 mod overload;

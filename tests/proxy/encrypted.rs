@@ -25,7 +25,12 @@ async fn is_answered(door: &Hub, path: &str) -> Option<()> {
 /// A node that speaks TLS, with this upstream, and a plain way to it.
 async fn encrypted(pair: &Pair, upstream: &Upstream) -> (Hub, Hub) {
     let services = json!({ "example": [upstream.url()] }).to_string();
-    let mut variables = vec![("UPSTREAMS", &*services), ("RATE_LIMIT_MAX", "0")];
+    let mut variables = vec![
+        ("UPSTREAMS", &*services),
+        ("RATE_LIMIT_MAX", "0"),
+        ("LOAD_BALANCING", "sticky"),
+        ("FORWARDED", "true"),
+    ];
     variables.extend(pair.variables());
     let node = Hub::start("", &variables);
     let door = client_side(node.address(), pair).await;
@@ -63,6 +68,10 @@ async fn every_door_is_behind_the_same_certificate() {
         "GET /a?b=c HTTP/1.1".to_owned(),
         "x-forwarded-proto: https".to_owned(),
         format!("x-forwarded-port: {port}"),
+        format!(
+            "forwarded: for=127.0.0.1;host=\"{}\";proto=https",
+            door.host()
+        ),
     ] {
         assert!(
             answer.text.lines().any(|one| one == line),
@@ -70,6 +79,8 @@ async fn every_door_is_behind_the_same_certificate() {
             answer.text
         );
     }
+    let cookie = answer.header("set-cookie").expect("a sticky cookie");
+    assert!(cookie.ends_with("; Secure"), "{cookie}");
 }
 
 #[tokio::test]

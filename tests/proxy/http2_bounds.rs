@@ -71,6 +71,64 @@ async fn a_stream_has_a_place_among_the_connections() {
     .await;
 }
 
+/// How much a client may send on a stream that nobody has seen anything of, and on one that has brought much.
+#[tokio::test]
+async fn only_who_brings_much_may_send_much_unasked() {
+    const MIB: usize = 1024 * 1024;
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[("MAX_BODY_BYTES", "0")]).await;
+    let mut builder = Builder::new();
+    builder.max_send_buffer_size(16 * MIB);
+    let session = Session::open_with(&node, &builder).await;
+    assert_eq!(session.get("/healthz").await.status, 200);
+    let length = (8 * MIB).to_string();
+    let fields = [("content-length", &*length)];
+    let (answer, mut stream) = session
+        .begin("PUT", "/api/example/long", &fields, true)
+        .await;
+    stream.reserve_capacity(8 * MIB);
+    has_room(&stream, 256 * 1024).await;
+    let mut left = 8 * MIB;
+    let mut widest = 0;
+    while left > 0 {
+        let capacity = std::future::poll_fn(|cx| {
+            if stream.capacity() > 0 {
+                return std::task::Poll::Ready(stream.capacity());
+            }
+            stream.poll_capacity(cx).map(|_| stream.capacity())
+        });
+        let capacity = within("room to send", capacity).await.min(left);
+        widest = widest.max(capacity);
+        left -= capacity;
+        let piece = vec![b'x'; capacity];
+        stream.send_data(piece.into(), left == 0).expect("a stream");
+        stream.reserve_capacity(left);
+    }
+    assert!(widest > MIB, "{widest}");
+    let answer = finish(answer).await.expect("an answer");
+    // What came back is the head and the body.
+    assert!(answer.body.len() > 8 * MIB);
+    let (_answer, mut next) = session
+        .begin("PUT", "/api/example/long", &fields, true)
+        .await;
+    next.reserve_capacity(8 * MIB);
+    has_room(&next, 2 * MIB).await;
+    let other = Session::open_with(&node, &builder).await;
+    assert_eq!(other.get("/healthz").await.status, 200);
+    let (_answer, mut first) = other.begin("PUT", "/api/example/long", &fields, true).await;
+    first.reserve_capacity(8 * MIB);
+    // Another connection has brought nothing.
+    has_room(&first, 256 * 1024).await;
+}
+
+/// Once the client has heard of all windows it may send so much.
+async fn has_room(stream: &h2::SendStream<bytes::Bytes>, expected: usize) {
+    eventually(&format!("room for {expected} bytes"), async || {
+        (stream.capacity() == expected).then_some(())
+    })
+    .await;
+}
+
 /// CVE-2023-44487: opening and resetting streams costs a client nothing, and a server a request each.
 #[tokio::test]
 async fn a_client_that_only_opens_and_resets_is_sent_away() {

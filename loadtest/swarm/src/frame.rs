@@ -72,6 +72,28 @@ pub(crate) fn close_code(payload: &[u8]) -> u16 {
         .map_or(1005, |code| u16::from_be_bytes(*code))
 }
 
+/// The client's frame at the head of `buffer`, unmasked: its opcode, its payload, and how many bytes it took. `None` when
+/// it goes on beyond the buffer; a frame that is not masked counts as one that never ends.
+pub(crate) fn unmasked(buffer: &[u8]) -> Option<(u8, Vec<u8>, usize)> {
+    let [first, second, rest @ ..] = buffer else {
+        return None;
+    };
+    let (header, length): (usize, usize) = match second.checked_sub(0x80)? {
+        126 => (4, usize::from(u16::from_be_bytes(*rest.first_chunk()?))),
+        127 => (10, u64::from_be_bytes(*rest.first_chunk()?) as usize),
+        short => (2, usize::from(short)),
+    };
+    let mask = buffer.get(header..header + 4)?;
+    let end = (header + 4).checked_add(length)?;
+    let payload = buffer.get(header + 4..end)?;
+    let payload = payload
+        .iter()
+        .zip(mask.iter().cycle())
+        .map(|(byte, mask)| byte ^ mask)
+        .collect();
+    Some((first & 0x0f, payload, end))
+}
+
 /// Appends one masked client frame to `out`.
 pub(crate) fn put_masked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.push(0x80 | opcode);
@@ -188,6 +210,18 @@ mod tests {
             0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
         ];
         assert_eq!(masked(TEXT, b"Hello"), hello);
+    }
+
+    #[test]
+    fn unmasks_what_it_masked() {
+        for length in [0, 125, 126, 0xffff, 0x1_0000] {
+            let payload: Vec<u8> = (0..length).map(|n| n as u8).collect();
+            let frame = masked(BINARY, &payload);
+            let whole = Some((BINARY, payload, frame.len()));
+            assert_eq!(unmasked(&frame), whole);
+            assert_eq!(unmasked(&frame[..frame.len() - 1]), None);
+        }
+        assert_eq!(unmasked(&[0x82, 1, b'x']), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! says which call gives which figure. Linux only.
 
 mod args;
+mod bridge;
 mod clock;
 mod commands;
 mod connect;
@@ -53,6 +54,7 @@ enum Work {
     Connect(connect::Connect),
     Stalled(stalled::Stalled),
     Commands(commands::Commands),
+    Bridge(bridge::Bridge),
     Fleet(fleet::Fleet),
     /// A process of `fleet`; not to be called by hand.
     #[command(hide = true)]
@@ -72,6 +74,7 @@ fn main() -> anyhow::Result<()> {
         Work::Connect(work) => work.run(),
         Work::Stalled(work) => work.run(),
         Work::Commands(work) => work.run(),
+        Work::Bridge(work) => work.run(),
         Work::Fleet(work) => work.run(),
         Work::FleetPart(work) => work.run(),
         Work::Recover(work) => work.run(),

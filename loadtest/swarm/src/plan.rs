@@ -103,7 +103,7 @@ impl Plan {
 }
 
 /// The handshake with the example key of RFC 6455: a constant key has a constant answer, see [`ACCEPT`].
-const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+pub(crate) const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// What `Sec-WebSocket-Accept` must say to [`UPGRADE`] (RFC 6455 section 1.3).

@@ -4,6 +4,8 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
+
 use super::{
     ActiveChannel, BrokerError, ChannelKey, Command, Inner, LEASE, NodeInfo, Value, broker_error,
     envelope, keys, lock, millis, read, scripts,
@@ -19,6 +21,17 @@ const PART_MAX: usize = 1024;
 /// What this node told the fleet of its subscribers.
 pub(super) type Told = HashMap<ChannelKey, u64>;
 
+/// What became of a node's lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lease {
+    /// The node has it.
+    Held,
+    /// It ended, and others have cleaned up, or are about to.
+    GivenUp,
+    /// Redis knows nothing of it.
+    Lost,
+}
+
 impl Inner {
     /// Renews the lease. When the fleet, or Redis itself, had forgotten this node, its members join again.
     pub(super) async fn announce(
@@ -27,12 +40,13 @@ impl Inner {
         channels: Vec<ActiveChannel>,
     ) -> Result<(), BrokerError> {
         let (name, is_announced) = self.presence.name();
-        if self.presence.take_doubt() || !self.renew_lease(&name, is_announced, node).await? {
+        let lease = self.renew_lease(&name, is_announced, node).await?;
+        if self.presence.take_doubt() || lease != Lease::Held {
             tracing::warn!(
                 "the fleet or redis may have forgotten members of this node; they join again"
             );
             lock(&self.told).clear();
-            self.begin_anew();
+            self.begin_anew(lease == Lease::GivenUp);
             let (name, _) = self.presence.name();
             self.renew_lease(&name, false, node).await?;
         }
@@ -45,18 +59,23 @@ impl Inner {
         name: &str,
         is_announced: bool,
         node: &NodeInfo,
-    ) -> Result<bool, BrokerError> {
-        let keys = [&self.keys.leases(), &self.keys.infos()];
+    ) -> Result<Lease, BrokerError> {
+        let keys = &self.keys;
+        let keys = [&keys.leases(), &keys.infos(), &keys.given_up()];
         let lease = Command::script(&scripts::ANNOUNCE, &keys)
             .word(name)
             .number(millis(LEASE))
             .word(envelope::pack_node(node))
             .number(u64::from(is_announced));
-        let is_alive = self.redis.call_one(lease).await.map_err(broker_error)? == Value::Integer(1);
-        if is_alive {
+        let lease = match self.redis.call_one(lease).await.map_err(broker_error)? {
+            Value::Integer(1) => Lease::Held,
+            Value::Integer(2) => Lease::GivenUp,
+            _ => Lease::Lost,
+        };
+        if lease == Lease::Held {
             self.presence.announced(name);
         }
-        Ok(is_alive)
+        Ok(lease)
     }
 
     async fn tell_counts(&self, channels: Vec<ActiveChannel>) -> Result<(), BrokerError> {
@@ -86,19 +105,18 @@ impl Inner {
 
     /// Takes this node and its members out of the fleet.
     pub(super) async fn withdraw(&self) -> Result<(), BrokerError> {
+        self.occupancy.end();
         let name = self.leave_all();
         self.take_away(&name, true).await
     }
 
-    /// Takes away all members of a node, as Redis knows them, then forgets it: when it says so itself, or its lease ended. A
-    /// leave that could not be said is among them; when this fails as well, whoever looks after the lease does it.
+    /// Takes away all members of a node and its part in occupied channels, as Redis knows them, then forgets it: when it says
+    /// so itself, or its lease ended. A leave that could not be said is among them; when this fails as well, whoever looks
+    /// after the lease does it.
     pub(super) async fn take_away(&self, node: &str, is_own: bool) -> Result<(), BrokerError> {
-        let members = Command::new("SMEMBERS").word(self.keys.channels_of(node));
-        let tags = self.redis.call_one(members).await.map_err(broker_error)?;
-        let tags = tags.into_array();
-        let channels = tags.iter().filter_map(Value::as_string);
-        let channels = channels.filter_map(|tag| keys::channel_of(&tag));
-        self.take_away_from(node, channels.collect()).await?;
+        let channels = self.channels_in(self.keys.channels_of(node)).await?;
+        self.take_away_from(node, channels).await?;
+        self.vacate_all(node, is_own).await?;
         let forget = self.forget(node).number(u64::from(is_own));
         self.redis
             .call_one(forget)
@@ -136,6 +154,40 @@ impl Inner {
         Ok(())
     }
 
+    /// The channels whose tags are in a set.
+    pub(super) async fn channels_in(&self, set: Bytes) -> Result<Vec<ChannelKey>, BrokerError> {
+        let members = Command::new("SMEMBERS").word(set);
+        let tags = self.redis.call_one(members).await.map_err(broker_error)?;
+        let tags = tags.into_array();
+        let tags = tags.iter().filter_map(Value::as_string);
+        Ok(tags.filter_map(|tag| keys::channel_of(&tag)).collect())
+    }
+
+    /// Sends commands, some at a time: all of them could be more than may wait. `hear` gets each answer, and which command's it
+    /// is.
+    pub(super) async fn call_in_parts(
+        &self,
+        mut commands: Vec<Command>,
+        mut hear: impl FnMut(usize, Value),
+    ) -> Result<(), BrokerError> {
+        let mut at = 0;
+        while !commands.is_empty() {
+            let part = commands.drain(..commands.len().min(PART_MAX)).collect();
+            let mut failed = None;
+            for answer in self.redis.call(part).await {
+                match answer {
+                    Ok(answer) => hear(at, answer),
+                    Err(error) => failed = Some(error),
+                }
+                at += 1;
+            }
+            if let Some(error) = failed {
+                return Err(broker_error(error));
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets a node; whether it says so itself is to be added.
     pub(super) fn forget(&self, node: &str) -> Command {
         let [counts, names] = self.keys.counts_of(node);
@@ -146,6 +198,7 @@ impl Inner {
             &channels,
             &counts,
             &names,
+            &self.keys.occupied_by(node),
         ];
         Command::script(&scripts::FORGET, &keys).word(node)
     }

@@ -23,7 +23,7 @@ use super::entry::{Check, Entry, Phase, ToRead, is_before};
 use super::envelope;
 
 /// How long a channel stays subscribed to that nobody wants: churn must not become a storm.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// The most channels of one SUBSCRIBE.
 const BATCH_MAX: usize = 512;

@@ -88,6 +88,11 @@ impl Keys {
         self.fleet("infos")
     }
 
+    /// The nodes whose leases ended, and when.
+    pub(super) fn given_up(&self) -> Bytes {
+        self.fleet("given_up")
+    }
+
     /// Who cleans up after dead nodes.
     pub(super) fn reaper(&self) -> Bytes {
         self.fleet("reaper")
@@ -102,12 +107,22 @@ impl Keys {
     pub(super) fn channels_of(&self, node: &str) -> Bytes {
         self.fleet(&format!("channels:{node}"))
     }
+
+    /// In which channels a node has subscribers, where back ends hear of occupied channels.
+    pub(super) fn occupied_by(&self, node: &str) -> Bytes {
+        self.fleet(&format!("occupied:{node}"))
+    }
 }
 
 impl ChannelKeys {
     /// What was answered to an idempotency key.
     pub(super) fn idempotency(&self, key: &str) -> String {
         [self.base.as_str(), ":once:", key].concat()
+    }
+
+    /// The nodes that have subscribers.
+    pub(super) fn occupants(&self) -> String {
+        [self.base.as_str(), ":occupants"].concat()
     }
 
     /// The members, their order, the users.
@@ -146,6 +161,7 @@ mod tests {
             &keys.stream,
             &keys.position,
             &keys.idempotency("k"),
+            &keys.occupants(),
             &members,
             &clients,
             &users,

@@ -10,6 +10,9 @@
 //!
 //! *Presence.* One write for a join or a leave; a node renews one lease for all its members (`presence`, `fleet`).
 //!
+//! *Occupancy.* Where somebody wants to hear of it, the nodes that have subscribers of a channel stand in Redis: the change that
+//! is the first or the last is told once for the fleet (`occupancy`).
+//!
 //! *Outages.* What cannot be sent is [`BrokerError::Unavailable`] at once; what was sent and is not answered within two
 //! seconds is [`BrokerError::OutcomeUnknown`]; nothing is ever sent twice. When a connection is back, every channel has
 //! a hole, which the relay reads again.
@@ -43,6 +46,7 @@ mod interest;
 mod interest_tests;
 mod interests;
 mod keys;
+mod occupancy;
 mod outbox;
 mod presence;
 mod read;
@@ -51,6 +55,7 @@ mod upkeep;
 
 use interests::Interests;
 use keys::Keys;
+pub use occupancy::{Occupancy, OccupancyObserver};
 
 /// How long an idempotency key is remembered.
 const REMEMBERED: Duration = Duration::from_secs(300);
@@ -76,6 +81,7 @@ struct Inner {
     namespaces: Arc<Namespaces>,
     interests: Interests,
     presence: presence::Local,
+    occupancy: occupancy::Local,
     flights: flight::Flights,
     told: Mutex<fleet::Told>,
     ready_grace: Duration,
@@ -119,6 +125,7 @@ impl RedisBroker {
             keys,
             namespaces,
             presence: presence::Local::default(),
+            occupancy: occupancy::Local::default(),
             flights: flight::Flights::default(),
             told: Mutex::default(),
             ready_grace: config.ready_grace,
@@ -130,6 +137,21 @@ impl RedisBroker {
         redis.spawn(Box::pin(inner.clone().say_presence()));
         redis.listen(Arc::new(Ears(inner.clone())));
         Self { inner }
+    }
+
+    /// Lets `observer` hear when a channel gets its first subscriber in the fleet and loses its last one, of those that
+    /// [`RedisBroker::occupy`] tells on any node. To be called once, on every node or on none.
+    pub fn watch_occupancy(&self, observer: OccupancyObserver) {
+        if self.inner.occupancy.watch(observer) {
+            let work = self.inner.clone().say_occupancy();
+            self.inner.redis.spawn(Box::pin(work));
+        }
+    }
+
+    /// A channel has subscribers on this node now, or has none any more. To be told in the order in which it became true.
+    pub fn occupy(&self, channel: &ChannelKey, is_occupied: bool) {
+        let now = self.inner.redis.now();
+        self.inner.occupancy.occupy(channel, is_occupied, now);
     }
 
     /// Asks whether the server lets this node do what it must. `Ok` as well when it is away.
@@ -380,7 +402,7 @@ impl Broker for RedisBroker {
         Box::pin(async move {
             let answers = answers.await.into_iter().zip(kinds);
             answers
-                .map(|(answer, kind)| read::published(answer.map_err(broker_error)?, kind))
+                .map(|(answer, kind)| read::published(&answer.map_err(broker_error)?, kind))
                 .collect()
         })
     }

@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::outbox::{Entry, Outbox, tell};
 use super::{
     Answer, CallError, ChannelKey, ClientId, Command, Inner, LEASE, Member, Value, broker_error,
@@ -26,7 +28,7 @@ const MEMBERS_MAX: usize = 64;
 const LOOKED_AT: u64 = 1000;
 
 /// How long a batch that was not confirmed waits to be said again.
-const AGAIN_AFTER: Duration = Duration::from_millis(500);
+pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// The members of this node, by channel.
 type Members = HashMap<ChannelKey, HashMap<ClientId, Arc<Member>>>;
@@ -156,26 +158,33 @@ impl Inner {
     /// Says of a channel that a node has members there, so that whoever cleans up after it knows, and that the node has a
     /// lease, so that somebody will.
     fn note_channel(&self, state: &State, channel: &ChannelKey) -> Command {
-        let (leases, infos) = (self.keys.leases(), self.keys.infos());
         let channels = self.keys.channels_of(&state.name);
-        Command::script(&scripts::NOTE, &[&leases, &channels, &infos])
-            .word(state.name.clone())
-            .number(millis(LEASE))
+        self.note(&state.name, state.is_announced, &channels)
             .word(keys::tag(channel))
-            .number(u64::from(state.is_announced))
+    }
+
+    /// The same of channels whose tags are to be added, in a set of theirs.
+    pub(super) fn note(&self, name: &str, is_announced: bool, set: &Bytes) -> Command {
+        let (leases, infos) = (self.keys.leases(), self.keys.infos());
+        Command::script(&scripts::NOTE, &[&leases, set, &infos])
+            .word(name)
+            .number(millis(LEASE))
+            .number(u64::from(is_announced))
     }
 
     /// Takes a new name, under which all members of this node are said again. Whoever cleans up after the old one takes
-    /// away only those that were not said yet.
-    pub(super) fn begin_anew(&self) {
-        let mut state = lock(&self.presence.state);
-        state.name = fresh_name();
-        state.is_announced = false;
-        let members = state
-            .members
-            .iter()
-            .flat_map(|(channel, members)| members.keys().map(|client| (channel.clone(), *client)));
-        self.presence.outbox.add_all(members);
+    /// away only those that were not said yet. `is_given_up`: others have cleaned up, or are about to.
+    pub(super) fn begin_anew(&self, is_given_up: bool) {
+        {
+            let mut state = lock(&self.presence.state);
+            state.name = fresh_name();
+            state.is_announced = false;
+            let members = state.members.iter().flat_map(|(channel, members)| {
+                members.keys().map(|client| (channel.clone(), *client))
+            });
+            self.presence.outbox.add_all(members);
+        }
+        self.occupancy.say_again(is_given_up);
     }
 
     /// Nobody is present here any more. Answers the name under which Redis is to take them away.

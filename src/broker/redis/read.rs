@@ -51,11 +51,11 @@ pub(super) enum Kind {
 }
 
 /// What came of a publish.
-pub(super) fn published(answer: Value, kind: Kind) -> Result<Published, BrokerError> {
+pub(super) fn published(answer: &Value, kind: Kind) -> Result<Published, BrokerError> {
     if kind != Kind::Kept {
         return Ok(Published {
             position: None,
-            duplicate: kind == Kind::Once && number(&answer) == Some(1),
+            duplicate: kind == Kind::Once && number(answer) == Some(1),
         });
     }
     let text = answer.as_str().ok_or_else(garbled)?;

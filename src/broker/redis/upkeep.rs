@@ -109,7 +109,7 @@ async fn renew(inner: &Inner, some: &[Seen]) {
     inner.redis.call(commands.collect()).await;
 }
 
-/// Takes the members of dead nodes away.
+/// Takes the members of dead nodes away, and their part in occupied channels.
 pub(super) async fn reap(inner: Arc<Inner>) {
     let mut connected_since: Option<Instant> = None;
     loop {
@@ -133,7 +133,12 @@ pub(super) async fn reap(inner: Arc<Inner>) {
 
 async fn reap_once(inner: &Inner) {
     let keys = &inner.keys;
-    let keys = [&keys.leases(), &keys.reaper(), &keys.infos()];
+    let keys = [
+        &keys.leases(),
+        &keys.reaper(),
+        &keys.infos(),
+        &keys.given_up(),
+    ];
     let (name, _) = inner.presence.name();
     let expired = Command::script(&scripts::EXPIRED, &keys)
         .word(name)

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::event::{Event, Parser};
 use crate::http1::{Framing, HeadScan, ResponseHead, Scanned, slots};
-use crate::proxy::endpoint::{Answered, Attempt};
+use crate::proxy::attempt::{Answered, Attempt};
 use crate::proxy::fields;
 use crate::tls::Stream;
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::endpoint::Attempt;
+use super::super::attempt::Attempt;
 use super::super::wire::Wire;
 use super::flow::Flow;
 use super::frames::{Towards, close, ping};

@@ -151,6 +151,18 @@ impl Hub {
         kill_process(self.pid(), Signal::TERM).expect("it lives");
     }
 
+    /// Lets it do nothing, as a machine that hangs does, until [`Hub::go_on`].
+    #[allow(dead_code, reason = "not every suite that shares this folder does it")]
+    pub(crate) fn stop(&self) {
+        kill_process(self.pid(), Signal::STOP).expect("it lives");
+    }
+
+    /// Lets it go on where it was.
+    #[allow(dead_code, reason = "not every suite that shares this folder does it")]
+    pub(crate) fn go_on(&self) {
+        kill_process(self.pid(), Signal::CONT).expect("it lives");
+    }
+
     /// Its open files.
     pub(crate) fn open_files(&self) -> u64 {
         let folder = format!("/proc/{}/fd", self.child().id());
