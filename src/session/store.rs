@@ -69,6 +69,17 @@ pub enum Updated {
     NotOwner,
     /// The data would be over its limit; nothing was changed.
     TooLarge,
+    /// The fields, or what the session has, are no JSON object whose names can be read; nothing was changed.
+    Unreadable,
+}
+
+/// A login that began its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// The user's role at that moment: whoever changes it afterwards finds the session.
+    pub role: Arc<str>,
+    /// The sessions that it ended.
+    pub ended: Vec<SessionId>,
 }
 
 /// One use of a session.

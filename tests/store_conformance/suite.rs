@@ -141,6 +141,7 @@ macro_rules! store_conformance {
                 connections: it_says_what_it_stands_on;
             }
         }
+                updates: fields_that_nobody_can_read_are_refused_and_fail_nothing_else;
     };
 }
 

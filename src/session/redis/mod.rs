@@ -278,6 +278,7 @@ impl Store for RedisStore {
                 _ => return None,
             })
         })
+                "unreadable" => Updated::Unreadable,
     }
 
     fn end_session(&self, id: SessionId) -> Answer<'_, bool> {

@@ -159,8 +159,9 @@ local prefix, id, now, timeout = KEYS[1], ARGV[1], tonumber(ARGV[5]), tonumber(A
 local user, used, parts, _, keys = find(prefix, id)
 if not user or used + timeout < now then return 'missing' end
 if user ~= ARGV[2] then return 'not_owner' end
-local names, values = members(parts['"data"'])
-local added, changed = members(ARGV[4])
+local is_kept, names, values = pcall(members, parts['"data"'])
+local is_given, added, changed = pcall(members, ARGV[4])
+if not (is_kept and is_given) then return 'unreadable' end
 for _, name in ipairs(added) do
   if not values[name] then names[#names + 1] = name end
   values[name] = changed[name]

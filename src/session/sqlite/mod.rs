@@ -135,13 +135,13 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn add_user(&self, user: User) -> Answer<'_, bool> {
         self.writer
-            .ask(move |connection| Box::pin(users::add(connection, user)))
+            .change(move |connection| Box::pin(users::add(connection, user)))
     }
 
     fn user<'a>(&'a self, name: &'a UserName) -> Answer<'a, Option<User>> {
         let key = name.key().to_owned();
         self.writer
-            .ask(move |connection| Box::pin(users::get(connection, key)))
+            .read(move |connection| Box::pin(users::get(connection, key)))
     }
 
     fn replace_password<'a>(
@@ -152,25 +152,25 @@ impl Store for SqliteStore {
     ) -> Answer<'a, bool> {
         let (key, from, to) = (name.key().to_owned(), from.to_owned(), to.to_owned());
         self.writer
-            .ask(move |connection| Box::pin(users::replace_password(connection, key, from, to)))
+            .change(move |connection| Box::pin(users::replace_password(connection, key, from, to)))
     }
 
     fn set_role<'a>(&'a self, name: &'a UserName, role: &'a str) -> Answer<'a, bool> {
         let (key, role) = (name.key().to_owned(), role.to_owned());
         self.writer
-            .ask(move |connection| Box::pin(users::set_role(connection, key, role)))
+            .change(move |connection| Box::pin(users::set_role(connection, key, role)))
     }
 
     fn remove_user<'a>(&'a self, name: &'a UserName) -> Answer<'a, Option<Vec<SessionId>>> {
         let key = name.key().to_owned();
         self.writer
-            .ask(move |connection| Box::pin(users::remove(connection, key)))
+            .change(move |connection| Box::pin(users::remove(connection, key)))
     }
 
     fn users<'a>(&'a self, cursor: &'a str, limit: usize) -> Answer<'a, Vec<User>> {
         let cursor = cursor.to_owned();
         self.writer
-            .ask(move |connection| Box::pin(users::list(connection, cursor, limit)))
+            .read(move |connection| Box::pin(users::list(connection, cursor, limit)))
     }
 
     fn begin_login(
@@ -184,7 +184,7 @@ impl Store for SqliteStore {
         } else {
             self.limits.per_user_max
         };
-        self.writer.ask(move |connection| {
+        self.writer.change(move |connection| {
             Box::pin(async move {
                 if !users::log_in(connection, &name, session.head.created_at).await? {
                     return Ok(None);
@@ -197,24 +197,24 @@ impl Store for SqliteStore {
     fn add_session(&self, session: Session) -> Answer<'_, Vec<SessionId>> {
         let most = self.limits.per_user_max;
         self.writer
-            .ask(move |connection| Box::pin(sessions::add(connection, session, most)))
+            .change(move |connection| Box::pin(sessions::add(connection, session, most)))
     }
 
     fn replace_sessions(&self, session: Session) -> Answer<'_, Vec<SessionId>> {
         self.writer
-            .ask(move |connection| Box::pin(sessions::add(connection, session, 1)))
+            .change(move |connection| Box::pin(sessions::add(connection, session, 1)))
     }
 
     fn session(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<Session>> {
         let alive_since = now.before(self.limits.timeout);
         self.writer
-            .ask(move |connection| Box::pin(sessions::get(connection, id, alive_since)))
+            .read(move |connection| Box::pin(sessions::get(connection, id, alive_since)))
     }
 
     fn owner(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<UserId>> {
         let alive_since = now.before(self.limits.timeout);
         self.writer
-            .ask(move |connection| Box::pin(sessions::owner(connection, id, alive_since)))
+            .read(move |connection| Box::pin(sessions::owner(connection, id, alive_since)))
     }
 
     fn session_for<'a>(
@@ -225,7 +225,7 @@ impl Store for SqliteStore {
     ) -> Answer<'a, Option<Session>> {
         let alive_since = now.before(self.limits.timeout);
         let (user, chat_id) = (user.to_owned(), chat_id.to_owned());
-        self.writer.ask(move |connection| {
+        self.writer.read(move |connection| {
             Box::pin(sessions::get_for(connection, user, chat_id, alive_since))
         })
     }
@@ -234,29 +234,29 @@ impl Store for SqliteStore {
         let alive_since = now.before(self.limits.timeout);
         let user = user.to_owned();
         self.writer
-            .ask(move |connection| Box::pin(sessions::of_user(connection, user, alive_since)))
+            .read(move |connection| Box::pin(sessions::of_user(connection, user, alive_since)))
     }
 
     fn update_session(&self, update: Update) -> Answer<'_, Updated> {
         let limits = self.limits;
         self.writer
-            .ask(move |connection| Box::pin(sessions::update(connection, update, limits)))
+            .change(move |connection| Box::pin(sessions::update(connection, update, limits)))
     }
 
     fn end_session(&self, id: SessionId) -> Answer<'_, bool> {
         self.writer
-            .ask(move |connection| Box::pin(sessions::end(connection, id)))
+            .change(move |connection| Box::pin(sessions::end(connection, id)))
     }
 
     fn end_sessions<'a>(&'a self, user: &'a str) -> Answer<'a, Vec<SessionId>> {
         let user = user.to_owned();
         self.writer
-            .ask(move |connection| Box::pin(sessions::end_all(connection, user)))
+            .change(move |connection| Box::pin(sessions::end_all(connection, user)))
     }
 
     fn touch(&self, used: Vec<Used>) -> Answer<'_, ()> {
         self.writer
-            .ask(move |connection| Box::pin(sessions::touch(connection, used)))
+            .change(move |connection| Box::pin(sessions::touch(connection, used)))
     }
 
     fn connect(&self, connection: Connection) -> Answer<'_, ()> {
@@ -275,7 +275,7 @@ impl Store for SqliteStore {
 
     fn counts(&self, now: UnixTime) -> Answer<'_, Counts> {
         let alive_since = now.before(self.limits.timeout);
-        self.writer.ask(move |connection| {
+        self.writer.read(move |connection| {
             Box::pin(async move {
                 Ok(Counts {
                     users: users::count(connection).await?,
@@ -287,7 +287,7 @@ impl Store for SqliteStore {
 
     fn sweep(&self, now: UnixTime, inactive_since: UnixTime) -> Answer<'_, Swept> {
         let alive_since = now.before(self.limits.timeout);
-        self.writer.ask(move |connection| {
+        self.writer.change(move |connection| {
             Box::pin(async move {
                 Ok(Swept {
                     sessions: sessions::sweep(connection, alive_since).await?,
@@ -304,7 +304,7 @@ impl Store for SqliteStore {
     fn shared_secret<'a>(&'a self, candidate: &'a str) -> Answer<'a, String> {
         let candidate = candidate.to_owned();
         self.writer
-            .ask(move |connection| Box::pin(secrets::shared(connection, candidate)))
+            .change(move |connection| Box::pin(secrets::shared(connection, candidate)))
     }
 
     fn announce(&self, _: &str, _: &str) {}
