@@ -105,18 +105,19 @@ end
 return users"
 );
 
-/// ARGV: user, id, record, head, last use, time-out, the most sessions, key. Answers the ids of those that ended;
-/// nothing when the user is gone.
+/// ARGV: user, id, record, head, last use, time-out, the most sessions, key, the hash of the password. Answers the role and the
+/// ids of those that ended; nothing when the user is gone or has another hash.
 pub(super) static LOG_IN: Script = script!(
     r"
 local prefix, key, now = KEYS[1], ARGV[8], tonumber(ARGV[5])
 local at = prefix .. 'users:' .. key
-if redis.call('HEXISTS', at, 'password') == 0 then return false end
+if redis.call('HGET', at, 'password') ~= ARGV[9] then return false end
 redis.call('HSET', at, 'last_login', seconds(now))
 redis.call('PERSIST', at)
 redis.call('ZADD', prefix .. 'idx:users', 0, key)
 redis.call('ZADD', prefix .. 'idx:logins', whole(now), key)
-return add(prefix, ARGV[1], ARGV[2], ARGV[3], ARGV[4], now, tonumber(ARGV[6]), tonumber(ARGV[7]))"
+local role = redis.call('HGET', at, 'role') or 'user'
+return {role, add(prefix, ARGV[1], ARGV[2], ARGV[3], ARGV[4], now, tonumber(ARGV[6]), tonumber(ARGV[7]))}"
 );
 
 /// ARGV: user, id, record, head, last use, time-out, the most sessions. Answers the ids of those that ended.

@@ -19,7 +19,9 @@ use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
 use super::connections::Connections;
-use super::store::{Answer, Counts, ServerInfo, SessionLimits, Swept, Update, Updated, Used};
+use super::store::{
+    Answer, Begun, Counts, ServerInfo, SessionLimits, Swept, Update, Updated, Used,
+};
 use super::tables::{column, migrator, time};
 use super::{Connection, Session, SessionHead, Store, UnixTime, User, UserName};
 use crate::model::{ClientId, SessionId, UserId};
@@ -176,9 +178,10 @@ impl Store for SqliteStore {
     fn begin_login(
         &self,
         name: UserName,
+        password: Box<str>,
         session: Session,
         ends_others: bool,
-    ) -> Answer<'_, Option<Vec<SessionId>>> {
+    ) -> Answer<'_, Option<Begun>> {
         let most = if ends_others {
             1
         } else {
@@ -186,10 +189,11 @@ impl Store for SqliteStore {
         };
         self.writer.change(move |connection| {
             Box::pin(async move {
-                if !users::log_in(connection, &name, session.head.created_at).await? {
-                    return Ok(None);
-                }
-                sessions::add(connection, session, most).await.map(Some)
+                let now = session.head.created_at;
+                let role = users::log_in(connection, &name, &password, now).await?;
+                let Some(role) = role else { return Ok(None) };
+                let ended = sessions::add(connection, session, most).await?;
+                Ok(Some(Begun { role, ended }))
             })
         })
     }
