@@ -139,15 +139,15 @@ impl Sessions {
         Ok(())
     }
 
-    /// Deletes an account with its sessions and closes its sockets on every node. Answers whether there was one.
+    /// Deletes the account that was registered under exactly this name, with its sessions, and closes its sockets on every
+    /// node. Answers whether there was one: another issuer's user whose name differs in case or form is somebody else.
     ///
     /// # Errors
     /// When the store failed: nothing is deleted.
     pub async fn delete_account(&self, user: &UserId) -> Result<bool, StoreError> {
-        // A name of another issuer's may be one that nobody could register here.
-        let removed = match UserName::new(user) {
-            Ok(name) if *name.text() == *user => self.store.remove_user(&name).await?,
-            _ => None,
+        let removed = match self.registered(user).await? {
+            Some(name) => self.store.remove_user(&name).await?,
+            None => None,
         };
         let is_removed = removed.is_some();
         if let Some(ended) = removed {
@@ -160,6 +160,16 @@ impl Sessions {
             self.announce("account:deleted", user, &[("username", user)]);
         }
         Ok(is_removed)
+    }
+
+    /// The name of the account that was registered as exactly this.
+    async fn registered(&self, user: &UserId) -> Result<Option<UserName>, StoreError> {
+        // A name of another issuer's may be one that nobody could register here.
+        let Ok(name) = UserName::new(user) else {
+            return Ok(None);
+        };
+        let found = self.store.user(&name).await?.map(|found| found.name);
+        Ok(found.filter(|name| **name.text() == **user))
     }
 
     /// Makes an admin a user like any other, at once: a token that says more ends with its session. Answers whether there
