@@ -267,6 +267,7 @@ pub(super) fn session(reader: &Reader) -> session::Config {
 
 pub(super) fn telemetry(reader: &Reader) -> telemetry::Config {
     telemetry::Config {
+        register_rate_max: rate("REGISTER_RATE_MAX"),
         log_level: reader.text("LOG_LEVEL").unwrap_or("info").to_owned(),
         log_format: match reader.text("LOG_FORMAT") {
             Some("pretty") => LogFormat::Pretty,

@@ -14,16 +14,20 @@ use crate::session::{
 const LOGIN_TRIES: usize = 3;
 
 impl Sessions {
-    /// Makes an account.
+    /// Makes an account, for somebody at an address.
     ///
     /// # Errors
-    /// When the name is taken, or it could not be made.
+    /// When the name is taken, there were too many attempts from there, or it could not be made.
     pub async fn register(
         &self,
         name: UserName,
         email: &str,
         password: &str,
+        ip: IpAddr,
     ) -> Result<(), AccountError> {
+        self.attempts
+            .check_registration(ip)
+            .map_err(AccountError::TooMany)?;
         // A look first: a hash costs a thousand looks.
         if self.store.user(&name).await?.is_some() {
             return Err(AccountError::Taken);
