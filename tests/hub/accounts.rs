@@ -357,6 +357,61 @@ async fn a_storm_of_logins_is_refused_at_once_and_the_hub_goes_on() {
 }
 
 #[tokio::test]
+async fn an_address_registers_so_many_users_and_logs_in_all_the_same() {
+    let hub = session_hub(&[("REGISTER_RATE_MAX", "3")]).await;
+    // What is no registration counts for none.
+    for _ in 0..5 {
+        let answer = hub.call("POST", "/sessions/register", "", &json!({})).await;
+        assert_eq!(answer.status, 422);
+    }
+    for name in ["ann", "bob"] {
+        assert_eq!(hub.register(name).await.status, 200);
+    }
+    hub.register("ANN")
+        .await
+        .expect_refusal(400, "Username already exists");
+    let answer = hub.register("carol").await;
+    answer.expect_refusal(429, "Rate Limit Exceeded");
+    let seconds = answer.json()["retry_after"].as_u64().expect("seconds");
+    assert!((1..=20).contains(&seconds), "{seconds}");
+    assert_eq!(
+        answer.header("retry-after"),
+        Some(seconds.to_string().as_str())
+    );
+    hub.try_login("carol", PASSWORD)
+        .await
+        .expect_refusal(401, "Invalid username or password");
+    hub.login("ann").await;
+}
+
+#[tokio::test]
+async fn a_storm_of_registrations_leaves_a_place_to_logins() {
+    let variables = [
+        ("PASSWORD_HASH", "argon2id:19456:2:1"),
+        ("PASSWORD_THREADS", "1"),
+        ("PASSWORD_QUEUE", "8"),
+        ("REGISTER_RATE_MAX", "0"),
+    ];
+    let hub = session_hub(&variables).await;
+    assert_eq!(hub.register("ann").await.status, 200);
+    let storm = (0..40).map(|number| {
+        let hub = &hub;
+        async move { hub.register(&format!("user-{number}")).await.status }
+    });
+    let storm = futures_util::future::join_all(storm);
+    let logins = async {
+        for _ in 0..3 {
+            hub.login("ann").await;
+        }
+    };
+    let (statuses, ()) = tokio::join!(storm, logins);
+    let made = statuses.iter().filter(|status| **status == 200).count();
+    let refused = statuses.iter().filter(|status| **status == 503).count();
+    assert!(made >= 1 && refused >= 10, "{statuses:?}");
+    assert_eq!(made + refused, statuses.len(), "{statuses:?}");
+}
+
+#[tokio::test]
 async fn paths_that_are_none_have_that_systems_envelope() {
     let hub = session_hub(&[]).await;
     for path in [
