@@ -226,7 +226,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Sessions, "PASSWORD_QUEUE", Integer(1, 100_000), Value("32"), "logins", "The most logins that wait for such a thread; more are answered 503. Registrations take at most half of these places.").memory("about 2 KB each"),
     row(Sessions, "LOGIN_RATE_MAX", Integer(0, 1_000_000), Value("10"), "logins", "The most logins of one user from one address in LOGIN_RATE_WINDOW_MS, ten times as many from all addresses; 0 is no limit. Each node counts for itself.").memory("2 MB in all"),
     row(Sessions, "LOGIN_ADDRESS_RATE_MAX", Integer(0, 1_000_000), Value("600"), "logins", "The most logins from one address in LOGIN_RATE_WINDOW_MS, whatever the users; 0 is no limit.").memory("1 MB in all"),
-    row(Sessions, "REGISTER_RATE_MAX", Integer(0, 1_000_000), Value("20"), "users", "The most attempts to register from one address (an IPv6 network of 64 bits) in LOGIN_RATE_WINDOW_MS; more are answered 429. 0 is no limit. Each node counts for itself.").memory("1 MB in all"),
+    row(Sessions, "REGISTER_RATE_MAX", Integer(0, 1_000_000), Value("600"), "users", "The most attempts to register from one address (an IPv6 network of 64 bits) in LOGIN_RATE_WINDOW_MS; more are answered 429. 0 is no limit. Each node counts for itself.").memory("1 MB in all"),
     row(Sessions, "LOGIN_RATE_WINDOW_MS", Integer(1000, DAY_MS), Value("60000"), "ms", "In which time that many come back."),
 
     row(Events, "WEBHOOK_URL", Text(value::endpoint, crate::outbound::ENDPOINT_RULE), Unset, "", "Where lifecycle events are posted, signed with WEBHOOK_SECRET."),

@@ -2,8 +2,6 @@
 
 use serde_json::{Value, json};
 
-use crate::support::Hub;
-use crate::support::hub::SECRET;
 use crate::support::session::{PASSWORD, session_hub};
 use crate::support::token::{in_seconds, token, token_of};
 
@@ -264,55 +262,6 @@ async fn a_deleted_user_is_gone_with_token_and_sessions_and_the_name_is_free() {
         .call("POST", "/sessions/delete_account", &foreign, &Value::Null)
         .await;
     answer.expect_refusal(404, "User not found");
-}
-
-#[tokio::test]
-async fn users_stay_when_the_hub_starts_again() {
-    let file = format!(
-        "{}/users-{}.db",
-        env!("CARGO_TARGET_TMPDIR"),
-        std::process::id()
-    );
-    let variables = [("DATA_FILE", file.as_str())];
-    let hub = session_hub(&variables).await;
-    let ann = hub.user("ann").await;
-    drop(hub);
-    let hub = session_hub(&variables).await;
-    assert_eq!(
-        hub.session_data(&ann).await,
-        json!({"api_key": null, "conversation": []})
-    );
-    hub.register("ann")
-        .await
-        .expect_refusal(400, "Username already exists");
-    hub.login("ann").await;
-    drop(hub);
-    for end in ["", "-wal", "-shm", ".lock"] {
-        let _ = std::fs::remove_file(format!("{file}{end}"));
-    }
-}
-
-#[tokio::test]
-async fn a_second_node_does_not_start_on_the_same_data_file() {
-    let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-        .join(format!("locked-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
-    let file = folder.join("users.db").to_str().expect("a path").to_owned();
-    let roundabout = folder.join("..").join(folder.file_name().expect("a name"));
-    let roundabout = roundabout.join("users.db");
-    let first = session_hub(&[("DATA_FILE", &file)]).await;
-    let roundabout = roundabout.to_str().expect("a path");
-    let mut second = Hub::start("", &[("JWT_SECRET", SECRET), ("DATA_FILE", roundabout)]);
-    assert_ne!(second.exit_code().await, Some(0));
-    let log = second.log();
-    assert!(log.contains("another node uses it (process "), "{log}");
-    first.user("ann").await;
-    // Nobody has to clean up after a node that was killed.
-    drop(first);
-    let third = session_hub(&[("DATA_FILE", &file)]).await;
-    third.login("ann").await;
-    drop(third);
-    let _ = std::fs::remove_dir_all(&folder);
 }
 
 #[tokio::test]
