@@ -246,7 +246,7 @@ async fn sockets_end_with_their_process() {
         connection(&ann, 5),
         connection(&bob, 0),
     );
-    for (store, connection) in [(&killed, &lost), (&other, &kept), (&killed, &bobs)] {
+    for (store, connection) in [(&other, &kept), (&killed, &lost), (&killed, &bobs)] {
         assert_eq!(store.connect(connection.clone()).await, Ok(()));
     }
     let now = lost.connected_at;
