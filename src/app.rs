@@ -4,6 +4,7 @@
 
 mod back_ends;
 mod figures;
+mod fresh_keys;
 mod gate;
 mod pressure;
 mod purging;
@@ -44,6 +45,7 @@ use crate::tls::{Acceptor, Renewed};
 use crate::transport::{self, Context, Doors, Intake, Levels};
 
 use figures::NodeSource;
+use fresh_keys::with_fresh_keys;
 use gate::AdminGate;
 use pressure::Pressure;
 use shared::{Shared, Streams};
@@ -225,9 +227,12 @@ impl Node {
             .merge(transport::router(doors))
             .merge(crate::api::administration_router(sessions.clone()))
             .merge(crate::api::session_router(sessions))
-            .merge(crate::api::router(api))
+            .merge(with_fresh_keys(crate::api::router(api), &context.verifier))
             .merge(crate::api::openapi_router(self.settings.api.docs))
-            .merge(crate::admin::router(admin))
+            .merge(with_fresh_keys(
+                crate::admin::router(admin),
+                &context.verifier,
+            ))
             .fallback(move |request: Request| shared.answer(request))
             // The server bounds bodies itself, with an error of its own.
             .layer(DefaultBodyLimit::disable())

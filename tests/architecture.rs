@@ -173,6 +173,7 @@ const RULES: Rules = Rules {
                 "events",
                 "proxy",
                 "session/password",
+                "session/redis",
                 "session/upkeep",
                 "broker",
                 "http2",

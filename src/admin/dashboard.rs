@@ -35,11 +35,16 @@ static LOGIN_AGAIN: LazyLock<File> = LazyLock::new(|| {
 });
 
 /// The page, for who may look; with `?token=`, the login.
-pub(super) fn page(state: &AdminState, request: &Request) -> Response {
-    if let Some(token) = parameter(request.uri().query().unwrap_or_default()) {
-        let caller = Caller::new(request.headers(), request.extensions());
-        return admit(state, caller, &token);
-    }
+pub(super) async fn page(state: &AdminState, request: Request) -> Response {
+    let Some(token) = parameter(request.uri().query().unwrap_or_default()) else {
+        return look(state, &request);
+    };
+    let (head, _) = request.into_parts();
+    let caller = Caller::new(&head.headers, &head.extensions);
+    admit(state, caller, &token).await
+}
+
+fn look(state: &AdminState, request: &Request) -> Response {
     if gate::may_look(state, request.headers()) {
         return DASHBOARD.response(request);
     }
@@ -57,7 +62,7 @@ pub(super) async fn login(state: &AdminState, request: Request) -> Response {
         Ok(body) => {
             let form = String::from_utf8_lossy(&body);
             let token = parameter(&form).unwrap_or_default();
-            admit(state, caller, &token)
+            admit(state, caller, &token).await
         }
         Err(_) => again(&head.headers),
     }
@@ -68,8 +73,8 @@ pub(super) fn logout(_: &AdminState, request: &Request) -> Response {
     lead_to_page(Caller::new(request.headers(), request.extensions()), "", 0)
 }
 
-fn admit(state: &AdminState, caller: Caller<'_>, shown: &str) -> Response {
-    match state.gate.pass(shown.trim()) {
+async fn admit(state: &AdminState, caller: Caller<'_>, shown: &str) -> Response {
+    match state.gate.pass(shown.trim()).await {
         Some((pass, seconds)) => lead_to_page(caller, &pass, seconds),
         None => again(caller.fields),
     }

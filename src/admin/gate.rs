@@ -1,5 +1,8 @@
 //! Who may look at, or change, what stands under `/admin`, and the cookie by which a browser goes on doing so.
 
+use std::future::Future;
+use std::pin::Pin;
+
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
 
@@ -28,8 +31,11 @@ pub trait Gate: Send + Sync {
     fn may_change(&self, shown: Shown<'_>) -> bool;
 
     /// The pass for who shows this key or token, and for how many seconds a browser keeps it; none for nobody.
-    fn pass(&self, key_or_token: &str) -> Option<(String, u64)>;
+    fn pass<'a>(&'a self, key_or_token: &'a str) -> Pass<'a>;
 }
+
+/// What [`Gate::pass`] gives, when whoever issued a token was asked for a key that is not here.
+pub type Pass<'a> = Pin<Box<dyn Future<Output = Option<(String, u64)>> + Send + 'a>>;
 
 /// Whether a request with these fields may look.
 pub(super) fn may_look(state: &AdminState, fields: &HeaderMap) -> bool {
@@ -46,12 +52,12 @@ fn shown(fields: &HeaderMap) -> Shown<'_> {
     Shown {
         key: text("x-admin-key"),
         authorization: text(AUTHORIZATION.as_str()),
-        pass: cookie(fields),
+        pass: pass_of(fields),
     }
 }
 
-/// Our cookie's value (RFC 6265 section 5.4). HTTP/2 may bring several fields.
-fn cookie(fields: &HeaderMap) -> Option<&str> {
+/// The pass that a browser shows: our cookie's value (RFC 6265 section 5.4). HTTP/2 may bring several fields.
+pub fn pass_of(fields: &HeaderMap) -> Option<&str> {
     let fields = fields.get_all(COOKIE).iter();
     let mut pairs = fields
         .filter_map(|value| value.to_str().ok())
@@ -73,7 +79,7 @@ mod tests {
             for value in values {
                 map.append(COOKIE, http::HeaderValue::from_static(value));
             }
-            assert_eq!(cookie(&map), expected, "{values:?}");
+            assert_eq!(pass_of(&map), expected, "{values:?}");
         };
         check(&[], None);
         check(&["fanfare_admin=a.b.c"], Some("a.b.c"));

@@ -34,7 +34,7 @@ mod stats;
 mod tests;
 
 pub use config::Config;
-pub use gate::{Gate, Shown};
+pub use gate::{Gate, Pass, Shown, pass_of};
 pub use live::{Live, NodeRow};
 pub use not_found::not_found;
 pub use stats::Upstream;
@@ -153,6 +153,14 @@ pub fn router(state: AdminState) -> Router {
         .with_state(Arc::new(state))
 }
 
+/// The page, which may be a login as well.
+async fn dashboard(State(state): State<Arc<AdminState>>, request: Request) -> Response {
+    let watch = Stopwatch::start(Route::Dashboard);
+    let response = dashboard::page(&state, request).await;
+    watch.stop(response.status().as_u16());
+    response
+}
+
 /// The form of the login; its body is all that is read here.
 async fn login(State(state): State<Arc<AdminState>>, request: Request) -> Response {
     let watch = Stopwatch::start(Route::Dashboard);
@@ -198,7 +206,6 @@ handlers! {
     pressure: Health => health::pressure;
     metrics: Metrics => scrape::metrics;
     statistics: Statistics => stats::stats;
-    dashboard: Dashboard => dashboard::page;
     logout: Dashboard => dashboard::logout;
     demo: Page => page::demo;
     module: Page => page::module;

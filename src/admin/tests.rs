@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::{
-    AdminState, Config, Gate, Liveness, Purged, Shown, Snapshot, Source, not_found, router,
+    AdminState, Config, Gate, Liveness, Pass, Purged, Shown, Snapshot, Source, not_found, router,
 };
 use crate::telemetry::setup::{Exporter, install_metrics};
 use axum::body::Body;
@@ -67,8 +67,9 @@ impl Gate for Right {
         shown.key == Some("right")
     }
 
-    fn pass(&self, key_or_token: &str) -> Option<(String, u64)> {
-        (key_or_token == "right").then(|| ("right".to_owned(), 60))
+    fn pass<'a>(&'a self, key_or_token: &'a str) -> Pass<'a> {
+        let pass = (key_or_token == "right").then(|| ("right".to_owned(), 60));
+        Box::pin(std::future::ready(pass))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::unix_seconds;
-use crate::admin::{Gate, Shown};
+use crate::admin::{Gate, Pass, Shown};
 use crate::auth::{AdminAccess, PASS_SECONDS, Verifier, admin_pass, guard_admin, guard_admin_pass};
 
 /// Who may look at `/admin`.
@@ -25,8 +25,13 @@ impl Gate for AdminGate {
         guard_admin(&self.0, key, authorization, write, unix_seconds()).is_ok()
     }
 
-    fn pass(&self, key_or_token: &str) -> Option<(String, u64)> {
-        let pass = admin_pass(&self.0, key_or_token, unix_seconds()).ok()?;
-        Some((pass, PASS_SECONDS))
+    fn pass<'a>(&'a self, key_or_token: &'a str) -> Pass<'a> {
+        Box::pin(async move {
+            let now = unix_seconds();
+            // A key of this node's is no token, and nobody is asked about it.
+            let _ = self.0.identify_or_ask(Some(key_or_token), now).await;
+            let pass = admin_pass(&self.0, key_or_token, now).ok()?;
+            Some((pass, PASS_SECONDS))
+        })
     }
 }

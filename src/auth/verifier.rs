@@ -100,6 +100,11 @@ impl Verifier {
         }
     }
 
+    /// Whether there are issuers elsewhere, whose keys change.
+    pub fn has_issuers(&self) -> bool {
+        !self.issued.is_empty()
+    }
+
     /// The issuers elsewhere.
     pub(super) fn issued(&self) -> &[Issued] {
         &self.issued

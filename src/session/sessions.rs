@@ -316,7 +316,7 @@ impl Sessions {
 
     /// A socket with a session closed.
     pub fn closed(&self, client: ClientId, user: &UserId) {
-        self.drive(self.store.disconnect(user, client));
+        self.drive(self.store.disconnect(user, client, UnixTime::now()));
         self.announce("connection:removed", user, &[]);
     }
 

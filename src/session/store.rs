@@ -13,6 +13,11 @@ use serde::Serialize;
 use super::{Connection, Session, SessionHead, UnixTime, User, UserName};
 use crate::model::{ClientId, NodeId, SessionId, UserId};
 
+/// Between two times that a process says that it lives.
+pub(super) const BEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// After how long without a word a process is taken for dead, and its sockets with it. Two words may be lost.
+pub const LIFE_MAX: Duration = Duration::from_secs(15);
+
 /// A future that a store answers with.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
@@ -207,10 +212,16 @@ pub trait Store: Send + Sync {
     fn connect(&self, connection: Connection) -> Answer<'_, ()>;
 
     /// It was closed. No other is touched.
-    fn disconnect<'a>(&'a self, user: &'a str, client: ClientId) -> Answer<'a, ()>;
+    fn disconnect<'a>(&'a self, user: &'a str, client: ClientId, now: UnixTime) -> Answer<'a, ()>;
 
-    /// The WebSockets of a user, the newest first.
-    fn connections<'a>(&'a self, user: &'a str) -> Answer<'a, Vec<Connection>>;
+    /// The WebSockets of a user at this time, the newest first; without those of processes that have not
+    /// [said](Store::beat) for [`LIFE_MAX`] that they live.
+    fn connections<'a>(&'a self, user: &'a str, now: UnixTime) -> Answer<'a, Vec<Connection>>;
+
+    /// This process lives at this time. Nobody needs to hear it where the connections end with the process.
+    fn beat(&self, _now: UnixTime) -> Answer<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// How much is kept at this time.
     fn counts(&self, now: UnixTime) -> Answer<'_, Counts>;

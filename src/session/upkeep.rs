@@ -8,6 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep};
 
 use super::activity::Activity;
 use super::sessions::announce;
+use super::store::BEAT_INTERVAL;
 use super::{Config, Store, StoreError, Swept, UnixTime};
 
 /// Between two sweeps of expired sessions. Nobody sees one that has expired; a sweep gives back its room.
@@ -28,6 +29,7 @@ pub(super) fn begin(
         activity.clone(),
         config.write_interval,
     ));
+    runtime.spawn(live(store.clone()));
     runtime.spawn(sweep_expired(store.clone()));
     runtime.spawn(sweep_inactive(
         store.clone(),
@@ -58,6 +60,18 @@ async fn write_behind(store: Arc<dyn Store>, activity: Arc<Activity>, every: Dur
     loop {
         ticks.tick().await;
         activity.flush(&*store).await;
+    }
+}
+
+/// Says again and again that this process lives, and with it its sockets.
+async fn live(store: Arc<dyn Store>) {
+    let mut ticks = interval(BEAT_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = store.beat(UnixTime::now()).await {
+            tracing::debug!(%error, "the store does not hear that this node lives");
+        }
     }
 }
 

@@ -68,6 +68,14 @@ impl Pair {
         self.token_from(id, &Value::Null)
     }
 
+    /// A token of an admin's that names the key.
+    fn admins_token(&self, id: &str) -> String {
+        let mut header = Header::new(self.algorithm);
+        header.kid = Some(id.to_owned());
+        let claims = json!({"sub": "ann", "role": "admin", "exp": in_seconds(3600)});
+        encode(&header, &claims, &self.private).expect("a token")
+    }
+
     /// The same that names an issuer, unless that is null.
     fn token_from(&self, id: Option<&str>, issuer: &Value) -> String {
         let mut header = Header::new(self.algorithm);
@@ -207,6 +215,51 @@ async fn a_new_key_is_known_with_its_first_token_and_an_old_one_is_forgotten() {
     issuer.serve(&[new.jwk("new")]);
     assert_eq!(status(&hub, &new.token(Some("new"))).await, 101);
     assert_eq!(status(&hub, &old.token(Some("old"))).await, 401);
+}
+
+/// The doors of back ends and of operators learn a new key by themselves, too: nobody has connected with it before.
+#[tokio::test]
+async fn a_new_key_is_known_at_every_door() {
+    let issuer = Issuer::start(&[]).await;
+    let first = Pair::new(Algorithm::EdDSA);
+    issuer.serve(&[first.jwk("first")]);
+    let hub = issuer.hub().await;
+    assert_eq!(status(&hub, &first.token(Some("first"))).await, 101);
+    let json = ("content-type", "application/json");
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    for (number, door) in ["publish", "stats", "cookie", "link", "form"]
+        .into_iter()
+        .enumerate()
+    {
+        // The issuer changes its key each time.
+        let (pair, id) = (Pair::new(Algorithm::EdDSA), format!("key-{number}"));
+        issuer.serve(&[pair.jwk(&id)]);
+        let token = pair.admins_token(&id);
+        let (bearer, cookie) = (format!("Bearer {token}"), format!("fanfare_admin={token}"));
+        let bearer = ("authorization", bearer.as_str());
+        let answer = match door {
+            "publish" => {
+                let body = r#"{"channel":"news","data":1}"#;
+                hub.request("POST", "/hub/publish", &[bearer, json], body)
+                    .await
+            }
+            "stats" => hub.request("GET", "/admin/stats", &[bearer], "").await,
+            "cookie" => {
+                let cookie = [("cookie", cookie.as_str())];
+                hub.request("GET", "/admin/stats", &cookie, "").await
+            }
+            "link" => hub.get(&format!("/admin?token={token}")).await,
+            _ => {
+                let body = format!("token={token}");
+                hub.request("POST", "/admin", &[form], &body).await
+            }
+        };
+        assert!(
+            matches!(answer.status, 200 | 303),
+            "{door}: {}",
+            answer.status
+        );
+    }
 }
 
 #[tokio::test]

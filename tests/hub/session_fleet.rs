@@ -145,6 +145,37 @@ async fn a_newer_login_elsewhere_closes_the_older_sockets() {
     new_socket.expect_alive().await;
 }
 
+/// Its user goes on elsewhere, so nothing of the user's ends for want of use.
+#[tokio::test]
+async fn a_socket_of_a_node_that_was_killed_is_not_told_for_ever() {
+    let mut fleet = Fleet::start(2).await;
+    let ann = fleet.hubs[1].user("ann").await;
+    let lost = Socket::open_at(&fleet.hubs[0], &ann.ws_path(), &[]).await;
+    let connection = async |hub: &Hub| {
+        let path = "/sessions/users/ann/connection";
+        let told = hub.call("GET", path, &ann.token, &Value::Null).await;
+        assert_eq!(told.status, 200, "{told:?}");
+        told.json()["ws_connected"].clone()
+    };
+    eventually("the other node knows of it", async || {
+        (connection(&fleet.hubs[1]).await == true).then_some(())
+    })
+    .await;
+    drop(fleet.hubs.remove(0));
+    drop(lost);
+    eventually("the other node knows of its end", async || {
+        (connection(&fleet.hubs[0]).await == false).then_some(())
+    })
+    .await;
+    // Whose node lives stays.
+    let kept = Socket::open_at(&fleet.hubs[0], &ann.ws_path(), &[]).await;
+    eventually("it is told", async || {
+        (connection(&fleet.hubs[0]).await == true).then_some(())
+    })
+    .await;
+    drop(kept);
+}
+
 #[tokio::test]
 async fn two_nodes_that_update_one_session_at_once_lose_nothing() {
     let fleet = Fleet::start(2).await;

@@ -6,10 +6,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use fanfare::redis::{Address, Config};
-use fanfare::session::{RedisStore, SessionLimits, Store, StoreError, Updated, UserName};
+use fanfare::session::{LIFE_MAX, RedisStore, SessionLimits, Store, StoreError, Updated, UserName};
 
 use crate::redis_server::RedisServer;
 use crate::redis_server::cluster::Cluster;
+use crate::suite::connections::connection;
 use crate::suite::{self, LIMITS, name, seconds, session, start, update, user};
 
 /// Redis, each case with a server of its own.
@@ -230,4 +231,62 @@ async fn indices_end_with_the_sessions() {
         let ttl: i64 = server.ask(&["pttl", key]).parse().expect("a number");
         assert!((0..=1000).contains(&ttl), "{key}: {ttl}");
     }
+}
+
+/// A node that was killed told nobody of its sockets' end, and their users go on elsewhere, by which all that is kept of them
+/// lasts.
+#[tokio::test(flavor = "multi_thread")]
+async fn sockets_end_with_their_process() {
+    let server = RedisServer::start_with(&["--save", ""]);
+    let killed = connected(&server, "", LIMITS).await;
+    let other = connected(&server, "", LIMITS).await;
+    let (ann, bob) = (name("ann"), name("bob"));
+    let (lost, kept, bobs) = (
+        connection(&ann, 0),
+        connection(&ann, 5),
+        connection(&bob, 0),
+    );
+    for (store, connection) in [(&other, &kept), (&killed, &lost), (&killed, &bobs)] {
+        assert_eq!(store.connect(connection.clone()).await, Ok(()));
+    }
+    let now = lost.connected_at;
+    let told = other.connections(ann.text(), now).await;
+    assert_eq!(told, Ok(vec![lost.clone(), kept.clone()]));
+    let shown = |user: &UserName, field| {
+        let key = format!("connections:{}", user.text());
+        server.ask(&["hget", &key, field])
+    };
+    assert_eq!(shown(&ann, "session_id"), lost.session.to_string());
+
+    let later = now.after(LIFE_MAX).after(seconds(1));
+    assert_eq!(other.beat(later).await, Ok(()));
+    let told = other.connections(ann.text(), later).await;
+    assert_eq!(told, Ok(vec![kept.clone()]));
+    assert_eq!(shown(&ann, "session_id"), kept.session.to_string());
+    assert_eq!(other.connections(bob.text(), later).await, Ok(Vec::new()));
+    assert_eq!(shown(&bob, "ws_connected"), "");
+
+    // It was only away from Redis.
+    assert_eq!(killed.beat(later).await, Ok(()));
+    let told = other.connections(ann.text(), later).await;
+    assert_eq!(told, Ok(vec![lost.clone(), kept.clone()]));
+    let told = other.connections(bob.text(), later).await;
+    assert_eq!(told, Ok(vec![bobs]));
+    assert_eq!(shown(&bob, "ws_connected"), "1");
+    let key = format!("connections:{}", bob.text());
+    assert_ne!(server.ask(&["pttl", &key]), "-1", "it ends without use");
+
+    // Nobody has heard of it for days.
+    let days = later.after(seconds(2 * 86_400));
+    assert_eq!(other.beat(days).await, Ok(()));
+    assert_eq!(
+        other.connections(ann.text(), days).await,
+        Ok(vec![kept.clone()])
+    );
+    let key = format!("idx:connections:{}", ann.text());
+    assert_eq!(server.ask(&["hlen", &key]), "1");
+    assert_eq!(server.ask(&["zcard", "idx:lives"]), "1");
+    let gone = other.disconnect(ann.text(), kept.client, days).await;
+    assert_eq!(gone, Ok(()));
+    assert_eq!(shown(&ann, "ws_connected"), "");
 }

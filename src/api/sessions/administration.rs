@@ -89,7 +89,7 @@ pub(super) async fn users(state: &SessionState, request: Request) -> Result<Vec<
         let asked: Vec<Asked<'_>> = part
             .iter()
             .map(|user| user.name.text())
-            .map(|name| (store.sessions(name, now), store.connections(name)))
+            .map(|name| (store.sessions(name, now), store.connections(name, now)))
             .collect();
         for (user, (sessions, connections)) in part.iter().zip(asked) {
             let session_count = sessions.await?.len();

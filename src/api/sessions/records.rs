@@ -12,7 +12,7 @@ use super::{SessionError, SessionState, written};
 use crate::api::body;
 use crate::auth::bearer;
 use crate::model::SessionId;
-use crate::session::{NAME_BYTES_MAX, Opened, Session, SessionHead, Updated};
+use crate::session::{NAME_BYTES_MAX, Opened, Session, SessionHead, UnixTime, Updated};
 
 /// The most bytes of a conversation's name.
 const CHAT_BYTES_MAX: usize = 255;
@@ -225,7 +225,8 @@ pub(super) async fn connection(
     mut request: Request,
 ) -> Result<Vec<u8>, SessionError> {
     let user = user(state, &mut request).await?;
-    let connections = state.sessions.store().connections(&user).await?;
+    let store = state.sessions.store();
+    let connections = store.connections(&user, UnixTime::now()).await?;
     let heads = state.sessions.sessions(&user).await?;
     let connected = connections.first();
     let head = match connected {

@@ -224,12 +224,16 @@ impl Store for PostgresStore {
         self.rest.connect(connection)
     }
 
-    fn disconnect<'a>(&'a self, user: &'a str, client: ClientId) -> Answer<'a, ()> {
-        self.rest.disconnect(user, client)
+    fn disconnect<'a>(&'a self, user: &'a str, client: ClientId, now: UnixTime) -> Answer<'a, ()> {
+        self.rest.disconnect(user, client, now)
     }
 
-    fn connections<'a>(&'a self, user: &'a str) -> Answer<'a, Vec<Connection>> {
-        self.rest.connections(user)
+    fn connections<'a>(&'a self, user: &'a str, now: UnixTime) -> Answer<'a, Vec<Connection>> {
+        self.rest.connections(user, now)
+    }
+
+    fn beat(&self, now: UnixTime) -> Answer<'_, ()> {
+        self.rest.beat(now)
     }
 
     fn counts(&self, now: UnixTime) -> Answer<'_, Counts> {

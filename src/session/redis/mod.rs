@@ -2,7 +2,7 @@
 //!
 //! Users, sessions and connections have the names, forms and times of the FastAPI gateway, whose data can be taken over:
 //! `users:<name>` is a hash (without end), `sessions:<uuid>` a JSON text, `connections:<user>` a hash of the newest socket;
-//! the latter two end without use. What that system searched for with `KEYS` stands in indices of ours, `idx:…`.
+//! the latter two end without use. A socket ends with its process as well, which says every few seconds that it lives. What that system searched for with `KEYS` stands in indices of ours, `idx:…`.
 //!
 //! Each call is one script, so it is done wholly or not at all, and a session is merged where it is kept. A script names
 //! keys that it reads elsewhere, which one server allows: in a Cluster all keys have a hash tag, so that they are one master's.
@@ -11,9 +11,10 @@ mod record;
 mod scripts;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::store::{
-    Answer, Begun, Counts, ServerInfo, SessionLimits, Swept, Update, Updated, Used,
+    Answer, Begun, Counts, LIFE_MAX, ServerInfo, SessionLimits, Swept, Update, Updated, Used,
 };
 use super::{Connection, Session, SessionHead, Store, StoreError, UnixTime, User, UserName};
 use crate::model::{ClientId, SessionId, UserId};
@@ -22,6 +23,10 @@ use crate::redis::{CallError, Command, Redis, Script, StartError, Value};
 /// The most users that one sweep removes.
 const SWEPT_MAX: u64 = 1000;
 
+/// How long it is remembered that a process was there. One that was only away from Redis comes back to its sockets, and what
+/// is left of one that was forgotten is thrown away.
+const LIFE_KEPT: Duration = Duration::from_secs(86_400);
+
 /// Users and sessions in Redis.
 #[derive(Debug)]
 pub struct RedisStore {
@@ -29,6 +34,8 @@ pub struct RedisStore {
     /// What every key begins with; empty, or with a colon at its end.
     prefix: String,
     limits: SessionLimits,
+    /// This process among all that ever had this node's name.
+    life: String,
 }
 
 impl RedisStore {
@@ -51,6 +58,7 @@ impl RedisStore {
             redis,
             prefix,
             limits,
+            life: format!("{:016x}", rand::random::<u64>()),
         })
     }
 
@@ -85,6 +93,14 @@ impl RedisStore {
 
     fn timeout_millis(&self) -> u64 {
         u64::try_from(self.limits.timeout.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// A script about the sockets of a user.
+    fn sockets_of(&self, script: &'static Script, user: &str, now: UnixTime) -> Command {
+        self.script(script)
+            .word(user)
+            .number(Self::millis(now.before(LIFE_MAX)))
+            .number(Self::millis(now.after(self.limits.timeout)))
     }
 
     /// The words of a session that is added.
@@ -310,25 +326,33 @@ impl Store for RedisStore {
             .script(&scripts::CONNECT)
             .word(connection.user.to_string())
             .word(connection.client.to_string())
-            .word(record::write_connection(&connection))
+            .word(record::write_connection(&connection, &self.life))
             .word(connection.session.to_string())
             .word(connection.node.as_str())
             .number(Self::millis(connection.connected_at))
-            .number(self.timeout_millis());
+            .number(self.timeout_millis())
+            .word(&*self.life);
         self.ask(command, |_| Some(()))
     }
 
-    fn disconnect<'a>(&'a self, user: &'a str, client: ClientId) -> Answer<'a, ()> {
+    fn disconnect<'a>(&'a self, user: &'a str, client: ClientId, now: UnixTime) -> Answer<'a, ()> {
         let command = self
-            .script(&scripts::DISCONNECT)
-            .word(user)
+            .sockets_of(&scripts::DISCONNECT, user, now)
             .word(client.to_string());
         self.ask(command, |_| Some(()))
     }
 
-    fn connections<'a>(&'a self, user: &'a str) -> Answer<'a, Vec<Connection>> {
-        let key = format!("{}idx:connections:{user}", self.prefix);
-        let command = Command::new("HGETALL").word(key);
+    fn beat(&self, now: UnixTime) -> Answer<'_, ()> {
+        let command = self
+            .script(&scripts::BEAT)
+            .word(&*self.life)
+            .number(Self::millis(now))
+            .number(Self::millis(now.before(LIFE_KEPT)));
+        self.ask(command, |_| Some(()))
+    }
+
+    fn connections<'a>(&'a self, user: &'a str, now: UnixTime) -> Answer<'a, Vec<Connection>> {
+        let command = self.sockets_of(&scripts::CONNECTIONS, user, now);
         let user: UserId = Arc::from(user);
         self.ask(command, move |value| {
             let fields = record::pairs(value)?;

@@ -121,3 +121,42 @@ local function find(prefix, id)
   used = tonumber(used) or (tonumber(parts['"last_access"']) or 0) * 1000
   return user, used, parts, record, keys
 end
+
+-- A process lives at this time.
+local function live(prefix, process, at)
+  local last = redis.call('ZSCORE', prefix .. 'idx:lives', process)
+  if not last or tonumber(last) < at then redis.call('ZADD', prefix .. 'idx:lives', whole(at), process) end
+end
+
+-- The sockets of a user whose processes have lived since then: clients and JSON in turn, and the newest; and whether there are
+-- others. Those of a process that nobody remembers are thrown away.
+local function sockets(prefix, keys, since)
+  local all, told, newest, has_dead = redis.call('HGETALL', keys.connections), {}, nil, false
+  for i = 1, #all, 2 do
+    local socket = cjson.decode(all[i + 1])
+    -- One that an earlier version wrote names no process.
+    local last = since
+    if socket.life then last = redis.call('ZSCORE', prefix .. 'idx:lives', socket.life) end
+    if last and tonumber(last) >= since then
+      told[#told + 1] = all[i]
+      told[#told + 1] = all[i + 1]
+      if not newest or socket.at > newest.at then newest = socket end
+    else
+      has_dead = true
+      if not last then redis.call('HDEL', keys.connections, all[i]) end
+    end
+  end
+  return told, newest, has_dead
+end
+
+-- Shows the newest socket, or none, where the FastAPI gateway looks for it.
+local function show(keys, newest, until_)
+  if not newest then
+    redis.call('DEL', keys.connection)
+    return
+  end
+  redis.call('HSET', keys.connection, 'session_id', newest.session, 'gateway_id', newest.node, 'ws_connected', '1')
+  if redis.call('HSETNX', keys.connection, 'last_seen', seconds(newest.at)) == 1 then
+    redis.call('PEXPIREAT', keys.connection, until_)
+  end
+end

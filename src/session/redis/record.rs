@@ -43,6 +43,9 @@ struct Socket {
     node: String,
     /// Milliseconds since 1970.
     at: u64,
+    /// The process that serves it.
+    #[serde(default)]
+    life: String,
 }
 
 /// A text as JSON.
@@ -68,14 +71,15 @@ fn rest(head: &SessionHead) -> String {
     format!(r#""chat_id":{chat},"created_at":{created:.3},"node":{node}"#)
 }
 
-/// A socket as it is kept.
-pub(super) fn write_connection(connection: &Connection) -> String {
+/// A socket of this process as it is kept.
+pub(super) fn write_connection(connection: &Connection, life: &str) -> String {
     let socket = Socket {
         session: connection.session.to_string(),
         node: connection.node.as_str().to_owned(),
         at: connection.connected_at.as_millis(),
+        life: life.to_owned(),
     };
-    // Two texts and a number cannot fail to be written.
+    // Texts and a number cannot fail to be written.
     serde_json::to_string(&socket).unwrap_or_default()
 }
 

@@ -30,6 +30,8 @@ pub(super) const ALL: &[&Script] = &[
     &TOUCH,
     &CONNECT,
     &DISCONNECT,
+    &CONNECTIONS,
+    &BEAT,
     &SWEEP,
     &SHARED_SECRET,
 ];
@@ -208,10 +210,11 @@ end
 return 1"
 );
 
-/// ARGV: user, client, connection (JSON), session, node, now, time-out.
+/// ARGV: user, client, connection (JSON), session, node, now, time-out, process.
 pub(super) static CONNECT: Script = script!(
     r"
 local keys = of_user(KEYS[1], ARGV[1])
+live(KEYS[1], ARGV[8], tonumber(ARGV[6]))
 local at = whole(tonumber(ARGV[6]) + tonumber(ARGV[7]))
 redis.call('HSET', keys.connections, ARGV[2], ARGV[3])
 redis.call('HSET', keys.connection, 'session_id', ARGV[4], 'gateway_id', ARGV[5], 'ws_connected', '1', 'last_seen',
@@ -221,22 +224,32 @@ redis.call('PEXPIREAT', keys.connection, at)
 return 1"
 );
 
-/// ARGV: user, client.
+/// ARGV: user, alive since, until when it is kept without use, client.
 pub(super) static DISCONNECT: Script = script!(
     r"
 local keys = of_user(KEYS[1], ARGV[1])
-redis.call('HDEL', keys.connections, ARGV[2])
-local left = redis.call('HVALS', keys.connections)
-if #left == 0 then
-  redis.call('DEL', keys.connection)
-  return 1
-end
-local newest = {at = -1}
-for _, json in ipairs(left) do
-  local connection = cjson.decode(json)
-  if connection.at > newest.at then newest = connection end
-end
-redis.call('HSET', keys.connection, 'session_id', newest.session, 'gateway_id', newest.node)
+redis.call('HDEL', keys.connections, ARGV[4])
+local _, newest = sockets(KEYS[1], keys, tonumber(ARGV[2]))
+show(keys, newest, ARGV[3])
+return 1"
+);
+
+/// ARGV: user, alive since, until when it is kept without use. Answers clients and connections (JSON) in turn. What the FastAPI
+/// gateway reads is set right where it names a socket that is gone.
+pub(super) static CONNECTIONS: Script = script!(
+    r"
+local keys = of_user(KEYS[1], ARGV[1])
+local told, newest, has_dead = sockets(KEYS[1], keys, tonumber(ARGV[2]))
+local is_shown = redis.call('EXISTS', keys.connection) == 1
+if has_dead or (newest and not is_shown) then show(keys, newest, ARGV[3]) end
+return told"
+);
+
+/// ARGV: process, now, before when one is forgotten.
+pub(super) static BEAT: Script = script!(
+    r"
+live(KEYS[1], ARGV[1], tonumber(ARGV[2]))
+redis.call('ZREMRANGEBYSCORE', KEYS[1] .. 'idx:lives', '-inf', '(' .. ARGV[3])
 return 1"
 );
 

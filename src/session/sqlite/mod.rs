@@ -268,12 +268,12 @@ impl Store for SqliteStore {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn disconnect<'a>(&'a self, _: &'a str, client: ClientId) -> Answer<'a, ()> {
+    fn disconnect<'a>(&'a self, _: &'a str, client: ClientId, _: UnixTime) -> Answer<'a, ()> {
         self.connections.remove(client);
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn connections<'a>(&'a self, user: &'a str) -> Answer<'a, Vec<Connection>> {
+    fn connections<'a>(&'a self, user: &'a str, _: UnixTime) -> Answer<'a, Vec<Connection>> {
         Box::pin(std::future::ready(Ok(self.connections.of(user))))
     }
 

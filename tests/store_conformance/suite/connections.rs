@@ -5,7 +5,7 @@ use fanfare::session::{Connection, UserName};
 
 use super::{Harness, LIMITS, name, seconds, start};
 
-fn connection(user: &UserName, age: u64) -> Connection {
+pub(crate) fn connection(user: &UserName, age: u64) -> Connection {
     Connection {
         client: ClientId::random(),
         user: user.text().clone(),
@@ -24,11 +24,23 @@ pub(crate) async fn closing_one_leaves_the_others(harness: &impl Harness) {
         let connected = store.connect(connection.clone()).await;
         assert_eq!(connected, Ok(()));
     }
-    assert_eq!(store.disconnect(ann.text(), first.client).await, Ok(()));
-    assert_eq!(store.disconnect(ann.text(), first.client).await, Ok(()));
-    assert_eq!(store.connections(ann.text()).await, Ok(vec![second]));
-    assert_eq!(store.connections(bob.text()).await, Ok(vec![others]));
-    let nobody = store.connections(name("nobody").text()).await;
+    assert_eq!(
+        store.disconnect(ann.text(), first.client, start()).await,
+        Ok(())
+    );
+    assert_eq!(
+        store.disconnect(ann.text(), first.client, start()).await,
+        Ok(())
+    );
+    assert_eq!(
+        store.connections(ann.text(), start()).await,
+        Ok(vec![second])
+    );
+    assert_eq!(
+        store.connections(bob.text(), start()).await,
+        Ok(vec![others])
+    );
+    let nobody = store.connections(name("nobody").text(), start()).await;
     assert_eq!(nobody, Ok(Vec::new()));
 }
 
@@ -41,7 +53,10 @@ pub(crate) async fn the_newest_comes_first(harness: &impl Harness) {
         let connected = store.connect(connection.clone()).await;
         assert_eq!(connected, Ok(()));
     }
-    assert_eq!(store.connections(ann.text()).await, Ok(vec![newer, older]));
+    assert_eq!(
+        store.connections(ann.text(), start()).await,
+        Ok(vec![newer, older])
+    );
 }
 
 pub(crate) async fn it_says_what_it_stands_on<H: Harness>(harness: &H) {
