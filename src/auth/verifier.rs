@@ -3,6 +3,7 @@
 //! A token chooses among the keys that are configured (`key`) but never brings its own. No claim is required; a claim that
 //! is there must be right: a wrong type is an error, never "as if absent".
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, Header};
@@ -27,6 +28,8 @@ pub struct Verifier {
     adopted: OnceLock<Adopted>,
     /// The keys of issuers elsewhere.
     issued: Vec<Issued>,
+    /// How often the keys of issuers were replaced.
+    generation: AtomicUsize,
     known: Known,
 }
 
@@ -71,6 +74,7 @@ impl Verifier {
             own: keys.filter(Key::is_useful).collect(),
             adopted: OnceLock::new(),
             issued: config.key_sources.iter().map(Issued::new).collect(),
+            generation: AtomicUsize::new(0),
             known: Known::default(),
         }
     }
@@ -117,6 +121,12 @@ impl Verifier {
         issued.keys.store(Some(Arc::new(keys)));
         // Some of them may have been verified by a key that is gone.
         self.known.clear();
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Another number after each change of keys: what was verified before may not be valid any more.
+    pub fn generation(&self) -> usize {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Who a client is, with or without a token: nobody in particular when it has none and none is required. A token that

@@ -31,6 +31,7 @@ mod hash;
 mod health;
 mod hearing;
 mod lease;
+mod leaving;
 mod multiplexed;
 mod path;
 mod policy;

@@ -1,7 +1,8 @@
 //! Tokens that were verified lately, by worker: a client shows the same one with each request, and its signature costs
 //! more than everything else that is done to a request.
 //!
-//! A token stands here for as long as its own `exp` says, leeway not counted; one without `exp` never does.
+//! A token stands here for as long as its own `exp` says, leeway not counted, and as the keys are those that accepted it;
+//! one without `exp` never does.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -21,8 +22,8 @@ pub(super) struct Tokens {
     id: usize,
 }
 
-/// By verifier and token.
-type Known = HashMap<(usize, Box<str>), Arc<Identity>>;
+/// By verifier, the generation of its keys, and token.
+type Known = HashMap<(usize, usize, Box<str>), Arc<Identity>>;
 
 thread_local! {
     static KNOWN: RefCell<Known> = RefCell::default();
@@ -45,7 +46,8 @@ impl Tokens {
 
     /// Who shows this token; nobody when it is not accepted.
     pub(super) fn verify(&self, token: &str, unix_seconds: u64) -> Option<Arc<Identity>> {
-        let key = (self.id, Box::from(token));
+        // Read before the token is: should the keys change meanwhile, nobody finds it.
+        let key = (self.id, self.verifier.generation(), Box::from(token));
         let is_valid =
             |identity: &Identity| identity.expires_at.is_some_and(|end| unix_seconds < end);
         let known = KNOWN.with_borrow(|known| known.get(&key).cloned());
