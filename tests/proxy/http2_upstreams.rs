@@ -400,7 +400,7 @@ async fn is_well(node: &Hub) {
     let stats = node.get("/admin/stats").await.json();
     let upstream = &stats["services"]["example"]["upstreamDetails"][0];
     assert_eq!(upstream["circuitOpenUntilMs"], json!(null), "{upstream}");
-    assert_eq!(upstream["errors"], 0, "{upstream}");
+    assert_eq!(upstream["errorsTotal"], 0, "{upstream}");
 }
 
 #[tokio::test]

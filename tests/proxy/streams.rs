@@ -11,9 +11,7 @@ use crate::upstream::Upstream;
 async fn events_pass_at_once_and_outlive_every_time_out() {
     let upstream = Upstream::start().await;
     let node = node(&[&upstream], &[("HTTP_PROXY_TIMEOUT_MS", "50")]).await;
-    let mut client = tokio::net::TcpStream::connect(node.address())
-        .await
-        .expect("the node");
+    let mut client = TcpStream::connect(node.address()).await.expect("the node");
     let request = "GET /sse/example/events HTTP/1.1\r\nhost: x\r\n\r\n";
     client.write_all(request.as_bytes()).await.expect("sent");
     let mut text = String::new();
@@ -97,9 +95,7 @@ async fn a_drain_ends_streams_between_two_events_and_tells_when_to_come_back() {
 
 /// What comes of a stream until it ends with this, or is silent.
 async fn stream(node: &crate::support::Hub, path: &str, version: &str, until: &str) -> String {
-    let mut client = tokio::net::TcpStream::connect(node.address())
-        .await
-        .expect("the node");
+    let mut client = TcpStream::connect(node.address()).await.expect("the node");
     let request = format!("GET /sse/example/{path} HTTP/{version}\r\nhost: x\r\n\r\n");
     client.write_all(request.as_bytes()).await.expect("sent");
     let mut text = String::new();
