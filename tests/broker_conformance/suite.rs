@@ -247,6 +247,7 @@ macro_rules! broker_conformance {
                 is_bounded_by_size,
                 is_bounded_by_time,
                 is_read_in_pages,
+                a_page_of_none_tells_whether_there_are_any,
                 a_page_has_one_publication_however_large,
                 a_page_ends_at_the_most_bytes,
                 numbering_goes_on_after_it_was_cleared,

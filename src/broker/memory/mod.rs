@@ -298,12 +298,6 @@ impl MemoryBroker {
             self.channels.forget(shard, slot);
         }
     }
-
-    fn members(&self, channel: &ChannelKey) -> Vec<Arc<Member>> {
-        let (shard, slot) = self.channels.find(channel);
-        slot.map(|slot| shard.channel(slot).members.snapshot())
-            .unwrap_or_default()
-    }
 }
 
 /// What is kept and delivered of a publish, where, and its idempotency key. The stream numbers the publication.
@@ -389,8 +383,9 @@ impl Broker for MemoryBroker {
     }
 
     fn presence<'a>(&'a self, channel: &'a ChannelKey, limit: usize) -> Answer<'a, Presence> {
-        // Counted after the lock is let go: a large channel takes milliseconds.
-        answer(Ok(presence::summarize(self.members(channel), limit)))
+        let (shard, slot) = self.channels.find(channel);
+        let summary = slot.map(|slot| shard.channel(slot).members.summary(limit));
+        answer(Ok(summary.unwrap_or_default()))
     }
 
     fn control(&self, control: Control) -> Answer<'_, ()> {
