@@ -21,6 +21,7 @@ use super::course::{Asked, Course};
 use super::dialling::Dialled;
 use super::download::{Download, DownloadFault};
 use super::error::ProxyError;
+use super::gone::{is_flooding, poll_gone};
 use super::leaving::{Leaving, farewell};
 use super::upload::{Upload, UploadFault, Waits};
 use super::websocket::Tunnel;
@@ -29,9 +30,6 @@ use crate::http1::{After, Exchange, Framing, HeadScan, Peer, Scanned};
 use crate::http2::{REFUSED, UNSAYABLE};
 use crate::model::BodyError;
 use crate::telemetry::proxy::Carried;
-
-/// Most bytes that are read of a client whose request is whole and whose answer is not.
-const AHEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// A request on its way.
 pub(super) struct Call {
@@ -395,23 +393,6 @@ impl Call {
             self.moved = Instant::now();
         }
     }
-}
-
-/// Ready when the client has gone. What it sends meanwhile stays read ahead; with [`AHEAD_BYTES_MAX`] nobody looks any
-/// more, so that whatever is waited for has to have a time-out, or [`is_flooding`] its say.
-pub(super) fn poll_gone(cx: &mut Context<'_>, peer: &mut Peer<'_>) -> Poll<()> {
-    while !is_flooding(peer) {
-        match ready!(peer.read.poll_fill(cx, peer.socket)) {
-            Ok(0) | Err(_) => return Poll::Ready(()),
-            Ok(_) => {}
-        }
-    }
-    Poll::Pending
-}
-
-/// Whether a client has sent as much ahead of its answer as is read.
-fn is_flooding(peer: &Peer<'_>) -> bool {
-    peer.read.unread().len() >= AHEAD_BYTES_MAX
 }
 
 impl Exchange for Call {

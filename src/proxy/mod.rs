@@ -27,6 +27,7 @@ mod events;
 mod fields;
 mod fleet;
 mod forward;
+mod gone;
 mod hash;
 mod health;
 mod hearing;

@@ -6,8 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::node;
-use crate::support::within;
-use crate::support::{eventually, hub};
+use crate::support::{eventually, hub, within};
 use crate::upstream::Upstream;
 
 #[tokio::test]
