@@ -180,8 +180,21 @@ impl Verifier {
     /// # Errors
     /// Why it is not valid at this time.
     pub fn verify(&self, token: &str, now_unix_seconds: u64) -> Result<Identity, AuthError> {
-        self.read(token, now_unix_seconds)
+        self.verify_until(token, now_unix_seconds)
             .map(|(identity, _)| identity)
+    }
+
+    /// The same, and from which Unix second on that may not hold any more: by its own end, leeway counted, or its key's.
+    ///
+    /// # Errors
+    /// As [`Verifier::verify`].
+    pub fn verify_until(
+        &self,
+        token: &str,
+        now_unix_seconds: u64,
+    ) -> Result<(Identity, u64), AuthError> {
+        let (identity, span) = self.read(token, now_unix_seconds)?;
+        Ok((identity, span.until))
     }
 
     /// Signs claims with the first secret and the first algorithm; the configured issuer and audience are filled in
