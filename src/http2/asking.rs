@@ -196,10 +196,12 @@ impl Asking {
                 Down::Unasked(kind) => return Poll::Ready(Err(*kind)),
                 Down::Head(response) => {
                     if let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
-                        self.far.push(interim_head(&interim.map_err(kind)?));
+                        self.far
+                            .push(interim_head(&interim.map_err(|error| kind(&error))?));
                         continue;
                     }
-                    let response = ready!(Pin::new(response).poll(cx)).map_err(kind)?;
+                    let response =
+                        ready!(Pin::new(response).poll(cx)).map_err(|error| kind(&error))?;
                     let (head, body) = response.into_parts();
                     let response = Response::from_parts(head, ());
                     let ends = body.is_end_stream();
@@ -209,7 +211,9 @@ impl Asking {
                 }
                 Down::Body(body, is_chunked) => {
                     let trailers = ready!(poll_in(cx, body, &mut self.far, *is_chunked, &mut 0));
-                    if let (true, Some(trailers)) = (*is_chunked, trailers.map_err(kind)?) {
+                    if let (true, Some(trailers)) =
+                        (*is_chunked, trailers.map_err(|error| kind(&error))?)
+                    {
                         self.far.push(last_chunk(&trailers));
                     }
                     return Poll::Ready(Ok(()));
@@ -221,7 +225,7 @@ impl Asking {
 
 /// Whether a failure means that the server has not looked at the request: it said so of the stream, or it closes in good
 /// order and the stream was beyond the last that it takes. Those within it end with what they are answered.
-fn kind(error: h2::Error) -> ErrorKind {
+fn kind(error: &h2::Error) -> ErrorKind {
     let is_refused = error.reason() == Some(Reason::REFUSED_STREAM)
         || (error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR));
     match is_refused {
@@ -373,7 +377,7 @@ mod tests {
             (Reason::INTERNAL_ERROR, ErrorKind::ConnectionReset),
             (Reason::NO_ERROR, ErrorKind::ConnectionReset),
         ] {
-            assert_eq!(kind(reason.into()), expected);
+            assert_eq!(kind(&reason.into()), expected);
         }
     }
 }

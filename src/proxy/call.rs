@@ -22,7 +22,7 @@ use super::dialling::Dialled;
 use super::download::{Download, DownloadFault};
 use super::error::ProxyError;
 use super::gone::{is_flooding, poll_gone};
-use super::leaving::{Leaving, farewell};
+use super::leaving::Leaving;
 use super::upload::{Upload, UploadFault, Waits};
 use super::websocket::Tunnel;
 use super::wire::{self, Wire, with_buffer};
@@ -299,19 +299,16 @@ impl Call {
             return Poll::Ready(Some(After::Cut));
         }
         let mut downloaded = download.poll(cx, wire, peer.socket);
-        let leaving = self.leaving.filter(|_| download.is_endless());
-        if let Some(leaving) = leaving
-            && downloaded.is_pending()
-            && leaving.has_come()
-        {
-            if download.end_with(farewell().as_bytes()) {
+        let leaving = self.leaving.filter(|_| downloaded.is_pending());
+        match leaving.and_then(|leaving| leaving.end(download)) {
+            Some(After::Close) => {
                 // What the upstream goes on to say is for nobody.
                 *keeps_wire = false;
                 self.asked.keeps_alive = false;
                 downloaded = download.poll(cx, wire, peer.socket);
-            } else if leaving.is_late() || !download.follows_events() {
-                return Poll::Ready(Some(After::Cut));
             }
+            Some(after) => return Poll::Ready(Some(after)),
+            None => {}
         }
         match downloaded {
             Poll::Pending => {

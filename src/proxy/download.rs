@@ -141,6 +141,13 @@ impl Download {
         may_end
     }
 
+    /// More of the body.
+    pub(super) fn follow_events(&mut self, bytes: &[u8]) {
+        if let Some(events) = &mut self.events {
+            events.follow(bytes);
+        }
+    }
+
     /// Bytes of a body that is framed anew.
     fn frame(&mut self, bytes: &[u8]) {
         if self.form != Form::Chunks {
@@ -218,9 +225,7 @@ impl Download {
             let bytes = &unread[used..used + run.length];
             used += run.length;
             if run.is_data && !bytes.is_empty() {
-                if let Some(events) = &mut self.events {
-                    events.follow(bytes);
-                }
+                self.follow_events(bytes);
                 self.frame(bytes);
             }
         }

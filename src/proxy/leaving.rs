@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::download::Download;
+use crate::http1::After;
+
 /// When a client comes back: in milliseconds, at the earliest and so many later at most.
 const RETRY: (u64, u64) = (1000, 2000);
 
@@ -55,19 +58,21 @@ impl Leaving {
         true
     }
 
-    /// Whether it ends as soon as it can.
-    pub(super) fn has_come(&self) -> bool {
-        self.stage != Stage::Stays
-    }
-
-    /// Whether it ends wherever it is.
-    pub(super) fn is_late(&self) -> bool {
-        self.stage == Stage::IsLate
+    /// Ends a stream whose moment has come: in good order between two events, at once where nobody knows where those are, and
+    /// when the time is over. `None` while it goes on.
+    pub(super) fn end(&self, download: &mut Download) -> Option<After> {
+        if self.stage == Stage::Stays || !download.is_endless() {
+            return None;
+        }
+        if download.end_with(farewell().as_bytes()) {
+            return Some(After::Close);
+        }
+        (self.stage == Stage::IsLate || !download.follows_events()).then_some(After::Cut)
     }
 }
 
 /// The last thing that a client gets: when to come back (HTML, 9.2.6).
-pub(super) fn farewell() -> String {
+fn farewell() -> String {
     let (least, more) = RETRY;
     format!("retry: {}\n\n", least + rand::random_range(0..=more))
 }
@@ -75,6 +80,8 @@ pub(super) fn farewell() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::Framing;
+    use crate::proxy::download::Form;
 
     #[test]
     fn a_stream_leaves_within_the_window_and_is_late_at_its_end() {
@@ -82,10 +89,20 @@ mod tests {
         let mut leaving = Leaving::within(window, now);
         let at = leaving.due();
         assert!((now..=now + window).contains(&at));
-        assert!(!leaving.has_come());
+        assert_eq!(leaving.end(&mut stream(b"")), None);
         assert!(leaving.handle_timeout(at));
-        assert!(leaving.has_come() && !leaving.is_late());
+        assert_eq!(leaving.end(&mut stream(b"")), Some(After::Close));
+        assert_eq!(leaving.end(&mut stream(b"data: 1")), None);
         assert_eq!(leaving.due(), now + window);
-        assert!(leaving.handle_timeout(now + window) && leaving.is_late());
+        assert!(leaving.handle_timeout(now + window));
+        assert_eq!(leaving.end(&mut stream(b"data: 1")), Some(After::Cut));
+    }
+
+    /// A stream of which its client has everything, these bytes last.
+    fn stream(last: &[u8]) -> Download {
+        let mut stream =
+            Download::new(Vec::new(), Framing::UntilClose, Form::Bare).with_events(false);
+        stream.follow_events(last);
+        stream
     }
 }

@@ -457,7 +457,11 @@ async fn a_slow_client_gets_all_of_what_is_kept() {
     origin.says("cache-control: max-age=60", &"x".repeat(BYTES));
     assert_eq!(get(&node, &[]).await.text.len(), BYTES);
     let mut client = TcpStream::connect(node.address()).await.expect("the node");
-    let request = "GET /api/example/x?q=1 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let line = "GET /api/example/x?q=1 HTTP/1.1";
+    let request = format!(
+        "{line}\r\nhost: {}\r\nconnection: close\r\n\r\n",
+        node.host()
+    );
     client.write_all(request.as_bytes()).await.expect("sent");
     let mut pace = tokio::time::interval(std::time::Duration::from_millis(100));
     let mut piece = vec![0; BYTES / 32];
