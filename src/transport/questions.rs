@@ -206,6 +206,10 @@ impl Shard {
                     code: ErrorCode::NotFound,
                     message: "the session has ended".to_owned(),
                 },
+                Ok(Updated::Unreadable) => Reply::Error {
+                    code: ErrorCode::Internal,
+                    message: "the data of the session cannot be read".to_owned(),
+                },
                 Err(error) => store_error(error),
             }
         });

@@ -263,7 +263,7 @@ impl MemoryBroker {
         }
         let (mut shard, slot) = self.channels.open(channel, self.now())?;
         if shard.channel_mut(slot).members.join(Arc::clone(&member)) {
-            self.tell(&shard, slot, Event::Join(member));
+            self.tell(&shard, slot, Event::Join([member].into()));
         }
         Ok(())
     }
@@ -274,7 +274,7 @@ impl MemoryBroker {
         let record = shard.channel_mut(slot);
         if let Some(member) = record.members.leave(client) {
             record.used = self.now();
-            self.tell(&shard, slot, Event::Leave(member));
+            self.tell(&shard, slot, Event::Leave([member].into()));
             self.forget_if_unkept(&mut shard, slot);
         }
     }

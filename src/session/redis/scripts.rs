@@ -105,18 +105,19 @@ end
 return users"
 );
 
-/// ARGV: user, id, record, head, last use, time-out, the most sessions, key. Answers the ids of those that ended;
-/// nothing when the user is gone.
+/// ARGV: user, id, record, head, last use, time-out, the most sessions, key, the hash of the password. Answers the role and the
+/// ids of those that ended; nothing when the user is gone or has another hash.
 pub(super) static LOG_IN: Script = script!(
     r"
 local prefix, key, now = KEYS[1], ARGV[8], tonumber(ARGV[5])
 local at = prefix .. 'users:' .. key
-if redis.call('HEXISTS', at, 'password') == 0 then return false end
+if redis.call('HGET', at, 'password') ~= ARGV[9] then return false end
 redis.call('HSET', at, 'last_login', seconds(now))
 redis.call('PERSIST', at)
 redis.call('ZADD', prefix .. 'idx:users', 0, key)
 redis.call('ZADD', prefix .. 'idx:logins', whole(now), key)
-return add(prefix, ARGV[1], ARGV[2], ARGV[3], ARGV[4], now, tonumber(ARGV[6]), tonumber(ARGV[7]))"
+local role = redis.call('HGET', at, 'role') or 'user'
+return {role, add(prefix, ARGV[1], ARGV[2], ARGV[3], ARGV[4], now, tonumber(ARGV[6]), tonumber(ARGV[7]))}"
 );
 
 /// ARGV: user, id, record, head, last use, time-out, the most sessions. Answers the ids of those that ended.
@@ -159,8 +160,9 @@ local prefix, id, now, timeout = KEYS[1], ARGV[1], tonumber(ARGV[5]), tonumber(A
 local user, used, parts, _, keys = find(prefix, id)
 if not user or used + timeout < now then return 'missing' end
 if user ~= ARGV[2] then return 'not_owner' end
-local names, values = members(parts['"data"'])
-local added, changed = members(ARGV[4])
+local is_kept, names, values = pcall(members, parts['"data"'])
+local is_given, added, changed = pcall(members, ARGV[4])
+if not (is_kept and is_given) then return 'unreadable' end
 for _, name in ipairs(added) do
   if not values[name] then names[#names + 1] = name end
   values[name] = changed[name]
