@@ -40,6 +40,11 @@ pub trait Exchange {
     /// Nothing has happened for too long. It is polled next.
     fn handle_timeout(&mut self, now: Instant);
 
+    /// What goes on in its place: asked whenever it waits. What stays for long need not keep what it began with.
+    fn successor(&mut self) -> Option<Box<dyn Exchange>> {
+        None
+    }
+
     /// The node drains: what has no end of its own ends within this time. It is polled next.
     fn handle_drain(&mut self, window: Duration);
 }

@@ -183,23 +183,25 @@ impl Asker {
 
 /// Carries the connection's bytes, and ends it when it is idle or dead. Its requests fail then.
 async fn drive(mut connection: Connection<Heard, Bytes>, state: Arc<State>) {
-    let mut pulse = Pulse {
-        ping: connection.ping_pong(),
-        asked: None,
-        last: None,
-        began: Instant::now(),
-        busy: Instant::now(),
-    };
+    let mut ping = connection.ping_pong();
+    let mut pulse = Pulse::new(Instant::now());
     let mut looks = interval(LOOK_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let end = poll_fn(|cx| {
         if let Poll::Ready(end) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(end.err());
         }
-        pulse.poll_pong(cx);
+        if let Some(ping) = &mut ping
+            && pulse.asked.is_some()
+            && ping.poll_pong(cx).is_ready()
+        {
+            pulse.asked = None;
+        }
         while let Poll::Ready(now) = looks.poll_tick(cx) {
-            if !pulse.look(now, &state) {
-                return Poll::Ready(None);
+            match pulse.look(now, &state) {
+                Verdict::Keep => {}
+                Verdict::Ask => pulse.note_asked(now, send(&mut ping)),
+                Verdict::End => return Poll::Ready(None),
             }
         }
         Poll::Pending
@@ -210,10 +212,15 @@ async fn drive(mut connection: Connection<Heard, Bytes>, state: Arc<State>) {
     state.is_over.store(true, Relaxed);
 }
 
-/// Whether a connection lives.
+fn send(ping: &mut Option<PingPong>) -> bool {
+    let sent = ping.as_mut().map(|ping| ping.send_ping(Ping::opaque()));
+    sent.is_some_and(|sent| sent.is_ok())
+}
+
+/// Whether a connection lives. Time is an argument.
+#[derive(Debug)]
 struct Pulse {
-    ping: Option<PingPong>,
-    /// A ping went out then.
+    /// A ping went out then, and is not answered.
     asked: Option<Instant>,
     /// When the last one did.
     last: Option<Instant>,
@@ -222,41 +229,115 @@ struct Pulse {
     busy: Instant,
 }
 
+/// What a look at a connection comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// It goes on.
+    Keep,
+    /// It goes on, and is to be pinged.
+    Ask,
+    /// It ends: nobody needs it, or its server is gone.
+    End,
+}
+
 impl Pulse {
-    fn poll_pong(&mut self, cx: &mut Context<'_>) {
-        if let Some(ping) = &mut self.ping
-            && self.asked.is_some()
-            && ping.poll_pong(cx).is_ready()
-        {
-            self.asked = None;
+    fn new(now: Instant) -> Self {
+        Self {
+            asked: None,
+            last: None,
+            began: now,
+            busy: now,
         }
     }
 
-    /// Tells whether the connection is kept.
-    fn look(&mut self, now: Instant, state: &State) -> bool {
+    fn look(&mut self, now: Instant, state: &State) -> Verdict {
         let is_busy = state.streams.load(Relaxed) > 0;
         if is_busy {
             self.busy = now;
         }
-        if self.asked.is_some_and(|asked| now - asked >= PONG_TIME_MAX) {
-            return false;
+        let is_silent = self.asked.is_some_and(|asked| now - asked >= PONG_TIME_MAX);
+        if is_silent || now - self.busy >= IDLE_MAX {
+            return Verdict::End;
         }
-        if now - self.busy >= IDLE_MAX {
-            return false;
-        }
-        let is_doubted = state.is_doubted.load(Relaxed);
-        let is_due = match is_doubted {
+        let is_due = match state.is_doubted.load(Relaxed) {
             true => self.last.is_none_or(|last| now - last >= DOUBT_INTERVAL),
             false => is_busy && now - self.last.unwrap_or(self.began) >= PING_INTERVAL,
         };
-        if let Some(ping) = &mut self.ping
-            && is_due
-            && self.asked.is_none()
-            && ping.send_ping(Ping::opaque()).is_ok()
-        {
+        match is_due && self.asked.is_none() {
+            true => Verdict::Ask,
+            false => Verdict::Keep,
+        }
+    }
+
+    fn note_asked(&mut self, now: Instant, is_sent: bool) {
+        if is_sent {
             self.asked = Some(now);
             self.last = Some(now);
         }
-        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks as often as a connection is looked at, until one comes to something else; when that was, in seconds.
+    fn first_other(pulse: &mut Pulse, state: &State, from: Instant) -> (u64, Verdict) {
+        let mut now = from;
+        loop {
+            match pulse.look(now, state) {
+                Verdict::Keep => now += LOOK_INTERVAL,
+                other => return ((now - from).as_secs(), other),
+            }
+        }
+    }
+
+    fn begun() -> (Pulse, State, Instant) {
+        let now = Instant::now();
+        (Pulse::new(now), State::default(), now)
+    }
+
+    #[test]
+    fn one_that_carries_nothing_ends_after_a_while() {
+        let (mut pulse, state, now) = begun();
+        let ended = first_other(&mut pulse, &state, now);
+        assert_eq!(ended, (IDLE_MAX.as_secs(), Verdict::End));
+    }
+
+    #[test]
+    fn a_long_request_is_pinged_for_and_goes_on_as_long_as_that_is_answered() {
+        let (mut pulse, state, mut now) = begun();
+        state.streams.store(1, Relaxed);
+        for _ in 0..3 {
+            let asked = first_other(&mut pulse, &state, now);
+            assert_eq!(asked, (PING_INTERVAL.as_secs(), Verdict::Ask));
+            now += PING_INTERVAL;
+            pulse.note_asked(now, true);
+            pulse.asked = None;
+        }
+        pulse.note_asked(now, true);
+        let ended = first_other(&mut pulse, &state, now);
+        assert_eq!(ended, (PONG_TIME_MAX.as_secs(), Verdict::End), "silence");
+    }
+
+    #[test]
+    fn a_doubt_is_asked_about_at_once_but_not_too_often() {
+        let (mut pulse, state, now) = begun();
+        state.streams.store(1, Relaxed);
+        state.doubt();
+        assert_eq!(pulse.look(now, &state), Verdict::Ask);
+        pulse.note_asked(now, true);
+        pulse.asked = None;
+        let again = first_other(&mut pulse, &state, now);
+        assert_eq!(again, (DOUBT_INTERVAL.as_secs(), Verdict::Ask));
+    }
+
+    #[test]
+    fn a_ping_that_could_not_be_sent_is_not_waited_for() {
+        let (mut pulse, state, now) = begun();
+        state.streams.store(1, Relaxed);
+        state.doubt();
+        pulse.note_asked(now, false);
+        assert_eq!(pulse.look(now + 2 * PONG_TIME_MAX, &state), Verdict::Ask);
     }
 }

@@ -52,7 +52,8 @@ pub(super) struct Call {
     has_timed_out: bool,
     /// It counts among those under way, where these are bounded.
     inflight: Option<Inflight>,
-    pub(super) is_draining: bool,
+    /// The node drains, within this time.
+    pub(super) draining: Option<Duration>,
     /// When a stream ends because of that.
     leaving: Option<Leaving>,
     pub(super) state: State,
@@ -163,7 +164,7 @@ impl Call {
             has_begun: false,
             has_timed_out: false,
             inflight: None,
-            is_draining: false,
+            draining: None,
             leaving: None,
             state: State::Leaving,
         }
@@ -406,7 +407,7 @@ impl Exchange for Call {
                 State::Dialling(_) => ready!(self.poll_dial(cx, &mut peer)),
                 State::Asking => ready!(self.poll_ask(cx, &mut peer)),
                 State::Answering { .. } => ready!(self.poll_answer(cx, &mut peer)),
-                State::Tunnel(tunnel) => return tunnel.poll(cx, &mut peer),
+                State::Tunnel(tunnel) => return tunnel.poll(cx, peer),
                 State::Serving(_) if self.has_timed_out => return Poll::Ready(After::Cut),
                 State::Serving(_) => return self.poll_serve(cx, &mut peer),
                 State::Telling { .. } => ready!(self.poll_tell(cx, &mut peer)),
@@ -420,7 +421,7 @@ impl Exchange for Call {
 
     fn due(&self) -> Option<Instant> {
         let (waits, upstream_may) = match &self.state {
-            State::Tunnel(tunnel) => return Some(tunnel.due()),
+            State::Tunnel(tunnel) => return tunnel.due(),
             // Counting and dialling have time-outs of their own.
             State::Counting(_) | State::Dialling(_) | State::Leaving => return None,
             State::Waiting(waiting) => return Some(waiting.until),
@@ -462,13 +463,23 @@ impl Exchange for Call {
     }
 
     fn handle_drain(&mut self, window: Duration) {
-        self.is_draining = true;
+        self.draining = Some(window);
         if let State::Tunnel(tunnel) = &mut self.state {
-            tunnel.handle_drain(window, Instant::now());
+            tunnel.handle_drain(window);
         }
         if self.asked.carried == Carried::Sse {
             // Its answer may still be to come.
             self.leaving = Some(Leaving::within(window, Instant::now()));
+        }
+    }
+
+    fn successor(&mut self) -> Option<Box<dyn Exchange>> {
+        if !matches!(self.state, State::Tunnel(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut self.state, State::Leaving) {
+            State::Tunnel(tunnel) => Some(tunnel),
+            _ => None,
         }
     }
 }

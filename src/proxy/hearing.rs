@@ -12,9 +12,8 @@ use super::download::{Download, Form};
 use super::error::ProxyError;
 use super::fields::is_event_stream;
 use super::reply;
-use super::upload::Upload;
 use super::websocket::Tunnel;
-use crate::http1::{After, Framing, HeadScan, ResponseHead, slots};
+use crate::http1::{After, Exchange as _, Framing, HeadScan, ResponseHead, slots};
 use crate::telemetry::proxy::{self as counts, Carried};
 
 /// What an upstream said.
@@ -101,14 +100,13 @@ impl Call {
                 };
             }
             Heard::Switched => {
-                let attempt = self.attempt.take();
-                let config = self.proxy.tunnel;
-                // A tunnel lives long, and nothing of the request is needed any more.
-                self.course = None;
-                self.tried = Vec::new();
-                self.upload = Upload::new(Framing::NONE, 0, false);
-                self.asked.lines = Vec::new();
-                self.state = State::Tunnel(Box::new(Tunnel::new(wire, out, attempt, config)));
+                // It lives long, and takes the call's place: nothing else of that is needed any more.
+                let kept = (self.attempt.take(), self.asked.entry.take());
+                let mut tunnel = Tunnel::new(wire, out, kept, self.proxy.tunnel);
+                if let Some(window) = self.draining {
+                    tunnel.handle_drain(window);
+                }
+                self.state = State::Tunnel(Box::new(tunnel));
             }
         }
     }

@@ -174,6 +174,6 @@ impl Call {
     /// Whether the client's connection can carry another request after an answer that begins now: what is left of this
     /// one's body would be read as one.
     pub(super) fn may_keep_client(&self) -> bool {
-        self.asked.keeps_alive && !self.is_draining && self.upload.is_body_read()
+        self.asked.keeps_alive && self.draining.is_none() && self.upload.is_body_read()
     }
 }

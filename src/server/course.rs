@@ -158,7 +158,12 @@ impl<W: Worker> Course<'_, W> {
             self.told_to_close = true;
             exchange.handle_drain(window);
         }
-        let after = ready!(self.link.with_peer(|peer| exchange.poll(cx, peer)));
+        let Poll::Ready(after) = self.link.with_peer(|peer| exchange.poll(cx, peer)) else {
+            if let Some(successor) = exchange.successor() {
+                self.exchange = Some(successor);
+            }
+            return Poll::Pending;
+        };
         self.exchange = None;
         self.link.end_request();
         Poll::Ready(match after {

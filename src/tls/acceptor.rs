@@ -146,3 +146,43 @@ impl Acceptor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::process::{Command, Stdio};
+
+    /// A certificate and its key.
+    fn make(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
+        let files = ["cert", "key"].map(|kind| folder.join(format!("{name}-{kind}.pem")));
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-nodes", "-subj", "/CN=a"])
+            .args(["-pkeyopt", "ec_paramgen_curve:P-256", "-keyout"])
+            .args([files[1].as_path(), Path::new("-out"), files[0].as_path()])
+            .stderr(Stdio::null())
+            .status();
+        assert!(made.expect("openssl").success());
+        files.into()
+    }
+
+    #[test]
+    fn files_are_read_again_when_they_have_changed_and_only_then() {
+        let folder = std::env::temp_dir().join(format!("fanfare-acceptor-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let (certificate, key) = make(&folder, "first");
+        let acceptor = Acceptor::load(&certificate, &key, false).expect("a pair");
+        let first = acceptor.leaf();
+        assert!(matches!(acceptor.renew(), Renewed::No));
+        let (other_certificate, other_key) = make(&folder, "other");
+        fs::copy(other_key, &key).expect("a copy");
+        assert!(matches!(acceptor.renew(), Renewed::Failed(_)));
+        assert!(matches!(acceptor.renew(), Renewed::No), "told once");
+        assert_eq!(acceptor.leaf(), first);
+        fs::copy(other_certificate, &certificate).expect("a copy");
+        assert!(matches!(acceptor.renew(), Renewed::Yes));
+        assert!(acceptor.leaf().is_some() && acceptor.leaf() != first);
+        assert!(matches!(acceptor.renew(), Renewed::No), "told once");
+        fs::remove_dir_all(folder).expect("a folder");
+    }
+}

@@ -9,7 +9,7 @@ use h2::{Reason, RecvStream};
 use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use serde_json::json;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
@@ -255,6 +255,38 @@ async fn many_requests_share_one_connection() {
     });
     futures_util::future::join_all(asked).await;
     assert_eq!((server.connections(), server.requests()), (1, 60));
+}
+
+/// A way to a server whose first connection takes whatever comes and never says more than that it is there.
+async fn silent_at_first(server: &Server) -> String {
+    // An empty `SETTINGS` frame (RFC 9113 section 6.5).
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("h2c://{}", listener.local_addr().expect("an address"));
+    let host = server.host.clone();
+    tokio::spawn(async move {
+        let (mut first, _) = listener.accept().await.expect("a node");
+        first.write_all(&SETTINGS).await.expect("a node");
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut far = TcpStream::connect(&host).await.expect("the server");
+            tokio::spawn(async move { copy_bidirectional(&mut near, &mut far).await });
+        }
+        drop(first);
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_connection_that_left_a_request_unanswered_gets_no_other() {
+    let server = Server::start().await;
+    let url = silent_at_first(&server).await;
+    // Longer than it takes to doubt a connection.
+    let node = node(&[url], &[("HTTP_PROXY_TIMEOUT_MS", "1500")]).await;
+    assert_eq!(node.get("/api/example/lost").await.status, 504);
+    let answer = node.get("/api/example/found").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(answer.text.contains("/found on 0\n"), "{}", answer.text);
+    assert_eq!(server.requests(), 1);
 }
 
 #[tokio::test]

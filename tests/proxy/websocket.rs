@@ -372,6 +372,40 @@ async fn a_drain_closes_both_ends_between_two_frames() {
 }
 
 #[tokio::test]
+async fn a_handshake_that_a_drain_overtakes_becomes_a_socket_that_is_closed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let services = serde_json::json!({ "example": [url] }).to_string();
+    let variables = [("UPSTREAMS", &*services), ("DRAIN_SECONDS", "1")];
+    let mut node = hub(&variables).await;
+    let mut client = TcpStream::connect(node.address()).await.expect("the hub");
+    let request = raw::handshake(&node, "/ws/example?path=/p");
+    client.write_all(request.as_bytes()).await.expect("sent");
+    let (mut upstream, _) = within("the handshake", listener.accept())
+        .await
+        .expect("a connection");
+    let head = raw::read_head(&mut upstream).await;
+    node.terminate();
+    eventually("the node accepts nobody any more", async || {
+        TcpStream::connect(node.address())
+            .await
+            .is_err()
+            .then_some(())
+    })
+    .await;
+    let late = answer(&head);
+    upstream.write_all(late.as_bytes()).await.expect("the node");
+    let head = raw::read_head(&mut client).await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    let mut client = Raw { stream: client };
+    assert_eq!(client.close_code().await, 1012);
+    let mut upstream = Raw { stream: upstream };
+    assert_eq!(next_masked(&mut upstream).await.0, FIN | CLOSE);
+    upstream.send(&[FIN | CLOSE, 0]).await;
+    assert_eq!(node.exit_code().await, Some(0));
+}
+
+#[tokio::test]
 async fn a_client_that_answers_no_ping_is_given_up() {
     let mut sockets = Sockets::start().await;
     let pings = [

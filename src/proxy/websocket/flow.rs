@@ -37,6 +37,8 @@ pub(super) struct Flow {
     /// The source's end was noted, and what is to be said about it.
     may_shut: bool,
     is_shut: bool,
+    /// Something was written that was not flushed.
+    is_unflushed: bool,
     /// Since when the sink has taken nothing although there is something.
     pub(super) stalled_since: Option<Instant>,
     /// Something was read of the source, or the sink took some after it had not, since this was last cleared.
@@ -134,9 +136,11 @@ impl Flow {
         if self.is_dead {
             return Poll::Ready(Ok(false));
         }
-        ready!(self.poll_write(cx, read, sink))?;
-        self.seal();
-        ready!(self.poll_write(cx, read, sink))?;
+        if self.has_something() {
+            ready!(self.poll_write(cx, read, sink))?;
+            self.seal();
+            ready!(self.poll_write(cx, read, sink))?;
+        }
         if self.is_ended {
             if self.may_shut && !self.is_shut {
                 ready!(Pin::new(sink).poll_shutdown(cx))?;
@@ -158,6 +162,12 @@ impl Flow {
             }
             Poll::Ready(Ok(true))
         })
+    }
+
+    /// Whether anything is to be written, or was and may not have gone out. Nearly never: most messages arrive whole, and
+    /// their sink takes them at once.
+    fn has_something(&self) -> bool {
+        self.granted > 0 || !self.out.is_empty() || self.last.is_some() || self.is_unflushed
     }
 
     /// Looks at what was read and says what of it the sink gets.
@@ -200,6 +210,7 @@ impl Flow {
                 return Poll::Pending;
             };
             let written = written?;
+            self.is_unflushed = true;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -218,6 +229,7 @@ impl Flow {
             }
         }
         let flushed = Pin::new(&mut *sink).poll_flush(cx);
+        self.is_unflushed = flushed.is_pending();
         if flushed.is_pending() {
             self.stalled_since.get_or_insert_with(Instant::now);
         }

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::super::access::Entry;
 use super::super::attempt::Attempt;
 use super::super::wire::Wire;
 use super::flow::Flow;
 use super::frames::{Towards, close, ping};
-use crate::http1::{After, Peer};
+use crate::http1::{After, Exchange, Peer};
 use crate::model::CloseReason;
 use crate::telemetry::proxy::Bridged;
 
@@ -50,6 +51,8 @@ pub(in crate::proxy) struct Tunnel {
     is_given_up: bool,
     /// What is under way to the upstream, for its load; and in all.
     _counted: (Option<Attempt>, Bridged),
+    /// Its line in the access log, which is written at its end.
+    _entry: Option<Box<Entry>>,
 }
 
 impl Tunnel {
@@ -57,7 +60,7 @@ impl Tunnel {
     pub(in crate::proxy) fn new(
         wire: Wire,
         head: Vec<u8>,
-        attempt: Option<Attempt>,
+        (attempt, entry): (Option<Attempt>, Option<Box<Entry>>),
         config: TunnelConfig,
     ) -> Self {
         Self {
@@ -72,25 +75,7 @@ impl Tunnel {
             drain_at: None,
             is_given_up: false,
             _counted: (attempt, Bridged::begin()),
-        }
-    }
-
-    /// Carries what there is, both ways.
-    pub(in crate::proxy) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        peer: &mut Peer<'_>,
-    ) -> Poll<After> {
-        if self.is_given_up {
-            return Poll::Ready(After::Cut);
-        }
-        self.carry(cx, peer);
-        if self.note_ends() {
-            self.carry(cx, peer);
-        }
-        match self.up.is_finished() && self.down.is_finished() {
-            true => Poll::Ready(After::Close),
-            false => Poll::Pending,
+            _entry: entry,
         }
     }
 
@@ -119,29 +104,6 @@ impl Tunnel {
             .down
             .note_end(|| close(1011, "upstream_error", Towards::Client));
         client_left || upstream_left
-    }
-
-    /// When [`Tunnel::handle_timeout`] is to be called.
-    pub(in crate::proxy) fn due(&self) -> Instant {
-        let others = [self.close_by, self.drain_at].into_iter().flatten();
-        others.fold(self.next_look, Instant::min)
-    }
-
-    /// Something is due.
-    pub(in crate::proxy) fn handle_timeout(&mut self, now: Instant) {
-        if self.close_by.is_some_and(|at| at <= now) {
-            self.is_given_up = true;
-        } else if self.drain_at.is_some_and(|at| at <= now) {
-            self.drain_at = None;
-            self.close(CloseReason::Drain.code(), CloseReason::Drain.text(), now);
-        } else if self.next_look <= now {
-            self.look(now);
-        }
-    }
-
-    /// The node ends within this time.
-    pub(in crate::proxy) fn handle_drain(&mut self, window: Duration, now: Instant) {
-        self.drain_at = Some(now + window.mul_f64(rand::random::<f64>()));
     }
 
     /// Whether client and upstream still live; and the next ping.
@@ -183,5 +145,41 @@ impl Tunnel {
         };
         let code = if code == 1013 { code } else { 1001 };
         self.up.end_with(close(code, reason, Towards::Upstream));
+    }
+}
+
+impl Exchange for Tunnel {
+    fn poll(&mut self, cx: &mut Context<'_>, mut peer: Peer<'_>) -> Poll<After> {
+        if self.is_given_up {
+            return Poll::Ready(After::Cut);
+        }
+        self.carry(cx, &mut peer);
+        if self.note_ends() {
+            self.carry(cx, &mut peer);
+        }
+        match self.up.is_finished() && self.down.is_finished() {
+            true => Poll::Ready(After::Close),
+            false => Poll::Pending,
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let others = [self.close_by, self.drain_at].into_iter().flatten();
+        Some(others.fold(self.next_look, Instant::min))
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if self.close_by.is_some_and(|at| at <= now) {
+            self.is_given_up = true;
+        } else if self.drain_at.is_some_and(|at| at <= now) {
+            self.drain_at = None;
+            self.close(CloseReason::Drain.code(), CloseReason::Drain.text(), now);
+        } else if self.next_look <= now {
+            self.look(now);
+        }
+    }
+
+    fn handle_drain(&mut self, window: Duration) {
+        self.drain_at = Some(Instant::now() + window.mul_f64(rand::random::<f64>()));
     }
 }
