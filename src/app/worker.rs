@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderMap;
 
 use crate::api::ApiState;
 use crate::http1::{Exchange, RequestHead};
@@ -47,5 +48,9 @@ impl server::Slot for Slot {
 
     fn swallows_head(&self) -> bool {
         Slot::swallows_head(self)
+    }
+
+    fn add_fields(&self, fields: &HeaderMap) {
+        Slot::add_fields(self, fields);
     }
 }

@@ -3,6 +3,7 @@
 //! A token chooses among the keys that are configured (`key`) but never brings its own. No claim is required; a claim that
 //! is there must be right: a wrong type is an error, never "as if absent".
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, Header};
@@ -27,6 +28,8 @@ pub struct Verifier {
     adopted: OnceLock<Adopted>,
     /// The keys of issuers elsewhere.
     issued: Vec<Issued>,
+    /// How often the keys of issuers were replaced.
+    generation: AtomicUsize,
     known: Known,
 }
 
@@ -71,6 +74,7 @@ impl Verifier {
             own: keys.filter(Key::is_useful).collect(),
             adopted: OnceLock::new(),
             issued: config.key_sources.iter().map(Issued::new).collect(),
+            generation: AtomicUsize::new(0),
             known: Known::default(),
         }
     }
@@ -122,6 +126,12 @@ impl Verifier {
         issued.keys.store(Some(Arc::new(keys)));
         // Some of them may have been verified by a key that is gone.
         self.known.clear();
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Another number after each change of keys: what was verified before may not be valid any more.
+    pub fn generation(&self) -> usize {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Who a client is, with or without a token: nobody in particular when it has none and none is required. A token that
@@ -175,8 +185,21 @@ impl Verifier {
     /// # Errors
     /// Why it is not valid at this time.
     pub fn verify(&self, token: &str, now_unix_seconds: u64) -> Result<Identity, AuthError> {
-        self.read(token, now_unix_seconds)
+        self.verify_until(token, now_unix_seconds)
             .map(|(identity, _)| identity)
+    }
+
+    /// The same, and from which Unix second on that may not hold any more: by its own end, leeway counted, or its key's.
+    ///
+    /// # Errors
+    /// As [`Verifier::verify`].
+    pub fn verify_until(
+        &self,
+        token: &str,
+        now_unix_seconds: u64,
+    ) -> Result<(Identity, u64), AuthError> {
+        let (identity, span) = self.read(token, now_unix_seconds)?;
+        Ok((identity, span.until))
     }
 
     /// Signs claims with the first secret and the first algorithm; the configured issuer and audience are filled in

@@ -45,6 +45,11 @@ impl Framing {
         }
     }
 
+    /// Whether what comes next are the fields behind a chunked body, or their empty line. A run ends where they begin.
+    pub fn is_in_trailers(&self) -> bool {
+        matches!(self, Self::Chunked(chunks) if chunks.is_in_trailers())
+    }
+
     /// The next piece of the body in these bytes, which are not empty; `None` when it has ended.
     ///
     /// # Errors
@@ -71,8 +76,24 @@ impl Framing {
     /// # Errors
     /// When the bytes break the framing.
     pub fn follow(&mut self, bytes: &[u8]) -> Result<(usize, u64), BodyFault> {
+        self.follow_while(bytes, |_| true)
+    }
+
+    /// The same up to where the trailer section begins; nothing of that.
+    ///
+    /// # Errors
+    /// When the bytes break the framing.
+    pub fn follow_to_trailers(&mut self, bytes: &[u8]) -> Result<(usize, u64), BodyFault> {
+        self.follow_while(bytes, |body| !body.is_in_trailers())
+    }
+
+    fn follow_while(
+        &mut self,
+        bytes: &[u8],
+        goes_on: impl Fn(&Self) -> bool,
+    ) -> Result<(usize, u64), BodyFault> {
         let (mut used, mut data) = (0, 0);
-        while used < bytes.len() {
+        while used < bytes.len() && goes_on(self) {
             let Some(run) = self.run(&bytes[used..])? else {
                 break;
             };
@@ -159,6 +180,18 @@ mod tests {
         assert_eq!(data(&endless, 100), None);
         let endless = format!("0\r\nx: {}\r\n\r\n", "a".repeat(20_000));
         assert_eq!(data(&endless, 100), None);
+    }
+
+    #[test]
+    fn what_stands_before_the_trailers_is_told_from_them() {
+        let text = b"1\r\nx\r\n0\r\nx-sum: 1\r\n\r\n";
+        let (before, trailers) = text.split_at(text.len() - 12);
+        let mut framing = Framing::chunked();
+        assert_eq!(framing.follow_to_trailers(text), Ok((before.len(), 1)));
+        assert!(framing.is_in_trailers() && !framing.is_done());
+        assert_eq!(framing.follow_to_trailers(trailers), Ok((0, 0)));
+        assert_eq!(framing.follow(trailers), Ok((trailers.len(), 0)));
+        assert!(framing.is_done() && !framing.is_in_trailers());
     }
 
     #[test]

@@ -50,7 +50,16 @@ impl Chunks {
         self.at == At::Done
     }
 
-    /// How many of the bytes, from the first on, are of one kind; and whether they are data of the body.
+    /// Whether the last chunk's line has ended, and the empty line behind the trailer section is still to come.
+    pub(super) fn is_in_trailers(&self) -> bool {
+        matches!(
+            self.at,
+            At::TrailerStart | At::Trailer | At::TrailerEnd | At::LastLineFeed
+        )
+    }
+
+    /// How many of the bytes, from the first on, are of one kind; and whether they are data of the body. The trailer section
+    /// is a kind of its own, with the empty line at its end.
     pub(super) fn run(&mut self, bytes: &[u8]) -> Result<(usize, bool), BodyFault> {
         if self.at == At::Data {
             let run = usize::try_from(self.left).unwrap_or(usize::MAX);
@@ -62,8 +71,10 @@ impl Chunks {
             return Ok((run, true));
         }
         for (index, byte) in bytes.iter().enumerate() {
+            let was_at = self.at;
             self.step(*byte)?;
-            if matches!(self.at, At::Data | At::Done) {
+            let begins_trailers = was_at == At::SizeEnd && self.is_in_trailers();
+            if matches!(self.at, At::Data | At::Done) || begins_trailers {
                 return Ok((index + 1, false));
             }
         }

@@ -19,7 +19,7 @@ pub use read_ahead::ReadAhead;
 pub use request::{HeadError, RequestHead, is_host};
 pub use response::{ResponseError, ResponseHead};
 pub use scan::{HeadScan, Scanned};
-pub use trailers::Trailers;
+pub use trailers::{Trailers, with_trailers};
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;

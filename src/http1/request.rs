@@ -1,6 +1,8 @@
 //! A request's head, held to what every server between client and upstream must read alike.
 
-use super::{Field, Framing, Slots, entries};
+use std::mem::MaybeUninit;
+
+use super::{Field, Framing, entries};
 
 /// The longest request target. Longer ones are no address that this server gives out.
 const TARGET_BYTES_MAX: usize = 8 * 1024;
@@ -11,7 +13,7 @@ pub enum HeadError {
     /// Not HTTP/1.
     #[error("malformed head")]
     Malformed,
-    /// Over [`FIELDS_MAX`](super::FIELDS_MAX).
+    /// More than there are slots: over [`FIELDS_MAX`](super::FIELDS_MAX), where those are of [`slots`](super::slots).
     #[error("too many header fields")]
     TooManyFields,
     /// A version of HTTP that is not spoken here.
@@ -61,7 +63,10 @@ impl<'a> RequestHead<'a> {
     ///
     /// # Errors
     /// With what is wrong with it; its connection must not be read any further.
-    pub fn parse(head: &'a [u8], slots: &'a mut Slots<'a>) -> Result<Self, HeadError> {
+    pub fn parse(
+        head: &'a [u8],
+        slots: &'a mut [MaybeUninit<Field<'a>>],
+    ) -> Result<Self, HeadError> {
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(head, slots) {
             Ok(httparse::Status::Complete(length)) if length == head.len() => {}

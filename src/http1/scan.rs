@@ -19,13 +19,18 @@ pub enum Scanned {
     Whole(usize),
     /// A line feed without its carriage return, or a line that begins with a blank (obsolete folding, section 5.2).
     Malformed,
-    /// Over [`HEAD_BYTES_MAX`] without an end.
+    /// Over its most without an end: [`HEAD_BYTES_MAX`], where nothing else is said.
     TooLong,
 }
 
 impl HeadScan {
     /// Looks at the bytes of a head, which may have grown since the last look.
     pub fn look(&mut self, bytes: &[u8]) -> Scanned {
+        self.look_up_to(bytes, HEAD_BYTES_MAX)
+    }
+
+    /// The same for a head of at most so many bytes.
+    pub fn look_up_to(&mut self, bytes: &[u8], bytes_max: usize) -> Scanned {
         while let Some(length) = memchr::memchr(b'\n', &bytes[self.line..]) {
             let line = &bytes[self.line..self.line + length];
             let Some(line) = line.strip_suffix(b"\r") else {
@@ -35,14 +40,14 @@ impl HeadScan {
                 return Scanned::Malformed;
             }
             self.line += length + 1;
-            if self.line > HEAD_BYTES_MAX {
+            if self.line > bytes_max {
                 return Scanned::TooLong;
             }
             if line.is_empty() {
                 return Scanned::Whole(self.line);
             }
         }
-        match bytes.len() > HEAD_BYTES_MAX {
+        match bytes.len() > bytes_max {
             true => Scanned::TooLong,
             false => Scanned::Partial,
         }

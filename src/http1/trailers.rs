@@ -27,11 +27,17 @@ impl Trailers {
         // The end of the last chunk's line, then the line of the one that is none.
         let framing = &self.framing[if self.has_data { 2 } else { 0 }.min(self.framing.len())..];
         let end = memchr::memchr(b'\n', framing)?;
-        let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-        match httparse::parse_headers(&framing[end + 1..], &mut fields) {
-            Ok(httparse::Status::Complete((_, fields))) => Some(take(fields)),
-            _ => None,
-        }
+        with_trailers(&framing[end + 1..], take)
+    }
+}
+
+/// What `take` makes of the fields of a whole trailer section, its empty line included; there may be none. `None` when
+/// they are malformed.
+pub fn with_trailers<T>(section: &[u8], take: impl FnOnce(&[Field<'_>]) -> T) -> Option<T> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    match httparse::parse_headers(section, &mut fields) {
+        Ok(httparse::Status::Complete((_, fields))) => Some(take(fields)),
+        _ => None,
     }
 }
 

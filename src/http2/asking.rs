@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::io::ErrorKind;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -18,12 +19,21 @@ use tokio::time::Instant;
 use super::answer::fields;
 use super::body::{Fault, Outgoing, last_chunk, poll_in};
 use super::servers::State;
-use crate::http1::{HeadScan, RequestHead, Scanned, slots};
+use crate::http1::{FIELDS_MAX, HEAD_BYTES_MAX, HeadScan, RequestHead, Scanned};
 use crate::tls::{FarEnd, Pulled};
 
 /// What the pipe's reader sees of a request that the server has not looked at: it can be made again, whatever it was
 /// (RFC 9113 section 8.7).
 pub const REFUSED: ErrorKind = ErrorKind::ConnectionRefused;
+
+/// What the pipe's reader sees of a request that has no form in HTTP/2: that is the fault of whoever asks, and of no
+/// connection.
+pub const UNSAYABLE: ErrorKind = ErrorKind::InvalidInput;
+
+/// Fields of a request's head, those among them that a gateway adds to a client's.
+const REQUEST_FIELDS_MAX: usize = FIELDS_MAX + 28;
+/// The same for its bytes: a host, an address and a user are told more than once.
+const REQUEST_HEAD_BYTES_MAX: usize = 4 * HEAD_BYTES_MAX;
 
 /// A request that is given up sooner says nothing about its connection.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -40,6 +50,8 @@ enum Up {
 enum Down {
     /// Nothing was asked yet.
     Nothing,
+    /// It could not be.
+    Unasked(ErrorKind),
     Head(ResponseFuture),
     Body(RecvStream, bool),
 }
@@ -95,8 +107,7 @@ impl Asking {
             return Poll::Ready(Err(self.give_up()));
         }
         // Where the stream takes no more, what the server says of it decides.
-        let answered = ready!(self.poll_down(cx));
-        Poll::Ready(answered.map_err(|error| kind(&error)))
+        self.poll_down(cx)
     }
 
     fn give_up(&mut self) -> ErrorKind {
@@ -116,14 +127,15 @@ impl Asking {
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         loop {
             match &mut self.up {
-                Up::Head(scan) => match scan.look(&self.held) {
+                Up::Head(scan) => match scan.look_up_to(&self.held, REQUEST_HEAD_BYTES_MAX) {
                     Scanned::Whole(length) => {
                         self.begin(length)?;
                         continue;
                     }
                     Scanned::Partial => {}
                     Scanned::Malformed | Scanned::TooLong => {
-                        return Poll::Ready(Err(Fault::Inside));
+                        self.down = Down::Unasked(UNSAYABLE);
+                        return Poll::Ready(Err(Fault::Stream));
                     }
                 },
                 Up::Body(stream, body) => {
@@ -150,9 +162,13 @@ impl Asking {
     /// The head has come: the stream is opened.
     fn begin(&mut self, length: usize) -> Result<(), Fault> {
         let bytes = self.held.split_to(length);
-        let mut slots = slots();
-        let head = RequestHead::parse(&bytes, &mut slots).map_err(|_| Fault::Inside)?;
-        let request = request(&head, self.scheme).ok_or(Fault::Inside)?;
+        let mut slots = [const { MaybeUninit::uninit() }; REQUEST_FIELDS_MAX];
+        let head = RequestHead::parse(&bytes, &mut slots).ok();
+        let said = head.and_then(|head| Some((request(&head, self.scheme)?, head)));
+        let Some((request, head)) = said else {
+            self.down = Down::Unasked(UNSAYABLE);
+            return Err(Fault::Stream);
+        };
         self.is_head = head.method == "HEAD";
         let ends = head.body.is_done();
         match self.send.send_request(request, ends) {
@@ -166,24 +182,26 @@ impl Asking {
                 Ok(())
             }
             // Nothing was sent: the connection takes no more streams.
-            Err(_) => Err(Fault::Stream),
+            Err(_) => {
+                self.down = Down::Unasked(REFUSED);
+                Err(Fault::Stream)
+            }
         }
     }
 
-    fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+    fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ErrorKind>> {
         loop {
             match &mut self.down {
-                Down::Nothing => match &self.up {
-                    Up::Head(_) if self.held.is_empty() => return Poll::Pending,
-                    // It could not be opened.
-                    _ => return Poll::Ready(Err(Reason::REFUSED_STREAM.into())),
-                },
+                Down::Nothing => return Poll::Pending,
+                Down::Unasked(kind) => return Poll::Ready(Err(*kind)),
                 Down::Head(response) => {
                     if let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
-                        self.far.push(interim_head(&interim?));
+                        self.far
+                            .push(interim_head(&interim.map_err(|error| kind(&error))?));
                         continue;
                     }
-                    let response = ready!(Pin::new(response).poll(cx))?;
+                    let response =
+                        ready!(Pin::new(response).poll(cx)).map_err(|error| kind(&error))?;
                     let (head, body) = response.into_parts();
                     let response = Response::from_parts(head, ());
                     let ends = body.is_end_stream();
@@ -192,8 +210,10 @@ impl Asking {
                     self.down = Down::Body(body, is_chunked);
                 }
                 Down::Body(body, is_chunked) => {
-                    let trailers = ready!(poll_in(cx, body, &mut self.far, *is_chunked, &mut 0))?;
-                    if let (true, Some(trailers)) = (*is_chunked, trailers) {
+                    let trailers = ready!(poll_in(cx, body, &mut self.far, *is_chunked, &mut 0));
+                    if let (true, Some(trailers)) =
+                        (*is_chunked, trailers.map_err(|error| kind(&error))?)
+                    {
                         self.far.push(last_chunk(&trailers));
                     }
                     return Poll::Ready(Ok(()));
@@ -273,6 +293,7 @@ fn write_fields(response: &Response<()>, bytes: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::slots;
     use http::HeaderMap;
 
     fn check(

@@ -19,7 +19,7 @@ mod servers;
 mod serving;
 mod socket;
 
-pub use asking::REFUSED;
+pub use asking::{REFUSED, UNSAYABLE};
 pub use connection::{Incoming, Limits, Served, handshake};
 pub use servers::{Asker, begin};
 pub use serving::{Carried, Serving};

@@ -21,6 +21,8 @@ use crate::tls::{Pipe, Stream};
 
 /// Requests at once on one connection, where the server allows as many.
 const STREAMS_MAX: usize = 128;
+/// What stands for it until the server has said how many: no number that a server says by chance.
+const STREAMS_UNKNOWN: usize = usize::MAX - 1;
 /// How long a connection is kept that carries nothing.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 /// How often it is looked after.
@@ -104,10 +106,15 @@ impl AsyncWrite for Heard {
     }
 }
 
-/// Begins to speak HTTP/2. What drives the connection has to run for as long as it is used.
+fn closed() -> io::Error {
+    io::ErrorKind::ConnectionReset.into()
+}
+
+/// Begins to speak HTTP/2, until the server has said what it takes (its `SETTINGS`, RFC 9113 section 3.4). What drives the
+/// connection has to run for as long as it is used.
 ///
 /// # Errors
-/// When the socket takes nothing.
+/// When the socket takes nothing, or the server does not speak HTTP/2.
 pub async fn begin(
     socket: Stream,
     is_encrypted: bool,
@@ -117,16 +124,23 @@ pub async fn begin(
         socket,
         state: state.clone(),
     };
-    let (send, connection) = Builder::new()
+    let (send, mut connection) = Builder::new()
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BYTES_MAX)
-        .initial_max_send_streams(STREAMS_MAX)
+        .initial_max_send_streams(STREAMS_UNKNOWN)
         .handshake(socket)
         .await
         .map_err(io::Error::other)?;
+    // Who asks for more at once than the server takes is refused.
+    poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+        Poll::Ready(end) => Poll::Ready(Err(end.err().map_or_else(closed, io::Error::other))),
+        Poll::Pending if send.current_max_send_streams() == STREAMS_UNKNOWN => Poll::Pending,
+        Poll::Pending => Poll::Ready(Ok(())),
+    })
+    .await?;
     let asker = Asker {
         send,
         state: state.clone(),

@@ -129,7 +129,13 @@ impl Call {
         let State::Serving(served) = &mut self.state else {
             return Poll::Ready(After::Cut);
         };
-        match ready!(served.poll(cx, peer.socket)) {
+        let before = served.sent;
+        let polled = served.poll(cx, peer.socket);
+        if served.sent > before {
+            // A slow client has time for as long as it takes something.
+            self.moved = Instant::now();
+        }
+        match ready!(polled) {
             Ok(()) => Poll::Ready(served.after),
             Err(_) => Poll::Ready(After::Cut),
         }

@@ -21,11 +21,13 @@ use super::course::{Asked, Course};
 use super::dialling::Dialled;
 use super::download::{Download, DownloadFault};
 use super::error::ProxyError;
+use super::gone::{is_flooding, poll_gone};
+use super::leaving::Leaving;
 use super::upload::{Upload, UploadFault, Waits};
 use super::websocket::Tunnel;
 use super::wire::{self, Wire, with_buffer};
 use crate::http1::{After, Exchange, Framing, HeadScan, Peer, Scanned};
-use crate::http2::REFUSED;
+use crate::http2::{REFUSED, UNSAYABLE};
 use crate::model::BodyError;
 use crate::telemetry::proxy::Carried;
 
@@ -52,6 +54,8 @@ pub(super) struct Call {
     inflight: Option<Inflight>,
     /// The node drains, within this time.
     pub(super) draining: Option<Duration>,
+    /// When a stream ends because of that.
+    leaving: Option<Leaving>,
     pub(super) state: State,
 }
 
@@ -116,7 +120,10 @@ impl Call {
         let route = &course.route;
         route.budget.requested(proxy.at(asked.started));
         let most = u32::try_from(route.members.len()).unwrap_or(u32::MAX);
-        let keeps_body = course.may_repeat(&asked);
+        // What a shared connection refuses can be asked for again whatever it is, as long as its body is here.
+        let mut members = route.members.iter();
+        let may_be_refused = members.any(|member| member.endpoint.may_share());
+        let keeps_body = course.may_repeat(&asked) || may_be_refused;
         let mut call = Self::idle(proxy, asked, body, keeps_body);
         let is_bounded = call.proxy.inflight_max != usize::MAX;
         if is_bounded && call.asked.carried == Carried::Http {
@@ -158,6 +165,7 @@ impl Call {
             has_timed_out: false,
             inflight: None,
             draining: None,
+            leaving: None,
             state: State::Leaving,
         }
     }
@@ -224,7 +232,7 @@ impl Call {
             // It takes no more; what it said before decides.
             Poll::Ready(Err(UploadFault::Upstream) | Ok(())) | Poll::Pending => {}
         }
-        let mut is_refused = false;
+        let mut fault = None;
         let read = with_buffer(&mut wire.read, |read| {
             loop {
                 match self.scan.look(read.unread()) {
@@ -232,7 +240,7 @@ impl Call {
                         Poll::Pending => break Poll::Pending,
                         Poll::Ready(Ok(0)) => break Poll::Ready(None),
                         Poll::Ready(Err(error)) => {
-                            is_refused = error.kind() == REFUSED;
+                            fault = Some(error.kind());
                             break Poll::Ready(None);
                         }
                         Poll::Ready(Ok(_)) => {}
@@ -244,8 +252,12 @@ impl Call {
         });
         match read {
             Poll::Ready(Some(length)) => self.hear(length),
-            Poll::Ready(None) if is_refused => self.refused(),
-            Poll::Ready(None) => self.fail(&ProxyError::Unavailable),
+            Poll::Ready(None) => match fault {
+                Some(REFUSED) => self.refused(),
+                // That is the client's doing, and another connection would not help.
+                Some(UNSAYABLE) => self.tell(&ProxyError::Unsayable),
+                _ => self.fail(&ProxyError::Unavailable),
+            },
             Poll::Pending => {
                 self.note_moves();
                 if self.upload.is_body_read() {
@@ -275,18 +287,31 @@ impl Call {
             download.beat();
             self.moved = Instant::now();
         }
-        let mut client_is_gone = false;
-        if !self.upload.is_done() {
+        let client_is_gone = if self.upload.is_done() {
+            // A stream has no time-out that would find out, and nobody sends requests behind one.
+            poll_gone(cx, peer).is_ready()
+                || (self.asked.carried == Carried::Sse && is_flooding(peer))
+        } else {
             // An answer may begin before the request has ended, and both go on.
             let uploaded = self.upload.poll(cx, peer, wire);
-            client_is_gone = uploaded == Poll::Ready(Err(UploadFault::ClientGone));
-        } else if peer.read.is_empty() {
-            client_is_gone = poll_gone(cx, peer).is_ready();
-        }
+            uploaded == Poll::Ready(Err(UploadFault::ClientGone))
+        };
         if client_is_gone {
             return Poll::Ready(Some(After::Cut));
         }
-        match download.poll(cx, wire, peer.socket) {
+        let mut downloaded = download.poll(cx, wire, peer.socket);
+        let leaving = self.leaving.filter(|_| downloaded.is_pending());
+        match leaving.and_then(|leaving| leaving.end(download)) {
+            Some(After::Close) => {
+                // What the upstream goes on to say is for nobody.
+                *keeps_wire = false;
+                self.asked.keeps_alive = false;
+                downloaded = download.poll(cx, wire, peer.socket);
+            }
+            Some(after) => return Poll::Ready(Some(after)),
+            None => {}
+        }
+        match downloaded {
             Poll::Pending => {
                 self.note_moves();
                 Poll::Pending
@@ -349,6 +374,14 @@ impl Call {
         Some(course.try_timeout(self.tries_left == 0))
     }
 
+    /// When the stream that is being answered leaves.
+    fn leaving(&self) -> Option<&Leaving> {
+        match &self.state {
+            State::Answering { download, .. } if download.is_endless() => self.leaving.as_ref(),
+            _ => None,
+        }
+    }
+
     fn note_moves(&mut self) {
         let mut has_moved = std::mem::take(&mut self.upload.has_moved);
         if let State::Answering { download, .. } = &mut self.state {
@@ -357,17 +390,6 @@ impl Call {
         if has_moved {
             self.moved = Instant::now();
         }
-    }
-}
-
-/// Ready when the client has gone. What it sends meanwhile stays read ahead, one read of it.
-pub(super) fn poll_gone(cx: &mut Context<'_>, peer: &mut Peer<'_>) -> Poll<()> {
-    if !peer.read.is_empty() {
-        return Poll::Pending;
-    }
-    match ready!(peer.read.poll_fill(cx, peer.socket)) {
-        Ok(0) | Err(_) => Poll::Ready(()),
-        Ok(_) => Poll::Pending,
     }
 }
 
@@ -409,19 +431,21 @@ impl Exchange for Call {
             State::Answering { download, .. } => {
                 let policy = self.course.as_ref().map(|course| &course.route.policy);
                 let pause = match self.asked.carried {
-                    Carried::Sse if download.may_beat() => {
+                    Carried::Sse if download.has_heartbeats() && download.may_beat() => {
                         policy.and_then(|policy| policy.heartbeat)
                     }
-                    Carried::Sse => None,
+                    Carried::Sse if self.upload.is_done() => None,
                     _ => policy.map(|policy| policy.timeout),
                 };
                 (download.waits, pause)
             }
         };
-        match waits {
+        let pause = match waits {
             Waits::ForClient => Some(self.moved + self.proxy.body_timeout),
             Waits::ForUpstream => upstream_may.map(|time| self.moved + time),
-        }
+        };
+        let leaves = self.leaving().map(Leaving::due);
+        pause.into_iter().chain(leaves).min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
@@ -429,6 +453,11 @@ impl Exchange for Call {
             State::Tunnel(tunnel) => tunnel.handle_timeout(now),
             // It is polled next, and sees for itself.
             State::Waiting(_) => {}
+            State::Answering { download, .. } if download.is_endless() => {
+                let mut leaving = self.leaving.iter_mut();
+                let leaves = leaving.any(|leaving| leaving.handle_timeout(now));
+                self.has_timed_out = !leaves;
+            }
             _ => self.has_timed_out = true,
         }
     }
@@ -437,6 +466,10 @@ impl Exchange for Call {
         self.draining = Some(window);
         if let State::Tunnel(tunnel) = &mut self.state {
             tunnel.handle_drain(window);
+        }
+        if self.asked.carried == Carried::Sse {
+            // Its answer may still be to come.
+            self.leaving = Some(Leaving::within(window, Instant::now()));
         }
     }
 

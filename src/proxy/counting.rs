@@ -12,6 +12,7 @@ use super::call::{Call, State};
 use super::course::{Asked, Course};
 use super::error::ProxyError;
 use super::fleet::Pending;
+use super::gone::poll_gone;
 use super::rate::{Limits, Whose};
 use super::table::Route;
 use crate::http1::{After, Framing, Peer, RequestHead};
@@ -164,7 +165,7 @@ impl Call {
             return Poll::Ready(None);
         };
         let Poll::Ready(decision) = Pin::new(&mut counting.pending).poll(cx) else {
-            ready!(super::call::poll_gone(cx, peer));
+            ready!(poll_gone(cx, peer));
             return Poll::Ready(Some(After::Cut));
         };
         let Counting { limiter, .. } = &**counting;

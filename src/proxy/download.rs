@@ -50,8 +50,10 @@ pub(super) struct Download {
     /// Of what the upstream sent, so many bytes are the client's.
     granted: usize,
     pub(super) waits: Waits,
-    /// Of a stream of events between which comments of ours may stand.
+    /// Of a stream of events: where something of ours may stand.
     events: Option<Boundary>,
+    /// Comments of ours do.
+    has_heartbeats: bool,
     /// Something went on since this was last cleared.
     pub(super) has_moved: bool,
     /// Takes the body down for the cache.
@@ -71,6 +73,7 @@ impl Download {
             granted: 0,
             waits: Waits::ForUpstream,
             events: None,
+            has_heartbeats: false,
             has_moved: false,
             recorder: None,
         }
@@ -87,10 +90,21 @@ impl Download {
         self.recorder.take()
     }
 
-    /// The same for a stream of events that has heartbeats; it must not be of the form [`Form::Same`].
-    pub(super) fn with_heartbeats(mut self) -> Self {
+    /// The same for a stream of events, perhaps with heartbeats; it must not be of the form [`Form::Same`].
+    pub(super) fn with_events(mut self, has_heartbeats: bool) -> Self {
         self.events = Some(Boundary::default());
+        self.has_heartbeats = has_heartbeats;
         self
+    }
+
+    /// Whether it is known where its events end.
+    pub(super) const fn follows_events(&self) -> bool {
+        self.events.is_some()
+    }
+
+    /// Whether its end was not told beforehand.
+    pub(super) const fn is_endless(&self) -> bool {
+        !matches!(self.body, Framing::Length(_))
     }
 
     /// Whether the client has got nothing, so that something else can still be answered.
@@ -100,7 +114,7 @@ impl Download {
 
     /// Whether comments of ours stand between its events.
     pub(super) const fn has_heartbeats(&self) -> bool {
-        self.events.is_some()
+        self.has_heartbeats
     }
 
     /// Whether a comment could stand here: the client has everything, and no event has begun.
@@ -114,6 +128,23 @@ impl Download {
     pub(super) fn beat(&mut self) {
         if self.may_beat() {
             self.frame(HEARTBEAT);
+        }
+    }
+
+    /// Ends a stream of events in good order, with this as its last one; in the middle of one it does nothing, and tells so.
+    pub(super) fn end_with(&mut self, last: &[u8]) -> bool {
+        let may_end = self.may_beat();
+        if may_end {
+            self.frame(last);
+            self.body = Framing::NONE;
+        }
+        may_end
+    }
+
+    /// More of the body.
+    pub(super) fn follow_events(&mut self, bytes: &[u8]) {
+        if let Some(events) = &mut self.events {
+            events.follow(bytes);
         }
     }
 
@@ -161,7 +192,9 @@ impl Download {
                 Poll::Ready(filled)
             });
             match ready!(filled) {
-                Ok(0) if matches!(self.body, Framing::UntilClose) => self.body = Framing::NONE,
+                Ok(0) if matches!(self.body, Framing::UntilClose) && wire.socket.is_ended() => {
+                    self.body = Framing::NONE;
+                }
                 Ok(0) | Err(_) => return Poll::Ready(Err(DownloadFault::Upstream)),
                 Ok(_) => self.has_moved = true,
             }
@@ -192,9 +225,7 @@ impl Download {
             let bytes = &unread[used..used + run.length];
             used += run.length;
             if run.is_data && !bytes.is_empty() {
-                if let Some(events) = &mut self.events {
-                    events.follow(bytes);
-                }
+                self.follow_events(bytes);
                 self.frame(bytes);
             }
         }

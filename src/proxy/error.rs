@@ -14,6 +14,9 @@ pub(super) enum ProxyError {
     /// The client's path cannot be forwarded safely.
     #[error("the path is not valid")]
     BadPath,
+    /// The client's request cannot be said in the upstream's version of HTTP.
+    #[error("the request cannot be passed on over HTTP/2")]
+    Unsayable,
     /// The client's request has been here before, many times.
     #[error("the request goes in a circle")]
     Looping,
@@ -195,6 +198,10 @@ impl ProxyError {
             Self::BadPath => {
                 let message = "The path is not a valid url component";
                 framework(400, Some("FST_ERR_BAD_URL"), "Bad Request", message)
+            }
+            Self::Unsayable => {
+                let message = "The request cannot be passed on over HTTP/2";
+                framework(400, None, "Bad Request", message)
             }
             Self::Body(BodyError::TooLarge) => {
                 let code = Some("FST_ERR_CTP_BODY_TOO_LARGE");

@@ -152,6 +152,52 @@ pub(super) struct Introduction<'a> {
     pub(super) tells_forwarded: bool,
 }
 
+/// Writes the fields behind a request's body as an upstream gets them, and the empty line. Some put them together with
+/// those of the head, so nothing passes here that would not there, nor what says where a message ends, belongs or comes from
+/// (RFC 9110 section 6.5.1).
+pub(super) fn write_trailers(fields: &[Field<'_>], out: &mut Vec<u8>) {
+    for field in fields {
+        let mut buffer = [0; NAME_BYTES_MAX];
+        let passes = kind(field.name) == Kind::Plain && !is_of_head(lower(field.name, &mut buffer));
+        if passes {
+            line(out, field.name.as_bytes(), field.value);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Names that are no trailers': whoever reads them acts before the body has come.
+fn is_of_head(lower: &[u8]) -> bool {
+    matches!(
+        lower,
+        b"authorization"
+            | b"cookie"
+            | b"set-cookie"
+            | b"age"
+            | b"cache-control"
+            | b"date"
+            | b"expect"
+            | b"expires"
+            | b"max-forwards"
+            | b"origin"
+            | b"pragma"
+            | b"range"
+            | b"trailer"
+            | b"traceparent"
+            | b"tracestate"
+            | b"vary"
+            | b"via"
+            | b"content-disposition"
+            | b"content-encoding"
+            | b"content-length"
+            | b"content-location"
+            | b"content-range"
+            | b"content-type"
+    ) || [&b"if-"[..], b"sec-", b"access-control-"]
+        .iter()
+        .any(|prefix| lower.starts_with(prefix))
+}
+
 /// Writes a request's fields as an upstream gets them, all but `Host`, and the empty line.
 pub(super) fn write_request(head: &RequestHead<'_>, intro: &Introduction<'_>, out: &mut Vec<u8>) {
     let nominated = nominated(head.fields);

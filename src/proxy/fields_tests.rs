@@ -1,4 +1,31 @@
 use super::*;
+
+#[test]
+fn trailers_bring_nothing_that_a_head_would_not() {
+    let field = |name: &'static str| Field { name, value: b"v" };
+    let names = [
+        "X-Sum",
+        "Content-Digest",
+        "X-User-Id",
+        "x_user_id",
+        "X-Forwarded-For",
+        "Forwarded",
+        "Host",
+        "Authorization",
+        "Cookie",
+        "Content-Length",
+        "Transfer-Encoding",
+        "Connection",
+        "X-Api-Key",
+        "If-Match",
+        "Content-Type",
+        "TE",
+        "Via",
+    ];
+    let mut out = Vec::new();
+    write_trailers(&names.map(field), &mut out);
+    assert_eq!(out, b"X-Sum: v\r\nContent-Digest: v\r\n\r\n");
+}
 use crate::http1::slots;
 
 fn client(is_behind_trusted: bool) -> Client {

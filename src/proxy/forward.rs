@@ -179,7 +179,7 @@ impl Proxy {
         let policy = route.policy.cache;
         let policy = policy.filter(|_| target.carried == Carried::Http);
         let cache = policy.and_then(|policy| {
-            let key = cache::key(is_secure, head.host, &route.name, &forwarded);
+            let key = cache::key(is_secure, &route.name, &forwarded, &fields);
             Way::of(head, key, identity.is_some(), policy)
         });
         self.check_strain(target.carried, cache.as_ref(), &fields)?;

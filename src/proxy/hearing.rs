@@ -30,7 +30,7 @@ enum Heard {
     Final {
         body: Framing,
         form: Form,
-        has_heartbeats: bool,
+        is_events: bool,
         keeps_wire: bool,
         recorder: Option<Box<Recorder>>,
     },
@@ -84,15 +84,15 @@ impl Call {
             Heard::Final {
                 body,
                 form,
-                has_heartbeats,
+                is_events,
                 keeps_wire,
                 recorder,
             } => {
                 self.wire = Some(wire);
                 self.upload.forget();
                 let mut download = Download::new(out, body, form).recorded_by(recorder);
-                if has_heartbeats {
-                    download = download.with_heartbeats();
+                if is_events {
+                    download = download.with_events(self.has_heartbeats());
                 }
                 self.state = State::Answering {
                     download,
@@ -155,12 +155,12 @@ impl Call {
             reply::switched(head, (&self.asked, &self.proxy.removed), out);
             return Heard::Switched;
         }
-        let has_heartbeats = self.has_heartbeats(head);
+        let is_events = self.is_events(head);
         let form = match head.body {
             Framing::Chunked(_) if self.asked.is_old => Form::Bare,
-            Framing::UntilClose if self.asked.is_old && has_heartbeats => Form::Bare,
+            Framing::UntilClose if self.asked.is_old && is_events => Form::Bare,
             Framing::UntilClose if !self.asked.is_old => Form::Chunks,
-            Framing::Chunked(_) if has_heartbeats => Form::Chunks,
+            Framing::Chunked(_) if is_events => Form::Chunks,
             _ => Form::Same,
         };
         self.asked.keeps_alive = self.may_keep_client() && !self.asked.is_old;
@@ -168,19 +168,24 @@ impl Call {
         Heard::Final {
             body: head.body,
             form,
-            has_heartbeats,
+            is_events,
             keeps_wire: head.keeps_alive,
             recorder,
         }
     }
 
-    /// Whether comments of ours stand between the events of this answer: its service wants them, and it is a stream of
-    /// events, as plain text and without an end that was told.
-    fn has_heartbeats(&self, head: &ResponseHead<'_>) -> bool {
+    /// Whether something of ours can stand between the events of this answer: it is a stream of events, as plain text and
+    /// without an end that was told.
+    fn is_events(&self, head: &ResponseHead<'_>) -> bool {
+        self.asked.carried == Carried::Sse
+            && !matches!(head.body, Framing::Length(_))
+            && is_event_stream(head)
+    }
+
+    /// Whether the service wants comments there.
+    fn has_heartbeats(&self) -> bool {
         let course = self.course.as_ref();
-        let is_wanted = self.asked.carried == Carried::Sse
-            && course.is_some_and(|course| course.route.policy.heartbeat.is_some());
-        is_wanted && !matches!(head.body, Framing::Length(_)) && is_event_stream(head)
+        course.is_some_and(|course| course.route.policy.heartbeat.is_some())
     }
 
     /// Tells a client that sticks to its upstream which one that is, when it is another than it thinks.

@@ -1,12 +1,13 @@
 //! Connections to upstreams that speak HTTP/2: each worker's, many requests on one.
 //!
-//! A request that finds none dials; those that come meanwhile wait for that one. A connection that is full, winding down
+//! A request that finds none with room dials; those that come meanwhile wait for that one, however many. A connection that is full, winding down
 //! (`GOAWAY`), doubted or too old is passed over; what is under way on it comes to its end.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -31,13 +32,23 @@ struct Connections {
 #[derive(Default)]
 pub(super) struct Dial {
     is_on: AtomicBool,
+    /// How many times it came to nothing.
+    failures: AtomicUsize,
     done: Notify,
 }
 
 impl Dial {
-    /// Waits until whoever made a connection has it, or has failed.
-    pub(super) async fn done(&self) {
+    /// Waits until whoever makes a connection has it, or has given up.
+    ///
+    /// # Errors
+    /// When there is none to be had: all who wait are told at once, and do not try one after the other.
+    pub(super) async fn done(&self) -> io::Result<()> {
+        let before = self.failures.load(Relaxed);
         self.done.notified().await;
+        match self.failures.load(Relaxed) == before {
+            true => Ok(()),
+            false => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 }
 
@@ -56,15 +67,31 @@ pub(super) enum Place {
     Dial(Dialling),
 }
 
+/// Which of the connections that there are will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The oldest with room, so that those beyond what is needed come to be idle.
+    Any,
+    /// The newest with room.
+    Newest,
+    /// None of them.
+    Another,
+}
+
 /// Looks for a place at the upstream of this id.
-pub(super) fn place(id: usize, now: Instant) -> Place {
+pub(super) fn place(id: usize, wanted: Wanted, now: Instant) -> Place {
     POOL.with_borrow_mut(|pool| {
         let connections = pool.entry(id).or_default();
         connections.kept.retain_mut(|one| {
             let is_old = one.ends_at.is_some_and(|end| end <= now);
             !is_old && !one.asker.is_over()
         });
-        let with_room = connections.kept.iter().find(|one| one.asker.has_room());
+        let mut with_room = connections.kept.iter().filter(|one| one.asker.has_room());
+        let with_room = match wanted {
+            Wanted::Any => with_room.next(),
+            Wanted::Newest => with_room.next_back(),
+            Wanted::Another => None,
+        };
         match with_room {
             Some(one) => Place::Open(one.asker.open()),
             None if connections.dial.is_on.swap(true, Relaxed) => {
@@ -91,6 +118,13 @@ pub(super) fn keep(id: usize, asker: Asker, age_max: Option<Duration>, now: Inst
 
 /// Somebody makes a connection; dropped when it is made, or cannot be.
 pub(super) struct Dialling(Arc<Dial>);
+
+impl Dialling {
+    /// It came to nothing.
+    pub(super) fn failed(self) {
+        self.0.failures.fetch_add(1, Relaxed);
+    }
+}
 
 impl Drop for Dialling {
     fn drop(&mut self) {

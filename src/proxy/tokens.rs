@@ -1,7 +1,8 @@
 //! Tokens that were verified lately, by worker: a client shows the same one with each request, and its signature costs
 //! more than everything else that is done to a request.
 //!
-//! A token stands here for as long as its own `exp` says, leeway not counted; one without `exp` never does.
+//! A token stands here for as long as its own `exp` says, leeway not counted, as its key is good, and as the keys are those
+//! that accepted it; one without `exp` never does.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -21,8 +22,8 @@ pub(super) struct Tokens {
     id: usize,
 }
 
-/// By verifier and token.
-type Known = HashMap<(usize, Box<str>), Arc<Identity>>;
+/// By verifier, the generation of its keys, and token: who shows it, and until which Unix second.
+type Known = HashMap<(usize, usize, Box<str>), (Arc<Identity>, u64)>;
 
 thread_local! {
     static KNOWN: RefCell<Known> = RefCell::default();
@@ -45,20 +46,22 @@ impl Tokens {
 
     /// Who shows this token; nobody when it is not accepted.
     pub(super) fn verify(&self, token: &str, unix_seconds: u64) -> Option<Arc<Identity>> {
-        let key = (self.id, Box::from(token));
-        let is_valid =
-            |identity: &Identity| identity.expires_at.is_some_and(|end| unix_seconds < end);
+        // Read before the token is: should the keys change meanwhile, nobody finds it.
+        let key = (self.id, self.verifier.generation(), Box::from(token));
         let known = KNOWN.with_borrow(|known| known.get(&key).cloned());
-        if let Some(known) = known.filter(|identity| is_valid(identity)) {
-            return Some(known);
+        if let Some((identity, _)) = known.filter(|(_, until)| unix_seconds < *until) {
+            return Some(identity);
         }
-        let identity = Arc::new(self.verifier.verify(token, unix_seconds).ok()?);
-        if is_valid(&identity) {
+        let (identity, until) = self.verifier.verify_until(token, unix_seconds).ok()?;
+        let identity = Arc::new(identity);
+        if let Some(end) = identity.expires_at.map(|end| end.min(until))
+            && unix_seconds < end
+        {
             KNOWN.with_borrow_mut(|known| {
                 if known.len() >= TOKENS_MAX {
                     known.clear();
                 }
-                known.insert(key, identity.clone());
+                known.insert(key, (identity.clone(), end));
             });
         }
         Some(identity)
@@ -86,6 +89,21 @@ mod tests {
             ..Config::default()
         };
         Tokens::new(Arc::new(Verifier::new(&config)))
+    }
+
+    #[test]
+    fn a_token_is_good_for_no_longer_than_its_key() {
+        let secret = "one-secret-of-at-least-32-bytes!";
+        let token = token(tokens(secret).verifier(), 1000);
+        let config = Config {
+            secrets: vec![b"another-secret-of-at-least-32-b!".as_slice().into()],
+            previous_secret: Some((secret.as_bytes().into(), 500)),
+            required: true,
+            ..Config::default()
+        };
+        let tokens = Tokens::new(Arc::new(Verifier::new(&config)));
+        assert!(tokens.verify(&token, 499).is_some());
+        assert!(tokens.verify(&token, 500).is_none());
     }
 
     #[test]

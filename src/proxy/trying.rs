@@ -78,15 +78,16 @@ impl Call {
         self.fail_with(error, false);
     }
 
-    /// The upstream says that it has not looked at the request: any may be made again, as long as its body is here.
+    /// The upstream says that it has not looked at the request: any may be made again, as long as its body is here. That is
+    /// no failure: an upstream may wind a connection down, and have more than enough to do.
     pub(super) fn refused(&mut self) {
         self.fail_with(&ProxyError::Unavailable, true);
     }
 
-    fn fail_with(&mut self, error: &ProxyError, is_untouched: bool) {
+    fn fail_with(&mut self, error: &ProxyError, is_refused: bool) {
         self.moved = Instant::now();
         let was_reused = self.wire.take().is_some_and(|wire| wire.is_reused);
-        let is_untouched = self.upload.is_unsent() || (is_untouched && self.upload.is_here());
+        let is_untouched = self.upload.is_unsent() || (is_refused && self.upload.is_here());
         let may_repeat = !self.has_begun && (is_untouched || self.may_repeat(error));
         if was_reused && may_repeat && *error != ProxyError::TimedOut {
             // The upstream had closed a connection that was kept: nobody's failure.
@@ -98,7 +99,8 @@ impl Call {
             }
         }
         let now = self.proxy.at(self.moved);
-        if let Some(mut attempt) = self.attempt.take() {
+        let attempt = self.attempt.take().filter(|_| !is_refused);
+        if let Some(mut attempt) = attempt {
             attempt.failed(now);
         }
         if may_repeat && self.tries_left > 0 && self.is_in_budget() {

@@ -7,8 +7,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite as _;
 
+use super::fields::write_trailers;
 use super::wire::Wire;
-use crate::http1::{Framing, Peer};
+use crate::http1::{Framing, Peer, with_trailers};
 
 /// Most bytes of a body that are kept so that another upstream can get them.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
@@ -41,6 +42,8 @@ pub(super) struct Upload {
     body: Framing,
     /// Of what the client's socket gave, so many bytes are to be sent.
     granted: usize,
+    /// The fields behind the body, as they come.
+    trailers: Vec<u8>,
     /// Bytes that the body may still have.
     left: u64,
     /// Why nothing more of the body is taken.
@@ -63,6 +66,7 @@ impl Upload {
             head_sent: 0,
             body,
             granted: 0,
+            trailers: Vec::new(),
             left: bytes_max,
             fault: None,
             kept: keeps.then(Vec::new),
@@ -119,7 +123,10 @@ impl Upload {
     ) -> Poll<Result<(), UploadFault>> {
         loop {
             if self.granted == 0 && !self.body.is_done() && !peer.read.is_empty() {
-                self.grant(peer)?;
+                match self.body.is_in_trailers() {
+                    true => self.take_trailers(peer)?,
+                    false => self.grant(peer)?,
+                }
             }
             if self.head_sent < self.head.len() || self.granted > 0 {
                 self.waits = Waits::ForUpstream;
@@ -147,7 +154,7 @@ impl Upload {
             return Err(fault);
         }
         let mut body = self.body;
-        let followed = match body.follow(peer.read.unread()) {
+        let followed = match body.follow_to_trailers(peer.read.unread()) {
             Ok((granted, data)) => match self.left.checked_sub(data) {
                 Some(left) => Ok((granted, left)),
                 None => Err(UploadFault::TooLarge),
@@ -156,6 +163,37 @@ impl Upload {
         };
         let (granted, left) = followed.inspect_err(|fault| self.fault = Some(*fault))?;
         (self.body, self.granted, self.left) = (body, granted, left);
+        Ok(())
+    }
+
+    /// Takes what has come of the fields behind the body; once they are all here, those that may pass go on behind it.
+    fn take_trailers(&mut self, peer: &mut Peer<'_>) -> Result<(), UploadFault> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        let mut body = self.body;
+        let unread = peer.read.unread();
+        let taken = body.follow(unread).ok().and_then(|(count, _)| {
+            self.trailers.extend_from_slice(&unread[..count]);
+            let mut written = Vec::new();
+            if body.is_done() {
+                with_trailers(&self.trailers, |fields| {
+                    write_trailers(fields, &mut written);
+                })?;
+            }
+            Some((count, written))
+        });
+        let Some((count, written)) = taken else {
+            self.fault = Some(UploadFault::BadBody);
+            return Err(UploadFault::BadBody);
+        };
+        self.body = body;
+        peer.read.consume(count);
+        self.has_given = true;
+        self.has_moved = true;
+        self.keep(&written);
+        // What was there before has been sent, or goes first.
+        self.head.extend_from_slice(&written);
         Ok(())
     }
 

@@ -414,7 +414,8 @@ impl Incoming {
 }
 
 /// What stands before the last head in `bytes`: the end of an earlier answer, usually nothing. The 101 that is to be
-/// swallowed is the last thing that hyper writes, has no body, and none of its header fields names a version.
+/// swallowed is the last thing that hyper writes, has no body, and none of its header fields names a version: nothing that
+/// a client said stands in it (`service`).
 fn before_last_head(bytes: &[u8]) -> &[u8] {
     let start = bytes.windows(7).rposition(|window| window == b"HTTP/1.");
     &bytes[..start.unwrap_or(0)]

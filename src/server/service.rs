@@ -13,7 +13,7 @@ use axum::routing::future::RouteFuture;
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::{Frame, Incoming, SizeHint};
 use tower::Service as _;
 
@@ -145,6 +145,16 @@ impl<W: Worker> Future for Answer<W> {
         if self.local.is_turning_away() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
+        }
+        if self.link.handover.get() == Handover::Swallowed {
+            // What a client said must not stand in a head that is looked for to be left out.
+            if let Some(ids) = self.ids.take() {
+                let mut fields = HeaderMap::new();
+                ids.tell(&mut fields);
+                self.link.slot.borrow().add_fields(&fields);
+            }
+            let link = Rc::clone(&self.link);
+            return Poll::Ready(Ok(response.map(|body| AnswerBody { body, link })));
         }
         if let Some(ids) = self.ids.take() {
             ids.tell(response.headers_mut());

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderMap, Response};
 
 use crate::http1::{Exchange, RequestHead};
 use crate::model::{ConnectionPermit, DrainSignal};
@@ -68,4 +68,7 @@ pub trait Slot: Default + Clone + Send + Sync + 'static {
 
     /// Whether the head of the 101 must be swallowed instead of written: a stream of events writes its own 200.
     fn swallows_head(&self) -> bool;
+
+    /// Fields for the head that is written instead of the swallowed one; those that it has already stay as they are.
+    fn add_fields(&self, fields: &HeaderMap);
 }

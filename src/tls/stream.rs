@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use rustls::ServerConnection;
+use rustls::{IoState, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
@@ -43,6 +43,21 @@ impl Stream {
             Self::Plain(_) | Self::Pipe(_) | Self::Nobody => None,
         };
         protocol == Some(b"h2")
+    }
+
+    /// Whether the other end, of which nothing more comes, has said so itself: over TLS whoever stands between may cut it
+    /// off. Without encryption nobody can tell.
+    pub fn is_ended(&mut self) -> bool {
+        let ended = |state: Result<IoState, rustls::Error>| {
+            state.is_ok_and(|state| state.peer_has_closed())
+        };
+        match self {
+            Self::Tls(stream) => match &mut **stream {
+                TlsStream::Client(stream) => ended(stream.get_mut().1.process_new_packets()),
+                TlsStream::Server(stream) => ended(stream.get_mut().1.process_new_packets()),
+            },
+            Self::Plain(_) | Self::Pipe(_) | Self::Nobody => true,
+        }
     }
 
     /// The socket's other end.
@@ -101,7 +116,8 @@ impl AsyncRead for Stream {
                 // A failure to write shows in the reading as well.
                 let _ = Pin::new(&mut **stream).poll_flush(cx);
                 match Pin::new(&mut **stream).poll_read(cx, buffer) {
-                    // Cut without a farewell: HTTP knows by itself whether something is missing (RFC 9112 section 9.8).
+                    // Cut without a farewell: HTTP knows by itself whether something is missing (RFC 9112 section 9.8), but for
+                    // a body that the connection's end ends, whose reader asks `is_ended`.
                     Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                         Poll::Ready(Ok(()))
                     }

@@ -7,6 +7,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use http::HeaderMap;
+
 use crate::auth::Identity;
 use crate::client::NamedSession;
 use crate::model::{ChannelKey, CloseReason, WireFormat};
@@ -104,6 +106,31 @@ impl Slot {
     pub fn swallows_head(&self) -> bool {
         self.is_filled()
     }
+
+    /// Puts these fields into the head that the worker writes, where it has none of the name.
+    pub fn add_fields(&self, fields: &HeaderMap) {
+        let mut ticket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ticket) = &mut *ticket {
+            let mut head = std::mem::take(&mut ticket.head).into_vec();
+            add_fields(&mut head, fields);
+            ticket.head = head.into();
+        }
+    }
+}
+
+/// Puts fields into a whole head, before its empty line. One that stands there in lower case stays the only one.
+fn add_fields(head: &mut Vec<u8>, fields: &HeaderMap) {
+    head.truncate(head.len().saturating_sub(b"\r\n".len()));
+    for (name, value) in fields {
+        let line = ["\r\n", name.as_str(), ": "].concat();
+        let is_there = head.windows(line.len()).any(|part| part == line.as_bytes());
+        if !is_there {
+            head.extend_from_slice(&line.as_bytes()[2..]);
+            head.extend_from_slice(value.as_bytes());
+            head.extend_from_slice(b"\r\n");
+        }
+    }
+    head.extend_from_slice(b"\r\n");
 }
 
 /// The places of sockets that answered their handshake and wait for their worker.
@@ -145,6 +172,17 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn fields_stand_before_the_empty_line_and_once() {
+        let mut head = b"HTTP/1.1 200 OK\r\na: 1\r\n\r\n".to_vec();
+        let mut fields = HeaderMap::new();
+        fields.insert("a", HeaderValue::from_static("2"));
+        fields.insert("b", HeaderValue::from_static("HTTP/1.1"));
+        add_fields(&mut head, &fields);
+        assert_eq!(head, b"HTTP/1.1 200 OK\r\na: 1\r\nb: HTTP/1.1\r\n\r\n");
+    }
 
     #[test]
     fn an_intake_has_so_many_places_and_gets_them_back() {

@@ -44,6 +44,8 @@ impl Slot for StubSlot {
     fn swallows_head(&self) -> bool {
         self.0.get() == Some(&true)
     }
+
+    fn add_fields(&self, _: &http::HeaderMap) {}
 }
 
 /// Writes `adopted:` and the bytes read ahead, keeps the socket until the drain, then writes `bye`.

@@ -155,7 +155,13 @@ impl Issuer {
 
     /// A hub that believes it, once it has its keys.
     async fn hub(&self) -> Hub {
-        let hub = hub(&[("JWKS_URL", &self.url()), ("AUTH_REQUIRED", "true")]).await;
+        let hub = hub(&[
+            ("JWKS_URL", &self.url()),
+            ("AUTH_REQUIRED", "true"),
+            // Nobody is there: who is let in is answered 502.
+            ("UPSTREAMS", r#"{"x":["http://127.0.0.1:1"]}"#),
+        ])
+        .await;
         eventually("the keys are there", async || {
             (self.asked() > 0 && status(&hub, "x.y.z").await == 401).then_some(())
         })
@@ -212,9 +218,13 @@ async fn a_new_key_is_known_with_its_first_token_and_an_old_one_is_forgotten() {
     let issuer = Issuer::start(&[old.jwk("old")]).await;
     let hub = issuer.hub().await;
     assert_eq!(status(&hub, &old.token(Some("old"))).await, 101);
+    let token = old.token(Some("old"));
+    let proxied = async || hub.get(&format!("/sse/x/?token={token}")).await.status;
+    assert_eq!(proxied().await, 502);
     issuer.serve(&[new.jwk("new")]);
     assert_eq!(status(&hub, &new.token(Some("new"))).await, 101);
     assert_eq!(status(&hub, &old.token(Some("old"))).await, 401);
+    assert_eq!(proxied().await, 401);
 }
 
 /// The doors of back ends and of operators learn a new key by themselves, too: nobody has connected with it before.

@@ -1,8 +1,11 @@
 //! What operators see: counts that are right, labels that are few, logs that hold no secret.
 
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::support::hub::SECRET;
+use crate::support::raw;
 use crate::support::sse::EventStream;
 use crate::support::token::{in_seconds, token};
 use crate::support::ws::{Socket, handshake};
@@ -236,6 +239,22 @@ async fn answers_are_found_again_by_the_ids_of_their_requests() {
         .post("/hub/publish", &json!({"channel": "a", "data": 1}))
         .await;
     assert_eq!(published.header("x-request-id"), None, "nobody asked");
+}
+
+#[tokio::test]
+async fn streams_and_sockets_carry_the_ids_of_their_requests_whatever_they_look_like() {
+    let hub = hub(&[]).await;
+    let fields = [("x-request-id", "HTTP/1.1"), ("x-correlation-id", "ours")];
+    let stream = EventStream::open(&hub, "channel=a", &fields).await;
+    assert_eq!(stream.head.header("x-request-id"), Some("HTTP/1.1"));
+    assert_eq!(stream.head.header("x-correlation-id"), Some("ours"));
+    let line = "\r\nx-request-id: HTTP/1.1\r\n\r\n";
+    let request = raw::handshake(&hub, "/ws/connect").replace("\r\n\r\n", line);
+    let mut socket = TcpStream::connect(hub.address()).await.expect("the hub");
+    socket.write_all(request.as_bytes()).await.expect("sent");
+    let head = raw::read_head(&mut socket).await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert!(head.contains("\r\nx-request-id: HTTP/1.1\r\n"), "{head}");
 }
 
 #[tokio::test]

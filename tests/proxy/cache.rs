@@ -440,3 +440,38 @@ async fn each_service_says_for_itself_what_is_kept() {
         assert_eq!(origin.asked() - before, expected, "{service}: {body}");
     }
 }
+
+/// Who takes all of it bit by bit has more time than who takes nothing.
+#[tokio::test]
+async fn a_slow_client_gets_all_of_what_is_kept() {
+    const BYTES: usize = 32 << 20;
+    let origin = Origin::start().await;
+    let most = (BYTES + 1).to_string();
+    let node = origin
+        .node(&[
+            ("BODY_TIMEOUT_MS", "1000"),
+            ("CACHE_MAX_BODY_BYTES", &most),
+            ("CACHE_MAX_TOTAL_BYTES", "200000000"),
+        ])
+        .await;
+    origin.says("cache-control: max-age=60", &"x".repeat(BYTES));
+    assert_eq!(get(&node, &[]).await.text.len(), BYTES);
+    let mut client = TcpStream::connect(node.address()).await.expect("the node");
+    let line = "GET /api/example/x?q=1 HTTP/1.1";
+    let request = format!(
+        "{line}\r\nhost: {}\r\nconnection: close\r\n\r\n",
+        node.host()
+    );
+    client.write_all(request.as_bytes()).await.expect("sent");
+    let mut pace = tokio::time::interval(std::time::Duration::from_millis(100));
+    let mut piece = vec![0; BYTES / 32];
+    let mut read = 0;
+    // Three times as long as somebody may take nothing.
+    for _ in 0..32 {
+        pace.tick().await;
+        read += client.read_exact(&mut piece).await.expect("more");
+    }
+    read += client.read_to_end(&mut piece).await.expect("the rest");
+    assert!(read > BYTES, "{read}");
+    assert_eq!(origin.asked(), 1);
+}

@@ -3,9 +3,10 @@
 use std::process::Command;
 
 use serde_json::json;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
-use crate::shims::{Pair, client_side, server_side, text};
+use crate::shims::{Pair, client_side, rude_side, server_side, text};
 use crate::support::http::Answer;
 use crate::support::raw::{self, BINARY, FIN, Raw};
 use crate::support::sse::EventStream;
@@ -302,6 +303,34 @@ async fn an_upstream_that_nobody_vouches_for_gets_nothing() {
     let answer: Answer = node.get("/api/example/secret").await;
     assert!(answer.status == 502 || answer.status == 504, "{answer:?}");
     assert_eq!(upstream.requests(), 0);
+}
+
+/// RFC 9112 section 9.8: without a farewell anybody may have cut it off.
+#[tokio::test]
+async fn an_answer_that_the_connection_ends_is_whole_only_when_the_upstream_says_so() {
+    let (pair, upstream) = (Pair::make(), Upstream::start().await);
+    let polite = server_side(upstream.host(), &pair).await;
+    let rude = rude_side("HTTP/1.1 200 OK\r\n\r\nabc", &pair).await;
+    let request = b"GET /api/example/until-close HTTP/1.1\r\nhost: a\r\n\r\n";
+    for (url, is_whole) in [(polite, true), (rude, false)] {
+        let services = json!({ "example": [url] }).to_string();
+        let trust = ("UPSTREAM_CA", text(&pair.certificate));
+        let node = hub(&[("UPSTREAMS", &*services), trust]).await;
+        let mut client = TcpStream::connect(node.address()).await.expect("the node");
+        client.write_all(request).await.expect("sent");
+        let mut text = String::new();
+        within("an answer", async {
+            while !text.contains("abc\r\n0\r\n\r\n") {
+                match client.read_u8().await {
+                    Ok(byte) => text.push(char::from(byte)),
+                    Err(_) => break,
+                }
+            }
+        })
+        .await;
+        assert!(text.contains("abc\r\n"), "{text}");
+        assert_eq!(text.ends_with("\r\n0\r\n\r\n"), is_whole, "{text}");
+    }
 }
 
 #[tokio::test]

@@ -6,8 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::node;
-use crate::support::within;
-use crate::support::{eventually, hub};
+use crate::support::{eventually, hub, within};
 use crate::upstream::Upstream;
 
 #[tokio::test]
@@ -378,4 +377,31 @@ async fn the_access_log_has_what_was_asked_and_no_token() {
         (log.matches("fanfare::access").count() == 3).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn fields_behind_a_body_are_judged_as_those_before_it() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[]).await;
+    for cut in [1, 7, 1000] {
+        let text = "POST /api/example/ HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+                    transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-user-id: admin\r\nx-sum: 7\r\n\
+                    X-Forwarded-For: 6.6.6.6\r\n\r\n";
+        let mut client = TcpStream::connect(node.address()).await.expect("the node");
+        client.set_nodelay(true).expect("a socket");
+        for piece in text.as_bytes().chunks(cut) {
+            client.write_all(piece).await.expect("sent");
+        }
+        let mut answer = String::new();
+        let read = client.read_to_string(&mut answer);
+        within("an answer", read).await.expect("text");
+        assert!(
+            answer.ends_with("\r\n2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n"),
+            "{answer}"
+        );
+        assert!(
+            !answer.contains("admin") && !answer.contains("6.6.6.6"),
+            "{answer}"
+        );
+    }
 }

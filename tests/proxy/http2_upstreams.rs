@@ -32,6 +32,8 @@ struct Seen {
     requests: AtomicUsize,
     /// Streams that were reset while they were answered.
     gone: AtomicUsize,
+    /// Requests that were refused once.
+    refused: AtomicUsize,
     /// Told when the client has the half of what breaks off.
     has_half: Notify,
 }
@@ -115,6 +117,14 @@ async fn answer(
             reset.ok().map(|_| ())
         }
         "/refuse-first" if number == 0 => {
+            respond.send_reset(Reason::REFUSED_STREAM);
+            None
+        }
+        "/refuse-once" if seen.refused.fetch_add(1, SeqCst) == 0 => {
+            // Not before all of the body has come.
+            while let Some(Ok(bytes)) = body.data().await {
+                body.flow_control().release_capacity(bytes.len()).ok()?;
+            }
             respond.send_reset(Reason::REFUSED_STREAM);
             None
         }
@@ -396,6 +406,77 @@ async fn a_stream_that_was_refused_is_asked_for_again() {
             .await;
         assert_eq!(answer.status, 200, "{answer:?}");
     }
+}
+
+#[tokio::test]
+async fn a_request_with_a_body_that_was_refused_is_asked_for_again_and_is_no_failure() {
+    let server = Server::start().await;
+    let node = node(&[server.url()], &[]).await;
+    assert_eq!(node.get("/api/example/a").await.status, 200);
+    let body = "x".repeat(10_000);
+    let answer = node
+        .request("POST", "/api/example/refuse-once", &[], &body)
+        .await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(answer.text.ends_with(&body), "{} bytes", answer.text.len());
+    for _ in 0..10 {
+        let answer = node.get("/api/example/refuse-always").await;
+        assert_eq!(answer.status, 502, "{answer:?}");
+    }
+    is_well(&node).await;
+    assert_eq!(node.get("/api/example/a").await.status, 200);
+}
+
+/// The node has counted no failure of the upstream.
+async fn is_well(node: &Hub) {
+    let stats = node.get("/admin/stats").await.json();
+    let upstream = &stats["services"]["example"]["upstreamDetails"][0];
+    assert_eq!(upstream["circuitOpenUntilMs"], json!(null), "{upstream}");
+    assert_eq!(upstream["errorsTotal"], 0, "{upstream}");
+}
+
+#[tokio::test]
+async fn what_http2_cannot_say_is_no_upstreams_fault() {
+    let server = Server::start().await;
+    let node = node(&[server.url()], &[]).await;
+    for path in ["/api/example/a<b", "/api/example/a`b"] {
+        for _ in 0..10 {
+            let answer = node.get(path).await;
+            assert_eq!(answer.status, 400, "{answer:?}");
+        }
+    }
+    // As much as a client may say, and then what the gateway says.
+    let names: Vec<String> = (0..95).map(|n| format!("x-{n}")).collect();
+    let many: Vec<(&str, &str)> = names.iter().map(|name| (&**name, "y")).collect();
+    let long = "x".repeat(65_300);
+    for fields in [&many[..], &[("x-long", &*long)]] {
+        let answer = node.request("GET", "/api/example/a", fields, "").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let (name, value) = fields[0];
+        assert!(answer.text.contains(&format!("{name}: {value}\n")));
+    }
+    is_well(&node).await;
+    assert_eq!((server.connections(), server.requests()), (1, 2));
+}
+
+#[tokio::test]
+async fn a_burst_makes_no_more_connections_than_it_needs() {
+    let server = Server::start_with(Builder::new().max_concurrent_streams(50).clone()).await;
+    let node = node(&[server.url()], &[]).await;
+    let asked = (0..200).map(async |_| {
+        let mut client = TcpStream::connect(node.address()).await.expect("the node");
+        let request = "GET /api/example/never HTTP/1.1\r\nhost: a\r\n\r\n";
+        client.write_all(request.as_bytes()).await.expect("sent");
+        client
+    });
+    let clients = futures_util::future::join_all(asked).await;
+    eventually("all are asked", async || {
+        (server.requests() == 200).then_some(())
+    })
+    .await;
+    assert_eq!(server.connections(), 4);
+    is_well(&node).await;
+    drop(clients);
 }
 
 #[tokio::test]

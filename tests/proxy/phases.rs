@@ -57,6 +57,10 @@ async fn a_client_that_goes_away_leaves_nothing_in_any_phase() {
         "GET /api/example/never HTTP/1.1\r\nhost: x\r\n\r\n",
         "GET /api/example/endless HTTP/1.1\r\nhost: x\r\n\r\n",
         "GET /sse/example/events HTTP/1.1\r\nhost: x\r\n\r\n",
+        // With something behind it: an empty line too many, a request that is ahead of its time.
+        "GET /sse/example/events HTTP/1.1\r\nhost: x\r\n\r\n\r\n",
+        "GET /sse/example/never HTTP/1.1\r\nhost: x\r\n\r\n\r\n",
+        "GET /api/example/never HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\n",
     ] {
         let client = client(&node, request).await;
         under_way(&node, 1).await;
@@ -66,6 +70,17 @@ async fn a_client_that_goes_away_leaves_nothing_in_any_phase() {
     // In the middle of its head nothing was asked of anybody.
     drop(client(&node, "GET /api/example/never HTTP/1.1\r\nhos").await);
     assert_eq!(node.get("/api/example/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_floods_its_stream_is_cut_off() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[]).await;
+    let mut client = client(&node, "GET /sse/example/events HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    under_way(&node, 1).await;
+    // It may be cut in the middle of that.
+    let _ = client.write_all(&vec![b'x'; 1 << 20]).await;
+    under_way(&node, 0).await;
 }
 
 #[tokio::test]

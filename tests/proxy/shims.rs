@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -133,9 +133,8 @@ pub(crate) async fn server_side(upstream: String, pair: &Pair) -> String {
     server_side_with(upstream, pair, &[]).await
 }
 
-/// The same, where a client may choose one of these protocols.
-pub(crate) async fn server_side_with(upstream: String, pair: &Pair, protocols: &[&[u8]]) -> String {
-    let (listener, address) = listen().await;
+/// The server's side of TLS, where a client may choose one of these protocols.
+fn acceptor(pair: &Pair, protocols: &[&[u8]]) -> TlsAcceptor {
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let config = ServerConfig::builder_with_provider(Arc::new(provider));
     let config = config
@@ -147,7 +146,31 @@ pub(crate) async fn server_side_with(upstream: String, pair: &Pair, protocols: &
         .with_single_cert(pair.chain(), key);
     let mut config = config.expect("a pair");
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// A port that answers each connection over TLS with these bytes, and leaves without a farewell (`close_notify`).
+pub(crate) async fn rude_side(answer: &'static str, pair: &Pair) -> String {
+    let (listener, address) = listen().await;
+    let acceptor = acceptor(pair, &[]);
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let mut near = acceptor.accept(socket).await.expect("a handshake");
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(near.read_u8().await.expect("a head"));
+            }
+            near.write_all(answer.as_bytes()).await.expect("sent");
+            near.flush().await.expect("sent");
+        }
+    });
+    format!("https://localhost:{}", address.port())
+}
+
+/// The same as [`server_side`], where a client may choose one of these protocols.
+pub(crate) async fn server_side_with(upstream: String, pair: &Pair, protocols: &[&[u8]]) -> String {
+    let (listener, address) = listen().await;
+    let acceptor = acceptor(pair, protocols);
     tokio::spawn(async move {
         while let Ok((near, _)) = listener.accept().await {
             let (acceptor, upstream) = (acceptor.clone(), upstream.clone());

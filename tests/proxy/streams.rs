@@ -1,6 +1,7 @@
 //! Streams of events: at once, and for ever.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::node;
 use crate::support::{QUIET, within};
@@ -10,9 +11,7 @@ use crate::upstream::Upstream;
 async fn events_pass_at_once_and_outlive_every_time_out() {
     let upstream = Upstream::start().await;
     let node = node(&[&upstream], &[("HTTP_PROXY_TIMEOUT_MS", "50")]).await;
-    let mut client = tokio::net::TcpStream::connect(node.address())
-        .await
-        .expect("the node");
+    let mut client = TcpStream::connect(node.address()).await.expect("the node");
     let request = "GET /sse/example/events HTTP/1.1\r\nhost: x\r\n\r\n";
     client.write_all(request.as_bytes()).await.expect("sent");
     let mut text = String::new();
@@ -67,11 +66,36 @@ async fn a_silent_stream_gets_comments_between_its_events_and_nowhere_else() {
     }
 }
 
+#[tokio::test]
+async fn a_drain_ends_streams_between_two_events_and_tells_when_to_come_back() {
+    let upstream = Upstream::start().await;
+    for path in ["events", "chunked-events", "half-event"] {
+        let mut node = node(&[&upstream], &[("DRAIN_SECONDS", "1")]).await;
+        let mut client = TcpStream::connect(node.address()).await.expect("the node");
+        let request = format!("GET /sse/example/{path} HTTP/1.1\r\nhost: x\r\n\r\n");
+        client.write_all(request.as_bytes()).await.expect("sent");
+        let mut text = String::new();
+        within("an event, and the end", async {
+            while let Ok(byte) = client.read_u8().await {
+                text.push(char::from(byte));
+                if text.ends_with("1\n\r\n") || text.ends_with("1\n\n\r\n") {
+                    node.terminate();
+                }
+            }
+        })
+        .await;
+        let ends_well = path != "half-event";
+        assert_eq!(text.ends_with("\n\n\r\n0\r\n\r\n"), ends_well, "{text:?}");
+        assert_eq!(text.contains("\nretry: "), ends_well, "{text:?}");
+        assert_eq!(node.exit_code().await, Some(0));
+    }
+    // Each was let go of.
+    assert_eq!(upstream.gone(), 3);
+}
+
 /// What comes of a stream until it ends with this, or is silent.
 async fn stream(node: &crate::support::Hub, path: &str, version: &str, until: &str) -> String {
-    let mut client = tokio::net::TcpStream::connect(node.address())
-        .await
-        .expect("the node");
+    let mut client = TcpStream::connect(node.address()).await.expect("the node");
     let request = format!("GET /sse/example/{path} HTTP/{version}\r\nhost: x\r\n\r\n");
     client.write_all(request.as_bytes()).await.expect("sent");
     let mut text = String::new();

@@ -4,6 +4,8 @@ use tokio::time::Instant;
 
 use super::*;
 
+const HOST: &[u8] = b"x-forwarded-host: h\r\n";
+
 fn cache(total_bytes_max: u64) -> Cache {
     Cache::new(CacheConfig {
         total_bytes_max,
@@ -38,7 +40,10 @@ fn body(cache: &Cache, key: &str, request: &str) -> Option<String> {
 #[test]
 fn answers_are_found_by_scheme_host_service_and_target() {
     let cache = cache(1 << 20);
-    let at = |encrypted, host, target| key(encrypted, host, "s", target);
+    let at = |encrypted, host, target| {
+        let fields = format!("x-forwarded-for: 1.2.3.4\r\nX-Forwarded-Host: {host}\r\n\r\n");
+        key(encrypted, "s", target, fields.as_bytes())
+    };
     cache.keep(&at(false, "A.example", "/x?q"), b"", stored("", "one"));
     let found = |key: Arc<str>| body(&cache, &key, "");
     assert_eq!(
@@ -48,13 +53,16 @@ fn answers_are_found_by_scheme_host_service_and_target() {
     assert_eq!(found(at(true, "a.example", "/x?q")), None);
     assert_eq!(found(at(false, "b.example", "/x?q")), None);
     assert_eq!(found(at(false, "a.example", "/x")), None);
-    assert_eq!(found(key(false, "a.example", "t", "/x?q")), None);
+    assert_eq!(
+        found(key(false, "t", "/x?q", b"x-forwarded-host: a.example\r\n")),
+        None
+    );
 }
 
 #[test]
 fn answers_that_vary_are_found_by_the_fields_that_they_name() {
     let cache = cache(1 << 20);
-    let key = key(false, "a", "s", "/");
+    let key = key(false, "s", "/", b"");
     let (gzip, plain) = ("Accept-Encoding: gzip\r\n", "x: y\r\n");
     cache.keep(&key, gzip.as_bytes(), stored("Accept-Encoding", "packed"));
     assert_eq!(body(&cache, &key, plain), None);
@@ -72,16 +80,54 @@ fn answers_that_vary_are_found_by_the_fields_that_they_name() {
 }
 
 #[test]
+fn what_the_upstream_is_told_of_the_address_parts_answers() {
+    let of = |fields: &str| key(false, "s", "/", fields.as_bytes());
+    let plain = of("x-forwarded-host: a\r\nx-forwarded-port: 80\r\n");
+    assert_eq!(
+        of(
+            "X-Forwarded-For: 1.1.1.1\r\naccept: b\r\nx-forwarded-host: a\r\nx-forwarded-port: 80\r\n"
+        ),
+        plain
+    );
+    for other in [
+        "x-forwarded-host: b\r\nx-forwarded-port: 80\r\n",
+        "x-forwarded-host: a\r\nx-forwarded-port: 81\r\n",
+        "x-forwarded-host: a\r\nx-forwarded-port: 80\r\nx-forwarded-prefix: /p\r\n",
+        "x-forwarded-host: a\r\nx-forwarded-host: a\r\nx-forwarded-port: 80\r\n",
+        "x-forwarded-host: a\r\nx-forwarded-port: 80\r\nforwarded: for=1.1.1.1;host=b\r\n",
+    ] {
+        assert_ne!(of(other), plain, "{other}");
+    }
+    let told = |client: &str| {
+        of(&format!(
+            "forwarded: for={client};host=\"b\";proto=http\r\n"
+        ))
+    };
+    assert_eq!(told("1.1.1.1"), told("\"[::1]\""));
+}
+
+#[test]
+fn values_that_are_no_text_are_told_apart() {
+    let cache = cache(1 << 20);
+    let key = key(false, "s", "/", HOST);
+    cache.keep(&key, b"x: \xe9\r\n", stored("x", "one"));
+    let found = |request: &[u8]| cache.find(&key, request).is_some();
+    assert!(found(b"x: \xe9\r\n"));
+    assert!(!found(b"x: \xe8\r\n"));
+    assert!(!found("x: \u{fffd}\r\n".as_bytes()));
+}
+
+#[test]
 fn a_service_is_purged_as_far_as_its_paths_begin_alike() {
     let cache = cache(1 << 20);
     for (service, target) in [("s", "/a/1"), ("s", "/a/2"), ("s", "/b"), ("t", "/a/1")] {
-        cache.keep(&key(false, "h", service, target), b"", stored("", target));
+        cache.keep(&key(false, service, target, HOST), b"", stored("", target));
     }
     cache.entries.run_pending_tasks();
     assert_eq!(cache.purge("s", "/a/"), 2);
-    assert_eq!(body(&cache, &key(false, "h", "s", "/a/1"), ""), None);
-    assert!(body(&cache, &key(false, "h", "s", "/b"), "").is_some());
-    assert!(body(&cache, &key(false, "h", "t", "/a/1"), "").is_some());
+    assert_eq!(body(&cache, &key(false, "s", "/a/1", HOST), ""), None);
+    assert!(body(&cache, &key(false, "s", "/b", HOST), "").is_some());
+    assert!(body(&cache, &key(false, "t", "/a/1", HOST), "").is_some());
 }
 
 #[test]
@@ -90,7 +136,7 @@ fn all_together_stay_within_the_bytes() {
     for n in 0..200 {
         let body = "x".repeat(900);
         cache.keep(
-            &key(false, "h", "s", &format!("/{n}")),
+            &key(false, "s", &format!("/{n}"), HOST),
             b"",
             stored("", &body),
         );

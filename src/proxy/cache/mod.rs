@@ -1,9 +1,9 @@
 //! A shared cache of upstreams' answers (RFC 9111), in memory, bounded by bytes.
 //!
 //! Whether and for how long an answer may be kept, `http-cache-semantics` says; what the operator's default time is for
-//! is an answer that says nothing itself. Found are answers by scheme, host, service, path and query, and by the request
-//! fields that `Vary` names. One that is asked for with credentials or a cookie is kept, and given to such requests, only
-//! where it says itself that it is for all.
+//! is an answer that says nothing itself. Found are answers by scheme, host, service, path and query (the first two
+//! as the upstream is told them), and by the request fields that `Vary` names. One that is asked for with credentials or a
+//! cookie is kept, and given to such requests, only where it says itself that it is for all.
 //!
 //! Not here: how a request goes through it (`caching` beside this room).
 
@@ -71,7 +71,7 @@ impl Varies {
         for name in &self.names {
             let value = lines::joined(request, name);
             text.push('\n');
-            text.push_str(&String::from_utf8_lossy(&value));
+            text.extend(as_text(&value));
         }
         text.into()
     }
@@ -193,11 +193,51 @@ impl Cache {
     }
 }
 
-/// The key of what a request asks for. No part of it can hold a line feed.
-pub(super) fn key(is_encrypted: bool, host: &str, service: &str, target: &str) -> Arc<str> {
+/// The key of what a request with these fields, as its upstream gets them, asks for. No part of it can hold a line feed.
+///
+/// The upstream may make links of whatever it is told of the address that the client used, so all of that is part of the
+/// key: two requests that it can tell apart by it never share an answer.
+pub(super) fn key(is_encrypted: bool, service: &str, target: &str, fields: &[u8]) -> Arc<str> {
     let scheme = if is_encrypted { "https" } else { "http" };
-    let host = host.to_ascii_lowercase();
-    format!("{scheme}\n{host}\n{service}\n{target}").into()
+    let mut text = format!("{scheme}\n");
+    for (name, value) in lines::fields(fields) {
+        let lower = name.to_ascii_lowercase();
+        match &*lower {
+            b"x-forwarded-for" => {}
+            b"forwarded" => said_of_address(value).for_each(|part| part_of_key(&mut text, part)),
+            lower if lower.starts_with(b"x-forwarded-") => {
+                part_of_key(&mut text, lower);
+                part_of_key(&mut text, value);
+            }
+            _ => {}
+        }
+    }
+    for part in [service, target] {
+        text.push('\n');
+        text.push_str(part);
+    }
+    text.into()
+}
+
+/// What elements of `Forwarded` (RFC 7239) say of the address that the client used, and not of who it is.
+fn said_of_address(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let pairs = value.split(|byte| matches!(byte, b',' | b';'));
+    let pairs = pairs.map(<[u8]>::trim_ascii);
+    pairs.filter(|pair| {
+        let name = pair.get(..4).unwrap_or_default();
+        !name.eq_ignore_ascii_case(b"for=")
+    })
+}
+
+/// In lower case, as hosts and schemes are the same in any. No field holds a carriage return.
+fn part_of_key(text: &mut String, bytes: &[u8]) {
+    text.extend(as_text(&bytes.to_ascii_lowercase()));
+    text.push('\r');
+}
+
+/// Each byte as the character of its number, so that different bytes are different texts.
+fn as_text(bytes: &[u8]) -> impl Iterator<Item = char> {
+    bytes.iter().map(|byte| char::from(*byte))
 }
 
 #[cfg(test)]

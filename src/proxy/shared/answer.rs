@@ -109,7 +109,7 @@ impl Answer {
         while !self.head.body.is_done() {
             if self.bytes.is_empty() && self.socket.read_buf(&mut self.bytes).await? == 0 {
                 return match self.head.body {
-                    Framing::UntilClose => Ok(whole),
+                    Framing::UntilClose if self.socket.is_ended() => Ok(whole),
                     _ => Err(io::ErrorKind::UnexpectedEof.into()),
                 };
             }

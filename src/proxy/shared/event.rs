@@ -92,9 +92,13 @@ impl Parser {
             match byte {
                 b'\n' if after_return => {}
                 b'\n' | b'\r' => self.end_line(events),
+                // Of a comment its colon says everything, and it goes no further: it counts for no event.
+                _ if self.line.first() == Some(&b':') => {}
+                b':' if self.line.is_empty() => self.line.push(b':'),
                 byte => {
                     self.bytes += 1;
-                    if self.bytes <= self.bytes_max {
+                    // One byte at least: an empty line would end the event.
+                    if self.bytes <= self.bytes_max || self.line.is_empty() {
                         self.line.push(*byte);
                     }
                 }
@@ -241,6 +245,24 @@ mod tests {
             assert_eq!((events.len(), parser.left_out), (2, 1));
             assert!(parser.line.capacity() < 4 * MOST, "bounded");
         }
+    }
+
+    #[test]
+    fn comments_count_for_no_event() {
+        let (mut parser, mut events) = (Parser::after(None, MOST), Vec::new());
+        let comment = format!(": {}\n", "x".repeat(MOST));
+        let text = format!("{comment}data: a\n{comment}data: b\n\n");
+        parser.feed(text.as_bytes(), &mut events);
+        assert_eq!(events, [event(None, "a\nb", None, None)]);
+    }
+
+    #[test]
+    fn one_gap_stands_for_an_event_of_several_lines() {
+        let (mut parser, mut events) = (Parser::after(None, MOST), Vec::new());
+        let long = "x".repeat(2 * MOST);
+        let text = format!("data: {long}\ndata: a\n:\ndata: b\n\ndata: c\n\n");
+        parser.feed(text.as_bytes(), &mut events);
+        assert_eq!(events, [Event::gap(None), event(None, "c", None, None)]);
     }
 
     #[test]
