@@ -208,17 +208,18 @@ impl Source {
                 Ended::Broke(true) => progress.pause = progress.pause_first,
                 Ended::Broke(false) => {}
                 Ended::Failed(phase) => {
-                    let is_final = phase.is_final();
-                    if !self.fail(phase) && is_final {
-                        // Whoever listens comes back and hears it, too.
-                        streams.end(&self.channel).await;
-                    } else if self.is_open() {
+                    if self.is_open() && !phase.is_final() {
                         progress.wait().await;
                         continue;
                     }
-                    // Whoever waits is told; the next one who asks finds out anew.
+                    if self.is_open() {
+                        // Whoever listens comes back and hears it, too.
+                        streams.end(&self.channel).await;
+                    }
+                    // Whoever waits is told when it is no longer known: who asks again finds out anew.
                     self.resign(&proxy, &mut progress).await;
                     self.forget(&proxy, true);
+                    self.fail(phase);
                     return;
                 }
             }
@@ -277,15 +278,15 @@ impl Source {
         goes
     }
 
-    /// Says that it cannot be opened; what was open once stays so. Answers whether that was said.
-    fn fail(&self, phase: Phase) -> bool {
+    /// Says that it cannot be opened; what was open once stays so.
+    fn fail(&self, phase: Phase) {
         self.phase.send_if_modified(|known| {
             let is_news = *known != Phase::Open;
             if is_news {
                 *known = phase;
             }
             is_news
-        })
+        });
     }
 
     /// Whether this node is the one to read it; `None` when nobody can say.
