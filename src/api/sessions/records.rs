@@ -48,10 +48,6 @@ fn denied() -> SessionError {
     SessionError::new(StatusCode::FORBIDDEN, "Session access denied")
 }
 
-fn missing() -> SessionError {
-    SessionError::new(StatusCode::NOT_FOUND, "Session not found")
-}
-
 /// Where a socket for a session is opened: usable as it is, with the token that the request came with.
 fn ws_url(state: &SessionState, request: &Request, id: SessionId) -> String {
     let text = |name| {
@@ -105,10 +101,13 @@ pub(super) async fn session(
     state: &SessionState,
     mut request: Request,
 ) -> Result<Vec<u8>, SessionError> {
-    let caller = Caller::of(state, request.headers()).await?;
-    let id = session_id(&mut request).await?;
-    let session = state.sessions.session(id).await?.ok_or_else(missing)?;
+    let (caller, id) = Caller::and_session(state, &mut request).await?;
+    let session = state.sessions.session(id).await?;
+    let session = session.ok_or_else(|| caller.missing(id))?;
     let is_own = session.head.user == *caller.user();
+    if !is_own && caller.login() == Some(id) {
+        return Err(caller.missing(id));
+    }
     if !is_own && !caller.is_admin() {
         return Err(denied());
     }
@@ -123,8 +122,7 @@ pub(super) async fn update(
     state: &SessionState,
     mut request: Request,
 ) -> Result<Vec<u8>, SessionError> {
-    let caller = Caller::of(state, request.headers()).await?;
-    let id = session_id(&mut request).await?;
+    let (caller, id) = Caller::and_session(state, &mut request).await?;
     let url = ws_url(state, &request, id);
     let body = body::read(request, state.body_bytes_max).await?;
     let mut fields = Fields::parse(&body)?;
@@ -139,7 +137,8 @@ pub(super) async fn update(
         .await?;
     match updated {
         Updated::Done => {}
-        Updated::Missing => return Err(missing()),
+        Updated::Missing => return Err(caller.missing(id)),
+        Updated::NotOwner if caller.login() == Some(id) => return Err(caller.missing(id)),
         Updated::NotOwner => return Err(denied()),
         Updated::TooLarge => {
             let error = "Session data too large";
@@ -155,11 +154,6 @@ pub(super) async fn update(
         data,
         ws_url: &url,
     })
-}
-
-async fn session_id(request: &mut Request) -> Result<SessionId, SessionError> {
-    // What is no id is the id of no session.
-    named(request).await?.parse().map_err(|_| missing())
 }
 
 #[derive(Serialize)]
