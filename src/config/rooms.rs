@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Stage;
 use super::machine::Machine;
 use super::reader::Reader;
-use super::{upstreams, value};
+use super::{rules, upstreams, value};
 use crate::model::{HistoryPolicy, NodeId};
 use crate::relay::WORKERS_MAX;
 use crate::session::SessionLimits;
@@ -113,7 +113,7 @@ pub(super) fn transport(reader: &Reader) -> transport::Config {
     transport::Config {
         node: node(reader),
         auth_required: reader.boolean("AUTH_REQUIRED"),
-        origins: origins(reader),
+        origins: connecting(reader),
         credentials: reader.boolean("ALLOW_CREDENTIALS"),
         pending_bytes_max: reader.size("WS_MAX_BUFFERED_BYTES"),
         pending_messages_max: reader.size("WS_MAX_BUFFERED_MESSAGES"),
@@ -136,6 +136,15 @@ fn node(reader: &Reader) -> NodeId {
 fn origins(reader: &Reader) -> Option<Arc<[String]>> {
     let origins = reader.text("ALLOW_ORIGINS").filter(|text| *text != "*")?;
     Some(value::list(origins).map(str::to_owned).collect())
+}
+
+/// The origins of pages that may connect to the hub: where who comes is known by what a browser adds of itself, without a
+/// list none but its own.
+fn connecting(reader: &Reader) -> Option<Arc<[String]>> {
+    match reader.text("ALLOW_ORIGINS") {
+        None if rules::knows_browsers(reader) => Some([].into()),
+        _ => origins(reader),
+    }
 }
 
 pub(super) fn client(reader: &Reader) -> client::Config {
@@ -258,6 +267,7 @@ pub(super) fn session(reader: &Reader) -> session::Config {
         password_waiting_max: reader.size("PASSWORD_QUEUE"),
         login_rate_max: rate("LOGIN_RATE_MAX"),
         login_address_rate_max: rate("LOGIN_ADDRESS_RATE_MAX"),
+        register_rate_max: rate("REGISTER_RATE_MAX"),
         login_rate_window: millis(reader, "LOGIN_RATE_WINDOW_MS"),
         write_interval: millis(reader, "BATCH_WRITE_INTERVAL_MS"),
         inactive_max: days("SESSION_MAX_INACTIVE_DAYS"),

@@ -2,6 +2,7 @@
 
 use super::Stage;
 use super::reader::Reader;
+use super::value;
 use crate::auth::KeySources;
 use crate::model::Namespaces;
 use crate::redis::Address;
@@ -102,7 +103,27 @@ fn heartbeat(reader: &mut Reader) {
     }
 }
 
+/// Whether a back end says who a client is by what browsers send along for any page: then the origin alone tells a user's
+/// page from one that acts as its visitor.
+pub(super) fn knows_browsers(reader: &Reader) -> bool {
+    let told = value::list(reader.text("CONNECT_HEADERS").unwrap_or_default());
+    let mut told = told.map(str::to_ascii_lowercase);
+    reader.text("CONNECT_URL").is_some()
+        && told.any(|name| name == "cookie" || name == "authorization")
+}
+
 fn origins(reader: &mut Reader) {
+    if knows_browsers(reader) {
+        match reader.text("ALLOW_ORIGINS") {
+            None => reader.warn(
+                "CONNECT_URL is told cookies and ALLOW_ORIGINS is not set: only pages of the hub's own origin may connect",
+            ),
+            Some("*") => reader.warn(
+                "CONNECT_URL is told cookies and ALLOW_ORIGINS is *: any page may connect as its visitor",
+            ),
+            Some(_) => {}
+        }
+    }
     if reader.text("ALLOW_ORIGINS") == Some("*") && reader.boolean("ALLOW_CREDENTIALS") {
         reader.fault(
             "ALLOW_ORIGINS",

@@ -228,6 +228,28 @@ fn origins_are_a_list_or_anything() {
 }
 
 #[test]
+fn where_cookies_say_who_comes_only_the_own_origin_is_let_in_unasked() {
+    let asked = [
+        ("CONNECT_URL", "http://back-end/connect"),
+        ("WEBHOOK_SECRET", "a secret of thirty-two bytes or more"),
+    ];
+    for (more, expected) in [
+        (&[][..], Some(0)),
+        (&[("CONNECT_HEADERS", "X-Id, Cookie")], Some(0)),
+        (&[("CONNECT_HEADERS", "authorization")], Some(0)),
+        (&[("CONNECT_HEADERS", "x-id")], None),
+        (&[("CONNECT_HEADERS", "-")], None),
+        (&[("ALLOW_ORIGINS", "https://a.example")], Some(1)),
+        (&[("ALLOW_ORIGINS", "*")], None),
+    ] {
+        let origins = settings(&[&asked, more].concat()).transport.origins;
+        let count = origins.map(|origins| origins.len());
+        assert_eq!(count, expected, "{more:?}");
+    }
+    assert!(settings(&[]).transport.origins.is_none());
+}
+
+#[test]
 fn the_environment_wins_over_the_file_which_is_read_in_development_only() {
     let files = [(
         ".env",

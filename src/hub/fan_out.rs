@@ -177,12 +177,12 @@ impl Hub {
         pending.add_fan_out(dirty);
     }
 
-    /// Tells all who asked for it that a member joined or left.
+    /// Tells all who asked for it that members joined or left.
     pub fn announce(&mut self, channel: ChannelIndex, event: &Event, encode: &mut dyn Encode) {
         let Some(slot) = self.channels.get(channel as usize) else {
             return;
         };
-        let (Event::Join(member) | Event::Leave(member)) = event else {
+        let (Event::Join(members) | Event::Leave(members)) = event else {
             return;
         };
         if slot.watchers.is_empty() {
@@ -190,10 +190,21 @@ impl Hub {
         }
         let (key, watchers) = (slot.key.clone(), slot.watchers.clone());
         let is_join = matches!(event, Event::Join(_));
-        let frames = WireFormat::ALL
-            .map(|format| self.encode_presence(format, &key, member, is_join, encode));
+        for member in members.iter() {
+            let frames = WireFormat::ALL
+                .map(|format| self.encode_presence(format, &key, member, is_join, encode));
+            self.tell_watchers(channel, &watchers, &frames);
+        }
+    }
+
+    fn tell_watchers(
+        &mut self,
+        channel: ChannelIndex,
+        watchers: &[ConnectionIndex],
+        frames: &[Frame],
+    ) {
         for watcher in watchers {
-            let Some(entry) = self.connections.get(watcher as usize) else {
+            let Some(entry) = self.connections.get(*watcher as usize) else {
                 continue;
             };
             let is_live = entry
@@ -201,7 +212,7 @@ impl Hub {
                 .is_ok_and(|at| entry.subscriptions[at].index != super::PAUSED);
             let frame = &frames[entry.format.index()];
             if is_live && !frame.is_empty() {
-                self.send_frame(watcher, frame.clone());
+                self.send_frame(*watcher, frame.clone());
             }
         }
     }

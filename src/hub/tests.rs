@@ -1053,9 +1053,11 @@ fn joins_go_to_those_who_asked_and_receive() {
     });
     bench
         .hub
-        .announce(channel, &Event::Join(member.clone()), &mut Toy);
+        .announce(channel, &Event::Join([member.clone()].into()), &mut Toy);
     bench.hub.unsubscribe(watcher, &n);
-    bench.hub.announce(channel, &Event::Leave(member), &mut Toy);
+    bench
+        .hub
+        .announce(channel, &Event::Leave([member].into()), &mut Toy);
     assert_eq!(bench.frames(watcher), ["join n"]);
     for connection in [waiting, plain, sse] {
         assert!(bench.frames(connection).is_empty());

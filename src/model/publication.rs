@@ -71,10 +71,10 @@ pub struct Member {
 pub enum Event {
     /// Something was published.
     Publication(Arc<Publication>),
-    /// A connection became present.
-    Join(Arc<Member>),
-    /// A connection is no longer present.
-    Leave(Arc<Member>),
+    /// Connections became present.
+    Join(Arc<[Arc<Member>]>),
+    /// Connections are no longer present.
+    Leave(Arc<[Arc<Member>]>),
 }
 
 /// What the broker hands to a node that has interest in a channel.

@@ -14,6 +14,12 @@ pub(super) fn string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
+/// How many bytes a string takes at most, quotes and escapes among them.
+pub(super) fn string_bytes(text: &str) -> usize {
+    let bytes = |&byte: &u8| if needs_escape(byte) { 6 } else { 1 };
+    2 + text.as_bytes().iter().map(bytes).sum::<usize>()
+}
+
 const fn needs_escape(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }

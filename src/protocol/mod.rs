@@ -5,6 +5,7 @@
 //! `websocket` the frames of RFC 6455.
 
 pub mod encoder;
+mod fit;
 mod json_text;
 mod packed;
 pub mod payload;

@@ -43,6 +43,8 @@ pub(super) struct Upload {
     granted: usize,
     /// Bytes that the body may still have.
     left: u64,
+    /// Why nothing more of the body is taken.
+    fault: Option<UploadFault>,
     /// What was taken of the body, framing and all; `None` once that is too much, or nobody wants it again.
     kept: Option<Vec<u8>>,
     /// Something of the body has gone to an upstream.
@@ -62,6 +64,7 @@ impl Upload {
             body,
             granted: 0,
             left: bytes_max,
+            fault: None,
             kept: keeps.then(Vec::new),
             has_given: false,
             waits: Waits::ForUpstream,
@@ -137,11 +140,22 @@ impl Upload {
         }
     }
 
+    /// Takes what the client sent as a part of its body, or none of it: what was refused must not count as read, or what
+    /// follows it on the connection would be taken for the next request.
     fn grant(&mut self, peer: &Peer<'_>) -> Result<(), UploadFault> {
-        let followed = self.body.follow(peer.read.unread());
-        let (granted, data) = followed.map_err(|_| UploadFault::BadBody)?;
-        self.left = self.left.checked_sub(data).ok_or(UploadFault::TooLarge)?;
-        self.granted = granted;
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        let mut body = self.body;
+        let followed = match body.follow(peer.read.unread()) {
+            Ok((granted, data)) => match self.left.checked_sub(data) {
+                Some(left) => Ok((granted, left)),
+                None => Err(UploadFault::TooLarge),
+            },
+            Err(_) => Err(UploadFault::BadBody),
+        };
+        let (granted, left) = followed.inspect_err(|fault| self.fault = Some(*fault))?;
+        (self.body, self.granted, self.left) = (body, granted, left);
         Ok(())
     }
 

@@ -111,13 +111,21 @@ impl Redis {
                 return Err(self.refused(refused.join("; ")));
             }
             Err(CallError::Refused(why)) if why.starts_with("NOPERM") => {
-                return Err(self.refused(why));
+                return Err(self.refused(self.with_keys(why)));
             }
             _ => {}
         }
         match may_hear(&self.shared, channel).await {
             Some(why) => Err(self.refused(why)),
             None => Ok(()),
+        }
+    }
+
+    /// What the server says of keys, which later versions do not name, with the rule that allows them.
+    fn with_keys(&self, why: String) -> String {
+        match why.contains(" key") {
+            true => format!("{why}: it needs ~{}:*", self.shared.config.prefix),
+            false => why,
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::broker::Control;
-use crate::model::{ChannelKey, Envelope, Event};
+use crate::model::{ChannelKey, Envelope, Event, Payload};
 
 /// What a worker is told.
 #[derive(Debug, Clone)]
@@ -121,7 +121,10 @@ fn wake(mut state: MutexGuard<'_, State>) {
 fn data_bytes(envelope: &Envelope) -> usize {
     match &envelope.event {
         Event::Publication(publication) => publication.data.len(),
-        Event::Join(_) | Event::Leave(_) => 0,
+        Event::Join(members) | Event::Leave(members) => {
+            let infos = members.iter().filter_map(|member| member.info.as_ref());
+            infos.map(Payload::len).sum()
+        }
     }
 }
 
@@ -130,7 +133,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{Payload, Publication};
+    use crate::model::Publication;
 
     fn envelope(offset: u64, bytes: usize) -> Envelope {
         let data = Payload::from_plain_json("1".repeat(bytes));

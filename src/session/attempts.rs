@@ -1,4 +1,5 @@
-//! How often somebody may try to log in: per user and address, per user, and per address. For this node alone.
+//! How often somebody may try to log in: per user and address, per user, and per address; and register, per address. For this
+//! node alone.
 
 use std::hash::RandomState;
 use std::net::{IpAddr, Ipv6Addr};
@@ -19,7 +20,7 @@ const ADDRESSES: u32 = 10;
 #[derive(Debug)]
 pub(super) struct Attempts {
     started: Instant,
-    /// A lock held for three look-ups.
+    /// A lock held for at most three look-ups.
     limiters: Mutex<Limiters>,
 }
 
@@ -29,6 +30,8 @@ struct Limiters {
     pairs: Option<Keyed<RandomState>>,
     users: Option<Keyed<RandomState>>,
     addresses: Option<Keyed<RandomState>>,
+    /// Of registrations, by address.
+    registrations: Option<Keyed<RandomState>>,
 }
 
 impl Attempts {
@@ -43,17 +46,36 @@ impl Attempts {
                 pairs: keyed(config.login_rate_max),
                 users: keyed(config.login_rate_max.saturating_mul(ADDRESSES)),
                 addresses: keyed(config.login_address_rate_max),
+                registrations: keyed(config.register_rate_max),
             }),
         }
     }
 
-    /// Counts an attempt.
+    /// Counts an attempt to log in.
     ///
     /// # Errors
     /// With how long to wait, when there were too many.
     pub(super) fn check(&self, name: &UserName, ip: IpAddr) -> Result<(), Duration> {
+        self.check_at(name, ip, self.now())
+    }
+
+    /// Counts an attempt to register.
+    ///
+    /// # Errors
+    /// With how long to wait, when there were too many.
+    pub(super) fn check_registration(&self, ip: IpAddr) -> Result<(), Duration> {
+        self.check_registration_at(ip, self.now())
+    }
+
+    fn now(&self) -> Moment {
         let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.check_at(name, ip, Moment::from_millis(elapsed))
+        Moment::from_millis(elapsed)
+    }
+
+    fn check_registration_at(&self, ip: IpAddr, now: Moment) -> Result<(), Duration> {
+        let mut limiters = self.limiters.lock().unwrap_or_else(PoisonError::into_inner);
+        let registrations = limiters.registrations.as_mut();
+        passed(registrations.map(|keyed| keyed.check(&network(ip), now)))
     }
 
     fn check_at(&self, name: &UserName, ip: IpAddr, now: Moment) -> Result<(), Duration> {
@@ -63,6 +85,7 @@ impl Attempts {
             pairs,
             users,
             addresses,
+            ..
         } = &mut *limiters;
         // The narrowest first, and no further: what one refuses counts for no other.
         passed(
@@ -144,6 +167,28 @@ mod tests {
         assert_eq!(passed(&attempts, user, |_| "10.0.0.1".to_owned()), 20);
         let neighbours = |number| format!("2001:db8::{number:x}");
         assert_eq!(passed(&attempts, user, neighbours), 20);
+    }
+
+    #[test]
+    fn an_address_may_register_so_often_and_logins_count_for_themselves() {
+        let attempts = Attempts::new(&Config {
+            register_rate_max: 5,
+            login_address_rate_max: 20,
+            ..Config::for_tests()
+        });
+        let registered = |ip: &dyn Fn(u8) -> String| {
+            let try_once = |number: &u8| {
+                let ip = ip(*number).parse().expect("an address");
+                attempts.check_registration_at(ip, NOW).is_ok()
+            };
+            (0..100).filter(try_once).count()
+        };
+        assert_eq!(registered(&|_| "10.0.0.1".to_owned()), 5);
+        assert_eq!(registered(&|_| "10.0.0.2".to_owned()), 5);
+        let neighbours = |number| format!("2001:db8::{number:x}");
+        assert_eq!(registered(&neighbours), 5);
+        let user = |number| format!("user-{number}");
+        assert_eq!(passed(&attempts, user, |_| "10.0.0.1".to_owned()), 20);
     }
 
     #[test]

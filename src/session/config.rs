@@ -25,13 +25,15 @@ pub struct Config {
     pub password_hash: HashParameters,
     /// Threads that hash (`PASSWORD_THREADS`).
     pub password_threads: usize,
-    /// The most hashes that wait for one (`PASSWORD_QUEUE`).
+    /// The most hashes that wait for one (`PASSWORD_QUEUE`); half of them at most are of registrations.
     pub password_waiting_max: usize,
     /// Logins of one user from one address in the window, ten times as many from all of them (`LOGIN_RATE_MAX`); 0 is
     /// no limit.
     pub login_rate_max: u32,
     /// Logins from one address in the window (`LOGIN_ADDRESS_RATE_MAX`); 0 is no limit.
     pub login_address_rate_max: u32,
+    /// Registrations from one address in the window (`REGISTER_RATE_MAX`); 0 is no limit.
+    pub register_rate_max: u32,
     /// The window (`LOGIN_RATE_WINDOW_MS`).
     pub login_rate_window: Duration,
     /// Between two writes of what was used when (`BATCH_WRITE_INTERVAL_MS`).
@@ -63,6 +65,7 @@ impl Config {
             password_waiting_max: 10,
             login_rate_max: 0,
             login_address_rate_max: 0,
+            register_rate_max: 0,
             login_rate_window: Duration::from_secs(60),
             write_interval: Duration::from_millis(10),
             inactive_max: Duration::from_secs(365 * 86_400),

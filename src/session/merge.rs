@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 type Fields<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
 /// `data` with each of `fields` in the place of the one of the same name; both are JSON objects. `None` when one of
-/// them is not.
+/// them is not, or has a name that is no text (`"\ud800"` is JSON, and half a character).
 pub(super) fn merged(data: &str, fields: &str) -> Option<String> {
     let mut merged: Fields<'_> = serde_json::from_str(data).ok()?;
     let fields: Fields<'_> = serde_json::from_str(fields).ok()?;
@@ -57,7 +57,14 @@ mod tests {
 
     #[test]
     fn what_is_no_object_is_not_merged() {
-        for (data, fields) in [("{}", "[]"), ("1", "{}"), ("{}", ""), ("{}", "{")] {
+        for (data, fields) in [
+            ("{}", "[]"),
+            ("1", "{}"),
+            ("{}", ""),
+            ("{}", "{"),
+            ("{}", r#"{"\ud800":1}"#),
+            (r#"{"\udc00":1}"#, "{}"),
+        ] {
             assert_eq!(merged(data, fields), None, "{data} {fields}");
         }
     }

@@ -35,5 +35,6 @@ pub use redis::RedisStore;
 pub use sessions::Sessions;
 pub use sqlite::{FileLock, IN_MEMORY, OpenError, SqliteStore};
 pub use store::{
-    Answer, Counts, ServerInfo, SessionLimits, Store, StoreError, Swept, Update, Updated, Used,
+    Answer, Begun, Counts, ServerInfo, SessionLimits, Store, StoreError, Swept, Update, Updated,
+    Used,
 };

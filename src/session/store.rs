@@ -71,6 +71,17 @@ pub enum Updated {
     NotOwner,
     /// The data would be over its limit; nothing was changed.
     TooLarge,
+    /// The fields, or what the session has, are no JSON object whose names can be read; nothing was changed.
+    Unreadable,
+}
+
+/// A login that began its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// The user's role at that moment: whoever changes it afterwards finds the session.
+    pub role: Arc<str>,
+    /// The sessions that it ended.
+    pub ended: Vec<SessionId>,
 }
 
 /// One use of a session.
@@ -147,14 +158,16 @@ pub trait Store: Send + Sync {
     /// Users in the order of their keys, after `cursor` (a key), at most `limit`.
     fn users<'a>(&'a self, cursor: &'a str, limit: usize) -> Answer<'a, Vec<User>>;
 
-    /// Begins the session of a login, unless the user is gone by now (`None`). With `ends_others` it is the user's
-    /// only one: answers the ids of those that it ended.
+    /// Begins the session of a login whose password was right for the hash `password`, unless the user is gone by now or has
+    /// another hash (`None`): checking takes long, and the name may be somebody else's since. With `ends_others` it is the
+    /// user's only one.
     fn begin_login(
         &self,
         name: UserName,
+        password: Box<str>,
         session: Session,
         ends_others: bool,
-    ) -> Answer<'_, Option<Vec<SessionId>>>;
+    ) -> Answer<'_, Option<Begun>>;
 
     /// Adds a session. Answers the ids of those that had to go because the user has too many.
     fn add_session(&self, session: Session) -> Answer<'_, Vec<SessionId>>;

@@ -219,6 +219,33 @@ impl Shard {
         self.open_if_ready(connection);
     }
 
+    /// A back end ended one of the channels that come with a connection. Answers whether the first message is still to
+    /// come: then it is told behind it.
+    pub(super) fn leave_opening(
+        &mut self,
+        connection: ConnectionIndex,
+        channel: &ChannelKey,
+    ) -> bool {
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return false;
+        };
+        let generation = socket.generation;
+        let Phase::Opening(opening) = &mut socket.phase else {
+            return false;
+        };
+        for (_, slot) in opening.channels.iter_mut().filter(|(of, _)| of == channel) {
+            *slot = Some(Opened {
+                has_ended: true,
+                ..Opened::default()
+            });
+        }
+        self.open_if_ready(ConnectionRef {
+            index: connection,
+            generation,
+        });
+        true
+    }
+
     /// The first message, and from then on what comes.
     fn open_if_ready(&mut self, connection: ConnectionRef) {
         let Some(socket) = self.sockets.find(connection) else {
@@ -239,10 +266,15 @@ impl Shard {
                 position,
                 is_lost,
                 missed,
+                has_ended,
             }) = opened
             else {
                 continue;
             };
+            if has_ended {
+                self.say_unsubscribed(connection.index, &channel);
+                continue;
+            }
             if is_lost {
                 self.tell_gap(connection.index, &channel, None, position);
             }
@@ -285,6 +317,8 @@ impl Shard {
             return;
         };
         let position = |opened: &Option<Opened>| opened.as_ref().and_then(|opened| opened.position);
+        let has_ended =
+            |opened: &Option<Opened>| opened.as_ref().is_some_and(|opened| opened.has_ended);
         let connected = Connected {
             client_id: socket.client.id(),
             user_id: socket.client.identity().user.clone(),
@@ -295,6 +329,7 @@ impl Shard {
             expires_in: socket.client.expires_in(now),
             channels: channels
                 .iter()
+                .filter(|(_, opened)| !has_ended(opened))
                 .map(|(channel, opened)| (channel.clone(), position(opened)))
                 .collect(),
         };

@@ -12,7 +12,7 @@ pub struct Config {
     pub node: NodeId,
     /// Whether a token is needed (`AUTH_REQUIRED`).
     pub auth_required: bool,
-    /// Origins that a browser may connect from (`ALLOW_ORIGINS`); `None` allows any.
+    /// Origins beside its own that a browser may connect from (`ALLOW_ORIGINS`); `None` allows any.
     pub origins: Option<Arc<[String]>>,
     /// Whether a page of a listed origin may send its cookies along (`ALLOW_CREDENTIALS`).
     pub credentials: bool,

@@ -220,6 +220,13 @@ impl Shard {
             return;
         }
         self.unsubscribe(connection, channel);
+        if !self.leave_opening(connection, channel) {
+            self.say_unsubscribed(connection, channel);
+        }
+    }
+
+    /// Says that a back end ended the subscription.
+    pub(super) fn say_unsubscribed(&mut self, connection: ConnectionIndex, channel: &ChannelKey) {
         let reason = "unsubscribed by the API";
         self.push(
             connection,

@@ -6,7 +6,7 @@ use crate::broker::{BrokerError, Recovery, Start};
 use crate::client::Ticket;
 use crate::events::Kind;
 use crate::hub::{ConnectionIndex, Stage, Subscribed};
-use crate::model::{ChannelKey, Position};
+use crate::model::{ChannelKey, ErrorCode, Position};
 use crate::protocol::{Push, Reply};
 use crate::relay::follow::{self, Beginning, Welcome};
 
@@ -106,10 +106,22 @@ impl Shard {
         }
     }
 
+    /// The subscription was ended before it began: by a back end, or because the client may not have it any more. The
+    /// command is answered all the same, since those behind it wait for that.
+    fn give_up_join(&mut self, joining: &Joining) {
+        if let Cause::Command(ticket) = joining.cause {
+            let reply = Reply::Error {
+                code: ErrorCode::NotSubscribed,
+                message: "the subscription was ended before it began".to_owned(),
+            };
+            self.complete(joining.connection, ticket, reply);
+        }
+    }
+
     /// The stream's position is known here: decides where the subscriber begins, or asks.
     fn settle(&mut self, joining: Joining) {
         if !self.is_joining(&joining) {
-            return;
+            return self.give_up_join(&joining);
         }
         let Some(channel) = self.hub.find_channel(&joining.channel) else {
             return;
@@ -145,7 +157,7 @@ impl Shard {
     /// What a new subscriber missed, or that nobody can say.
     pub(super) fn recovered(&mut self, joining: Joining, recovery: Result<Recovery, BrokerError>) {
         if !self.is_joining(&joining) {
-            return;
+            return self.give_up_join(&joining);
         }
         let Some(channel) = self.hub.find_channel(&joining.channel) else {
             return;
@@ -177,6 +189,7 @@ impl Shard {
         match cause {
             Cause::Opening(at) => {
                 let opened = Opened {
+                    has_ended: false,
                     position,
                     is_lost: recovered == Some(false),
                     missed,

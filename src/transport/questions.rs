@@ -55,8 +55,8 @@ pub(super) enum Done {
     RepairAgain(ChannelKey, Position),
 }
 
-/// The overhead of one publication in a history answer: names, offset, origin.
-const PUBLICATION_OVERHEAD_BYTES: usize = 256;
+/// What a publication or a member takes at least in an answer.
+const ENTRY_BYTES_MIN: usize = 32;
 
 impl Shard {
     /// Does what was asked, and sends or keeps the answer.
@@ -164,6 +164,10 @@ impl Shard {
                 socket.client.refresh(identity, now, unix)
             }),
         };
+        // It may be of a session that ended while the store was asked: that this socket has it now, nobody else knows.
+        if self.ended.concerns(now, &socket.client) {
+            return self.close(connection.index, CloseReason::LoggedOut);
+        }
         match reply {
             Some(reply) => {
                 let completion = socket.client.complete(ticket, reply);
@@ -201,6 +205,10 @@ impl Shard {
                 Ok(Updated::Missing | Updated::NotOwner) => Reply::Error {
                     code: ErrorCode::NotFound,
                     message: "the session has ended".to_owned(),
+                },
+                Ok(Updated::Unreadable) => Reply::Error {
+                    code: ErrorCode::Internal,
+                    message: "the data of the session cannot be read".to_owned(),
                 },
                 Err(error) => store_error(error),
             }
@@ -248,8 +256,12 @@ impl Shard {
         limit: Option<u32>,
         since: Option<ClaimedPosition>,
     ) {
-        let relay = self.context.relay.clone();
-        let limit = self.answer_limit(limit);
+        let (relay, room) = (self.context.relay.clone(), self.answer_bytes());
+        let most = (room / ENTRY_BYTES_MIN).max(1);
+        let limit = ReadLimit {
+            publications: limit.map_or(most, |limit| (limit as usize).min(most)),
+            bytes: room,
+        };
         // A position of an unknown epoch says nothing about this stream: it is read from the start.
         let since = since.and_then(|since| Some(Position::new(since.epoch?, since.offset)));
         self.reply_when_done(connection, id, async move {
@@ -263,7 +275,8 @@ impl Shard {
                     publications,
                     position: top,
                     more,
-                },
+                }
+                .fit(room),
                 Err(error) => broker_error(error),
             }
         });
@@ -275,9 +288,8 @@ impl Shard {
         id: Option<CommandId>,
         channel: ChannelKey,
     ) {
-        let relay = self.context.relay.clone();
-        // Half of what may be pending, by the size of a member with a long name and some info.
-        let most = (self.context.config.pending_bytes_max / 2 / 512).max(1);
+        let (relay, room) = (self.context.relay.clone(), self.answer_bytes());
+        let most = (room / ENTRY_BYTES_MIN).max(1);
         self.reply_when_done(connection, id, async move {
             match relay.broker().presence(&channel, most).await {
                 Ok(presence) => {
@@ -291,21 +303,16 @@ impl Shard {
                         users,
                         more,
                     }
+                    .fit(room)
                 }
                 Err(error) => broker_error(error),
             }
         });
     }
 
-    /// A history answer takes at most half of what may be pending.
-    fn answer_limit(&self, publications: Option<u32>) -> ReadLimit {
-        let bytes = self.context.config.pending_bytes_max / 2;
-        let most = (bytes / PUBLICATION_OVERHEAD_BYTES).max(1);
-        let publications = publications.map_or(most, |limit| (limit as usize).min(most));
-        ReadLimit {
-            publications,
-            bytes: bytes.saturating_sub(publications.min(most) * PUBLICATION_OVERHEAD_BYTES / 2),
-        }
+    /// An answer takes at most half of what may be pending.
+    fn answer_bytes(&self) -> usize {
+        self.context.config.pending_bytes_max / 2
     }
 
     /// Sends the reply when it is there; answers leave in the order of their commands.

@@ -48,7 +48,7 @@ pub(super) struct Opening {
 }
 
 /// A channel that came with the connection.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Opened {
     /// Where the client stands.
     pub(super) position: Option<Position>,
@@ -56,6 +56,8 @@ pub(super) struct Opened {
     pub(super) is_lost: bool,
     /// What it missed, when it goes on from a position.
     pub(super) missed: Option<crate::broker::Page>,
+    /// A back end ended the subscription before the first message.
+    pub(super) has_ended: bool,
 }
 
 /// A connection that is being closed.

@@ -134,3 +134,35 @@ impl suite::Harness for OverRedis {
 broker_conformance!(redis, OverRedis::single());
 broker_conformance!(redis_sentinel, OverRedis::sentinel());
 broker_conformance!(redis_cluster, OverRedis::cluster());
+
+/// More than are looked at in one step, in one channel, beside those of another node.
+async fn check_withdrawal(harness: &OverRedis) {
+    let prefix = format!("test-{}", ClientId::random());
+    let node = || harness.node(prefix.clone(), suite::namespaces());
+    let (one, other) = (node().await, node().await);
+    let channel = suite::channel("default");
+    let join = async |broker: &RedisBroker, clients: std::ops::Range<u128>, user: &str| {
+        let members = clients.map(|bits| suite::member(ClientId::from_bits(bits), user));
+        let joins = members.map(|member| broker.join(&channel, member));
+        let joined = futures_util::future::join_all(joins).await;
+        assert!(joined.iter().all(Result::is_ok));
+    };
+    join(&one, 0..3000, "ann").await;
+    join(&other, 3000..4000, "bob").await;
+    one.withdraw().await.expect("done");
+    let presence = other.presence(&channel, 2000).await.expect("an answer");
+    assert_eq!((presence.clients, presence.users), (1000, 1));
+    let is_bob = |member: &Arc<fanfare::model::Member>| *member.user == *"bob";
+    assert_eq!(presence.members.len(), 1000);
+    assert!(presence.members.iter().all(is_bob));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn all_members_of_a_node_that_goes_leave_and_no_others() {
+    check_withdrawal(&OverRedis::single()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn all_members_of_a_node_that_goes_leave_a_cluster_and_no_others() {
+    check_withdrawal(&OverRedis::cluster()).await;
+}

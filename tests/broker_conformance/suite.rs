@@ -149,7 +149,8 @@ impl<'a, H: Harness> Case<'a, H> {
     }
 }
 
-fn namespaces() -> Namespaces {
+/// What the cases use.
+pub(crate) fn namespaces() -> Namespaces {
     let default = Namespace {
         join_leave: true,
         presence: true,
@@ -247,6 +248,7 @@ macro_rules! broker_conformance {
                 is_bounded_by_size,
                 is_bounded_by_time,
                 is_read_in_pages,
+                a_page_of_none_tells_whether_there_are_any,
                 a_page_has_one_publication_however_large,
                 a_page_ends_at_the_most_bytes,
                 numbering_goes_on_after_it_was_cleared,
@@ -284,6 +286,7 @@ macro_rules! broker_conformance {
                 joining_twice_is_told_once_and_the_newer_member_stays,
                 leaving_is_told_once_with_the_member,
                 leaving_without_having_joined_is_harmless,
+                of_many_at_once_each_is_told_once_and_counted,
                 nothing_is_told_where_the_namespace_says_so,
                 nobody_is_present_where_the_namespace_has_no_presence,
                 works_without_history,

@@ -93,6 +93,7 @@ fn the_documented_rules_have_every_command_of_a_script() {
     let rules = documented_rules();
     for text in [
         include_str!("../../src/broker/redis/scripts.rs"),
+        include_str!("../../src/broker/redis/scripts/members.rs"),
         include_str!("../../src/session/redis/scripts.rs"),
         include_str!("../../src/session/redis/prelude.lua"),
     ] {
@@ -117,7 +118,7 @@ fn a_command_that_is_not_allowed_is_named() {
 fn keys_and_channels_that_are_not_allowed_are_named() {
     check_refused(
         &["resetkeys", "~other:*"],
-        &["refuses this node", "NOPERM", "keys"],
+        &["refuses this node", "NOPERM", "needs ~fanfare:*"],
     );
     check_refused(
         &["resetchannels", "&other:*"],

@@ -11,8 +11,13 @@ use crate::support::ws::Socket;
 use crate::support::{Hub, eventually};
 use crate::{Fleet, RedisServer, node};
 
+/// Connections and users. A node that has too much to do for a moment says 503, and is asked again.
 async fn count(hub: &Hub) -> (u64, u64) {
-    let presence = hub.get("/hub/channels/room/presence").await.json();
+    let presence = eventually("a count", async || {
+        let answer = hub.get("/hub/channels/room/presence").await;
+        (answer.status != 503).then_some(answer)
+    });
+    let presence = presence.await.json();
     let number = |name: &str| presence[name].as_u64().expect("a count");
     (number("count"), number("users"))
 }

@@ -2,8 +2,6 @@
 
 use serde_json::{Value, json};
 
-use crate::support::Hub;
-use crate::support::hub::SECRET;
 use crate::support::session::{PASSWORD, session_hub};
 use crate::support::token::{in_seconds, token, token_of};
 
@@ -267,55 +265,6 @@ async fn a_deleted_user_is_gone_with_token_and_sessions_and_the_name_is_free() {
 }
 
 #[tokio::test]
-async fn users_stay_when_the_hub_starts_again() {
-    let file = format!(
-        "{}/users-{}.db",
-        env!("CARGO_TARGET_TMPDIR"),
-        std::process::id()
-    );
-    let variables = [("DATA_FILE", file.as_str())];
-    let hub = session_hub(&variables).await;
-    let ann = hub.user("ann").await;
-    drop(hub);
-    let hub = session_hub(&variables).await;
-    assert_eq!(
-        hub.session_data(&ann).await,
-        json!({"api_key": null, "conversation": []})
-    );
-    hub.register("ann")
-        .await
-        .expect_refusal(400, "Username already exists");
-    hub.login("ann").await;
-    drop(hub);
-    for end in ["", "-wal", "-shm", ".lock"] {
-        let _ = std::fs::remove_file(format!("{file}{end}"));
-    }
-}
-
-#[tokio::test]
-async fn a_second_node_does_not_start_on_the_same_data_file() {
-    let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-        .join(format!("locked-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
-    let file = folder.join("users.db").to_str().expect("a path").to_owned();
-    let roundabout = folder.join("..").join(folder.file_name().expect("a name"));
-    let roundabout = roundabout.join("users.db");
-    let first = session_hub(&[("DATA_FILE", &file)]).await;
-    let roundabout = roundabout.to_str().expect("a path");
-    let mut second = Hub::start("", &[("JWT_SECRET", SECRET), ("DATA_FILE", roundabout)]);
-    assert_ne!(second.exit_code().await, Some(0));
-    let log = second.log();
-    assert!(log.contains("another node uses it (process "), "{log}");
-    first.user("ann").await;
-    // Nobody has to clean up after a node that was killed.
-    drop(first);
-    let third = session_hub(&[("DATA_FILE", &file)]).await;
-    third.login("ann").await;
-    drop(third);
-    let _ = std::fs::remove_dir_all(&folder);
-}
-
-#[tokio::test]
 async fn an_imported_password_is_taken_once_and_then_kept_better() {
     let file = format!(
         "{}/imported-{}.db",
@@ -405,6 +354,61 @@ async fn a_storm_of_logins_is_refused_at_once_and_the_hub_goes_on() {
         assert_eq!(answer.header("retry-after"), Some("1"));
     }
     hub.login("ann").await;
+}
+
+#[tokio::test]
+async fn an_address_registers_so_many_users_and_logs_in_all_the_same() {
+    let hub = session_hub(&[("REGISTER_RATE_MAX", "3")]).await;
+    // What is no registration counts for none.
+    for _ in 0..5 {
+        let answer = hub.call("POST", "/sessions/register", "", &json!({})).await;
+        assert_eq!(answer.status, 422);
+    }
+    for name in ["ann", "bob"] {
+        assert_eq!(hub.register(name).await.status, 200);
+    }
+    hub.register("ANN")
+        .await
+        .expect_refusal(400, "Username already exists");
+    let answer = hub.register("carol").await;
+    answer.expect_refusal(429, "Rate Limit Exceeded");
+    let seconds = answer.json()["retry_after"].as_u64().expect("seconds");
+    assert!((1..=20).contains(&seconds), "{seconds}");
+    assert_eq!(
+        answer.header("retry-after"),
+        Some(seconds.to_string().as_str())
+    );
+    hub.try_login("carol", PASSWORD)
+        .await
+        .expect_refusal(401, "Invalid username or password");
+    hub.login("ann").await;
+}
+
+#[tokio::test]
+async fn a_storm_of_registrations_leaves_a_place_to_logins() {
+    let variables = [
+        ("PASSWORD_HASH", "argon2id:19456:2:1"),
+        ("PASSWORD_THREADS", "1"),
+        ("PASSWORD_QUEUE", "8"),
+        ("REGISTER_RATE_MAX", "0"),
+    ];
+    let hub = session_hub(&variables).await;
+    assert_eq!(hub.register("ann").await.status, 200);
+    let storm = (0..40).map(|number| {
+        let hub = &hub;
+        async move { hub.register(&format!("user-{number}")).await.status }
+    });
+    let storm = futures_util::future::join_all(storm);
+    let logins = async {
+        for _ in 0..3 {
+            hub.login("ann").await;
+        }
+    };
+    let (statuses, ()) = tokio::join!(storm, logins);
+    let made = statuses.iter().filter(|status| **status == 200).count();
+    let refused = statuses.iter().filter(|status| **status == 503).count();
+    assert!(made >= 1 && refused >= 10, "{statuses:?}");
+    assert_eq!(made + refused, statuses.len(), "{statuses:?}");
 }
 
 #[tokio::test]

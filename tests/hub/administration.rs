@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::redis_server::RedisServer;
 use crate::support::http::Answer;
-use crate::support::session::{User, session_hub};
+use crate::support::session::{PASSWORD, User, session_hub};
 use crate::support::token::token;
 use crate::support::ws::Socket;
 use crate::support::{Hub, eventually};
@@ -288,4 +288,25 @@ async fn a_clean_up_throws_away_what_has_expired_only() {
     hub.session_data(&ann).await;
     let answer = with_key(&hub, KEY, "GET", "/admin/system/redis-info", &Value::Null).await;
     answer.expect_refusal_at("/admin/", 404, "No Redis");
+}
+
+#[tokio::test]
+async fn a_login_under_way_gains_nothing_from_the_role_before() {
+    // Slow enough that a demotion comes into the middle of the check.
+    let slow = ("PASSWORD_HASH", "argon2id:65536:8:1");
+    let hub = session_hub(&[("ADMIN_API_KEY", KEY), slow]).await;
+    assert_eq!(hub.register("bob").await.status, 200);
+    let body = json!({"username": "bob"});
+    for _ in 0..3 {
+        assert_eq!(promote(&hub, "bob").await.status, 200);
+        let demote = with_key(&hub, KEY, "POST", "/admin/users/demote", &body);
+        let (login, demoted) = tokio::join!(hub.try_login("bob", PASSWORD), demote);
+        assert_eq!(demoted.status, 200, "{demoted:?}");
+        assert_eq!(login.status, 200, "{login:?}");
+        let token = login.json()["access_token"].as_str().map(str::to_owned);
+        let token = token.expect("a token");
+        let answer = hub.call("GET", "/admin/users", &token, &Value::Null).await;
+        // A user like any other, or a session that the demotion ended.
+        assert!(matches!(answer.status, 401 | 403), "{answer:?}");
+    }
 }

@@ -85,6 +85,46 @@ async fn a_cookie_can_say_who_comes() {
     assert_eq!(ann.next_of("publication").await["data"], 1);
 }
 
+/// A browser sends ann's cookie whatever page opens the socket.
+#[tokio::test]
+async fn a_page_of_elsewhere_does_not_connect_by_its_visitors_cookie() {
+    let back_end = BackEnd::start(by_cookie).await;
+    let hub = back_end.hub(&["connect"], &[("AUTH_REQUIRED", "true")]);
+    let hub = hub.await;
+    assert!(hub.log().contains("only pages of the hub's own origin"));
+    for evil in ["https://evil.example", "null"] {
+        let headers = [("cookie", "sid=ann"), ("origin", evil)];
+        let refused = handshake(&hub, "/ws/connect", &headers).await;
+        let refused = refused.expect_err("refused");
+        assert_eq!(refused.status, 403);
+        assert_eq!(refused.body["message"], "this origin is not allowed");
+        let path = "/sse/connect?channel=mine";
+        let answer = hub.request("GET", path, &headers, "").await;
+        answer.expect_error(403, "forbidden");
+    }
+    assert_eq!(back_end.asked().len(), 0, "it is not even asked");
+    let own = format!("http://{}", hub.host());
+    for headers in [
+        &[("cookie", "sid=ann"), ("origin", &*own)][..],
+        &[("cookie", "sid=ann")],
+    ] {
+        let ann = Socket::open_at(&hub, "/ws/connect", headers).await;
+        assert_eq!(ann.connected["user_id"], "ann");
+        EventStream::open(&hub, "channel=mine", headers).await;
+    }
+
+    let listed = [("ALLOW_ORIGINS", "https://app.example")];
+    let hub = back_end.hub(&["connect"], &listed).await;
+    let headers = [("cookie", "sid=ann"), ("origin", "https://app.example")];
+    let ann = Socket::open_at(&hub, "/ws/connect", &headers).await;
+    assert_eq!(ann.connected["user_id"], "ann");
+
+    // Who comes is not known by cookies here.
+    let told = [("CONNECT_HEADERS", "user-agent")];
+    let hub = back_end.hub(&["connect"], &told).await;
+    Socket::open_at(&hub, "/ws/connect", &headers).await;
+}
+
 #[tokio::test]
 async fn who_is_not_let_in_is_told_why() {
     let back_end = BackEnd::start(by_cookie).await;

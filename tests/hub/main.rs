@@ -16,6 +16,7 @@ mod administration;
 mod back_end;
 mod bad_input;
 mod consent;
+mod data_file;
 mod database;
 mod drain;
 mod echo;

@@ -164,6 +164,12 @@ async fn a_bad_update_is_refused_and_changes_nothing() {
             &format!(r#"{{"data":{{"deep":{deep}}}}}"#),
             &[("data", "value_error")],
         ),
+        // Half a surrogate pair is no name that anybody could read again.
+        (r#"{"data":{"\ud800":1}}"#, &[("data", "value_error")]),
+        (
+            r#"{"data":{"a":1,"b\udc00\ud800":2}}"#,
+            &[("data", "value_error")],
+        ),
         (
             r#"{"data":{"a":1},"chat_id":7}"#,
             &[("chat_id", "string_type")],

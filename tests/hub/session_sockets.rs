@@ -230,3 +230,31 @@ async fn a_key_that_finds_no_room_or_no_session_is_an_error() {
     assert_eq!(hub.session_data(&ann).await["api_key"], Value::Null);
     socket.expect_alive().await;
 }
+
+#[tokio::test]
+async fn another_issuers_user_of_nearly_the_same_name_deletes_nobody() {
+    let hub = session_hub(&[]).await;
+    let zoe = hub.user("zoe").await;
+    let mut socket = open(&hub, &zoe).await;
+    for name in ["ZOE", "Zoe", "\u{ff5a}oe"] {
+        let answer = hub
+            .call(
+                "POST",
+                "/sessions/delete_account",
+                &token_of(name),
+                &Value::Null,
+            )
+            .await;
+        answer.expect_refusal(404, "User not found");
+    }
+    hub.session_data(&zoe).await;
+    socket.expect_alive().await;
+    // The name as it was registered is the user, whoever says so.
+    let own = token_of("zoe");
+    let answer = hub
+        .call("POST", "/sessions/delete_account", &own, &Value::Null)
+        .await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let (code, reason) = socket.closed().await;
+    assert_eq!((code, reason.as_str()), LOGGED_OUT);
+}

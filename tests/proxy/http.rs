@@ -1,6 +1,12 @@
 //! Requests and answers that go well: everything passes as it came.
 
+use std::net::Ipv4Addr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
 use crate::node;
+use crate::support::within;
 use crate::support::{eventually, hub};
 use crate::upstream::Upstream;
 
@@ -212,6 +218,82 @@ async fn bodies_over_the_limit_are_413() {
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     assert!(answer.contains("FST_ERR_CTP_BODY_TOO_LARGE"), "{answer}");
+}
+
+/// What was refused of a body is not taken for the next request.
+#[tokio::test]
+async fn nothing_of_a_refused_body_is_a_request() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[("MAX_BODY_BYTES", "10")]).await;
+    let inner = format!("GET /healthz HTTP/1.1\r\nhost: {}\r\n\r\n", node.host());
+    let request = format!(
+        "POST /api/example/ HTTP/1.1\r\nhost: {}\r\ntransfer-encoding: chunked\r\n\r\n\
+         {:x}\r\n{inner}\r\n0\r\n\r\n{inner}",
+        node.host(),
+        inner.len(),
+    );
+    let answer = node.exchange(request.as_bytes()).await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    assert!(
+        answer
+            .to_ascii_lowercase()
+            .contains("connection: close\r\n"),
+        "{answer}"
+    );
+}
+
+/// An upstream that answers before the request has ended has not read the rest of a body that was then refused.
+#[tokio::test]
+async fn an_upstream_that_waits_for_a_refused_body_gets_no_other_request() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    let listener = listener.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let services = format!("{{\"example\":[\"http://{address}\"]}}");
+    let variables = [
+        ("UPSTREAMS", &*services),
+        ("MAX_BODY_BYTES", "10"),
+        ("WORKERS", "1"),
+    ];
+    for rest in [
+        "b\r\n01234567890\r\n0\r\n\r\n",
+        "1\r\nx\r\nnonsense\r\n0\r\n\r\n",
+    ] {
+        let node = hub(&variables).await;
+        let mut client = TcpStream::connect(node.address())
+            .await
+            .expect("a connection");
+        let head = "POST /api/example/ HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+        client.write_all(head.as_bytes()).await.expect("a request");
+        let (mut early, _) = listener.accept().await.expect("a connection");
+        let begun = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhe";
+        early.write_all(begun).await.expect("half of an answer");
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\r\n\r\nhe") {
+            client.read_buf(&mut seen).await.expect("half of an answer");
+        }
+        client.write_all(rest.as_bytes()).await.expect("a body");
+        early.write_all(b"llo").await.expect("the other half");
+        client.read_to_end(&mut seen).await.expect("an end");
+        assert!(
+            seen.ends_with(b"hello"),
+            "{}",
+            String::from_utf8_lossy(&seen)
+        );
+        let next = node.get("/api/example/");
+        let served = async {
+            let (mut other, _) = listener.accept().await.expect("a connection of its own");
+            other
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                .await
+                .expect("an answer");
+            other
+        };
+        let (answer, _other) =
+            within("another connection", async { tokio::join!(next, served) }).await;
+        assert_eq!(answer.text, "ok");
+    }
 }
 
 #[tokio::test]

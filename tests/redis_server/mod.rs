@@ -86,6 +86,7 @@ impl RedisServer {
 
     /// Starts it again, with whatever its directory holds.
     pub(crate) fn start_again(&mut self) {
+        std::fs::create_dir_all(self.data()).expect("a directory");
         let log = File::create(self.directory.join("log")).expect("a file");
         let mut command = match self.is_shared {
             false => Command::new(program()),
@@ -107,7 +108,7 @@ impl RedisServer {
             .args(debug_options())
             .args(&self.options)
             .arg("--dir")
-            .arg(&self.directory)
+            .arg(self.data())
             .stdin(match self.is_shared {
                 true => Stdio::piped(),
                 false => Stdio::null(),
@@ -164,10 +165,9 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Where its data is.
-    #[allow(dead_code, reason = "not every test changes the data")]
+    /// Where its data is, and nothing else.
     pub(crate) fn data(&self) -> PathBuf {
-        self.directory.join("appendonlydir")
+        self.directory.join("data")
     }
 
     /// What a command answers, as text.
@@ -208,14 +208,19 @@ fn debug_options() -> &'static [&'static str] {
     }
 }
 
-/// Copies a directory of files.
+/// Copies a directory with all that is in it, in the place of what was there.
 #[allow(dead_code, reason = "not every test changes the data")]
 pub(crate) fn copy(from: &Path, to: &Path) {
     let _ = std::fs::remove_dir_all(to);
     std::fs::create_dir_all(to).expect("a directory");
     for entry in std::fs::read_dir(from).expect("a directory") {
-        let entry = entry.expect("an entry");
-        std::fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
+        let (from, name) = entry
+            .map(|entry| (entry.path(), entry.file_name()))
+            .expect("an entry");
+        match from.is_dir() {
+            true => copy(&from, &to.join(name)),
+            false => drop(std::fs::copy(&from, to.join(name)).expect("a copy")),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use fanfare::session::{
 
 use crate::over_redis::OverRedis;
 use crate::postgres_server::PostgresServer;
-use crate::suite::{self, Harness as _, LIMITS, name, seconds, session, start, user};
+use crate::suite::{self, HASH, Harness as _, LIMITS, name, seconds, session, start, user};
 
 /// PostgreSQL with the rest in memory; one server for all cases.
 pub(crate) struct OverPostgres;
@@ -131,7 +131,12 @@ async fn what_the_other_store_refuses_is_not_done_here_either() {
     drop(redis);
     let later = now.after(seconds(60));
     let login = store
-        .begin_login(ann.clone(), session(&ann, "default", later), true)
+        .begin_login(
+            ann.clone(),
+            HASH.into(),
+            session(&ann, "default", later),
+            true,
+        )
         .await;
     assert!(login.is_err(), "{login:?}");
     let removed = store.remove_user(&ann).await;
@@ -153,7 +158,7 @@ async fn nobody_keeps_a_session_of_a_user_who_goes() {
         let logins = (0..4).map(|_| {
             let (store, ann) = (store.clone(), ann.clone());
             let session = session(&ann, "default", now);
-            tokio::spawn(async move { store.begin_login(ann, session, false).await })
+            tokio::spawn(async move { store.begin_login(ann, HASH.into(), session, false).await })
         });
         let logins: Vec<_> = logins.collect();
         let removed = store.remove_user(&ann).await.expect("it answers");
@@ -179,7 +184,12 @@ async fn a_server_that_is_away_is_told_and_comes_back() {
         Err(StoreError::Unavailable)
     );
     let login = store
-        .begin_login(ann.clone(), session(&ann, "default", now), true)
+        .begin_login(
+            ann.clone(),
+            HASH.into(),
+            session(&ann, "default", now),
+            true,
+        )
         .await;
     assert_eq!(login, Err(StoreError::Unavailable));
     assert_eq!(

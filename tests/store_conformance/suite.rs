@@ -48,11 +48,14 @@ pub(crate) fn name(text: &str) -> UserName {
     UserName::new(&format!("{text}-{number}-{}", &id[..8])).expect("a name")
 }
 
+/// What every user's password is kept as.
+pub(crate) const HASH: &str = "kept";
+
 pub(crate) fn user(name: &UserName, now: UnixTime) -> User {
     User {
         name: name.clone(),
         email: "ann@example.com".into(),
-        password: "kept".into(),
+        password: HASH.into(),
         role: "user".into(),
         created_at: now,
         last_login: now,
@@ -126,6 +129,8 @@ macro_rules! store_conformance {
                 sessions: a_login_ends_the_other_sessions;
                 sessions: a_login_may_leave_the_other_sessions;
                 sessions: nobody_logs_in_as_a_user_who_is_gone;
+                sessions: nobody_logs_in_with_a_password_that_was_another_accounts;
+                sessions: a_login_has_the_role_of_its_moment;
                 sessions: too_many_sessions_end_the_oldest;
                 sessions: a_conversation_has_its_session;
                 sessions: sessions_are_listed_for_their_user_only;
@@ -137,6 +142,7 @@ macro_rules! store_conformance {
                 updates: what_is_gone_is_not_updated;
                 updates: too_much_data_is_refused_and_changes_nothing;
                 updates: updates_at_once_lose_nothing;
+                updates: fields_that_nobody_can_read_are_refused_and_fail_nothing_else;
                 connections: closing_one_leaves_the_others;
                 connections: the_newest_comes_first;
                 connections: it_says_what_it_stands_on;

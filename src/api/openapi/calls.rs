@@ -106,7 +106,7 @@ pub(super) const CALLS: &[Call] = &[
     call(Hub, "post", "/hub/disconnect", "Close their connections (4002)", "Object", &[400, 401, 403, 503]).takes("Order"),
     call(Hub, "get", "/hub/nodes", "The nodes that are alive", "Nodes", &[401, 403, 503]),
 
-    call(Open, "post", "/sessions/register", "Make an account", "Done", &[400, 413, 422, 503]).takes("Register"),
+    call(Open, "post", "/sessions/register", "Make an account", "Done", &[400, 413, 422, 429, 503]).takes("Register"),
     call(Open, "post", "/sessions/login", "Log in", "LoggedIn", &[401, 413, 422, 429, 503]).takes("Login"),
     call(User, "post", "/sessions/logout", "End the session of the token and close its sockets", "Done", &[401, 503]),
     call(User, "post", "/sessions/delete_account", "Delete the account and everything of it", "Done", &[401, 404, 503]),

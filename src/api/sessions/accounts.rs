@@ -37,6 +37,7 @@ pub(super) async fn register(
     state: &SessionState,
     request: Request,
 ) -> Result<Vec<u8>, SessionError> {
+    let ip = (state.origin_of)(&request).ip;
     let body = body::read(request, BODY_BYTES_MAX).await?;
     let mut fields = Fields::parse(&body)?;
     let name = fields.new_name("username");
@@ -45,7 +46,8 @@ pub(super) async fn register(
     fields.check()?;
     let name = name.ok_or_else(SessionError::internal)?;
     let username = name.text().clone();
-    state.sessions.register(name, &email, &password).await?;
+    let registered = state.sessions.register(name, &email, &password, ip);
+    registered.await?;
     written(&Done {
         message: "User registered successfully",
         username: Some(&username),

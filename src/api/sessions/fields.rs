@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::SessionError;
@@ -151,7 +152,8 @@ impl<'a> Fields<'a> {
         None
     }
 
-    /// A JSON object that has to be there, made one line.
+    /// A JSON object that has to be there, made one line. Its own names are texts: in `{"\ud800":1}`, which is JSON, one is
+    /// half a character, and nobody could tell it from another.
     pub(super) fn object(&mut self, name: &'static str) -> Option<Payload> {
         let Some(raw) = self.values.get(name).copied() else {
             self.errors
@@ -163,7 +165,12 @@ impl<'a> Fields<'a> {
             self.errors.push(FieldError::of(name, msg, "dict_type"));
             return None;
         }
-        match payload::from_raw(raw) {
+        let object = payload::from_raw(raw).map_err(|error| error.to_string());
+        let named = object.and_then(|object| match names_are_texts(raw) {
+            Ok(()) => Ok(object),
+            Err(error) => Err(format!("a name is no text: {error}")),
+        });
+        match named {
             Ok(object) => Some(object),
             Err(error) => {
                 let msg = format!("Value error, {error}");
@@ -202,6 +209,11 @@ impl<'a> Fields<'a> {
         }
         text
     }
+}
+
+/// Whether the names of an object can be read. Those of objects inside are its values' own affair.
+fn names_are_texts(object: &RawValue) -> Result<(), serde_json::Error> {
+    serde_json::from_str::<BTreeMap<Cow<'_, str>, IgnoredAny>>(object.get()).map(drop)
 }
 
 fn invisible(name: &'static str) -> FieldError {

@@ -144,6 +144,11 @@ pub(super) async fn update(
             let error = "Session data too large";
             return Err(SessionError::new(StatusCode::PAYLOAD_TOO_LARGE, error));
         }
+        // The fields were read above, so it is what the session has.
+        Updated::Unreadable => {
+            let error = "Session data cannot be read";
+            return Err(SessionError::new(StatusCode::INTERNAL_SERVER_ERROR, error));
+        }
     }
     let data: &RawValue =
         serde_json::from_str("{\"data\":null}").map_err(|_| SessionError::internal())?;

@@ -263,7 +263,7 @@ impl MemoryBroker {
         }
         let (mut shard, slot) = self.channels.open(channel, self.now())?;
         if shard.channel_mut(slot).members.join(Arc::clone(&member)) {
-            self.tell(&shard, slot, Event::Join(member));
+            self.tell(&shard, slot, Event::Join([member].into()));
         }
         Ok(())
     }
@@ -274,7 +274,7 @@ impl MemoryBroker {
         let record = shard.channel_mut(slot);
         if let Some(member) = record.members.leave(client) {
             record.used = self.now();
-            self.tell(&shard, slot, Event::Leave(member));
+            self.tell(&shard, slot, Event::Leave([member].into()));
             self.forget_if_unkept(&mut shard, slot);
         }
     }
@@ -297,12 +297,6 @@ impl MemoryBroker {
         if channel.stream.is_none() && channel.is_idle() {
             self.channels.forget(shard, slot);
         }
-    }
-
-    fn members(&self, channel: &ChannelKey) -> Vec<Arc<Member>> {
-        let (shard, slot) = self.channels.find(channel);
-        slot.map(|slot| shard.channel(slot).members.snapshot())
-            .unwrap_or_default()
     }
 }
 
@@ -389,8 +383,9 @@ impl Broker for MemoryBroker {
     }
 
     fn presence<'a>(&'a self, channel: &'a ChannelKey, limit: usize) -> Answer<'a, Presence> {
-        // Counted after the lock is let go: a large channel takes milliseconds.
-        answer(Ok(presence::summarize(self.members(channel), limit)))
+        let (shard, slot) = self.channels.find(channel);
+        let summary = slot.map(|slot| shard.channel(slot).members.summary(limit));
+        answer(Ok(summary.unwrap_or_default()))
     }
 
     fn control(&self, control: Control) -> Answer<'_, ()> {

@@ -2,13 +2,11 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use hashbrown::HashSet;
-
 use crate::broker::Presence;
-use crate::model::{ClientId, Member};
+use crate::model::{ClientId, Member, UserId};
 
 /// A member in the order of the client ids. The id is not copied out of the member: with the tree's nodes two thirds
 /// full that leaves about 12 bytes each beside the 80 of the member itself, at the price of a cache miss a comparison,
@@ -44,45 +42,53 @@ impl Eq for ByClient {}
 
 /// The members of a channel, once for each client.
 #[derive(Debug, Default)]
-pub(super) struct Members(BTreeSet<ByClient>);
+pub(super) struct Members {
+    clients: BTreeSet<ByClient>,
+    /// On how many connections each user is: whoever asks must not wait until all are counted.
+    users: BTreeMap<UserId, u32>,
+}
 
 impl Members {
     /// Adds a member; whether the client is new. Of a client that is present already the newer member stays.
     pub(super) fn join(&mut self, member: Arc<Member>) -> bool {
-        self.0.replace(ByClient(member)).is_none()
+        *self.users.entry(member.user.clone()).or_default() += 1;
+        let former = self.clients.replace(ByClient(member));
+        if let Some(former) = &former {
+            self.discount(&former.0.user);
+        }
+        former.is_none()
     }
 
     /// Removes a client; its member if it was present.
     pub(super) fn leave(&mut self, client: ClientId) -> Option<Arc<Member>> {
-        self.0.take(&client).map(|member| member.0)
+        let member = self.clients.take(&client)?.0;
+        self.discount(&member.user);
+        Some(member)
+    }
+
+    fn discount(&mut self, user: &UserId) {
+        if let Some(connections) = self.users.get_mut(user) {
+            *connections -= 1;
+            if *connections == 0 {
+                self.users.remove(user);
+            }
+        }
     }
 
     /// Whether nobody is present.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.clients.is_empty()
     }
 
-    /// All members, in the order of their client ids. A copy of references, so that they can be counted without the
-    /// lock.
-    pub(super) fn snapshot(&self) -> Vec<Arc<Member>> {
-        self.0.iter().map(|member| Arc::clone(&member.0)).collect()
-    }
-}
-
-/// Counts all members and lists the first `limit`. Clients without a user count as one user together.
-pub(super) fn summarize(mut members: Vec<Arc<Member>>, limit: usize) -> Presence {
-    let clients = members.len();
-    let users = members
-        .iter()
-        .map(|member| &*member.user)
-        .collect::<HashSet<_>>()
-        .len();
-    members.truncate(limit);
-    members.shrink_to_fit();
-    Presence {
-        members,
-        clients,
-        users,
+    /// How many there are, and the first `limit` of them by their client ids. Clients without a user count as one user
+    /// together.
+    pub(super) fn summary(&self, limit: usize) -> Presence {
+        let members = self.clients.iter().take(limit);
+        Presence {
+            members: members.map(|member| Arc::clone(&member.0)).collect(),
+            clients: self.clients.len(),
+            users: self.users.len(),
+        }
     }
 }
 
@@ -103,7 +109,9 @@ mod tests {
         let mut members = Members::default();
         assert!(members.join(member(1, "ann")));
         assert!(!members.join(member(1, "bob")));
-        assert_eq!(members.snapshot(), [member(1, "bob")]);
+        let presence = members.summary(9);
+        assert_eq!(presence.members, [member(1, "bob")]);
+        assert_eq!((presence.clients, presence.users), (1, 1));
     }
 
     #[test]
@@ -116,6 +124,7 @@ mod tests {
         );
         assert_eq!(members.leave(ClientId::from_bits(1)), None);
         assert!(members.is_empty());
+        assert_eq!(members.summary(9).users, 0);
     }
 
     #[test]
@@ -124,7 +133,7 @@ mod tests {
         for (client, user) in [(3, "ann"), (1, "bob"), (2, "ann")] {
             members.join(member(client, user));
         }
-        let presence = summarize(members.snapshot(), 2);
+        let presence = members.summary(2);
         assert_eq!(presence.members, [member(1, "bob"), member(2, "ann")]);
         assert_eq!((presence.clients, presence.users), (3, 2));
     }

@@ -1,8 +1,9 @@
 //! What travels between nodes: MessagePack maps with a version. Fields that this version does not know are left out,
 //! kinds that it does not know are passed over: a node of the next version must not break one of this.
 //!
-//! An envelope is `{v, k, e?, o?, m, d?}`: version, kind (`p`, `j`, `l`), epoch, offset, the rest (`{c?, u?, i?, n?}`:
-//! client, user, info, key), data. Payloads are raw JSON text; nobody here parses it.
+//! A publication's envelope is `{v, k, e?, o?, m, d?}`: version, kind (`p`), epoch, offset, the rest (`{c?, u?, i?, n?}`:
+//! client, user, info, key), data. That of members who came (`j`) or went (`l`) is `{v, k, e?, b}`: `b` has what would be the
+//! rest, of each of them. Payloads are raw JSON text; nobody here parses it.
 
 use std::sync::Arc;
 
@@ -46,6 +47,8 @@ struct Wire<'a> {
     rest: Rest<'a>,
     #[serde(rename = "d", default, borrow, skip_serializing_if = "Option::is_none")]
     data: Option<&'a str>,
+    #[serde(rename = "b", default, borrow, skip_serializing_if = "Vec::is_empty")]
+    members: Vec<Rest<'a>>,
 }
 
 fn pack(value: &impl Serialize) -> Bytes {
@@ -96,6 +99,13 @@ fn member(rest: &Rest<'_>) -> Option<Member> {
     })
 }
 
+fn members(rests: &[Rest<'_>]) -> Option<Arc<[Arc<Member>]>> {
+    rests
+        .iter()
+        .map(|rest| member(rest).map(Arc::new))
+        .collect()
+}
+
 /// A publication of a channel without history.
 pub(super) fn pack_unkept(origin: Option<&Origin>, key: Option<&str>, data: &Payload) -> Bytes {
     let rest = Rest {
@@ -111,6 +121,7 @@ pub(super) fn pack_unkept(origin: Option<&Origin>, key: Option<&str>, data: &Pay
         offset: 0,
         rest,
         data: Some(text(data)),
+        members: Vec::new(),
     })
 }
 
@@ -141,8 +152,8 @@ pub(super) fn unpack(channel: &ChannelKey, bytes: &Bytes) -> Option<Envelope> {
             let data = Payload::from_plain_json(bytes.slice_ref(wire.data?.as_bytes()));
             Event::Publication(Arc::new(publication_of(wire.offset, data, &wire.rest)))
         }
-        "j" => Event::Join(Arc::new(member(&wire.rest)?)),
-        "l" => Event::Leave(Arc::new(member(&wire.rest)?)),
+        "j" => Event::Join(members(&wire.members)?),
+        "l" => Event::Leave(members(&wire.members)?),
         _ => return None,
     };
     Some(Envelope {
@@ -304,6 +315,7 @@ mod tests {
         d: &'static str,
         later: [u8; 3],
         m: FutureRest,
+        b: [FutureRest; 1],
     }
 
     #[derive(Serialize)]
@@ -314,16 +326,18 @@ mod tests {
     }
 
     fn future(kind: &'static str) -> Bytes {
+        let rest = || FutureRest {
+            u: "ann",
+            c: ClientId::from_bits(1),
+            z: 0.5,
+        };
         pack(&Future {
             v: 2,
             k: kind,
             d: "1",
             later: [1, 2, 3],
-            m: FutureRest {
-                u: "ann",
-                c: ClientId::from_bits(1),
-                z: 0.5,
-            },
+            m: rest(),
+            b: [rest()],
         })
     }
 

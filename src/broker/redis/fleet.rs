@@ -115,10 +115,7 @@ impl Inner {
     /// after the lease does it.
     pub(super) async fn take_away(&self, node: &str, is_own: bool) -> Result<(), BrokerError> {
         let channels = self.channels_in(self.keys.channels_of(node)).await?;
-        let leaves = channels
-            .iter()
-            .map(|channel| self.leave_command(channel, node, &[]));
-        self.call_in_parts(leaves.collect(), |_, _| {}).await?;
+        self.take_away_from(node, channels).await?;
         self.vacate_all(node, is_own).await?;
         let forget = self.forget(node).number(u64::from(is_own));
         self.redis
@@ -126,6 +123,35 @@ impl Inner {
             .await
             .map(drop)
             .map_err(broker_error)
+    }
+
+    /// Takes away a node's members from channels, some of each at a time.
+    async fn take_away_from(
+        &self,
+        node: &str,
+        channels: Vec<ChannelKey>,
+    ) -> Result<(), BrokerError> {
+        let began = self.redis.generation();
+        let mut rest: Vec<_> = channels
+            .into_iter()
+            .map(|channel| (channel, "0".to_owned()))
+            .collect();
+        while !rest.is_empty() {
+            let part: Vec<_> = rest.drain(..rest.len().min(PART_MAX)).collect();
+            let commands = part
+                .iter()
+                .map(|(channel, cursor)| self.leave_node_command(channel, node, cursor));
+            let answers = self.redis.call(commands.collect()).await;
+            for ((channel, _), answer) in part.into_iter().zip(answers) {
+                let next = answer.map_err(broker_error)?.as_string();
+                rest.extend(next.filter(|next| next != "0").map(|next| (channel, next)));
+            }
+            // A cursor is of the server that gave it: another one would pass over members.
+            if self.redis.generation() != began {
+                return Err(BrokerError::Unavailable);
+            }
+        }
+        Ok(())
     }
 
     /// The channels whose tags are in a set.

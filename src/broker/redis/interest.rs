@@ -167,6 +167,11 @@ impl Interest {
         let mut state = self.lock();
         let state = &mut *state;
         let (tell, told) = oneshot::channel();
+        if !state.is_connected && !state.channels.contains_key(&name) {
+            // Who asks gives it up, and nothing is to be left of that when the connection is back.
+            let _ = tell.send(Err(BrokerError::Unavailable));
+            return Some(told);
+        }
         let entry = state.channels.entry(name.clone());
         let entry = entry.or_insert_with(|| Entry::new(channel, keeps_history, now));
         entry.is_wanted = true;
@@ -197,6 +202,11 @@ impl Interest {
         let state = &mut *state;
         let entry = state.channels.get_mut(name)?;
         entry.is_wanted = false;
+        if !state.is_connected {
+            // Nothing comes, and nothing is to be asked for it when the connection is back.
+            state.channels.remove(name);
+            return None;
+        }
         if !matches!(entry.phase, Phase::Live | Phase::Ending) {
             return None;
         }
@@ -230,7 +240,11 @@ impl Interest {
             change.added.push(self.ears.control.clone());
         }
         let count = state.starting.len().min(BATCH_MAX);
-        barrier.started = state.starting.drain(..count).collect();
+        let started = state.starting.drain(..count);
+        // Some may have been given up meanwhile.
+        barrier.started = started
+            .filter(|name| state.channels.contains_key(name))
+            .collect();
         barrier.ended = std::mem::take(&mut state.ending);
         barrier.checks = std::mem::take(&mut state.checks);
         change.added.extend(barrier.started.iter().cloned());
@@ -348,7 +362,11 @@ impl Interest {
             if !matches!(entry.phase, Phase::Asked) {
                 continue;
             }
-            if entry.keeps_history {
+            if !entry.is_wanted {
+                // Its position is not asked for: that would make one.
+                let nobody = Err(BrokerError::Unavailable);
+                self.go_live(state, &name, Vec::new(), nobody);
+            } else if entry.keeps_history {
                 // Somebody waits for the position; and after a hole the checks need one to begin from.
                 entry.phase = Phase::Reading(Vec::new());
                 to_read.push(ToRead {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot::error::TryRecvError;
 
-use crate::broker::{Control, Sink, Start};
+use crate::broker::{BrokerError, Control, Sink, Start};
 use crate::model::{ChannelKey, Envelope, Epoch, Position};
 
 use super::entry::Check;
@@ -149,4 +149,35 @@ fn a_position_that_is_not_where_the_node_is_is_a_hole() {
         change(&server);
         assert_eq!(lock(&holes.0).len(), usize::from(is_hole), "{found:?}");
     }
+}
+
+#[test]
+fn what_is_asked_for_and_given_up_without_a_connection_leaves_nothing() {
+    let ([server, _], _) = servers();
+    let [news, kept] = ["news", "kept"].map(|name| ChannelKey::new(name).expect("a name"));
+    let add = |name: &str, channel| server.add(name.to_owned(), channel, true, Instant::now());
+    let _told = add("kept", &kept);
+    change(&server);
+    server.lost();
+    let mut told = add("news", &news).expect("an answer");
+    assert_eq!(told.try_recv(), Ok(Err(BrokerError::Unavailable)));
+    assert!(server.remove("news").is_none());
+    assert!(server.remove("kept").is_none());
+    server.connected();
+    assert_eq!(
+        server
+            .next_change(Instant::now())
+            .map(|change| change.added),
+        None
+    );
+}
+
+#[test]
+fn the_position_of_a_channel_that_was_given_up_is_not_asked_for() {
+    let ([server, _], _) = servers();
+    let news = ChannelKey::new("news").expect("a name");
+    let _told = server.add("news".to_owned(), &news, true, Instant::now());
+    let asked = server.next_change(Instant::now()).expect("a change");
+    assert!(server.remove("news").is_none());
+    assert!(server.passed(asked.mark, Instant::now()).is_empty());
 }

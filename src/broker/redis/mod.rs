@@ -368,9 +368,17 @@ impl Inner {
                 .number(u64::from(policy.size))
                 .word(epoch.unwrap_or_default())
         };
+        let within_limit = |mut read: read::Read| {
+            // The script tells whether there is more by what it reads.
+            if limit.publications == 0 {
+                read.page.more = !read.page.publications.is_empty();
+                read.page.publications.clear();
+            }
+            read
+        };
         let answer = self.redis.call_one(command()).await.map_err(broker_error)?;
         if let Some(read) = read::page(answer) {
-            return Ok(read);
+            return Ok(within_limit(read));
         }
         // There is no meta: one is made, so that no epoch is ever empty.
         self.redis
@@ -378,7 +386,7 @@ impl Inner {
             .await
             .map_err(broker_error)?;
         let answer = self.redis.call_one(command()).await.map_err(broker_error)?;
-        read::page(answer).ok_or_else(garbled)
+        read::page(answer).map(within_limit).ok_or_else(garbled)
     }
 }
 

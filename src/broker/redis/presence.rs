@@ -24,6 +24,9 @@ use super::{
 /// The most members of one command: a script must not hold up the server.
 const MEMBERS_MAX: usize = 64;
 
+/// How many members of a channel are looked at in one step, for those of a node that is no more.
+const LOOKED_AT: u64 = 1000;
+
 /// How long a batch that was not confirmed waits to be said again.
 pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
@@ -125,21 +128,31 @@ impl Inner {
         })
     }
 
-    /// Takes clients away: these, or all of a node when none is named.
-    pub(super) fn leave_command(
-        &self,
-        channel: &ChannelKey,
-        node: &str,
-        leaving: &[ClientId],
-    ) -> Command {
+    fn leave_command(&self, channel: &ChannelKey, leaving: &[ClientId]) -> Command {
         let keys = self.keys.channel(channel);
         let [members, clients, users] = keys.presence();
         let leave = Command::script(&scripts::LEAVE, &[&members, &clients, &users, &keys.meta])
-            .word(self.told_at(channel))
-            .word(node);
+            .word(self.told_at(channel));
         leaving
             .iter()
             .fold(leave, |leave, client| leave.word(client_field(*client)))
+    }
+
+    /// Takes away those of a node among some of the members, and answers the cursor behind them.
+    pub(super) fn leave_node_command(
+        &self,
+        channel: &ChannelKey,
+        node: &str,
+        cursor: &str,
+    ) -> Command {
+        let keys = self.keys.channel(channel);
+        let [members, clients, users] = keys.presence();
+        let keys = [&members, &clients, &users, &keys.meta];
+        Command::script(&scripts::LEAVE_NODE, &keys)
+            .word(self.told_at(channel))
+            .word(node)
+            .word(cursor)
+            .number(LOOKED_AT)
     }
 
     /// Says of a channel that a node has members there, so that whoever cleans up after it knows, and that the node has a
@@ -289,7 +302,7 @@ impl Inner {
             }
             for some in leaving.chunks(MEMBERS_MAX) {
                 let leaving: Vec<_> = some.iter().map(|at| batch[*at].0.1).collect();
-                let leave = self.leave_command(channel, "", &leaving);
+                let leave = self.leave_command(channel, &leaving);
                 said.push((leave, some.to_vec()));
             }
             if members.is_none() {

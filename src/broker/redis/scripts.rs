@@ -7,6 +7,10 @@
 
 use crate::redis::Script;
 
+mod members;
+
+pub(super) use members::{JOIN, LEAVE, LEAVE_NODE, PRESENCE};
+
 /// All of them.
 pub(super) static ALL: &[&Script] = &[
     &PUBLISH,
@@ -15,6 +19,7 @@ pub(super) static ALL: &[&Script] = &[
     &READ,
     &JOIN,
     &LEAVE,
+    &LEAVE_NODE,
     &PRESENCE,
     &ANNOUNCE,
     &NOTE,
@@ -222,83 +227,6 @@ end
 return {epoch, meta[2], stands and 1 or 0, entries, fork}",
 );
 
-/// Connections are present.
-///
-/// KEYS: members, their order, users, meta. ARGV: the node, the pub/sub channel or nothing, then of each connection the
-/// client, the member (MessagePack) and the user. Answers how many were not there before.
-pub(super) static JOIN: Script = Script::new(
-    r"local node, told, head = ARGV[1], ARGV[2], nil
-local came = 0
-for at = 3, #ARGV, 3 do
-  local client, member, user = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  local old = redis.call('HGET', KEYS[1], client)
-  redis.call('HSET', KEYS[1], client, node .. member)
-  redis.call('HINCRBY', KEYS[3], user, 1)
-  if old then
-    local was = cmsgpack.unpack(string.sub(old, 33)).u
-    if redis.call('HINCRBY', KEYS[3], was, -1) <= 0 then redis.call('HDEL', KEYS[3], was) end
-  else
-    came = came + 1
-    redis.call('ZADD', KEYS[2], 0, client)
-    if told ~= '' then
-      if not head then
-        local epoch = redis.call('HGET', KEYS[4], 'e') or nil
-        head = (epoch and '\132' .. cmsgpack.pack('e', epoch) or '\131') .. cmsgpack.pack('v', 1, 'k', 'j', 'm')
-      end
-      redis.call('PUBLISH', told, head .. member)
-    end
-  end
-end
-return came",
-);
-
-/// Connections are no longer present. Only those of the node, when one is named.
-///
-/// KEYS: members, their order, users, meta. ARGV: the pub/sub channel or nothing, the node or nothing, the clients; none
-/// means all of the node.
-pub(super) static LEAVE: Script = Script::new(
-    r"local clients = {}
-if #ARGV > 2 then
-  for at = 3, #ARGV do clients[#clients + 1] = ARGV[at] end
-else
-  local all = redis.call('HGETALL', KEYS[1])
-  for at = 1, #all, 2 do
-    if string.sub(all[at + 1], 1, 32) == ARGV[2] then clients[#clients + 1] = all[at] end
-  end
-end
-local left = 0
-for _, client in ipairs(clients) do
-  local member = redis.call('HGET', KEYS[1], client)
-  if member and (ARGV[2] == '' or string.sub(member, 1, 32) == ARGV[2]) then
-    member = string.sub(member, 33)
-    redis.call('HDEL', KEYS[1], client)
-    redis.call('ZREM', KEYS[2], client)
-    local user = cmsgpack.unpack(member).u
-    if redis.call('HINCRBY', KEYS[3], user, -1) <= 0 then redis.call('HDEL', KEYS[3], user) end
-    left = left + 1
-    if ARGV[1] ~= '' then
-      local epoch = redis.call('HGET', KEYS[4], 'e') or nil
-      local head = epoch and '\132' .. cmsgpack.pack('e', epoch) or '\131'
-      redis.call('PUBLISH', ARGV[1], head .. cmsgpack.pack('v', 1, 'k', 'l', 'm') .. member)
-    end
-  end
-end
-return left",
-);
-
-/// Who is present. KEYS: members, their order, users. ARGV: how many to list. Answers `{clients, users, members}`.
-pub(super) static PRESENCE: Script = Script::new(
-    r"local members = {}
-local limit = tonumber(ARGV[1])
-if limit > 0 then
-  for _, client in ipairs(redis.call('ZRANGE', KEYS[2], 0, limit - 1)) do
-    local member = redis.call('HGET', KEYS[1], client)
-    if member then members[#members + 1] = string.sub(member, 33) end
-  end
-end
-return {redis.call('HLEN', KEYS[1]), redis.call('HLEN', KEYS[3]), members}",
-);
-
 /// Renews a node's lease. KEYS: leases, infos, given up. ARGV: the node, for how long, its info, whether it was announced
 /// before. When it was, and is not known any more, does nothing and answers 2 if it was given up, 0 if Redis lost it.
 pub(super) static ANNOUNCE: Script = Script::new(
@@ -487,7 +415,7 @@ pub(super) static PROBE: Script = Script::new(
 local tries = {
   {'INFO', 'replication'}, {'TIME'}, {'PUBLISH', ARGV[1], ''},
   {'HSET', hash, 'a', '1'}, {'HSETNX', hash, 'a', '1'}, {'HGET', hash, 'a'}, {'HMGET', hash, 'a', 'b'},
-  {'HGETALL', hash}, {'HINCRBY', hash, 'a', 1}, {'HEXISTS', hash, 'a'}, {'HLEN', hash}, {'HDEL', hash, 'a'},
+  {'HGETALL', hash}, {'HSCAN', hash, '0'}, {'HINCRBY', hash, 'a', 1}, {'HEXISTS', hash, 'a'}, {'HLEN', hash}, {'HDEL', hash, 'a'},
   {'XADD', stream, '1-1', 'a', 'b'}, {'XRANGE', stream, '-', '+', 'COUNT', 1}, {'XTRIM', stream, 'MAXLEN', '1'},
   {'SET', text, 'a', 'PX', '1000'}, {'GET', text}, {'MGET', text}, {'PEXPIRE', text, '1000'},
   {'ZADD', ordered, 0, 'a'}, {'ZSCORE', ordered, 'a'}, {'ZRANGE', ordered, 0, 0}, {'ZREM', ordered, 'a'},

@@ -15,7 +15,7 @@ use sqlx::postgres::PgPool;
 
 pub use database::{DATABASE_RULE, Database, DatabaseUrlError};
 
-use super::store::{Answer, Counts, ServerInfo, Swept, Update, Updated, Used};
+use super::store::{Answer, Begun, Counts, ServerInfo, Swept, Update, Updated, Used};
 use super::tables::migrator;
 use super::{Connection, Session, SessionHead, Store, UnixTime, User, UserName};
 use crate::model::{ClientId, SessionId, UserId};
@@ -151,22 +151,22 @@ impl Store for PostgresStore {
     fn begin_login(
         &self,
         name: UserName,
+        password: Box<str>,
         session: Session,
         ends_others: bool,
-    ) -> Answer<'_, Option<Vec<SessionId>>> {
+    ) -> Answer<'_, Option<Begun>> {
         let rest = self.rest.clone();
         self.calls.change(move |pool| async move {
             let mut transaction = pool.begin().await?;
             let now = session.head.created_at;
-            if !users::log_in(&mut transaction, &name, now).await? {
-                return Ok(None);
-            }
+            let role = users::log_in(&mut transaction, &name, &password, now).await?;
+            let Some(role) = role else { return Ok(None) };
             let id = session.head.id;
             let ended = match ends_others {
                 true => rest.replace_sessions(session).await?,
                 false => rest.add_session(session).await?,
             };
-            let committed = commit(transaction, Some(ended)).await;
+            let committed = commit(transaction, Some(Begun { role, ended })).await;
             if committed.is_err() {
                 // Nobody was told of it. Where this fails as well it ends without use.
                 let _ = rest.end_session(id).await;

@@ -78,19 +78,23 @@ pub(super) async fn set_role(
     Ok(set.rows_affected() == 1)
 }
 
-/// Notes the login, and locks the user until the transaction ends. Answers whether there is such a user.
+/// Notes the login, and locks the user until the transaction ends. Answers the role, when there is a user with this hash of a
+/// password.
 pub(super) async fn log_in(
     connection: &mut PgConnection,
     name: &UserName,
+    password: &str,
     now: UnixTime,
-) -> Result<bool, sqlx::Error> {
-    let sql = "UPDATE hub_users SET last_login = greatest(last_login, $1) WHERE key = $2";
-    let noted = sqlx::query(sql)
+) -> Result<Option<Arc<str>>, sqlx::Error> {
+    let sql = "UPDATE hub_users SET last_login = greatest(last_login, $1)
+               WHERE key = $2 AND password = $3 RETURNING role";
+    let role: Option<String> = sqlx::query_scalar(sql)
         .bind(column(now))
         .bind(name.key())
-        .execute(connection)
+        .bind(password)
+        .fetch_optional(connection)
         .await?;
-    Ok(noted.rows_affected() == 1)
+    Ok(role.map(Arc::from))
 }
 
 /// Removes a user, and answers the name as it was registered.

@@ -12,7 +12,9 @@ mod scripts;
 
 use std::sync::Arc;
 
-use super::store::{Answer, Counts, ServerInfo, SessionLimits, Swept, Update, Updated, Used};
+use super::store::{
+    Answer, Begun, Counts, ServerInfo, SessionLimits, Swept, Update, Updated, Used,
+};
 use super::{Connection, Session, SessionHead, Store, StoreError, UnixTime, User, UserName};
 use crate::model::{ClientId, SessionId, UserId};
 use crate::redis::{CallError, Command, Redis, Script, StartError, Value};
@@ -184,17 +186,18 @@ impl Store for RedisStore {
     fn begin_login(
         &self,
         name: UserName,
+        password: Box<str>,
         session: Session,
         ends_others: bool,
-    ) -> Answer<'_, Option<Vec<SessionId>>> {
+    ) -> Answer<'_, Option<Begun>> {
         let most = if ends_others {
             1
         } else {
             self.limits.per_user_max
         };
         let command = self.with_session(self.script(&scripts::LOG_IN), &session, most);
-        let command = command.word(name.key());
-        self.ask(command, record::optional_ids)
+        let command = command.word(name.key()).word(String::from(password));
+        self.ask(command, record::begun)
     }
 
     fn add_session(&self, session: Session) -> Answer<'_, Vec<SessionId>> {
@@ -276,6 +279,7 @@ impl Store for RedisStore {
                 "missing" => Updated::Missing,
                 "not_owner" => Updated::NotOwner,
                 "too_large" => Updated::TooLarge,
+                "unreadable" => Updated::Unreadable,
                 _ => return None,
             })
         })

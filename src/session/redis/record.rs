@@ -1,10 +1,13 @@
 //! The forms in which things are kept in Redis, and back.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::model::{ClientId, NodeId, SessionId, UserId};
 use crate::redis::Value;
+use crate::session::store::Begun;
 use crate::session::{Connection, ServerInfo, Session, SessionHead, UnixTime, User, UserName};
 
 /// What a session is for that another system made and did not say.
@@ -140,6 +143,19 @@ pub(super) fn optional_ids(value: Value) -> Option<Option<Vec<SessionId>>> {
         Value::Null => Some(None),
         value => ids(value).map(Some),
     }
+}
+
+/// A login: from `{role, ids}`, or nothing at all.
+pub(super) fn begun(value: Value) -> Option<Option<Begun>> {
+    if value.is_null() {
+        return Some(None);
+    }
+    let mut parts = value.into_array().into_iter();
+    let (role, ended) = (parts.next()?, parts.next()?);
+    Some(Some(Begun {
+        role: Arc::from(role.as_string()?),
+        ended: ids(ended)?,
+    }))
 }
 
 /// Whose a session is that was used since then: from `{user, last use, …}`.

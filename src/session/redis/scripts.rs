@@ -105,18 +105,19 @@ end
 return users"
 );
 
-/// ARGV: user, id, record, head, last use, time-out, the most sessions, key. Answers the ids of those that ended;
-/// nothing when the user is gone.
+/// ARGV: user, id, record, head, last use, time-out, the most sessions, key, the hash of the password. Answers the role and the
+/// ids of those that ended; nothing when the user is gone or has another hash.
 pub(super) static LOG_IN: Script = script!(
     r"
 local prefix, key, now = KEYS[1], ARGV[8], tonumber(ARGV[5])
 local at = prefix .. 'users:' .. key
-if redis.call('HEXISTS', at, 'password') == 0 then return false end
+if redis.call('HGET', at, 'password') ~= ARGV[9] then return false end
 redis.call('HSET', at, 'last_login', seconds(now))
 redis.call('PERSIST', at)
 redis.call('ZADD', prefix .. 'idx:users', 0, key)
 redis.call('ZADD', prefix .. 'idx:logins', whole(now), key)
-return add(prefix, ARGV[1], ARGV[2], ARGV[3], ARGV[4], now, tonumber(ARGV[6]), tonumber(ARGV[7]))"
+local role = redis.call('HGET', at, 'role') or 'user'
+return {role, add(prefix, ARGV[1], ARGV[2], ARGV[3], ARGV[4], now, tonumber(ARGV[6]), tonumber(ARGV[7]))}"
 );
 
 /// ARGV: user, id, record, head, last use, time-out, the most sessions. Answers the ids of those that ended.
@@ -177,7 +178,9 @@ local function update(prefix, id, by, chat_id, changes, now, event)
   if not user or used + timeout < now then return 'missing' end
   if user ~= by then return 'not_owner' end
   local user_json, chat, created, last_node, _, data = parts_of(record)
-  data = merge(data, changes)
+  local is_readable, merged = pcall(merge, data, changes)
+  if not is_readable then return 'unreadable' end
+  data = merged
   if #data > most then return 'too_large' end
   local is_elsewhere = not is_indexed or not chat or not created or last_node ~= node
   if chat_id ~= '' and chat_id ~= chat then chat, is_elsewhere = chat_id, true end

@@ -5,19 +5,29 @@ use std::net::IpAddr;
 use super::{DEFAULT_CHAT, DEFAULT_ROLE, Sessions};
 use crate::broker::Control;
 use crate::model::{SessionId, UserId};
-use crate::session::{AccountError, LoggedIn, StoreError, UnixTime, User, UserName, Verdict};
+use crate::session::{
+    AccountError, Begun, LoggedIn, StoreError, UnixTime, User, UserName, Verdict,
+};
+
+/// How often an account may turn out to be another one once its password was checked: two logins at once may both find an
+/// old hash, of which one puts a new one in its place.
+const LOGIN_TRIES: usize = 3;
 
 impl Sessions {
-    /// Makes an account.
+    /// Makes an account, for somebody at an address.
     ///
     /// # Errors
-    /// When the name is taken, or it could not be made.
+    /// When the name is taken, there were too many attempts from there, or it could not be made.
     pub async fn register(
         &self,
         name: UserName,
         email: &str,
         password: &str,
+        ip: IpAddr,
     ) -> Result<(), AccountError> {
+        self.attempts
+            .check_registration(ip)
+            .map_err(AccountError::TooMany)?;
         // A look first: a hash costs a thousand looks.
         if self.store.user(&name).await?.is_some() {
             return Err(AccountError::Taken);
@@ -54,35 +64,48 @@ impl Sessions {
         self.attempts
             .check(&name, ip)
             .map_err(AccountError::TooMany)?;
-        let user = self.store.user(&name).await?;
+        for _ in 0..LOGIN_TRIES {
+            if let Some(logged_in) = self.try_to_log_in(&name, password).await? {
+                return Ok(logged_in);
+            }
+        }
+        Err(AccountError::Refused)
+    }
+
+    /// `None` when the account is another one since its password was checked, or has another password or hash.
+    async fn try_to_log_in(
+        &self,
+        name: &UserName,
+        password: &str,
+    ) -> Result<Option<LoggedIn>, AccountError> {
+        let user = self.store.user(name).await?;
         let kept = user.as_ref().map(|user| &*user.password);
         let verdict = self.passwords.verify(password, kept).await?;
         let (Some(user), Verdict::Right | Verdict::RightButOld) = (user, verdict) else {
             return Err(AccountError::Refused);
         };
+        let session = self.new_session(user.name.text(), DEFAULT_CHAT);
+        let id = session.head.id;
+        let (name, hash) = (user.name.clone(), user.password.clone());
+        let begun = self.store.begin_login(name, hash, session, self.is_single);
+        let Some(Begun { role, ended }) = begun.await? else {
+            return Ok(None);
+        };
+        self.close_sockets(user.name.text(), ended).await;
         if verdict == Verdict::RightButOld {
             self.renew_hash(&user, password).await;
         }
-        let session = self.new_session(user.name.text(), DEFAULT_CHAT);
-        let id = session.head.id;
-        let begun = self
-            .store
-            .begin_login(user.name.clone(), session, self.is_single)
-            .await?;
-        // Deleted while the password was checked.
-        let ended = begun.ok_or(AccountError::Refused)?;
-        self.close_sockets(user.name.text(), ended).await;
         let session_id = id.to_string();
         self.announce(
             "session:new",
             user.name.text(),
             &[("session_id", &session_id), ("chat_id", DEFAULT_CHAT)],
         );
-        Ok(LoggedIn {
+        Ok(Some(LoggedIn {
             user: user.name.text().clone(),
-            role: user.role,
+            role,
             session: id,
-        })
+        }))
     }
 
     /// Keeps a hash of today's kind. When that fails, the old one serves until the next login.
@@ -120,15 +143,15 @@ impl Sessions {
         Ok(())
     }
 
-    /// Deletes an account with its sessions and closes its sockets on every node. Answers whether there was one.
+    /// Deletes the account that was registered under exactly this name, with its sessions, and closes its sockets on every
+    /// node. Answers whether there was one: another issuer's user whose name differs in case or form is somebody else.
     ///
     /// # Errors
     /// When the store failed: nothing is deleted.
     pub async fn delete_account(&self, user: &UserId) -> Result<bool, StoreError> {
-        // A name of another issuer's may be one that nobody could register here.
-        let removed = match UserName::new(user) {
-            Ok(name) if *name.text() == *user => self.store.remove_user(&name).await?,
-            _ => None,
+        let removed = match self.registered(user).await? {
+            Some(name) => self.store.remove_user(&name).await?,
+            None => None,
         };
         let is_removed = removed.is_some();
         if let Some(ended) = removed {
@@ -141,6 +164,16 @@ impl Sessions {
             self.announce("account:deleted", user, &[("username", user)]);
         }
         Ok(is_removed)
+    }
+
+    /// The name of the account that was registered as exactly this.
+    async fn registered(&self, user: &UserId) -> Result<Option<UserName>, StoreError> {
+        // A name of another issuer's may be one that nobody could register here.
+        let Ok(name) = UserName::new(user) else {
+            return Ok(None);
+        };
+        let found = self.store.user(&name).await?.map(|found| found.name);
+        Ok(found.filter(|name| **name.text() == **user))
     }
 
     /// Makes an admin a user like any other, at once: a token that says more ends with its session. Answers whether there

@@ -19,7 +19,9 @@ use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
 use super::connections::Connections;
-use super::store::{Answer, Counts, ServerInfo, SessionLimits, Swept, Update, Updated, Used};
+use super::store::{
+    Answer, Begun, Counts, ServerInfo, SessionLimits, Swept, Update, Updated, Used,
+};
 use super::tables::{column, migrator, time};
 use super::{Connection, Session, SessionHead, Store, UnixTime, User, UserName};
 use crate::model::{ClientId, SessionId, UserId};
@@ -135,13 +137,13 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn add_user(&self, user: User) -> Answer<'_, bool> {
         self.writer
-            .ask(move |connection| Box::pin(users::add(connection, user)))
+            .change(move |connection| Box::pin(users::add(connection, user)))
     }
 
     fn user<'a>(&'a self, name: &'a UserName) -> Answer<'a, Option<User>> {
         let key = name.key().to_owned();
         self.writer
-            .ask(move |connection| Box::pin(users::get(connection, key)))
+            .read(move |connection| Box::pin(users::get(connection, key)))
     }
 
     fn replace_password<'a>(
@@ -152,44 +154,46 @@ impl Store for SqliteStore {
     ) -> Answer<'a, bool> {
         let (key, from, to) = (name.key().to_owned(), from.to_owned(), to.to_owned());
         self.writer
-            .ask(move |connection| Box::pin(users::replace_password(connection, key, from, to)))
+            .change(move |connection| Box::pin(users::replace_password(connection, key, from, to)))
     }
 
     fn set_role<'a>(&'a self, name: &'a UserName, role: &'a str) -> Answer<'a, bool> {
         let (key, role) = (name.key().to_owned(), role.to_owned());
         self.writer
-            .ask(move |connection| Box::pin(users::set_role(connection, key, role)))
+            .change(move |connection| Box::pin(users::set_role(connection, key, role)))
     }
 
     fn remove_user<'a>(&'a self, name: &'a UserName) -> Answer<'a, Option<Vec<SessionId>>> {
         let key = name.key().to_owned();
         self.writer
-            .ask(move |connection| Box::pin(users::remove(connection, key)))
+            .change(move |connection| Box::pin(users::remove(connection, key)))
     }
 
     fn users<'a>(&'a self, cursor: &'a str, limit: usize) -> Answer<'a, Vec<User>> {
         let cursor = cursor.to_owned();
         self.writer
-            .ask(move |connection| Box::pin(users::list(connection, cursor, limit)))
+            .read(move |connection| Box::pin(users::list(connection, cursor, limit)))
     }
 
     fn begin_login(
         &self,
         name: UserName,
+        password: Box<str>,
         session: Session,
         ends_others: bool,
-    ) -> Answer<'_, Option<Vec<SessionId>>> {
+    ) -> Answer<'_, Option<Begun>> {
         let most = if ends_others {
             1
         } else {
             self.limits.per_user_max
         };
-        self.writer.ask(move |connection| {
+        self.writer.change(move |connection| {
             Box::pin(async move {
-                if !users::log_in(connection, &name, session.head.created_at).await? {
-                    return Ok(None);
-                }
-                sessions::add(connection, session, most).await.map(Some)
+                let now = session.head.created_at;
+                let role = users::log_in(connection, &name, &password, now).await?;
+                let Some(role) = role else { return Ok(None) };
+                let ended = sessions::add(connection, session, most).await?;
+                Ok(Some(Begun { role, ended }))
             })
         })
     }
@@ -197,24 +201,24 @@ impl Store for SqliteStore {
     fn add_session(&self, session: Session) -> Answer<'_, Vec<SessionId>> {
         let most = self.limits.per_user_max;
         self.writer
-            .ask(move |connection| Box::pin(sessions::add(connection, session, most)))
+            .change(move |connection| Box::pin(sessions::add(connection, session, most)))
     }
 
     fn replace_sessions(&self, session: Session) -> Answer<'_, Vec<SessionId>> {
         self.writer
-            .ask(move |connection| Box::pin(sessions::add(connection, session, 1)))
+            .change(move |connection| Box::pin(sessions::add(connection, session, 1)))
     }
 
     fn session(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<Session>> {
         let alive_since = now.before(self.limits.timeout);
         self.writer
-            .ask(move |connection| Box::pin(sessions::get(connection, id, alive_since)))
+            .read(move |connection| Box::pin(sessions::get(connection, id, alive_since)))
     }
 
     fn owner(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<UserId>> {
         let alive_since = now.before(self.limits.timeout);
         self.writer
-            .ask(move |connection| Box::pin(sessions::owner(connection, id, alive_since)))
+            .read(move |connection| Box::pin(sessions::owner(connection, id, alive_since)))
     }
 
     fn session_for<'a>(
@@ -225,7 +229,7 @@ impl Store for SqliteStore {
     ) -> Answer<'a, Option<Session>> {
         let alive_since = now.before(self.limits.timeout);
         let (user, chat_id) = (user.to_owned(), chat_id.to_owned());
-        self.writer.ask(move |connection| {
+        self.writer.read(move |connection| {
             Box::pin(sessions::get_for(connection, user, chat_id, alive_since))
         })
     }
@@ -234,29 +238,29 @@ impl Store for SqliteStore {
         let alive_since = now.before(self.limits.timeout);
         let user = user.to_owned();
         self.writer
-            .ask(move |connection| Box::pin(sessions::of_user(connection, user, alive_since)))
+            .read(move |connection| Box::pin(sessions::of_user(connection, user, alive_since)))
     }
 
     fn update_session(&self, update: Update) -> Answer<'_, Updated> {
         let limits = self.limits;
         self.writer
-            .ask(move |connection| Box::pin(sessions::update(connection, update, limits)))
+            .change(move |connection| Box::pin(sessions::update(connection, update, limits)))
     }
 
     fn end_session(&self, id: SessionId) -> Answer<'_, bool> {
         self.writer
-            .ask(move |connection| Box::pin(sessions::end(connection, id)))
+            .change(move |connection| Box::pin(sessions::end(connection, id)))
     }
 
     fn end_sessions<'a>(&'a self, user: &'a str) -> Answer<'a, Vec<SessionId>> {
         let user = user.to_owned();
         self.writer
-            .ask(move |connection| Box::pin(sessions::end_all(connection, user)))
+            .change(move |connection| Box::pin(sessions::end_all(connection, user)))
     }
 
     fn touch(&self, used: Vec<Used>) -> Answer<'_, ()> {
         self.writer
-            .ask(move |connection| Box::pin(sessions::touch(connection, used)))
+            .change(move |connection| Box::pin(sessions::touch(connection, used)))
     }
 
     fn connect(&self, connection: Connection) -> Answer<'_, ()> {
@@ -275,7 +279,7 @@ impl Store for SqliteStore {
 
     fn counts(&self, now: UnixTime) -> Answer<'_, Counts> {
         let alive_since = now.before(self.limits.timeout);
-        self.writer.ask(move |connection| {
+        self.writer.read(move |connection| {
             Box::pin(async move {
                 Ok(Counts {
                     users: users::count(connection).await?,
@@ -287,7 +291,7 @@ impl Store for SqliteStore {
 
     fn sweep(&self, now: UnixTime, inactive_since: UnixTime) -> Answer<'_, Swept> {
         let alive_since = now.before(self.limits.timeout);
-        self.writer.ask(move |connection| {
+        self.writer.change(move |connection| {
             Box::pin(async move {
                 Ok(Swept {
                     sessions: sessions::sweep(connection, alive_since).await?,
@@ -304,7 +308,7 @@ impl Store for SqliteStore {
     fn shared_secret<'a>(&'a self, candidate: &'a str) -> Answer<'a, String> {
         let candidate = candidate.to_owned();
         self.writer
-            .ask(move |connection| Box::pin(secrets::shared(connection, candidate)))
+            .change(move |connection| Box::pin(secrets::shared(connection, candidate)))
     }
 
     fn announce(&self, _: &str, _: &str) {}

@@ -115,8 +115,9 @@ pub(super) async fn update(
     if head.user != update.user {
         return Ok(Updated::NotOwner);
     }
-    let broken = || sqlx::Error::Decode("the data of a session is no JSON object".into());
-    let data = merged(&data, &update.fields).ok_or_else(broken)?;
+    let Some(data) = merged(&data, &update.fields) else {
+        return Ok(Updated::Unreadable);
+    };
     if data.len() > limits.data_bytes_max {
         return Ok(Updated::TooLarge);
     }

@@ -84,18 +84,22 @@ pub(super) async fn set_role(
     Ok(set.rows_affected() == 1)
 }
 
-/// Notes the login. Answers whether there is such a user.
+/// Notes the login. Answers the role, when there is a user with this hash of a password.
 pub(super) async fn log_in(
     connection: &mut SqliteConnection,
     name: &UserName,
+    password: &str,
     now: UnixTime,
-) -> Result<bool, sqlx::Error> {
-    let noted = sqlx::query("UPDATE users SET last_login = max(last_login, ?) WHERE key = ?")
+) -> Result<Option<Arc<str>>, sqlx::Error> {
+    let sql = "UPDATE users SET last_login = max(last_login, ?) WHERE key = ? AND password = ?
+               RETURNING role";
+    let role: Option<String> = sqlx::query_scalar(sql)
         .bind(column(now))
         .bind(name.key())
-        .execute(connection)
+        .bind(password)
+        .fetch_optional(connection)
         .await?;
-    Ok(noted.rows_affected() == 1)
+    Ok(role.map(Arc::from))
 }
 
 pub(super) async fn remove(

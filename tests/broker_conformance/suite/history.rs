@@ -83,6 +83,20 @@ pub(crate) async fn is_read_in_pages(harness: &impl Harness) {
     }
 }
 
+pub(crate) async fn a_page_of_none_tells_whether_there_are_any(harness: &impl Harness) {
+    let case = Case::start(harness).await;
+    let channel = channel("default");
+    let top = case.publish_many(&channel, 2).await;
+    let limit = ReadLimit {
+        publications: 0,
+        ..ALL
+    };
+    for (since, more) in [(0, true), (1, true), (2, false)] {
+        let page = case.history(&channel, Some(at(top, since)), limit).await;
+        assert_eq!((offsets(&page), page.top, page.more), (vec![], top, more));
+    }
+}
+
 pub(crate) async fn a_page_has_one_publication_however_large(harness: &impl Harness) {
     let case = Case::start(harness).await;
     let channel = channel("default");

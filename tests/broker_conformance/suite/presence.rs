@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fanfare::broker::Presence;
 use fanfare::model::{ChannelKey, ClientId, Event, Member};
+use futures_util::future::join_all;
 
 use super::{Case, Harness, channel, member};
 
@@ -21,13 +22,22 @@ async fn present<H: Harness>(case: &Case<'_, H>, channel: &ChannelKey, limit: us
     presence.expect("an answer")
 }
 
-/// The joins and leaves that were handed over.
-fn told<H: Harness>(case: &Case<'_, H>, channel: &ChannelKey) -> Vec<Event> {
+/// What was told of a member.
+#[derive(Debug, PartialEq)]
+enum Told {
+    Join(Arc<Member>),
+    Leave(Arc<Member>),
+}
+
+/// The joins and leaves that were handed over, one by one.
+fn told<H: Harness>(case: &Case<'_, H>, channel: &ChannelKey) -> Vec<Told> {
+    let one_by_one = |event| match event {
+        Event::Publication(_) => Vec::new(),
+        Event::Join(members) => members.iter().cloned().map(Told::Join).collect(),
+        Event::Leave(members) => members.iter().cloned().map(Told::Leave).collect(),
+    };
     let envelopes = case.sink.of(channel).into_iter();
-    envelopes
-        .map(|it| it.event)
-        .filter(|event| !matches!(event, Event::Publication(_)))
-        .collect()
+    envelopes.flat_map(|it| one_by_one(it.event)).collect()
 }
 
 pub(crate) async fn members_are_listed_by_client_id_and_all_are_counted(harness: &impl Harness) {
@@ -71,7 +81,7 @@ pub(crate) async fn joining_is_told_whole(harness: &impl Harness) {
     join(&case, &channel, &ann).await;
     case.eventually(&channel, 1).await;
     let envelope = case.sink.of(&channel).remove(0);
-    assert_eq!(envelope.event, Event::Join(ann));
+    assert_eq!(envelope.event, Event::Join([ann].into()));
     assert_eq!(envelope.epoch, start.map(|it| it.epoch));
 }
 
@@ -83,7 +93,7 @@ pub(crate) async fn joining_twice_is_told_once_and_the_newer_member_stays(harnes
     join(&case, &channel, &older).await;
     join(&case, &channel, &newer).await;
     case.flush(&channel).await;
-    assert_eq!(told(&case, &channel), [Event::Join(older)]);
+    assert_eq!(told(&case, &channel), [Told::Join(older)]);
     let presence = present(&case, &channel, 10).await;
     assert_eq!((presence.members, presence.clients), (vec![newer], 1));
 }
@@ -98,7 +108,7 @@ pub(crate) async fn leaving_is_told_once_with_the_member(harness: &impl Harness)
         case.broker.leave(&channel, ann.client).await.expect("done");
     }
     case.flush(&channel).await;
-    assert_eq!(told(&case, &channel), [Event::Leave(ann)]);
+    assert_eq!(told(&case, &channel), [Told::Leave(ann)]);
     assert_eq!(present(&case, &channel, 10).await, Presence::default());
 }
 
@@ -108,6 +118,46 @@ pub(crate) async fn leaving_without_having_joined_is_harmless(harness: &impl Har
         let left = case.broker.leave(&channel(namespace), client(1)).await;
         assert_eq!(left, Ok(()));
     }
+}
+
+/// A crowd comes and goes at once: as many as several batches of a broker that tells of some together.
+pub(crate) async fn of_many_at_once_each_is_told_once_and_counted(harness: &impl Harness) {
+    let case = Case::start(harness).await;
+    let channel = channel("default");
+    case.broker.add_interest(&channel).await.expect("room");
+    let user = |bits: u128| ["ann", "bob", "eve"][(bits % 3) as usize];
+    let members: Vec<_> = (0..300)
+        .map(|bits| member(client(bits), user(bits)))
+        .collect();
+    join_all(members.iter().map(|member| join(&case, &channel, member))).await;
+    let presence = present(&case, &channel, 300).await;
+    assert_eq!((presence.clients, presence.users), (300, 3));
+    assert!(presence.members == members, "all of them, as they are");
+    // Some of them, and all of one user.
+    let goes = |member: &&Arc<Member>| *member.user == *"ann" || member.client.bits() < 100;
+    let gone: Vec<_> = members.iter().filter(goes).collect();
+    join_all(
+        gone.iter()
+            .map(|member| case.broker.leave(&channel, member.client)),
+    )
+    .await;
+    let presence = present(&case, &channel, 0).await;
+    let stayed = 300 - gone.len();
+    assert_eq!((presence.clients, presence.users), (stayed, 2));
+    case.flush(&channel).await;
+    let mut told = told(&case, &channel);
+    let left = told.split_off(300);
+    let by_client = |told: &Told| match told {
+        Told::Join(member) | Told::Leave(member) => member.client,
+    };
+    let sorted = |mut told: Vec<Told>| {
+        told.sort_by_key(by_client);
+        told
+    };
+    let joins = members.iter().cloned().map(Told::Join);
+    assert!(sorted(told) == joins.collect::<Vec<_>>(), "joins");
+    let leaves = gone.into_iter().cloned().map(Told::Leave);
+    assert!(sorted(left) == leaves.collect::<Vec<_>>(), "leaves");
 }
 
 pub(crate) async fn nothing_is_told_where_the_namespace_says_so(harness: &impl Harness) {
@@ -138,7 +188,7 @@ pub(crate) async fn works_without_history(harness: &impl Harness) {
     let ann = member(client(1), "ann");
     join(&case, &channel, &ann).await;
     case.eventually(&channel, 1).await;
-    assert_eq!(told(&case, &channel), [Event::Join(Arc::clone(&ann))]);
+    assert_eq!(told(&case, &channel), [Told::Join(Arc::clone(&ann))]);
     assert_eq!(case.sink.of(&channel)[0].epoch, None);
     assert_eq!(present(&case, &channel, 10).await.members, [ann]);
 }

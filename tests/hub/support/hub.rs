@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -31,12 +31,7 @@ pub(crate) async fn hub(variables: &[(&str, &str)]) -> Hub {
 /// The same with a configuration file of this text.
 pub(crate) async fn hub_with(namespaces: &str, variables: &[(&str, &str)]) -> Hub {
     let hub = Hub::start(namespaces, variables);
-    super::eventually("the hub is ready", async || {
-        let stream = tokio::net::TcpStream::connect(hub.address()).await.ok()?;
-        drop(stream);
-        (hub.get("/readyz").await.status == 200).then_some(())
-    })
-    .await;
+    hub.until_ready().await;
     hub
 }
 
@@ -44,14 +39,27 @@ impl Hub {
     /// Started, and perhaps not ready yet.
     pub(crate) fn start(namespaces: &str, variables: &[(&str, &str)]) -> Self {
         let port = free_port();
-        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("hub-{}-{port}", std::process::id()));
+        let directory = own_directory(port);
+        Self::start_at(port, &directory, namespaces, variables)
+    }
+
+    /// The same in a folder that others may work in, too.
+    #[allow(
+        dead_code,
+        reason = "for suites that share this folder and have hubs with files"
+    )]
+    pub(crate) fn start_in(folder: &Path, namespaces: &str, variables: &[(&str, &str)]) -> Self {
+        Self::start_at(free_port(), folder, namespaces, variables)
+    }
+
+    fn start_at(port: u16, folder: &Path, namespaces: &str, variables: &[(&str, &str)]) -> Self {
+        let directory = own_directory(port);
         std::fs::create_dir_all(&directory).expect("a directory");
         let log = File::create(directory.join("log")).expect("a file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
         command
             .env_clear()
-            .current_dir(&directory)
+            .current_dir(folder)
             .env("NODE_ENV", "test")
             .env("HOST", "127.0.0.1")
             .env("PORT", port.to_string())
@@ -72,6 +80,16 @@ impl Hub {
             port,
             directory,
         }
+    }
+
+    /// Waits until it takes connections and says that it is ready.
+    pub(crate) async fn until_ready(&self) {
+        super::eventually("the hub is ready", async || {
+            let stream = tokio::net::TcpStream::connect(self.address()).await.ok()?;
+            drop(stream);
+            (self.get("/readyz").await.status == 200).then_some(())
+        })
+        .await;
     }
 
     /// What answers at this port as a hub does; only asked, never ended.
@@ -211,6 +229,11 @@ impl Drop for Hub {
         }
         let _ = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+/// Where a hub's log and configuration are.
+fn own_directory(port: u16) -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("hub-{}-{port}", std::process::id()))
 }
 
 /// A port below those that the system gives to outgoing connections, so that no client of another test takes it.

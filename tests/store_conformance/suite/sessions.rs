@@ -2,7 +2,7 @@
 
 use fanfare::session::{Session, Store, UnixTime, Used};
 
-use super::{Harness, LIMITS, name, seconds, session, sorted, start, user, with_session};
+use super::{HASH, Harness, LIMITS, name, seconds, session, sorted, start, user, with_session};
 
 async fn is_there(store: &dyn Store, session: &Session, now: UnixTime) -> bool {
     let found = store.session(session.head.id, now).await;
@@ -74,10 +74,12 @@ pub(crate) async fn a_login_ends_the_other_sessions(harness: &impl Harness) {
     let second = session(&ann, "other", now);
     store.add_session(second.clone()).await.expect("added");
     let login = session(&ann, "default", now);
-    let ended = store.begin_login(ann.clone(), login.clone(), true).await;
-    let ended = ended.expect("it answers").expect("a user");
+    let ended = store
+        .begin_login(ann.clone(), HASH.into(), login.clone(), true)
+        .await;
+    let begun = ended.expect("it answers").expect("a user");
     let expected = sorted(vec![first.head.id, second.head.id]);
-    assert_eq!(sorted(ended), expected);
+    assert_eq!(sorted(begun.ended), expected);
     assert!(!is_there(&*store, &first, now).await && !is_there(&*store, &second, now).await);
     assert!(is_there(&*store, &login, now).await);
     let kept = store.user(&ann).await.expect("it answers").expect("a user");
@@ -88,8 +90,11 @@ pub(crate) async fn a_login_may_leave_the_other_sessions(harness: &impl Harness)
     let (store, ann, first) = with_session(harness).await;
     store.add_user(user(&ann, start())).await.expect("added");
     let login = session(&ann, "default", start());
-    let ended = store.begin_login(ann, login.clone(), false).await;
-    assert_eq!(ended, Ok(Some(Vec::new())));
+    let ended = store
+        .begin_login(ann, HASH.into(), login.clone(), false)
+        .await;
+    let begun = ended.expect("it answers").expect("a user");
+    assert_eq!(begun.ended, Vec::new());
     assert!(is_there(&*store, &first, start()).await);
     assert!(is_there(&*store, &login, start()).await);
 }
@@ -98,9 +103,43 @@ pub(crate) async fn nobody_logs_in_as_a_user_who_is_gone(harness: &impl Harness)
     let store = harness.store(LIMITS).await;
     let ann = name("ann");
     let login = session(&ann, "default", start());
-    let begun = store.begin_login(ann, login.clone(), true).await;
+    let begun = store
+        .begin_login(ann, HASH.into(), login.clone(), true)
+        .await;
     assert_eq!(begun, Ok(None));
     assert!(!is_there(&*store, &login, start()).await);
+}
+
+/// The account was deleted while the password was checked, and somebody else has the name.
+pub(crate) async fn nobody_logs_in_with_a_password_that_was_another_accounts(
+    harness: &impl Harness,
+) {
+    let (store, ann, first) = with_session(harness).await;
+    let mut second = user(&ann, start());
+    second.password = "another".into();
+    assert_eq!(store.add_user(second.clone()).await, Ok(true));
+    let login = session(&ann, "default", start().after(seconds(1)));
+    let begun = store
+        .begin_login(ann.clone(), HASH.into(), login.clone(), true)
+        .await;
+    assert_eq!(begun, Ok(None));
+    assert!(!is_there(&*store, &login, start()).await);
+    assert!(is_there(&*store, &first, start()).await, "nothing ended");
+    assert_eq!(store.user(&ann).await, Ok(Some(second)), "nor was noted");
+}
+
+pub(crate) async fn a_login_has_the_role_of_its_moment(harness: &impl Harness) {
+    let store = harness.store(LIMITS).await;
+    let (ann, now) = (name("ann"), start());
+    assert_eq!(store.add_user(user(&ann, now)).await, Ok(true));
+    for role in ["user", "admin", "user"] {
+        assert_eq!(store.set_role(&ann, role).await, Ok(true));
+        let login = session(&ann, "default", now);
+        let begun = store
+            .begin_login(ann.clone(), HASH.into(), login, true)
+            .await;
+        assert_eq!(&*begun.expect("it answers").expect("a user").role, role);
+    }
 }
 
 pub(crate) async fn too_many_sessions_end_the_oldest(harness: &impl Harness) {

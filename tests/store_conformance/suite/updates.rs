@@ -141,3 +141,24 @@ pub(crate) async fn updates_at_once_lose_nothing(harness: &impl Harness) {
         }
     }
 }
+
+pub(crate) async fn fields_that_nobody_can_read_are_refused_and_fail_nothing_else(
+    harness: &impl Harness,
+) {
+    let (store, _, session) = with_session(harness).await;
+    let odd = [r#"{"a":1,"\ud800":2}"#, r#"{"\udc00\ud800":1}"#];
+    // Asked together, as by users who know nothing of each other.
+    let good = store.update_session(update(&session, r#"{"first":1}"#, start()));
+    let bad = odd.map(|fields| store.update_session(update(&session, fields, start())));
+    let last = store.update_session(update(&session, r#"{"last":1}"#, start()));
+    for bad in bad {
+        assert_eq!(bad.await, Ok(Updated::Unreadable));
+    }
+    assert_eq!(good.await, Ok(Updated::Done));
+    assert_eq!(last.await, Ok(Updated::Done));
+    let kept = store.session(session.head.id, start()).await;
+    let kept = kept.expect("it answers").expect("alive");
+    let fields: BTreeMap<String, Value> = serde_json::from_str(&kept.data).expect("an object");
+    let names: Vec<&str> = fields.keys().map(String::as_str).collect();
+    assert_eq!(names, ["api_key", "conversation", "first", "last"]);
+}
