@@ -72,7 +72,11 @@ impl Caller {
         Ok(Self(identity))
     }
 
-    async fn check(&self, state: &SessionState) -> Result<(), SessionError> {
+    /// Whether the token's session lives.
+    ///
+    /// # Errors
+    /// 401 when it has ended.
+    pub(super) async fn check(&self, state: &SessionState) -> Result<(), SessionError> {
         match self.login() {
             Some(login) if !state.sessions.is_alive(self.user(), login).await? => Err(ended()),
             _ => Ok(()),

@@ -124,16 +124,17 @@ pub(super) async fn update(
 ) -> Result<Vec<u8>, SessionError> {
     let (caller, id) = Caller::and_session(state, &mut request).await?;
     let url = ws_url(state, &request, id);
-    let body = body::read(request, state.body_bytes_max).await?;
-    let mut fields = Fields::parse(&body)?;
-    let chat_id = fields.optional_text("chat_id", CHAT_BYTES_MAX);
-    let data = fields.object("data");
-    fields.check()?;
-    let data = data.ok_or_else(SessionError::internal)?;
-    let data = std::str::from_utf8(data.as_bytes()).map_err(|_| SessionError::internal())?;
+    let (chat_id, data) = match wanted(state, request).await {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            // Who is nobody any more hears that, whatever they ask.
+            caller.check(state).await?;
+            return Err(error);
+        }
+    };
     let updated = state
         .sessions
-        .update(id, caller.user(), chat_id.as_deref(), data)
+        .update(id, caller.user(), chat_id.as_deref(), &data)
         .await?;
     match updated {
         Updated::Done => {}
@@ -159,6 +160,21 @@ pub(super) async fn update(
         data,
         ws_url: &url,
     })
+}
+
+/// What an update wants: the conversation, and a JSON object of fields.
+async fn wanted(
+    state: &SessionState,
+    request: Request,
+) -> Result<(Option<String>, String), SessionError> {
+    let body = body::read(request, state.body_bytes_max).await?;
+    let mut fields = Fields::parse(&body)?;
+    let chat_id = fields.optional_text("chat_id", CHAT_BYTES_MAX);
+    let data = fields.object("data");
+    fields.check()?;
+    let data = data.ok_or_else(SessionError::internal)?;
+    let data = std::str::from_utf8(data.as_bytes()).map_err(|_| SessionError::internal())?;
+    Ok((chat_id, data.to_owned()))
 }
 
 #[derive(Serialize)]
