@@ -1,15 +1,16 @@
-//! What a client says, and what becomes of it.
+//! One client: who it is, what it may, its signs of life and limits. What its commands ask is next door (`question`), the
+//! order of its answers too (`answers`).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::auth::{Action, Identity, may};
 use crate::limits::{Rate, TokenBucket};
 use crate::model::{
-    ChannelKey, ClientId, ErrorCode, Member, Moment, Namespaces, Origin, Payload, SessionId,
+    ChannelKey, ClientId, ErrorCode, Member, Moment, Namespaces, Origin, SessionId,
 };
-use crate::protocol::{ClaimedPosition, Command, CommandId, DecodeError, Reply};
+use crate::protocol::{CommandId, DecodeError, Reply};
 
+use super::answers::{Answers, Completion, Ticket};
 use super::{Config, Heartbeat};
 
 /// What a conversation is judged by; one value for all clients of a worker.
@@ -34,8 +35,7 @@ pub struct Client {
     commands: TokenBucket,
     /// When the token ends, in the worker's time; the far future for a token without an end.
     expires_at: Moment,
-    /// Answers that wait for an earlier one. Most clients never have any.
-    waiting: Option<Box<Waiting>>,
+    answers: Answers,
     /// Channels that a back end subscribed it to: no token decides about them.
     granted: Vec<ChannelKey>,
 }
@@ -47,115 +47,6 @@ pub struct NamedSession {
     pub text: Arc<str>,
     /// The session, when it was found to be this user's; without, the name is only repeated.
     pub verified: Option<SessionId>,
-}
-
-/// The place of an answer in the order of answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ticket(u64);
-
-/// An answer that may be sent now.
-#[derive(Debug, PartialEq)]
-pub struct Answer {
-    /// What the client called its command by.
-    pub id: Option<CommandId>,
-    /// The answer.
-    pub reply: Reply,
-}
-
-/// Answers that are asked for and not yet sent, in order.
-#[derive(Debug, Default)]
-struct Waiting {
-    /// The ticket of the first of `answers`.
-    first: u64,
-    answers: VecDeque<(Option<CommandId>, Option<Reply>)>,
-}
-
-/// The most questions that one client may have open; its socket is not read while there are as many.
-const QUESTIONS_MAX: usize = 64;
-
-/// What one command asks for.
-#[derive(Debug, PartialEq)]
-pub enum Step {
-    /// Answer at once.
-    Answer(Reply),
-    /// Ask, then bring the answer to [`Client::complete`].
-    Ask(Question),
-    /// Nothing is answered.
-    Nothing,
-}
-
-/// What the transport must ask others.
-#[derive(Debug, PartialEq)]
-pub enum Question {
-    /// Subscribe; permitted.
-    Subscribe {
-        /// To what.
-        channel: ChannelKey,
-        /// Where to go on from.
-        recover: Option<ClaimedPosition>,
-        /// Whether join and leave are wanted, and available.
-        watches: bool,
-    },
-    /// Unsubscribe.
-    Unsubscribe {
-        /// From what.
-        channel: ChannelKey,
-    },
-    /// Publish; permitted.
-    Publish {
-        /// Where.
-        channel: ChannelKey,
-        /// What.
-        data: Payload,
-        /// What `latest` keeps one of.
-        key: Option<Arc<str>>,
-    },
-    /// Read history; permitted.
-    History {
-        /// Of what.
-        channel: ChannelKey,
-        /// The most publications; `None` for as many as fit.
-        limit: Option<u32>,
-        /// After which position.
-        since: Option<ClaimedPosition>,
-    },
-    /// Read presence; permitted.
-    Presence {
-        /// Of what.
-        channel: ChannelKey,
-    },
-    /// Keep a key in the session's data.
-    UpdateApiKey {
-        /// The session.
-        session: SessionId,
-        /// The key.
-        key: Box<str>,
-    },
-    /// Verify a token and bring the identity to [`Client::refresh`].
-    Refresh {
-        /// The token.
-        token: Box<str>,
-    },
-}
-
-impl Question {
-    /// Whether it must wait until every earlier question is answered: what follows depends on it.
-    pub fn is_barrier(&self) -> bool {
-        !matches!(
-            self,
-            Self::Publish { .. }
-                | Self::History { .. }
-                | Self::Presence { .. }
-                | Self::UpdateApiKey { .. }
-        )
-    }
-}
-
-/// What became of a completion: the answers that may be sent now, in order.
-#[derive(Debug, Default)]
-pub struct Completion {
-    /// In the order of their commands.
-    pub answers: Vec<Answer>,
 }
 
 /// No end.
@@ -179,7 +70,7 @@ impl Client {
             heartbeat: Heartbeat::new(now, &rules.config, jitter),
             commands: TokenBucket::full(command_rate(rules), now),
             expires_at,
-            waiting: None,
+            answers: Answers::default(),
             granted: Vec::new(),
         }
     }
@@ -257,20 +148,28 @@ impl Client {
 
     /// Whether a further command may be handled now, or must wait for open questions.
     pub fn can_take(&self, is_barrier: bool) -> bool {
-        let open = self.waiting_count();
-        open == 0 || (!is_barrier && open < QUESTIONS_MAX)
+        self.answers.can_take(is_barrier)
     }
 
     /// Whether more may be read of the client. Answers that are known at once wait behind open questions: who asks on
     /// and on meanwhile is read again when the questions are answered.
     pub fn may_read_on(&self) -> bool {
-        self.waiting_count() < QUESTIONS_MAX
+        self.answers.may_read_on()
     }
 
-    fn waiting_count(&self) -> usize {
-        self.waiting
-            .as_ref()
-            .map_or(0, |waiting| waiting.answers.len())
+    /// Keeps a place in the order of answers for a question.
+    pub fn open(&mut self, id: Option<CommandId>) -> Ticket {
+        self.answers.open(id)
+    }
+
+    /// The answer to a question that kept a place.
+    pub fn complete(&mut self, ticket: Ticket, reply: Reply) -> Completion {
+        self.answers.complete(ticket, reply)
+    }
+
+    /// An answer that is known at once: it is sent now, or waits behind earlier ones.
+    pub fn answer(&mut self, id: Option<CommandId>, reply: Reply) -> Completion {
+        self.answers.answer(id, reply)
     }
 
     /// Whether the command fits the rate; when not, it is answered with `rate_limited`.
@@ -284,166 +183,6 @@ impl Client {
             ErrorCode::RateLimited,
             format!("over {} commands a second", rules.config.command_rate),
         ))
-    }
-
-    /// What a command asks for. `subscriptions` is how many channels the client has, `is_subscribed` whether the
-    /// command's channel is among them.
-    pub fn handle(
-        &mut self,
-        command: Command,
-        subscriptions: usize,
-        is_subscribed: impl Fn(&ChannelKey) -> bool,
-        rules: &Rules,
-        unix_time: f64,
-    ) -> Step {
-        match command {
-            Command::Subscribe {
-                channel,
-                recover,
-                presence,
-            } => self.subscribe(
-                channel,
-                recover,
-                presence,
-                subscriptions,
-                is_subscribed,
-                rules,
-            ),
-            Command::Unsubscribe { channel } => unsubscribe(channel, is_subscribed),
-            Command::Publish { channel, data, key } => self.publish(channel, data, key, rules),
-            Command::History {
-                channel,
-                limit,
-                since,
-            } => self.history(channel, limit, since, rules),
-            Command::Presence { channel } => self.presence(channel, rules),
-            Command::Ping => Step::Answer(Reply::Pong {
-                timestamp: unix_time,
-            }),
-            Command::Pong => Step::Nothing,
-            Command::Refresh { token } => Step::Ask(Question::Refresh { token }),
-            Command::UpdateApiKey { key } => match self.session() {
-                Some(session) => Step::Ask(Question::UpdateApiKey { session, key }),
-                None => Step::Answer(self.api_key_updated(key, rules)),
-            },
-            Command::Unknown { kind } => Step::Answer(error(
-                ErrorCode::BadRequest,
-                format!("Unknown message type: {kind}"),
-            )),
-        }
-    }
-
-    fn subscribe(
-        &self,
-        channel: ChannelKey,
-        recover: Option<ClaimedPosition>,
-        presence: bool,
-        subscriptions: usize,
-        is_subscribed: impl Fn(&ChannelKey) -> bool,
-        rules: &Rules,
-    ) -> Step {
-        let namespace = rules.namespaces.of(&channel);
-        if !may(&self.identity, namespace, Action::Subscribe, &channel) {
-            return Step::Answer(self.forbidden("subscribe"));
-        }
-        let is_subscribed = is_subscribed(&channel);
-        // A subscribe with a position on a channel that the token subscribed it to restarts it there.
-        if is_subscribed && !(recover.is_some() && self.identity.channels.contains(&channel)) {
-            let text = format!("subscribed to {} already", channel.name());
-            return Step::Answer(error(ErrorCode::AlreadySubscribed, text));
-        }
-        if !is_subscribed && subscriptions >= rules.config.channels_max {
-            let text = format!(
-                "over {} channels on one connection",
-                rules.config.channels_max
-            );
-            return Step::Answer(error(ErrorCode::TooManyChannels, text));
-        }
-        let watches = presence
-            && namespace.presence
-            && namespace.join_leave
-            && may(&self.identity, namespace, Action::Presence, &channel);
-        Step::Ask(Question::Subscribe {
-            channel,
-            recover,
-            watches,
-        })
-    }
-
-    fn publish(
-        &self,
-        channel: ChannelKey,
-        data: Payload,
-        key: Option<Arc<str>>,
-        rules: &Rules,
-    ) -> Step {
-        let namespace = rules.namespaces.of(&channel);
-        if !may(&self.identity, namespace, Action::Publish, &channel) {
-            return Step::Answer(self.forbidden("publish"));
-        }
-        if data.len() > namespace.publication_bytes_max {
-            let text = format!(
-                "data has {} bytes, at most {} are allowed",
-                data.len(),
-                namespace.publication_bytes_max
-            );
-            return Step::Answer(error(ErrorCode::TooLarge, text));
-        }
-        Step::Ask(Question::Publish { channel, data, key })
-    }
-
-    fn history(
-        &self,
-        channel: ChannelKey,
-        limit: Option<u32>,
-        since: Option<ClaimedPosition>,
-        rules: &Rules,
-    ) -> Step {
-        let namespace = rules.namespaces.of(&channel);
-        if !may(&self.identity, namespace, Action::History, &channel) {
-            return Step::Answer(self.forbidden("history"));
-        }
-        if !namespace.history.is_on() {
-            let text = format!("{} keeps no history", channel.name());
-            return Step::Answer(error(ErrorCode::NotAvailable, text));
-        }
-        Step::Ask(Question::History {
-            channel,
-            limit,
-            since,
-        })
-    }
-
-    fn presence(&self, channel: ChannelKey, rules: &Rules) -> Step {
-        let namespace = rules.namespaces.of(&channel);
-        if !may(&self.identity, namespace, Action::Presence, &channel) {
-            return Step::Answer(self.forbidden("presence"));
-        }
-        if !namespace.presence {
-            let text = format!("{} keeps no presence", channel.name());
-            return Step::Answer(error(ErrorCode::NotAvailable, text));
-        }
-        Step::Ask(Question::Presence { channel })
-    }
-
-    /// The answer to an API key that was kept, as far as there is a session to keep it in.
-    pub fn api_key_updated(&self, api_key: Box<str>, rules: &Rules) -> Reply {
-        Reply::ApiKeyUpdated {
-            api_key,
-            session_id: self.session_id().cloned(),
-            gateway_id: rules.gateway_id.clone(),
-        }
-    }
-
-    fn forbidden(&self, what: &str) -> Reply {
-        // Who has no role is a user like any other.
-        let role = Some(&*self.identity.role)
-            .filter(|role| !role.is_empty())
-            .unwrap_or("user");
-        error(
-            ErrorCode::Forbidden,
-            format!("Unauthorized: role '{role}' cannot send '{what}'"),
-        )
     }
 
     /// A back end subscribed it to a channel.
@@ -503,67 +242,6 @@ impl Client {
             expires_in: self.expires_in(now),
         })
     }
-
-    /// Keeps a place in the order of answers for a question.
-    pub fn open(&mut self, id: Option<CommandId>) -> Ticket {
-        let waiting = self.waiting.get_or_insert_default();
-        waiting.answers.push_back((id, None));
-        Ticket(waiting.first + waiting.answers.len() as u64 - 1)
-    }
-
-    /// The answer to a question that kept a place.
-    pub fn complete(&mut self, ticket: Ticket, reply: Reply) -> Completion {
-        let Some(waiting) = self.waiting.as_mut() else {
-            return Completion::default();
-        };
-        // A ticket that was answered already is nobody's now.
-        let at = ticket.0.checked_sub(waiting.first);
-        let slot = at.and_then(|at| waiting.answers.get_mut(usize::try_from(at).ok()?));
-        if let Some((_, slot @ None)) = slot {
-            *slot = Some(reply);
-        }
-        self.ready()
-    }
-
-    /// An answer that is known at once: it is sent now, or waits behind earlier ones.
-    pub fn answer(&mut self, id: Option<CommandId>, reply: Reply) -> Completion {
-        match self.waiting.as_mut() {
-            None => Completion {
-                answers: vec![Answer { id, reply }],
-            },
-            Some(waiting) => {
-                waiting.answers.push_back((id, Some(reply)));
-                self.ready()
-            }
-        }
-    }
-
-    fn ready(&mut self) -> Completion {
-        let mut completion = Completion::default();
-        let Some(waiting) = self.waiting.as_mut() else {
-            return completion;
-        };
-        while let Some((id, Some(reply))) =
-            waiting.answers.pop_front_if(|(_, reply)| reply.is_some())
-        {
-            waiting.first += 1;
-            completion.answers.push(Answer { id, reply });
-        }
-        if waiting.answers.is_empty() {
-            self.waiting = None;
-        }
-        completion
-    }
-}
-
-fn unsubscribe(channel: ChannelKey, is_subscribed: impl Fn(&ChannelKey) -> bool) -> Step {
-    if is_subscribed(&channel) {
-        return Step::Ask(Question::Unsubscribe { channel });
-    }
-    Step::Answer(error(
-        ErrorCode::NotSubscribed,
-        format!("not subscribed to {}", channel.name()),
-    ))
 }
 
 /// The rate is the burst as well.
@@ -577,7 +255,7 @@ fn expiry(identity: &Identity, now: Moment, unix_seconds: u64) -> Moment {
     })
 }
 
-fn error(code: ErrorCode, message: String) -> Reply {
+pub(super) fn error(code: ErrorCode, message: String) -> Reply {
     Reply::Error { code, message }
 }
 

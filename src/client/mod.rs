@@ -5,13 +5,17 @@
 //! gets one [`Step`]: an answer, or a question whose answer it brings back with [`Client::complete`]. Answers leave in
 //! the order of their commands.
 
+mod answers;
 mod config;
 mod conversation;
 mod heartbeat;
+mod question;
 
+pub use answers::{Answer, Completion, Ticket};
 pub use config::Config;
-pub use conversation::{Answer, Client, Completion, NamedSession, Question, Rules, Step, Ticket};
+pub use conversation::{Client, NamedSession, Rules};
 pub use heartbeat::{Heartbeat, Signal};
+pub use question::{Question, Step};
 
 #[cfg(test)]
 mod tests;

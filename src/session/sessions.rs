@@ -219,22 +219,16 @@ impl Sessions {
         chat_id: Option<&str>,
         fields: &str,
     ) -> super::Answer<'_, Updated> {
-        let updated = self.store.update_session(Update {
+        let session_id = id.to_string();
+        let own = ("gateway_id", self.node.as_str());
+        self.store.update_session(Update {
             id,
             user: user.clone(),
             chat_id: chat_id.map(Into::into),
             fields: fields.into(),
             now: UnixTime::now(),
             node: self.node.clone(),
-        });
-        let user = user.clone();
-        Box::pin(async move {
-            let updated = updated.await?;
-            if updated == Updated::Done {
-                let session_id = id.to_string();
-                self.announce("session:update", &user, &[("session_id", &session_id)]);
-            }
-            Ok(updated)
+            event: event(user, &[own, ("session_id", &session_id)]).into(),
         })
     }
 
@@ -378,11 +372,15 @@ impl Drop for Sessions {
 
 /// Tells the FastAPI gateway's listeners: `events:<what>:<user>`, with these fields beside the user.
 pub(super) fn announce(store: &dyn Store, what: &str, user: &str, fields: &[(&str, &str)]) {
+    store.announce(&format!("events:{what}:{user}"), &event(user, fields));
+}
+
+/// The user and these fields, as those listeners are told.
+fn event(user: &str, fields: &[(&str, &str)]) -> String {
     let fields = fields.iter().copied();
     let event: BTreeMap<&str, &str> = [("user_id", user)].into_iter().chain(fields).collect();
     // A map of texts cannot fail to be written.
-    let event = serde_json::to_string(&event).unwrap_or_default();
-    store.announce(&format!("events:{what}:{user}"), &event);
+    serde_json::to_string(&event).unwrap_or_default()
 }
 
 fn id_text(head: &SessionHead) -> String {

@@ -61,6 +61,8 @@ pub struct Update {
     pub now: UnixTime,
     /// The node that does it.
     pub node: NodeId,
+    /// What listeners are told once it is done, where anybody may listen: JSON.
+    pub event: Box<str>,
 }
 
 /// What became of an update.

@@ -227,9 +227,11 @@ async fn indices_end_with_the_sessions() {
         .add_session(session(&ann, "a", old))
         .await
         .expect("added");
+    // They may outlast them by a sixteenth of the time-out.
+    let most = i64::try_from(1000 + LIMITS.timeout.as_millis() / 16).expect("a short time");
     for key in ["idx:sessions:ann", "idx:heads:ann"] {
         let ttl: i64 = server.ask(&["pttl", key]).parse().expect("a number");
-        assert!((0..=1000).contains(&ttl), "{key}: {ttl}");
+        assert!((0..=most).contains(&ttl), "{key}: {ttl}");
     }
 }
 

@@ -86,6 +86,7 @@ pub(crate) fn update(session: &Session, fields: &str, now: UnixTime) -> Update {
         fields: fields.into(),
         now,
         node: NodeId::new("node-2"),
+        event: "{}".into(),
     }
 }
 

@@ -66,6 +66,7 @@ impl Crowd {
         Plan {
             target: server.target,
             token: server.token.clone(),
+            sessions: [].into(),
             protocol,
             connections,
             channels: channels(&self.prefix, channel_count),

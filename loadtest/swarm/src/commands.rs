@@ -1,13 +1,16 @@
 //! `swarm commands`: messages from clients instead of to them. Each connection keeps a number of commands unanswered.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::args::{Crowd, Server};
-use crate::plan::{Behaviour, CommandKind, Protocol};
+use crate::plan::{Behaviour, CommandKind, Protocol, Session};
 use crate::reading::Reading;
 use crate::report::Report;
 use crate::socket;
@@ -29,6 +32,9 @@ pub(crate) struct Commands {
     /// Commands unanswered on each.
     #[arg(long, default_value_t = 8)]
     pipeline: usize,
+    /// A file with a token and a session's id on each line: connections come with these in turn.
+    #[arg(long)]
+    sessions: Option<PathBuf>,
     /// Seconds that are not measured.
     #[arg(long, default_value_t = 1.0)]
     warmup: f64,
@@ -45,6 +51,9 @@ impl Commands {
             .crowd
             .plan(&self.server, Protocol::Ws, self.connections, 0);
         plan.behaviour = Behaviour::Command(self.kind, self.pipeline.max(1));
+        if let Some(file) = &self.sessions {
+            plan.sessions = sessions(file)?;
+        }
         let swarm = Swarm::start(plan)?.joined_or_why()?;
         thread::sleep(Duration::from_secs_f64(self.warmup));
         let before = Reading::take(self.server.process(), swarm.answers())?;
@@ -67,4 +76,21 @@ impl Commands {
         report.troubles(&tally.first_trouble);
         Ok(report)
     }
+}
+
+/// Reads a token and a session's id from each line.
+fn sessions(file: &Path) -> Result<Arc<[Session]>> {
+    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let sessions = text.lines().map(|line| {
+        let (token, id) = line
+            .split_once(' ')
+            .with_context(|| format!("no token and session: {line}"))?;
+        Ok(Session {
+            token: token.to_owned(),
+            id: id.trim().to_owned(),
+        })
+    });
+    let sessions: Vec<_> = sessions.collect::<Result<_>>()?;
+    ensure!(!sessions.is_empty(), "{} names nobody", file.display());
+    Ok(sessions.into())
 }

@@ -1,6 +1,7 @@
 //! What arrived bytes mean: the handshake's answer, then frames or events, told apart and booked. Everything that a
 //! subscriber says back is decided here too.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -31,6 +32,8 @@ pub(crate) struct Conversation<'a> {
     /// When each unanswered command of each connection was sent; answers come in order.
     unanswered: Vec<VecDeque<u64>>,
     pub(crate) answers: u64,
+    /// How many commands were sent: no two are the same.
+    commands: u64,
     pub(crate) tally: Tally,
 }
 
@@ -51,6 +54,7 @@ impl<'a> Conversation<'a> {
             stamps: StampReader::default(),
             unanswered: vec![VecDeque::new(); if commanding { connections } else { 0 }],
             answers: 0,
+            commands: 0,
             tally,
         }
     }
@@ -287,17 +291,12 @@ impl<'a> Conversation<'a> {
         let Behaviour::Command(kind, _) = self.plan.behaviour else {
             return Ok(());
         };
-        let channel = self.first + index;
-        let text = match kind {
-            CommandKind::Ping => r#"{"type":"ping","id":7}"#.to_owned(),
-            CommandKind::Publish => {
-                format!(
-                    r#"{{"type":"publish","id":7,"channel":"swarm-command-{channel}","data":{{"text":"hello"}}}}"#
-                )
-            }
-        };
-        let mut bytes = Vec::with_capacity(count * (text.len() + 8));
-        (0..count).for_each(|_| frame::put_masked(&mut bytes, frame::TEXT, text.as_bytes()));
+        let mut bytes = Vec::with_capacity(count * 96);
+        for _ in 0..count {
+            self.commands += 1;
+            let text = command_text(kind, self.first + index, self.commands);
+            frame::put_masked(&mut bytes, frame::TEXT, text.as_bytes());
+        }
         let now = clock::now();
         self.unanswered[index].extend(std::iter::repeat_n(now, count));
         if connection.send(&bytes) {
@@ -338,5 +337,20 @@ impl<'a> Conversation<'a> {
         connection.phase = if stalls { Phase::Stalled } else { Phase::Live };
         Gauge::count(&self.gauge.joined);
         self.gauge.joined_at.store(clock::now(), Relaxed);
+    }
+}
+
+/// A command of a connection, the so-manieth that is sent.
+fn command_text(kind: CommandKind, connection: usize, number: u64) -> Cow<'static, str> {
+    match kind {
+        CommandKind::Ping => r#"{"type":"ping","id":7}"#.into(),
+        CommandKind::ApiKey if number.is_multiple_of(2) => r#"{"type":"ping"}"#.into(),
+        CommandKind::ApiKey => {
+            format!(r#"{{"type":"update_api_key","key":"key-{number}"}}"#).into()
+        }
+        CommandKind::Publish => format!(
+            r#"{{"type":"publish","id":7,"channel":"swarm-command-{connection}","data":{{"text":"hello"}}}}"#
+        )
+        .into(),
     }
 }

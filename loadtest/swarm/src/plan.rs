@@ -40,6 +40,15 @@ pub(crate) enum CommandKind {
     Ping,
     /// `{"type":"publish","channel":…,"data":…}` to channels without subscribers.
     Publish,
+    /// `{"type":"update_api_key","key":…}` with a new key each time, and a ping behind each: what clients of sessions send.
+    ApiKey,
+}
+
+/// Whose connection it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Session {
+    pub(crate) token: String,
+    pub(crate) id: String,
 }
 
 /// A swarm, before it exists.
@@ -47,6 +56,8 @@ pub(crate) enum CommandKind {
 pub(crate) struct Plan {
     pub(crate) target: SocketAddrV4,
     pub(crate) token: Option<String>,
+    /// Connection i comes with session i modulo their number; without any it names none.
+    pub(crate) sessions: Arc<[Session]>,
     pub(crate) protocol: Protocol,
     pub(crate) connections: usize,
     /// Connection i subscribes to channel i modulo their number; without channels it only connects.
@@ -75,7 +86,13 @@ impl Plan {
     pub(crate) fn request(&self, connection: usize) -> Vec<u8> {
         let path = match self.protocol {
             Protocol::Raw => return Vec::new(),
-            Protocol::Ws => "/ws/connect".to_owned(),
+            Protocol::Ws => match connection.checked_rem(self.sessions.len()) {
+                None => "/ws/connect".to_owned(),
+                Some(index) => {
+                    let Session { token, id } = &self.sessions[index];
+                    format!("/ws/connect?session_id={id}&token={token}")
+                }
+            },
             Protocol::Shared => "/sse/swarm/events".to_owned(),
             Protocol::Sse => format!(
                 "/sse/connect?channel={}",

@@ -189,6 +189,7 @@ fn plan(target: SocketAddrV4, token: Option<String>, channels: [String; 1]) -> P
     Plan {
         target,
         token,
+        sessions: [].into(),
         protocol: Protocol::Ws,
         connections: 1,
         channels: channels.into(),

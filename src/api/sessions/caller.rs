@@ -25,6 +25,40 @@ impl Caller {
         state: &SessionState,
         headers: &HeaderMap,
     ) -> Result<Self, SessionError> {
+        let caller = Self::shown(state, headers).await?;
+        caller.check(state).await?;
+        Ok(caller)
+    }
+
+    /// The same of a request about one session, and which that is. Where it is the token's own, the answer about it says
+    /// whether it has ended, so that is not asked before: see [`Caller::missing`].
+    ///
+    /// # Errors
+    /// The same, and 404 when the path names no session.
+    pub(super) async fn and_session(
+        state: &SessionState,
+        request: &mut Request,
+    ) -> Result<(Self, SessionId), SessionError> {
+        let caller = Self::shown(state, request.headers()).await?;
+        let named = named(request).await;
+        // What is no id is the id of no session.
+        let id = named.and_then(|name| name.parse().map_err(|_| missing()));
+        if id.as_ref().ok() != caller.login().as_ref() || id.is_err() {
+            caller.check(state).await?;
+        }
+        Ok((caller, id?))
+    }
+
+    /// What is to be said of a session that is not there, or not this caller's: of the token's own, that it has ended.
+    pub(super) fn missing(&self, id: SessionId) -> SessionError {
+        match self.login() == Some(id) {
+            true => ended(),
+            false => missing(),
+        }
+    }
+
+    /// Who shows a token, whether or not its session has ended.
+    async fn shown(state: &SessionState, headers: &HeaderMap) -> Result<Self, SessionError> {
         let authorization = headers.get(AUTHORIZATION);
         let token = authorization
             .and_then(|value| value.to_str().ok())
@@ -35,11 +69,17 @@ impl Caller {
         if identity.user.is_empty() {
             return Err(SessionError::unauthorized("the token names no user"));
         }
-        match identity.login_session {
-            Some(login) if !state.sessions.is_alive(&identity.user, login).await? => Err(
-                SessionError::unauthorized("the session of the token has ended"),
-            ),
-            _ => Ok(Self(identity)),
+        Ok(Self(identity))
+    }
+
+    /// Whether the token's session lives.
+    ///
+    /// # Errors
+    /// 401 when it has ended.
+    pub(super) async fn check(&self, state: &SessionState) -> Result<(), SessionError> {
+        match self.login() {
+            Some(login) if !state.sessions.is_alive(self.user(), login).await? => Err(ended()),
+            _ => Ok(()),
         }
     }
 
@@ -64,6 +104,14 @@ impl Caller {
         };
         own == other
     }
+}
+
+fn ended() -> SessionError {
+    SessionError::unauthorized("the session of the token has ended")
+}
+
+fn missing() -> SessionError {
+    SessionError::new(StatusCode::NOT_FOUND, "Session not found")
 }
 
 /// The last part of a path that names something.

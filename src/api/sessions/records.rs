@@ -48,10 +48,6 @@ fn denied() -> SessionError {
     SessionError::new(StatusCode::FORBIDDEN, "Session access denied")
 }
 
-fn missing() -> SessionError {
-    SessionError::new(StatusCode::NOT_FOUND, "Session not found")
-}
-
 /// Where a socket for a session is opened: usable as it is, with the token that the request came with.
 fn ws_url(state: &SessionState, request: &Request, id: SessionId) -> String {
     let text = |name| {
@@ -105,10 +101,13 @@ pub(super) async fn session(
     state: &SessionState,
     mut request: Request,
 ) -> Result<Vec<u8>, SessionError> {
-    let caller = Caller::of(state, request.headers()).await?;
-    let id = session_id(&mut request).await?;
-    let session = state.sessions.session(id).await?.ok_or_else(missing)?;
+    let (caller, id) = Caller::and_session(state, &mut request).await?;
+    let session = state.sessions.session(id).await?;
+    let session = session.ok_or_else(|| caller.missing(id))?;
     let is_own = session.head.user == *caller.user();
+    if !is_own && caller.login() == Some(id) {
+        return Err(caller.missing(id));
+    }
     if !is_own && !caller.is_admin() {
         return Err(denied());
     }
@@ -123,23 +122,24 @@ pub(super) async fn update(
     state: &SessionState,
     mut request: Request,
 ) -> Result<Vec<u8>, SessionError> {
-    let caller = Caller::of(state, request.headers()).await?;
-    let id = session_id(&mut request).await?;
+    let (caller, id) = Caller::and_session(state, &mut request).await?;
     let url = ws_url(state, &request, id);
-    let body = body::read(request, state.body_bytes_max).await?;
-    let mut fields = Fields::parse(&body)?;
-    let chat_id = fields.optional_text("chat_id", CHAT_BYTES_MAX);
-    let data = fields.object("data");
-    fields.check()?;
-    let data = data.ok_or_else(SessionError::internal)?;
-    let data = std::str::from_utf8(data.as_bytes()).map_err(|_| SessionError::internal())?;
+    let (chat_id, data) = match wanted(state, request).await {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            // Who is nobody any more hears that, whatever they ask.
+            caller.check(state).await?;
+            return Err(error);
+        }
+    };
     let updated = state
         .sessions
-        .update(id, caller.user(), chat_id.as_deref(), data)
+        .update(id, caller.user(), chat_id.as_deref(), &data)
         .await?;
     match updated {
         Updated::Done => {}
-        Updated::Missing => return Err(missing()),
+        Updated::Missing => return Err(caller.missing(id)),
+        Updated::NotOwner if caller.login() == Some(id) => return Err(caller.missing(id)),
         Updated::NotOwner => return Err(denied()),
         Updated::TooLarge => {
             let error = "Session data too large";
@@ -162,9 +162,19 @@ pub(super) async fn update(
     })
 }
 
-async fn session_id(request: &mut Request) -> Result<SessionId, SessionError> {
-    // What is no id is the id of no session.
-    named(request).await?.parse().map_err(|_| missing())
+/// What an update wants: the conversation, and a JSON object of fields.
+async fn wanted(
+    state: &SessionState,
+    request: Request,
+) -> Result<(Option<String>, String), SessionError> {
+    let body = body::read(request, state.body_bytes_max).await?;
+    let mut fields = Fields::parse(&body)?;
+    let chat_id = fields.optional_text("chat_id", CHAT_BYTES_MAX);
+    let data = fields.object("data");
+    fields.check()?;
+    let data = data.ok_or_else(SessionError::internal)?;
+    let data = std::str::from_utf8(data.as_bytes()).map_err(|_| SessionError::internal())?;
+    Ok((chat_id, data.to_owned()))
 }
 
 #[derive(Serialize)]

@@ -278,16 +278,17 @@ impl Store for RedisStore {
 
     fn update_session(&self, update: Update) -> Answer<'_, Updated> {
         let chat_id = update.chat_id.as_deref().map(record::json_text);
+        let (timeout, bytes_max) = (self.timeout_millis(), self.limits.data_bytes_max);
+        let node = record::json_text(update.node.as_str());
         let command = self
             .script(&scripts::UPDATE)
-            .word(update.id.to_string())
-            .word(update.user.to_string())
+            .formatted(format_args!("{timeout} {bytes_max} {node}"))
+            .formatted(format_args!("{}", update.id))
+            .word(&*update.user)
             .word(chat_id.unwrap_or_default())
-            .word(String::from(update.fields))
+            .word(&*update.fields)
             .number(Self::millis(update.now))
-            .number(self.timeout_millis())
-            .number(self.limits.data_bytes_max as u64)
-            .word(record::json_text(update.node.as_str()));
+            .word(&*update.event);
         self.ask(command, |value| {
             Some(match &*value.as_str()? {
                 "done" => Updated::Done,

@@ -65,22 +65,34 @@ local function of_user(prefix, user)
   }
 end
 
--- What is kept of a user ends when the last session does.
+-- What is kept of a user ends when the last session does, or a sixteenth of its time later: so long it need not be told that
+-- a session is used.
 local function expire(keys, timeout)
   local top = redis.call('ZREVRANGE', keys.sessions, 0, 0, 'WITHSCORES')[2]
   if not top then return end
-  local at = whole(tonumber(top) + timeout)
+  local at = whole(tonumber(top) + timeout + timeout / 16)
   redis.call('PEXPIREAT', keys.sessions, at)
   redis.call('PEXPIREAT', keys.heads, at)
   redis.call('PEXPIREAT', keys.connections, at)
   redis.call('PEXPIREAT', keys.connection, at)
 end
 
-local function index(keys, id, head, last, timeout)
+local function use(keys, id, last)
   redis.call('ZADD', keys.sessions, whole(last), id)
   redis.call('ZADD', keys.all, whole(last), id)
+end
+
+local function index(keys, id, head, last, timeout)
+  use(keys, id, last)
   redis.call('HSET', keys.heads, id, head)
   expire(keys, timeout)
+end
+
+-- The session was used at another time. Its user's keys are told once in a sixteenth of the time-out.
+local function renew(keys, id, used, last, timeout)
+  use(keys, id, last)
+  local step = timeout / 16
+  if math.floor(last / step) ~= math.floor(used / step) then expire(keys, timeout) end
 end
 
 local function drop(prefix, keys, ids)
@@ -109,17 +121,31 @@ local function add(prefix, user, id, record, head, last, timeout, most)
   return ended
 end
 
--- Whose a session is, when it was last used, and its parts; nothing when there is none.
+-- A record as it is written here.
+local ours = '^{"user_id":("[^"\\]*"),"chat_id":("[^"\\]*"),"created_at":([%d.]+),"node":("[^"\\]*"),'
+  .. '"last_access":([%d.]+),"data":({.*})}$'
+
+-- The parts of a record: user, conversation, creation, node, last use and data, all as JSON.
+local function parts_of(record)
+  local user, chat, created, node, last, data = string.match(record, ours)
+  if user then return user, chat, created, node, last, data end
+  local _, parts = members(record)
+  return parts['"user_id"'], parts['"chat_id"'], parts['"created_at"'], parts['"node"'], parts['"last_access"'], parts['"data"']
+end
+
+-- Whose a session is, when it was last used and whether that stands in the index, the record and the user's keys; nothing when
+-- there is none.
 local function find(prefix, id)
   local record = redis.call('GET', prefix .. 'sessions:' .. id)
   if not record then return end
-  local _, parts = members(record)
-  local user = text(parts['"user_id"'])
+  -- Most are written here, and of names without escapes.
+  local user = string.match(record, '^{"user_id":"([^"\\]*)",') or text((parts_of(record)))
   local keys = of_user(prefix, user)
-  local used = redis.call('ZSCORE', keys.sessions, id)
+  local used = tonumber(redis.call('ZSCORE', keys.sessions, id))
+  if used then return user, used, true, record, keys end
   -- One that another system wrote has no index.
-  used = tonumber(used) or (tonumber(parts['"last_access"']) or 0) * 1000
-  return user, used, parts, record, keys
+  local _, _, _, _, last = parts_of(record)
+  return user, (tonumber(last) or 0) * 1000, false, record, keys
 end
 
 -- A process lives at this time.

@@ -154,33 +154,60 @@ end
 return list"
 );
 
-/// ARGV: id, user, the conversation (JSON) or nothing, fields (JSON), now, time-out, the most bytes of data, node (JSON).
-/// Answers what became of it in a word.
-pub(super) static UPDATE: Script = script!(
+/// Updates of any number of sessions. ARGV: time-out, the most bytes of data and node (JSON) with a blank between, then of
+/// each id, user, the conversation (JSON) or nothing, fields (JSON), now, and what those are told who listen.
+/// Answers what became of each in a word.
+pub(super) static UPDATE: Script = Script::of_many(concat!(
+    include_str!("prelude.lua"),
     r#"
-local prefix, id, now, timeout = KEYS[1], ARGV[1], tonumber(ARGV[5]), tonumber(ARGV[6])
-local user, used, parts, _, keys = find(prefix, id)
-if not user or used + timeout < now then return 'missing' end
-if user ~= ARGV[2] then return 'not_owner' end
-local is_kept, names, values = pcall(members, parts['"data"'])
-local is_given, added, changed = pcall(members, ARGV[4])
-if not (is_kept and is_given) then return 'unreadable' end
-for _, name in ipairs(added) do
-  if not values[name] then names[#names + 1] = name end
-  values[name] = changed[name]
+local timeout, most, node = string.match(ARGV[1], '^(%d+) (%d+) (.*)$')
+timeout, most = tonumber(timeout), tonumber(most)
+
+local function merge(kept, changes)
+  local names, values = members(kept)
+  local added, changed = members(changes)
+  for _, name in ipairs(added) do
+    if not values[name] then names[#names + 1] = name end
+    values[name] = changed[name]
+  end
+  local fields = {}
+  for i, name in ipairs(names) do fields[i] = name .. ':' .. values[name] end
+  return '{' .. table.concat(fields, ',') .. '}'
 end
-local fields = {}
-for i, name in ipairs(names) do fields[i] = name .. ':' .. values[name] end
-local data = '{' .. table.concat(fields, ',') .. '}'
-if #data > tonumber(ARGV[7]) then return 'too_large' end
-local chat = ARGV[3] ~= '' and ARGV[3] or parts['"chat_id"'] or '"default"'
-local created, last = parts['"created_at"'] or seconds(now), math.max(used, now)
-local rest = '"chat_id":' .. chat .. ',"created_at":' .. created .. ',"node":' .. ARGV[8]
-local record = '{"user_id":' .. parts['"user_id"'] .. ',' .. rest .. ',"last_access":' .. seconds(last) .. ',"data":'
-redis.call('SET', prefix .. 'sessions:' .. id, record .. data .. '}', 'PXAT', whole(last + timeout))
-index(keys, id, '{' .. rest .. '}', last, timeout)
-return 'done'"#
-);
+
+local function update(prefix, id, by, chat_id, changes, now, event)
+  local user, used, is_indexed, record, keys = find(prefix, id)
+  if not user or used + timeout < now then return 'missing' end
+  if user ~= by then return 'not_owner' end
+  local user_json, chat, created, last_node, _, data = parts_of(record)
+  local is_readable, merged = pcall(merge, data, changes)
+  if not is_readable then return 'unreadable' end
+  data = merged
+  if #data > most then return 'too_large' end
+  local is_elsewhere = not is_indexed or not chat or not created or last_node ~= node
+  if chat_id ~= '' and chat_id ~= chat then chat, is_elsewhere = chat_id, true end
+  local last = math.max(used, now)
+  local rest = '"chat_id":' .. (chat or '"default"') .. ',"created_at":' .. (created or seconds(now)) .. ',"node":' .. node
+  record = '{"user_id":' .. user_json .. ',' .. rest .. ',"last_access":' .. seconds(last) .. ',"data":' .. data .. '}'
+  redis.call('SET', prefix .. 'sessions:' .. id, record, 'PXAT', whole(last + timeout))
+  if is_elsewhere then
+    index(keys, id, '{' .. rest .. '}', last, timeout)
+  else
+    renew(keys, id, used, last, timeout)
+  end
+  redis.call('PUBLISH', prefix .. 'events:session:update:' .. user, event)
+  return 'done'
+end
+
+local answers = {}
+for a = 2, #ARGV, 6 do
+  local prefix = KEYS[#answers + 1]
+  local done, answer = pcall(update, prefix, ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], tonumber(ARGV[a + 4]), ARGV[a + 5])
+  if not done then answer = {type(answer) == 'table' and answer.err or tostring(answer)} end
+  answers[#answers + 1] = answer
+end
+return answers"#
+));
 
 /// ARGV: id. Answers 1 when there was one.
 pub(super) static END: Script = script!(
