@@ -203,11 +203,7 @@ impl Proxy {
         cache: Option<&Way>,
         fields: &[u8],
     ) -> Result<(), ProxyError> {
-        let bearable = match carried {
-            Carried::Http => Strain::Streams,
-            Carried::Sse | Carried::Ws => Strain::None,
-        };
-        match self.strain() <= bearable || self.has_fresh(cache, fields) {
+        match bears(self.strain(), carried) || self.has_fresh(cache, fields) {
             true => Ok(()),
             false => Err(ProxyError::UnderPressure),
         }
@@ -306,6 +302,15 @@ impl Proxy {
     }
 }
 
+/// Whether a request is taken on under such a strain. Streams and WebSockets go first: they would stay.
+fn bears(strain: Strain, carried: Carried) -> bool {
+    let most = match carried {
+        Carried::Http => Strain::Streams,
+        Carried::Sse | Carried::Ws => Strain::None,
+    };
+    strain <= most
+}
+
 /// Path and query.
 fn split(target: &str) -> (&str, Option<&str>) {
     match target.split_once('?') {
@@ -347,5 +352,26 @@ fn with_query(path: &str, query: Option<&str>, hides_token: bool) -> String {
     match kept.is_empty() {
         true => path.to_owned(),
         false => [path, "?", &kept.join("&")].concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_turned_away_before_requests_are() {
+        let all = [Carried::Http, Carried::Sse, Carried::Ws];
+        for (strain, expected) in [
+            (Strain::None, [true, true, true]),
+            (Strain::Streams, [true, false, false]),
+            (Strain::Requests, [false, false, false]),
+        ] {
+            assert_eq!(
+                all.map(|carried| bears(strain, carried)),
+                expected,
+                "{strain:?}"
+            );
+        }
     }
 }

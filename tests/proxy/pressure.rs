@@ -58,3 +58,25 @@ async fn no_more_requests_are_under_way_than_may_be() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_stands_in_the_cache_is_answered_all_the_same() {
+    let upstream = Upstream::start().await;
+    let variables = [
+        ("UNDER_PRESSURE_MAX_IN_FLIGHT", "1"),
+        ("CACHE_ENABLED", "true"),
+        ("CACHE_DEFAULT_TTL_MS", "3600000"),
+    ];
+    let node = node(&[&upstream], &variables).await;
+    assert_eq!(node.get("/api/example/kept").await.status, 200);
+    let mut client = TcpStream::connect(node.address()).await.expect("the node");
+    let request = "POST /api/example/never HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n";
+    client.write_all(request.as_bytes()).await.expect("sent");
+    eventually("it is under way", async || {
+        (upstream.requests() == 2).then_some(())
+    })
+    .await;
+    refuses(&node, "/api/example/other").await;
+    assert_eq!(node.get("/api/example/kept").await.status, 200);
+    assert_eq!(upstream.requests(), 2, "nobody was asked for it");
+}
