@@ -41,7 +41,8 @@ pub struct Inbox {
 struct State {
     messages: Vec<Message>,
     bytes: usize,
-    /// Whether something did not fit since the last drain.
+    /// Whether something did not fit since the last drain. Nothing is put in behind it until then: so what is missing
+    /// always follows what is here.
     overflowed: bool,
     /// The worker, when it waits.
     waker: Option<Waker>,
@@ -60,7 +61,8 @@ impl Inbox {
     pub(super) fn push_envelope(&self, envelope: &Envelope) {
         let bytes = data_bytes(envelope);
         let mut state = self.lock();
-        if state.messages.len() >= self.limits.messages_max
+        if state.overflowed
+            || state.messages.len() >= self.limits.messages_max
             || state.bytes + bytes > self.limits.bytes_max
         {
             state.overflowed = true;
@@ -79,7 +81,7 @@ impl Inbox {
     }
 
     /// Takes everything, in order, into `into`, which must be empty: the two vectors change places, so that neither
-    /// side allocates. Answers whether something did not fit since the last drain.
+    /// side allocates. Answers whether something did not fit since the last drain: it was behind all of these.
     pub fn drain(&self, into: &mut Vec<Message>) -> bool {
         debug_assert!(
             into.is_empty(),
@@ -178,7 +180,11 @@ mod tests {
         });
         inbox.push_envelope(&envelope(1, 8));
         inbox.push_envelope(&envelope(2, 3));
+        // It would fit, and would stand before what is told of the hole.
+        inbox.push_envelope(&envelope(3, 1));
         assert_eq!(drained(&inbox), (1, true));
+        inbox.push_envelope(&envelope(4, 1));
+        assert_eq!(drained(&inbox), (1, false));
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub(super) struct Waiting {
     pub(super) catching_up: WaitingLine<(ConnectionRef, ChannelKey)>,
     /// Channels that must be read again, and how many reads are under way.
     pub(super) repairs: Repairs,
+    /// Whether something is missing behind what was drained from the inbox and is still to be taken in.
+    has_overflowed: bool,
 }
 
 /// Time, as this worker reads it: once a turn.
@@ -141,6 +143,7 @@ impl Shard {
                 allowance: Allowance::new(config.pending_bytes_max, config.pending_messages_max),
                 catching_up: WaitingLine::default(),
                 repairs: Repairs::default(),
+                has_overflowed: false,
             },
             drain: Drain {
                 signal,
@@ -208,12 +211,14 @@ impl Shard {
         let mut messages = std::mem::take(&mut self.tools.messages);
         if messages.is_empty() {
             let mut drained = Vec::from(messages);
-            if inbox.drain(&mut drained) {
-                self.missed_everywhere();
-            }
+            self.waiting.has_overflowed = inbox.drain(&mut drained);
             messages = VecDeque::from(drained);
         }
         self.take_in(&mut messages);
+        // What is missing was behind all that came: told sooner, it would seem to be something else.
+        if messages.is_empty() && std::mem::take(&mut self.waiting.has_overflowed) {
+            self.missed_everywhere();
+        }
         self.tools.messages = messages;
     }
 
