@@ -44,11 +44,15 @@ impl Batch {
 }
 
 impl Shard {
-    /// Takes in what came out of the inbox, as far as is allowed: all publications of a channel go out as one frame.
+    /// Takes in what came out of the inbox, as far as is allowed: all publications of a channel go out as one frame, but for
+    /// those behind an order or a hole. Who is told of a hole has all from before it, and nothing from behind it.
     pub(super) fn take_in(&mut self, messages: &mut VecDeque<Message>) {
-        if messages.is_empty() {
-            return;
+        while !messages.is_empty() && self.waiting.allowance.is_left() {
+            self.take_in_batch(messages);
         }
+    }
+
+    fn take_in_batch(&mut self, messages: &mut VecDeque<Message>) {
         let began = Instant::now();
         let mut batch = Batch::default();
         let mut after = Vec::new();
@@ -58,7 +62,10 @@ impl Shard {
             };
             match message {
                 Message::Envelope(envelope) => self.take_envelope(envelope, &mut batch, &mut after),
-                other => after.push(other),
+                other => {
+                    after.push(other);
+                    break;
+                }
             }
         }
         let has_publications = !batch.channels.is_empty();
