@@ -219,8 +219,6 @@ impl Sessions {
         chat_id: Option<&str>,
         fields: &str,
     ) -> super::Answer<'_, Updated> {
-        let session_id = id.to_string();
-        let own = ("gateway_id", self.node.as_str());
         self.store.update_session(Update {
             id,
             user: user.clone(),
@@ -228,7 +226,6 @@ impl Sessions {
             fields: fields.into(),
             now: self.store.now(),
             node: self.node.clone(),
-            event: event(user, &[own, ("session_id", &session_id)]).into(),
         })
     }
 

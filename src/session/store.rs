@@ -61,8 +61,6 @@ pub struct Update {
     pub now: UnixTime,
     /// The node that does it.
     pub node: NodeId,
-    /// What listeners are told once it is done, where anybody may listen: JSON.
-    pub event: Box<str>,
 }
 
 /// What became of an update.

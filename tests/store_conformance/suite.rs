@@ -86,7 +86,6 @@ pub(crate) fn update(session: &Session, fields: &str, now: UnixTime) -> Update {
         fields: fields.into(),
         now,
         node: NodeId::new("node-2"),
-        event: "{}".into(),
     }
 }
 

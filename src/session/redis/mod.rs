@@ -318,8 +318,7 @@ impl Store for RedisStore {
             .word(chat_id.unwrap_or_default())
             .word(&*update.fields)
             .number(Self::millis(update.now))
-            .word(record::json_text(update.node.as_str()))
-            .word(&*update.event);
+            .word(record::json_text(update.node.as_str()));
         self.ask(command, |value| {
             Some(match &*value.as_str()? {
                 "done" => Updated::Done,

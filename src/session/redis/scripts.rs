@@ -150,8 +150,8 @@ return list"
 ///
 /// - `read`, id, whether the record is wanted (1): answers the length of the user's name in bytes, the last use, the name and
 ///   the record with a blank between the first three, or an empty text;
-/// - `update`, id, user, the conversation (JSON) or nothing, fields (JSON), now, node (JSON), and what those are told who listen:
-///   answers what became of it in a word.
+/// - `update`, id, user, the conversation (JSON) or nothing, fields (JSON), now and node (JSON): answers what became of it in a
+///   word, and tells those who listen when it is done.
 pub(super) static SESSIONS: Script = Script::of_many(concat!(
     include_str!("prelude.lua"),
     r#"
@@ -192,7 +192,7 @@ local function update_again(prefix, id, by, changes, now, node, record)
   if not after then return why end
   local at = math.max(now, millis(last .. fraction))
   redis.call('SET', prefix .. 'sessions:' .. id, before .. seconds(at) .. ',"data":' .. after .. '}', 'KEEPTTL')
-  return 'done'
+  return 'done', user
 end
 
 local function update(prefix, id, by, chat_id, changes, now, node)
@@ -214,14 +214,17 @@ local function update(prefix, id, by, chat_id, changes, now, node)
   else
     renew(keys, id, used, last, timeout)
   end
-  return 'done'
+  return 'done', user_json
 end
 
-local function update_and_tell(prefix, id, by, chat_id, changes, now, node, event)
-  local record = chat_id == '' and redis.call('GET', prefix .. 'sessions:' .. id)
-  local done = record and update_again(prefix, id, by, changes, now, node, record)
-    or update(prefix, id, by, chat_id, changes, now, node)
-  if done == 'done' then redis.call('PUBLISH', prefix .. 'events:session:update:' .. by, event) end
+local function update_and_tell(prefix, id, by, chat_id, changes, now, node)
+  local record, done, user = chat_id == '' and redis.call('GET', prefix .. 'sessions:' .. id), nil, nil
+  if record then done, user = update_again(prefix, id, by, changes, now, node, record) end
+  if not done then done, user = update(prefix, id, by, chat_id, changes, now, node) end
+  if user then
+    local event = '{"gateway_id":' .. node .. ',"session_id":"' .. id .. '","user_id":' .. user .. '}'
+    redis.call('PUBLISH', prefix .. 'events:session:update:' .. by, event)
+  end
   return done
 end
 
@@ -234,8 +237,8 @@ while ARGV[a] do
     a = a + 3
   else
     fine, answer = pcall(update_and_tell, prefix, ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], tonumber(ARGV[a + 5]),
-      ARGV[a + 6], ARGV[a + 7])
-    a = a + 8
+      ARGV[a + 6])
+    a = a + 7
   end
   if not fine then answer = {type(answer) == 'table' and answer.err or tostring(answer)} end
   answers[#answers + 1] = answer
