@@ -34,6 +34,7 @@ pub(super) const ALL: &[&Script] = &[
     &BEAT,
     &SWEEP,
     &SHARED_SECRET,
+    &ANNOUNCE,
 ];
 
 /// ARGV: key, name, email, password, role, created, last login. Answers 1 when the name was free.
@@ -154,13 +155,14 @@ end
 return list"
 );
 
-/// Updates of any number of sessions. ARGV: time-out, the most bytes of data and node (JSON) with a blank between, then of
-/// each id, user, the conversation (JSON) or nothing, fields (JSON), now, and what those are told who listen.
+/// Updates of any number of sessions. ARGV: time-out, the most bytes of data, what channels of events begin with and node
+/// (JSON) with blanks between, then of each id, user, the conversation (JSON) or nothing, fields (JSON), now, and what those
+/// are told who listen.
 /// Answers what became of each in a word.
 pub(super) static UPDATE: Script = Script::of_many(concat!(
     include_str!("prelude.lua"),
     r#"
-local timeout, most, node = string.match(ARGV[1], '^(%d+) (%d+) (.*)$')
+local timeout, most, events, node = string.match(ARGV[1], '^(%d+) (%d+) (%S*) (.*)$')
 timeout, most = tonumber(timeout), tonumber(most)
 
 local function merge(kept, changes)
@@ -195,7 +197,7 @@ local function update(prefix, id, by, chat_id, changes, now, event)
   else
     renew(keys, id, used, last, timeout)
   end
-  redis.call('PUBLISH', prefix .. 'events:session:update:' .. user, event)
+  redis.call('PUBLISH', events .. 'events:session:update:' .. user, event)
   return 'done'
 end
 
@@ -287,6 +289,10 @@ local at = KEYS[1] .. 'idx:secret'
 redis.call('SETNX', at, ARGV[1])
 return redis.call('GET', at)"
 );
+
+/// Tells who listens. ARGV: the channel, the event.
+pub(super) static ANNOUNCE: Script =
+    Script::new("return redis.call('PUBLISH', ARGV[1], ARGV[2])");
 
 /// ARGV: alive since, inactive since, the most users. Answers how many sessions went from the index, then the names of
 /// the users who went.
