@@ -156,7 +156,8 @@ impl Redis {
         self.connect();
     }
 
-    /// Connects for commands only. To be called once, in the place of [`Redis::listen`].
+    /// Connects for commands only. To be called once, in the place of [`Redis::listen`]. What is published then is for others:
+    /// in a Cluster of any version it goes to all members (`PUBLISH`).
     pub fn connect(&self) {
         let shared = &self.shared;
         if self.is_cluster() {

@@ -73,9 +73,12 @@ pub(super) async fn command_sessions(shared: Arc<Shared>, server: Arc<Server>) {
     }
 }
 
-/// Notes whether the server has sharded pub/sub.
+/// Notes whether publications are sharded: where the server has that, and this process listens itself. What others listen to
+/// reaches whoever asks for a pattern as well, and on any member.
 fn know_shards(shared: &Shared, server: &Server, client: &Client) -> bool {
-    let is_sharded = shared.target.server.is_clustered() && cluster::has_shards(client);
+    let is_sharded = shared.target.server.is_clustered()
+        && shared.listener().is_some()
+        && cluster::has_shards(client);
     server.is_sharded.store(is_sharded, Ordering::Relaxed);
     is_sharded
 }

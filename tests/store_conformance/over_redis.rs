@@ -1,6 +1,8 @@
 //! The Redis store against a server of each case's own, and what is special to it: the forms in which the FastAPI gateway
 //! kept things, a server that goes away.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -60,6 +62,11 @@ impl suite::Harness for OverRedis {
     }
 }
 
+fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(|| Cluster::start(false, true))
+}
+
 /// A Cluster of three masters, which all cases share.
 pub(crate) struct OverCluster;
 
@@ -67,9 +74,8 @@ impl suite::Harness for OverCluster {
     const KIND: &str = "redis";
 
     async fn store(&self, limits: SessionLimits) -> Arc<dyn Store> {
-        static CLUSTER: OnceLock<Cluster> = OnceLock::new();
         static CASES: AtomicU32 = AtomicU32::new(0);
-        let url = CLUSTER.get_or_init(|| Cluster::start(false, true)).url();
+        let url = cluster().url();
         let prefix = format!("case-{}:", CASES.fetch_add(1, Ordering::Relaxed));
         Arc::new(connected_to(&url, &prefix, limits).await)
     }
@@ -291,4 +297,50 @@ async fn sockets_end_with_their_process() {
     let gone = other.disconnect(ann.text(), kept.client, days).await;
     assert_eq!(gone, Ok(()));
     assert_eq!(shown(&ann, "ws_connected"), "");
+}
+
+/// A listener of the FastAPI gateway's, on one server.
+struct Ear(BufReader<TcpStream>);
+
+impl Ear {
+    fn of(server: &RedisServer) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", server.port())).expect("the server");
+        let patience = Some(Duration::from_secs(10));
+        stream.set_read_timeout(patience).expect("a time-out");
+        let mut ear = Self(BufReader::new(stream));
+        let stream = ear.0.get_mut();
+        stream.write_all(b"PSUBSCRIBE events:*\r\n").expect("sent");
+        ear.skip_to(":1");
+        ear
+    }
+
+    /// Reads on until a line is this one.
+    fn skip_to(&mut self, expected: &str) {
+        let mut line = String::new();
+        while line.trim_end() != expected {
+            line.clear();
+            let read = self.0.read_line(&mut line);
+            assert_ne!(read.expect(expected), 0, "{expected}");
+        }
+    }
+}
+
+/// In a Cluster of version 7 or later what the scripts of channels publish is sharded; a pattern hears nothing of that.
+#[tokio::test(flavor = "multi_thread")]
+async fn listeners_on_any_member_of_a_cluster_hear_of_sessions_in_order() {
+    let cluster = cluster();
+    let store = connected_to(&cluster.url(), "", LIMITS).await;
+    let mut ears: Vec<Ear> = cluster.members().map(Ear::of).collect();
+    let session = session(&name("ear"), "default", start());
+    store.add_session(session.clone()).await.expect("added");
+    store.announce("events:session:new:ear", "{}");
+    let updated = update(&session, r#"{"api_key":"sk"}"#, start());
+    assert_eq!(store.update_session(updated).await, Ok(Updated::Done));
+    store.announce("events:session:logout:ear", "{}");
+    assert_eq!(ears.len(), 3);
+    for ear in &mut ears {
+        for what in ["new", "update", "logout"] {
+            ear.skip_to(&format!("events:session:{what}:ear"));
+        }
+    }
 }

@@ -36,6 +36,9 @@ pub struct RedisStore {
     redis: Redis,
     /// What every key begins with; empty, or with a colon at its end.
     prefix: String,
+    /// What the channels of events begin with: the same without what holds keys together in a Cluster, where any member brings
+    /// them to whoever listens.
+    events: String,
     limits: SessionLimits,
     /// This process among all that ever had this node's name.
     life: String,
@@ -54,13 +57,14 @@ impl RedisStore {
     ) -> Result<Self, StartError> {
         let redis = Redis::new(config, String::new(), scripts::ALL)?;
         redis.connect();
-        let prefix = match redis.is_cluster() {
+        let key_prefix = match redis.is_cluster() {
             true => format!("{{{prefix}sessions}}:"),
             false => prefix.to_owned(),
         };
         Ok(Self {
             redis,
-            prefix,
+            prefix: key_prefix,
+            events: prefix.to_owned(),
             limits,
             life: format!("{:016x}", rand::random::<u64>()),
             clock: Arc::default(),
@@ -104,7 +108,7 @@ impl RedisStore {
     fn on_sessions(&self) -> Command {
         let (timeout, bytes_max) = (self.timeout_millis(), self.limits.data_bytes_max);
         self.script(&scripts::SESSIONS)
-            .formatted(format_args!("{timeout} {bytes_max}"))
+            .formatted(format_args!("{timeout} {bytes_max} {}", self.events))
     }
 
     fn read(&self, id: SessionId, with_record: bool) -> Command {
@@ -449,8 +453,11 @@ impl Store for RedisStore {
     }
 
     fn announce(&self, channel: &str, event: &str) {
-        let channel = format!("{}{channel}", self.prefix);
-        let command = Command::new("PUBLISH").word(channel).word(event);
+        // On the way of what changes sessions, so that it is told in order.
+        let command = self
+            .script(&scripts::ANNOUNCE)
+            .formatted(format_args!("{}{channel}", self.events))
+            .word(event);
         // It is sent by the call. Nobody waits for who hears of it.
         drop(self.redis.call_one(command));
     }

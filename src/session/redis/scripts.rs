@@ -34,6 +34,7 @@ pub(super) const ALL: &[&Script] = &[
     &CLOCK,
     &SWEEP,
     &SHARED_SECRET,
+    &ANNOUNCE,
 ];
 
 /// ARGV: key, name, email, password, role, created, last login. Answers 1 when the name was free.
@@ -146,7 +147,8 @@ return list"
 );
 
 /// Reads and updates of any number of sessions: one script, so that those that come at the same time are joined whatever they
-/// want. ARGV: time-out and the most bytes of data with a blank between, then one after the other
+/// want. ARGV: time-out, the most bytes of data and what channels of events begin with, with blanks between, then one after
+/// the other
 ///
 /// - `read`, id, whether the record is wanted (1): answers the length of the user's name in bytes, the last use, the name and
 ///   the record with a blank between the first three, or an empty text;
@@ -155,7 +157,7 @@ return list"
 pub(super) static SESSIONS: Script = Script::of_many(concat!(
     include_str!("prelude.lua"),
     r#"
-local timeout, most = string.match(ARGV[1], '^(%d+) (%d+)$')
+local timeout, most, events = string.match(ARGV[1], '^(%d+) (%d+) (.*)$')
 timeout, most = tonumber(timeout), tonumber(most)
 
 local function read(prefix, id, is_wanted)
@@ -223,7 +225,7 @@ local function update_and_tell(prefix, id, by, chat_id, changes, now, node)
   if not done then done, user = update(prefix, id, by, chat_id, changes, now, node) end
   if user then
     local event = '{"gateway_id":' .. node .. ',"session_id":"' .. id .. '","user_id":' .. user .. '}'
-    redis.call('PUBLISH', prefix .. 'events:session:update:' .. by, event)
+    redis.call('PUBLISH', events .. 'events:session:update:' .. by, event)
   end
   return done
 end
@@ -327,6 +329,9 @@ local at = KEYS[1] .. 'idx:secret'
 redis.call('SETNX', at, ARGV[1])
 return redis.call('GET', at)"
 );
+
+/// Tells who listens. ARGV: the channel, the event.
+pub(super) static ANNOUNCE: Script = Script::new("return redis.call('PUBLISH', ARGV[1], ARGV[2])");
 
 /// ARGV: alive since, inactive since, the most users. Answers how many sessions went from the index, then the names of
 /// the users who went.
