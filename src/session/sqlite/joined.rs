@@ -116,3 +116,79 @@ fn apply(session: &mut Session, update: Update, limits: SessionLimits) -> Update
     }
     Updated::Done
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::ConnectOptions as _;
+    use sqlx::sqlite::SqliteConnectOptions;
+
+    use super::super::MIGRATIONS;
+    use super::super::writer::Writer;
+    use super::*;
+
+    const TABLES: &str = MIGRATIONS[0].2;
+    const ROWS: &str = r#"
+        INSERT INTO sessions VALUES
+            (x'00000000000000000000000000000001', 'ann', 'default', '{}', 1, 1000, 'node'),
+            (x'00000000000000000000000000000002', 'ann', CAST(x'ff' AS TEXT), '{}', 1, 1000, 'node'),
+            (x'00000000000000000000000000000003', 'ann', 'default', '[]', 1, 1000, 'node')"#;
+
+    async fn writer() -> Writer {
+        let options = SqliteConnectOptions::new().in_memory(true);
+        let mut connection = options.connect().await.expect("it opens");
+        for text in [TABLES, ROWS] {
+            let done = sqlx::raw_sql(text).execute(&mut connection).await;
+            done.expect("tables with rows");
+        }
+        Writer::start(connection)
+    }
+
+    /// All of it is asked before the task runs, so it is one batch.
+    #[tokio::test]
+    async fn a_row_that_cannot_be_read_fails_whoever_asks_for_it() {
+        let writer = writer().await;
+        let time = UnixTime::from_millis(1000);
+        let read = |id| {
+            writer.on_session(|tell| OnSession::Read {
+                id: SessionId::from_bits(id),
+                alive_since: time,
+                tell,
+            })
+        };
+        let update = |id| {
+            let update = Update {
+                id: SessionId::from_bits(id),
+                user: "ann".into(),
+                chat_id: None,
+                fields: r#"{"a":"\u0000 \"b\""}"#.into(),
+                now: time,
+                node: crate::model::NodeId::new("other"),
+            };
+            let limits = SessionLimits {
+                timeout: std::time::Duration::from_secs(1),
+                per_user_max: 1,
+                data_bytes_max: 100,
+            };
+            writer.on_session(|tell| OnSession::Update {
+                update,
+                limits,
+                tell,
+            })
+        };
+        let good = update(1);
+        let unreadable = (update(2), read(2));
+        let (no_object, missing) = (update(3), update(4));
+        let after = read(1);
+        assert_eq!(good.await, Ok(Updated::Done));
+        assert_eq!(unreadable.0.await, Err(StoreError::Unavailable));
+        assert_eq!(unreadable.1.await, Err(StoreError::Unavailable));
+        assert_eq!(no_object.await, Ok(Updated::Unreadable));
+        assert_eq!(missing.await, Ok(Updated::Missing));
+        let expected = r#"{"a":"\u0000 \"b\""}"#;
+        let after = after.await.expect("it answers").expect("alive");
+        assert_eq!(&*after.data, expected);
+        // Not only in the batch that changed it.
+        let kept = read(1).await.expect("it answers").expect("alive");
+        assert_eq!((&*kept.data, kept.head.node.as_str()), (expected, "other"));
+    }
+}
