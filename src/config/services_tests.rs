@@ -40,6 +40,7 @@ fn reads_every_key() {
         timeout = "10s"
         connect_timeout = "500ms"
         connections_max = 100
+        http2_connections_max = 8
         breaker = { failures = 3, window = "5s", percent = 50, open = "2m", probes = 2 }
         retries = { tries = 2, statuses = [500], non_idempotent = true, budget_percent = 5, try_timeout = "1s" }
         health = { path = "/up?x", interval = "1s", timeout = "2s", healthy = 1, unhealthy = 2 }
@@ -83,6 +84,7 @@ fn reads_every_key() {
             roles: vec!["admin".to_owned()],
         },
         connections_max: 100,
+        http2_connections_max: 8,
         slow_start: Duration::ZERO,
         cache: None,
         share: Some(Share::User),

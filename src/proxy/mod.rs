@@ -8,6 +8,8 @@
 
 mod access;
 mod address;
+mod answering;
+mod asking;
 mod attempt;
 mod breaker;
 mod budget;
