@@ -51,9 +51,7 @@ fn reads_every_key() {
     "#,
     );
     assert_eq!(faults, [""; 0]);
-    let [service] = &services[..] else {
-        panic!("{services:?}")
-    };
+    let service = services.first().expect("the service");
     let upstreams: Vec<_> = service
         .upstreams
         .iter()
@@ -134,6 +132,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("balance = \"hash\"\nhash_on = \"header:a b\"", "4: services.a.hash_on=\"header:a b\" must be address"),
     ("timeout = \"0s\"", "3: services.a.timeout=\"0s\" must be a duration"),
     ("connections_max = 0", "3: services.a.connections_max=\"0\" must be a whole number from 1"),
+    ("http2_connections_max = 0", "3: services.a.http2_connections_max=\"0\" must be a whole number from 1"),
     ("breaker = 5", "3: services.a.breaker=\"5\" must be a table"),
     ("breaker = { percent = 101 }", "3: services.a.breaker.percent=\"101\" must be a whole number from 0 to 100"),
     ("breaker = { failure = 1 }", "3: services.a.breaker.failure is not known here"),

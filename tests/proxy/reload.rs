@@ -125,7 +125,10 @@ async fn what_was_counted_against_a_limit_outlives_a_reload() {
         node.hang_up();
         reloaded(&node, "done", 1).await;
         assert_eq!(left(&node).await, Some(1), "{lines}");
-        node.rewrite(&service(&[&upstream], &format!("{lines}\ntimeout = \"9s\"")));
+        node.rewrite(&service(
+            &[&upstream],
+            &format!("{lines}\ntimeout = \"9s\""),
+        ));
         reloaded(&node, "done", 2).await;
         assert_eq!(left(&node).await, Some(0), "{lines}");
         assert_eq!(left(&node).await, None, "{lines}");
