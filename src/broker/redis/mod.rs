@@ -66,6 +66,10 @@ const LEASE: Duration = Duration::from_secs(9);
 /// The least life of a meta: positions outlive the publications that they count.
 const META_TTL_MIN: Duration = Duration::from_secs(24 * 3600);
 
+/// How much longer than publications would be kept the meta of a channel lives that nothing was published in: much longer than
+/// the pauses after which whoever listens renews it.
+const EMPTY_META_TTL: Duration = Duration::from_secs(3600);
+
 /// How long a change of interest may take.
 const INTEREST_TIMEOUT: Duration = Duration::from_millis(1900);
 
@@ -295,13 +299,14 @@ impl Inner {
     /// Asks where a stream stands; makes the meta of one that has none.
     fn ensure(&self, channel: &ChannelKey) -> Command {
         let keys = self.keys.channel(channel);
-        let ttl = Self::meta_ttl(&self.namespaces.of(channel).history);
+        let policy = &self.namespaces.of(channel).history;
         Command::script(
             &scripts::ENSURE,
             &[&keys.meta, &keys.stream, &keys.position],
         )
         .word(fresh_epoch())
-        .number(ttl)
+        .number(Self::meta_ttl(policy))
+        .number(millis(policy.ttl + EMPTY_META_TTL))
     }
 
     fn publish(&self, publish: &Publish) -> Command {
