@@ -331,16 +331,17 @@ async fn listeners_on_any_member_of_a_cluster_hear_of_sessions_in_order() {
     let cluster = cluster();
     let store = connected_to(&cluster.url(), "", LIMITS).await;
     let mut ears: Vec<Ear> = cluster.members().map(Ear::of).collect();
-    let session = session(&name("ear"), "default", start());
+    let session = session(&name("ann"), "default", start());
+    let channel = |what| format!("events:session:{what}:{}", session.head.user);
     store.add_session(session.clone()).await.expect("added");
-    store.announce("events:session:new:ear", "{}");
+    store.announce(&channel("new"), "{}");
     let updated = update(&session, r#"{"api_key":"sk"}"#, start());
     assert_eq!(store.update_session(updated).await, Ok(Updated::Done));
-    store.announce("events:session:logout:ear", "{}");
+    store.announce(&channel("logout"), "{}");
     assert_eq!(ears.len(), 3);
     for ear in &mut ears {
         for what in ["new", "update", "logout"] {
-            ear.skip_to(&format!("events:session:{what}:ear"));
+            ear.skip_to(&channel(what));
         }
     }
 }

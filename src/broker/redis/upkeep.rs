@@ -169,7 +169,10 @@ mod tests {
         let names: Vec<String> = (0..2400).map(|number| format!("c{number}")).collect();
         let mut turns = vec![0; names.len()];
         for checks in 7..7 + CHECKS_PER_RENEWAL {
-            let due = names.iter().zip(&mut turns).filter(|(name, _)| is_due(name, checks));
+            let due = names
+                .iter()
+                .zip(&mut turns)
+                .filter(|(name, _)| is_due(name, checks));
             let count = due.map(|(_, turns)| *turns += 1).count();
             assert!((50..200).contains(&count), "{count}");
         }

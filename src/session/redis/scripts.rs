@@ -291,8 +291,7 @@ return redis.call('GET', at)"
 );
 
 /// Tells who listens. ARGV: the channel, the event.
-pub(super) static ANNOUNCE: Script =
-    Script::new("return redis.call('PUBLISH', ARGV[1], ARGV[2])");
+pub(super) static ANNOUNCE: Script = Script::new("return redis.call('PUBLISH', ARGV[1], ARGV[2])");
 
 /// ARGV: alive since, inactive since, the most users. Answers how many sessions went from the index, then the names of
 /// the users who went.
