@@ -2,6 +2,7 @@
 //!
 //! It reads as the order of start-up: broker, relay, doors, routes, server.
 
+mod alike;
 mod back_ends;
 mod figures;
 mod fresh_keys;
@@ -37,9 +38,10 @@ use crate::redis::StartError;
 use crate::relay::{Inbox, InboxLimits, Relay};
 use crate::server::{self, Drain, Hooks, Outcome, ServerError};
 use crate::session::{Sessions, StoreError};
+use crate::telemetry::fleet::fleet_nodes;
 use crate::telemetry::metrics::certificate_read;
 use crate::telemetry::process::ProcessStats;
-use crate::telemetry::proxy::{Reload, fleet_nodes, reloaded};
+use crate::telemetry::proxy::{Reload, reloaded};
 use crate::telemetry::setup::Exporter;
 use crate::tls::{Acceptor, Renewed};
 use crate::transport::{self, Context, Doors, Intake, Levels};
@@ -354,13 +356,16 @@ impl Node {
                 return;
             }
         };
+        let mut alike = alike::Watch::default();
         loop {
             let channels = self.context.relay.all_channels();
-            let announced = runtime.block_on(self.broker.announce(self.info(), channels));
+            let info = self.info();
+            let announced = runtime.block_on(self.broker.announce(info.clone(), channels));
             // What was known last holds while Redis is away.
             if let Ok(nodes) = runtime.block_on(self.broker.nodes()) {
                 self.nodes.store(nodes.len().max(1), Relaxed);
                 fleet_nodes(nodes.len());
+                alike.look(&info, &nodes);
             }
             // After a failure soon again: the lease is short, and the members come back with it.
             std::thread::sleep(announced.map_or(SWEEP_INTERVAL, |()| ANNOUNCE_INTERVAL));
@@ -389,6 +394,7 @@ impl Node {
             channels: self.context.relay.channel_count(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
+            settings: self.settings.fingerprints,
         }
     }
 }

@@ -222,6 +222,7 @@ fn node(id: &str, connections: u64) -> NodeInfo {
         channels: 0,
         version: "1".to_owned(),
         uptime_seconds: 60,
+        settings: fanfare::model::Fingerprints::default(),
     }
 }
 

@@ -56,6 +56,7 @@ const RULES: Rules = Rules {
                 "KeySources",
                 "PublicKeys",
                 "PUBLIC_KEYS_RULE",
+                "sign",
             ],
         ),
         (

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ApiError, ApiState, body};
 use crate::broker::{Control, NodeInfo, Target};
-use crate::model::{ChannelKey, ClientId};
+use crate::model::{ChannelKey, ClientId, SettingsGroup};
 
 /// `{"user" or "client", "channel"?}`.
 #[derive(Deserialize)]
@@ -45,16 +45,16 @@ pub(super) async fn disconnect(state: &ApiState, request: Request) -> Result<Vec
     send(state, Control::Disconnect(order.target()?)).await
 }
 
-/// `{"nodes":[{"id","connections","channels","version","uptime_seconds"}],"broker"}`: this node as it is now, the
-/// others as their leases tell.
+/// `{"nodes":[{"id","connections","channels","version","uptime_seconds","differs"}],"broker"}`: this node as it is now, the
+/// others as their leases tell; `differs` names the settings that are not those of this node and must be.
 pub(super) async fn nodes(state: &ApiState, _: Request) -> Result<Vec<u8>, ApiError> {
     let mut nodes = state.broker.nodes().await?;
     let this = (state.node)();
     nodes.retain(|node| node.id != this.id);
-    nodes.push(this);
+    nodes.push(this.clone());
     nodes.sort_by(|one, other| one.id.cmp(&other.id));
     let answer = Nodes {
-        nodes: nodes.iter().map(Node::from).collect(),
+        nodes: nodes.iter().map(|node| Node::of(node, &this)).collect(),
         broker: state.broker.kind(),
     };
     Ok(serde_json::to_vec(&answer).unwrap_or_default())
@@ -73,16 +73,20 @@ struct Node<'a> {
     channels: u64,
     version: &'a str,
     uptime_seconds: u64,
+    differs: Vec<&'static str>,
 }
 
-impl<'a> From<&'a NodeInfo> for Node<'a> {
-    fn from(node: &'a NodeInfo) -> Self {
+impl<'a> Node<'a> {
+    /// A node as `this` one sees it.
+    fn of(node: &'a NodeInfo, this: &NodeInfo) -> Self {
+        let differing = this.differing(node).into_iter();
         Self {
             id: node.id.as_str(),
             connections: node.connections,
             channels: node.channels,
             version: &node.version,
             uptime_seconds: node.uptime_seconds,
+            differs: differing.map(SettingsGroup::name).collect(),
         }
     }
 }

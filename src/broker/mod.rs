@@ -11,8 +11,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::model::{
-    ChannelKey, ClientId, Envelope, ErrorCode, Member, NodeId, Origin, Payload, Position,
-    Publication, SessionId, UserId,
+    ChannelKey, ClientId, Envelope, ErrorCode, Fingerprints, Member, NodeId, Origin, Payload,
+    Position, Publication, SessionId, SettingsGroup, UserId,
 };
 
 mod config;
@@ -181,6 +181,18 @@ pub struct NodeInfo {
     pub version: String,
     /// Seconds since it started.
     pub uptime_seconds: u64,
+    /// Of the settings that must be alike on all nodes.
+    pub settings: Fingerprints,
+}
+
+impl NodeInfo {
+    /// In what another node's settings are not this one's. Those of another version are not compared: it may have others.
+    pub fn differing(&self, other: &Self) -> Vec<SettingsGroup> {
+        match self.version == other.version {
+            true => self.settings.differing(&other.settings),
+            false => Vec::new(),
+        }
+    }
 }
 
 /// A channel and how many subscribers it has.

@@ -6,6 +6,7 @@
 //! name, the value (secrets masked) and the rule that it breaks. The process's environment, the file system and the
 //! machine are arguments ([`Inputs`]), so that a test needs none of them.
 
+mod alike;
 mod document;
 mod dotenv;
 mod fault;
@@ -28,7 +29,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::model::{Namespace, Namespaces};
+use crate::model::{Fingerprints, Namespace, Namespaces};
 use crate::{
     admin, api, auth, broker, client, events, proxy, redis, server, session, telemetry, transport,
 };
@@ -96,6 +97,8 @@ pub struct Settings {
     pub file: Option<PathBuf>,
     /// What the channels are like.
     pub namespaces: Namespaces,
+    /// Of the settings that must be alike on all nodes of a fleet.
+    pub fingerprints: Fingerprints,
     /// How long tokens last that are minted here (`ACCESS_TOKEN_EXPIRE_MINUTES`).
     pub token_ttl: Duration,
     /// What the operator should know; `serve` logs it.
@@ -171,6 +174,7 @@ impl Settings {
                 ..rooms::proxy(&reader, services)
             },
             file: reader.text("CONFIG_FILE").map(PathBuf::from),
+            fingerprints: alike::fingerprints(&reader, &namespaces),
             namespaces,
             token_ttl: Duration::from_secs(reader.integer("ACCESS_TOKEN_EXPIRE_MINUTES") * 60),
             resolved: reader.resolved(),

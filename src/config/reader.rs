@@ -221,13 +221,20 @@ impl Reader {
 
     fn shown(&self, name: &str) -> String {
         let is_secret = variable(name).is_none_or(|variable| variable.secret);
-        match self.values.get(name).map(|(read, _)| read) {
-            None => String::new(),
+        match self.exact(name) {
             Some(_) if is_secret => MASK.to_owned(),
-            Some(Read::Boolean(on)) => on.to_string(),
-            Some(Read::Integer(number)) => number.to_string(),
-            Some(Read::Text(text)) => text.clone(),
+            exact => exact.unwrap_or_default(),
         }
+    }
+
+    /// A value as it was read, secrets too: not to be shown.
+    pub(super) fn exact(&self, name: &str) -> Option<String> {
+        let (read, _) = self.values.get(name)?;
+        Some(match read {
+            Read::Boolean(on) => on.to_string(),
+            Read::Integer(number) => number.to_string(),
+            Read::Text(text) => text.clone(),
+        })
     }
 
     /// Every variable with its value and source, in the order of the table.

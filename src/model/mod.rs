@@ -1,6 +1,7 @@
 //! The shared nouns: what every room may name. No I/O, no clock, no policy beyond what a noun itself must hold.
 
 mod admission;
+mod alike;
 mod body;
 mod channel;
 mod close;
@@ -17,6 +18,7 @@ mod timestamp;
 mod wire;
 
 pub use admission::{ConnectionPermit, HandshakePermit, ServerCounts};
+pub use alike::{Fingerprints, SettingsGroup};
 pub use body::BodyError;
 pub use channel::{ChannelKey, ChannelNameError, Scope};
 pub use close::{CloseReason, Reconnect};

@@ -9,6 +9,7 @@
 mod config;
 pub mod consent;
 pub mod events;
+pub mod fleet;
 pub mod http;
 pub mod metrics;
 pub mod process;

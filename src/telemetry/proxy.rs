@@ -83,7 +83,6 @@ impl Method {
 static DIALS: LazyLock<Counter> = LazyLock::new(|| counter!(name::UPSTREAM_CONNECTIONS));
 static OPENED: LazyLock<Counter> = LazyLock::new(|| counter!(name::BREAKER_OPENED));
 static FAILED_OPEN: LazyLock<Counter> = LazyLock::new(|| counter!(name::FAILED_OPEN));
-static FLEET_NODES: LazyLock<Gauge> = LazyLock::new(|| gauge!(name::FLEET_NODES));
 static LIMITED_ALONE: LazyLock<Counter> = LazyLock::new(|| counter!(name::LIMITED_ALONE));
 static RETRIES: LazyLock<[Counter; 2]> = LazyLock::new(|| {
     ["spent", "made"].map(|outcome| counter!(name::UPSTREAM_RETRIES, "outcome" => outcome))
@@ -167,12 +166,6 @@ pub fn health_changed(to_well: bool) {
 /// The configuration was read again.
 pub fn reloaded(outcome: Reload) {
     RELOADS[outcome.index()].increment(1);
-}
-
-/// So many nodes of the fleet are alive.
-pub fn fleet_nodes(count: usize) {
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 nodes")]
-    FLEET_NODES.set(count as f64);
 }
 
 /// A node of a fleet counted a request by itself, against its part of the limit.

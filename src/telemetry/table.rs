@@ -100,6 +100,7 @@ pub(super) mod name {
         "fanfare_upstream_health_changes_total";
     pub(in crate::telemetry) const SHARED_SOURCES: &str = "fanfare_shared_sources";
     pub(in crate::telemetry) const FLEET_NODES: &str = "fanfare_fleet_nodes";
+    pub(in crate::telemetry) const SETTINGS_DIFFER: &str = "fanfare_settings_differ";
     pub(in crate::telemetry) const LIMITED_ALONE: &str = "fanfare_requests_limited_alone_total";
     pub(in crate::telemetry) const RELOADS: &str = "fanfare_reloads_total";
 }
@@ -129,7 +130,7 @@ const fn metric(
 }
 
 /// Every metric of this process, in the order of `docs/METRICS.md`.
-pub const METRICS: [Metric; 43] = [
+pub const METRICS: [Metric; 44] = [
     metric(
         name::CONNECTIONS,
         Kind::Gauge,
@@ -395,6 +396,13 @@ pub const METRICS: [Metric; 43] = [
         &[],
         "Nodes of the fleet that were alive when it was last known; nothing on a node that is alone.",
         "Less than you run: some do not reach Redis. Limits of rate are divided by it while Redis is away.",
+    ),
+    metric(
+        name::SETTINGS_DIFFER,
+        Kind::Gauge,
+        &["group"],
+        "Nodes of the fleet that have other settings than this one where all must have the same, by what they are about; nothing on a node that is alone.",
+        "Above 0 for longer than a deploy: the log names the nodes. Give all of them the same settings.",
     ),
     metric(
         name::LIMITED_ALONE,

@@ -104,3 +104,37 @@ async fn what_comes_back_after_a_loss_has_an_end() {
         .collect();
     assert_eq!(offsets, [2, 3]);
 }
+
+/// A channel that is only listened to leaves little behind, and whoever comes to one finds it with a life before it.
+#[tokio::test]
+async fn what_numbers_a_channel_lives_as_long_as_it_is_needed() {
+    let fleet = Fleet::start(2).await;
+    let key = |what: &str| format!("fanfare:{{|news}}:{what}");
+    let expect_left = |seconds: std::ops::RangeInclusive<u64>| {
+        for what in ["meta", "position"] {
+            let left = fleet.redis.ask(&["TTL", &key(what)]);
+            let left: u64 = left.parse().expect("seconds");
+            assert!(seconds.contains(&left), "{what}: {left}");
+        }
+    };
+    let shorten = || {
+        for what in ["meta", "position"] {
+            assert_eq!(fleet.redis.ask(&["EXPIRE", &key(what), "60"]), "1");
+        }
+    };
+    // An hour longer than publications would be kept; a day once there were any.
+    let (empty, used) = (3800..=3900, 86_300..=86_400);
+    let mut one = Socket::open(&fleet.nodes[0]).await;
+    one.subscribe("news").await;
+    expect_left(empty.clone());
+    shorten();
+    let mut other = Socket::open(&fleet.nodes[1]).await;
+    other.subscribe("news").await;
+    expect_left(empty);
+    fleet.nodes[0].publish("news", &json!(1)).await;
+    expect_left(used.clone());
+    shorten();
+    let stats = fleet.nodes[1].get("/hub/channels/news/stats").await;
+    assert_eq!(stats.json()["offset"], 1);
+    expect_left(used);
+}

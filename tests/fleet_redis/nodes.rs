@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::Fleet;
+use crate::redis_server::RedisServer;
 use crate::support::ws::Socket;
 use crate::support::{Hub, eventually};
+use crate::{Fleet, node};
 
 async fn ids(hub: &Hub) -> Vec<String> {
     let answer = hub.get("/hub/nodes").await.json();
@@ -68,4 +69,68 @@ async fn subscribers_are_counted_over_the_fleet() {
             .then_some(())
     })
     .await;
+}
+
+/// What a node says of the others: in what their settings are not its own.
+async fn differing(hub: &Hub) -> Value {
+    let answer = hub.get("/hub/nodes").await.json();
+    let nodes = answer["nodes"].as_array().expect("nodes").iter();
+    let differing = nodes.map(|node| json!([node["id"], node["differs"]]));
+    differing.collect()
+}
+
+#[tokio::test]
+async fn a_node_with_other_settings_is_told_in_the_log_the_nodes_and_the_metrics() {
+    let redis = RedisServer::start();
+    let one = node(&redis, 0, "", &[("WEBHOOK_EVENTS", "connect")]).await;
+    let same = node(
+        &redis,
+        1,
+        "",
+        &[("WEBHOOK_EVENTS", "connect"), ("WORKERS", "1")],
+    )
+    .await;
+    let namespaces = "[namespaces.default]\nhistory.size = 7";
+    let secret = "not to be told to anybody, not even as a hash";
+    let other = node(&redis, 2, namespaces, &[("JWT_SECRET", secret)]).await;
+    let found = json!(["channels", "events", "tokens"]);
+    let seen_by_one = json!([["node-0", []], ["node-1", []], ["node-2", found]]);
+    let seen_by_other = json!([["node-0", found], ["node-1", found], ["node-2", []]]);
+    for (hub, expected) in [
+        (&one, &seen_by_one),
+        (&same, &seen_by_one),
+        (&other, &seen_by_other),
+    ] {
+        eventually("what differs", async || {
+            (differing(hub).await == *expected).then_some(())
+        })
+        .await;
+    }
+    let told = "has other settings than this one";
+    for (hub, nodes) in [(&one, 1), (&other, 2)] {
+        let counts = ["channels", "events", "keys", "sessions", "tokens"].map(|group| {
+            let differs = found.as_array().expect("groups").contains(&json!(group));
+            let count = if differs { nodes } else { 0 };
+            format!("fanfare_settings_differ{{group=\"{group}\"}} {count}\n")
+        });
+        eventually("the metric", async || {
+            let metrics = hub.get("/metrics").await.text;
+            counts
+                .iter()
+                .all(|count| metrics.contains(count))
+                .then_some(())
+        })
+        .await;
+        eventually("the log", async || {
+            (hub.log().matches(told).count() == nodes).then_some(())
+        })
+        .await;
+        assert!(hub.log().contains("channels, events, tokens"));
+        assert!(!hub.log().contains(secret));
+    }
+    assert!(
+        !redis
+            .ask(&["HGETALL", "fanfare:{fleet}:infos"])
+            .contains(secret)
+    );
 }

@@ -5,6 +5,7 @@
 //! client, user, info, key), data. That of members who came (`j`) or went (`l`) is `{v, k, e?, b}`: `b` has what would be the
 //! rest, of each of them. Payloads are raw JSON text; nobody here parses it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::broker::{Control, NodeInfo, Purged, Target};
 use crate::model::{
-    ChannelKey, ClientId, Envelope, Epoch, Event, Member, NodeId, Origin, Payload, Publication,
-    SessionId, UserId,
+    ChannelKey, ClientId, Envelope, Epoch, Event, Fingerprints, Member, NodeId, Origin, Payload,
+    Publication, SessionId, SettingsGroup, UserId,
 };
 
 use super::keys::{channel_of, tag};
@@ -259,6 +260,9 @@ struct Info {
     channels: u64,
     version: String,
     uptime_seconds: u64,
+    /// By the names of the groups; those of another version may have others.
+    #[serde(default)]
+    settings: BTreeMap<String, u16>,
 }
 
 /// What a node says of itself.
@@ -269,18 +273,30 @@ pub(super) fn pack_node(node: &NodeInfo) -> Bytes {
         channels: node.channels,
         version: node.version.clone(),
         uptime_seconds: node.uptime_seconds,
+        settings: node
+            .settings
+            .known()
+            .map(|(group, fingerprint)| (group.name().to_owned(), fingerprint))
+            .collect(),
     })
 }
 
 /// What a node said of itself.
 pub(super) fn unpack_node(bytes: &[u8]) -> Option<NodeInfo> {
     let info: Info = rmp_serde::from_slice(bytes).ok()?;
+    let mut settings = Fingerprints::default();
+    for (name, fingerprint) in &info.settings {
+        if let Some(group) = SettingsGroup::of(name) {
+            settings.set(group, *fingerprint);
+        }
+    }
     Some(NodeInfo {
         id: NodeId::new(&info.id),
         connections: info.connections,
         channels: info.channels,
         version: info.version,
         uptime_seconds: info.uptime_seconds,
+        settings,
     })
 }
 

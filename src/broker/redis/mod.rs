@@ -23,19 +23,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{
     ActiveChannel, Answer, Broker, BrokerError, Control, NodeInfo, Page, Presence, Publish,
     Published, ReadLimit, Recovery, Results, Sink, Start,
 };
-use crate::model::{
-    ChannelKey, ClientId, Epoch, HistoryPolicy, Member, Namespaces, Position, Publication,
-};
-use crate::redis::{
-    CallError, Command, Config, Connections, Listener, Redis, ServerId, StartError, Value,
-};
+use crate::model::{ChannelKey, ClientId, Member, Namespaces, Position, Publication};
+use crate::redis::{CallError, Command, Config, Connections, Redis, ServerId, StartError, Value};
 
 mod entry;
 mod envelope;
@@ -46,25 +41,21 @@ mod interest;
 mod interest_tests;
 mod interests;
 mod keys;
+mod listener;
 mod occupancy;
 mod outbox;
 mod presence;
 mod read;
 pub mod scripts;
+mod streams;
 mod upkeep;
 
 use interests::Interests;
 use keys::Keys;
 pub use occupancy::{Occupancy, OccupancyObserver};
 
-/// How long an idempotency key is remembered.
-const REMEMBERED: Duration = Duration::from_secs(300);
-
 /// How long a node counts as alive after it said so.
 const LEASE: Duration = Duration::from_secs(9);
-
-/// The least life of a meta: positions outlive the publications that they count.
-const META_TTL_MIN: Duration = Duration::from_secs(24 * 3600);
 
 /// How long a change of interest may take.
 const INTEREST_TIMEOUT: Duration = Duration::from_millis(1900);
@@ -135,7 +126,7 @@ impl RedisBroker {
         redis.spawn(Box::pin(upkeep::check_positions(inner.clone())));
         redis.spawn(Box::pin(upkeep::reap(inner.clone())));
         redis.spawn(Box::pin(inner.clone().say_presence()));
-        redis.listen(Arc::new(Ears(inner.clone())));
+        redis.listen(Arc::new(listener::Ears(inner.clone())));
         Self { inner }
     }
 
@@ -182,59 +173,6 @@ impl Drop for RedisBroker {
     }
 }
 
-/// What the connections tell goes to the interest.
-struct Ears(Arc<Inner>);
-
-impl Listener for Ears {
-    fn moved(&self) {
-        for (server, interest) in self.0.interests.moved(&*self.0.redis) {
-            let work = upkeep::change_interest(self.0.clone(), server, interest);
-            self.0.redis.spawn(Box::pin(work));
-        }
-    }
-
-    fn connected(&self, server: ServerId) {
-        if let Some(interest) = self.0.interests.of(server) {
-            interest.connected();
-        }
-    }
-
-    fn lost(&self, server: ServerId) {
-        if let Some(interest) = self.0.interests.of(server) {
-            interest.lost();
-        }
-    }
-
-    fn message(&self, server: ServerId, channel: &str, payload: Bytes) {
-        if let Some(interest) = self.0.interests.of(server) {
-            interest.message(channel, &payload);
-        }
-    }
-
-    fn passed(&self, server: ServerId, mark: u64) {
-        let Some(interest) = self.0.interests.of(server) else {
-            return;
-        };
-        let to_read = interest.passed(mark, self.0.redis.now());
-        if to_read.is_empty() {
-            return;
-        }
-        let inner = self.0.clone();
-        let commands = to_read.iter().map(|one| inner.ensure(&one.channel));
-        let answers = inner.redis.call(commands.collect());
-        self.0.redis.spawn(Box::pin(async move {
-            for (one, answer) in to_read.iter().zip(answers.await) {
-                interest.read(&one.name, one.life, read::start(answer));
-            }
-        }));
-    }
-
-    fn changed(&self) {
-        self.0.presence.doubt();
-        self.0.interests.hole_everywhere();
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing under these locks can panic half way.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -257,10 +195,6 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn fresh_epoch() -> String {
-    Epoch::from_bits(rand::random()).to_string()
-}
-
 /// What a failed call means to who asked.
 fn broker_error(error: CallError) -> BrokerError {
     match error {
@@ -280,114 +214,6 @@ fn broker_error(error: CallError) -> BrokerError {
 /// An answer in a form that no version of ours gives.
 const fn garbled() -> BrokerError {
     BrokerError::OutcomeUnknown
-}
-
-impl Inner {
-    fn history(&self, channel: &ChannelKey) -> Option<&HistoryPolicy> {
-        let policy = &self.namespaces.of(channel).history;
-        policy.is_on().then_some(policy)
-    }
-
-    fn meta_ttl(policy: &HistoryPolicy) -> u64 {
-        millis((policy.ttl * 10).max(META_TTL_MIN))
-    }
-
-    /// Asks where a stream stands; makes the meta of one that has none.
-    fn ensure(&self, channel: &ChannelKey) -> Command {
-        let keys = self.keys.channel(channel);
-        let ttl = Self::meta_ttl(&self.namespaces.of(channel).history);
-        Command::script(
-            &scripts::ENSURE,
-            &[&keys.meta, &keys.stream, &keys.position],
-        )
-        .word(fresh_epoch())
-        .number(ttl)
-    }
-
-    fn publish(&self, publish: &Publish) -> Command {
-        let keys = self.keys.channel(&publish.channel);
-        let (origin, key) = (publish.origin.as_ref(), publish.key.as_deref());
-        let once = publish.idempotency_key.as_deref();
-        let Some(policy) = self.history(&publish.channel) else {
-            let envelope = envelope::pack_unkept(origin, key, &publish.data);
-            return match once {
-                None => Command::new("PUBLISH").word(keys.envelopes).word(envelope),
-                Some(once) => Command::script(&scripts::PUBLISH_ONCE, &[&keys.idempotency(once)])
-                    .word(keys.envelopes)
-                    .word(envelope)
-                    .number(millis(REMEMBERED)),
-            };
-        };
-        let remembered = once.map_or(0, |_| millis(REMEMBERED));
-        // Only then: a slot that is being moved refuses keys of which some are there and some not.
-        let idempotency = once.map(|once| keys.idempotency(once));
-        let mut script_keys = vec![&keys.meta, &keys.stream, &keys.position];
-        script_keys.extend(&idempotency);
-        Command::script(&scripts::PUBLISH, &script_keys)
-            .word(fresh_epoch())
-            .formatted(format_args!(
-                "{}:{}:{}:{remembered}",
-                policy.size,
-                millis(policy.ttl).max(1),
-                Self::meta_ttl(policy)
-            ))
-            .word(envelope::pack_rest(origin, key))
-            .word(publish.data.as_bytes())
-    }
-
-    /// Reads a part of a stream. An answer that was asked for before a connection ended is discarded: the server behind it
-    /// may have lost what it told.
-    async fn read(
-        &self,
-        channel: &ChannelKey,
-        since: Option<Position>,
-        limit: ReadLimit,
-    ) -> Result<read::Read, BrokerError> {
-        let began = self.redis.generation();
-        let read = self.read_once(channel, since, limit).await?;
-        match self.redis.generation() == began {
-            true => Ok(read),
-            false => Err(BrokerError::Unavailable),
-        }
-    }
-
-    async fn read_once(
-        &self,
-        channel: &ChannelKey,
-        since: Option<Position>,
-        limit: ReadLimit,
-    ) -> Result<read::Read, BrokerError> {
-        let policy = self.history(channel).ok_or(BrokerError::NoHistory)?;
-        let command = || {
-            let keys = self.keys.channel(channel);
-            let epoch = since.map(|since| since.epoch.to_string());
-            Command::script(&scripts::READ, &[&keys.meta, &keys.stream])
-                .number(since.map_or(0, |since| since.offset))
-                .number(limit.publications.clamp(1, 1_000_000_000) as u64)
-                .number(limit.bytes.min(1 << 50) as u64)
-                .number(u64::from(policy.size))
-                .word(epoch.unwrap_or_default())
-        };
-        let within_limit = |mut read: read::Read| {
-            // The script tells whether there is more by what it reads.
-            if limit.publications == 0 {
-                read.page.more = !read.page.publications.is_empty();
-                read.page.publications.clear();
-            }
-            read
-        };
-        let answer = self.redis.call_one(command()).await.map_err(broker_error)?;
-        if let Some(read) = read::page(answer) {
-            return Ok(within_limit(read));
-        }
-        // There is no meta: one is made, so that no epoch is ever empty.
-        self.redis
-            .call_one(self.ensure(channel))
-            .await
-            .map_err(broker_error)?;
-        let answer = self.redis.call_one(command()).await.map_err(broker_error)?;
-        read::page(answer).map(within_limit).ok_or_else(garbled)
-    }
 }
 
 impl Broker for RedisBroker {

@@ -8,8 +8,12 @@
 use crate::redis::Script;
 
 mod members;
+mod nodes;
+mod occupancy;
 
 pub(super) use members::{JOIN, LEAVE, LEAVE_NODE, PRESENCE};
+pub(super) use nodes::{ALIVE, ANNOUNCE, CHANNELS, COUNT, EXPIRED, FORGET, NODES, NOTE};
+pub(super) use occupancy::{OCCUPY, VACATE};
 
 /// All of them.
 pub(super) static ALL: &[&Script] = &[
@@ -166,17 +170,29 @@ redis.call('PUBLISH', ARGV[1], ARGV[2])
 return 0",
 );
 
-/// Makes the meta of a channel that has none, with this epoch; a stream without meta is of nobody.
+/// Makes the meta of a channel that has none, with this epoch; a stream without meta is of nobody. And renews the life of one
+/// that has less than two thirds of it left: whoever asks may be about to rely on it.
 ///
-/// KEYS: meta, stream, position. ARGV: a fresh epoch, ttl of the meta. Answers `{epoch, top}`.
+/// One that nothing was ever published in counts nothing, so it lives shorter. When it is gone, whoever comes back with its
+/// epoch is told `recovered: false`, as with any epoch that is not known.
+///
+/// KEYS: meta, stream, position. ARGV: a fresh epoch, ttl of the meta, the same while nothing was published. Answers
+/// `{epoch, top}`.
 pub static ENSURE: Script = Script::new(
     r"local meta = redis.call('HMGET', KEYS[1], 'e', 't')
-if meta[1] then return meta end
+if meta[1] then
+  local life = meta[2] == '0' and ARGV[3] or ARGV[2]
+  if redis.call('PTTL', KEYS[1]) * 3 < tonumber(life) * 2 then
+    redis.call('PEXPIRE', KEYS[1], life)
+    redis.call('PEXPIRE', KEYS[3], life)
+  end
+  return meta
+end
 local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[1], 'e', ARGV[1], 't', 0, 'r', replid)
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-redis.call('SET', KEYS[3], ARGV[1] .. ':0', 'PX', ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('SET', KEYS[3], ARGV[1] .. ':0', 'PX', ARGV[3])
 return {ARGV[1], '0'}",
 );
 
@@ -227,187 +243,6 @@ end
 return {epoch, meta[2], stands and 1 or 0, entries, fork}",
 );
 
-/// Renews a node's lease. KEYS: leases, infos, given up. ARGV: the node, for how long, its info, whether it was announced
-/// before. When it was, and is not known any more, does nothing and answers 2 if it was given up, 0 if Redis lost it.
-pub(super) static ANNOUNCE: Script = Script::new(
-    r"if ARGV[4] == '1' and redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then
-  return redis.call('ZSCORE', KEYS[3], ARGV[1]) and 2 or 0
-end
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
-return 1",
-);
-
-/// Says that a node is in channels, and gives it a lease when it has none yet. One that was not announced has an empty info
-/// from then on: without it, it was given up.
-///
-/// KEYS: leases, the channels where the node is, infos. ARGV: the node, for how long, whether it was announced before, the
-/// channels' tags (at most some thousand).
-pub(super) static NOTE: Script = Script::new(
-    r"local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-redis.call('ZADD', KEYS[1], 'NX', now + tonumber(ARGV[2]), ARGV[1])
-if ARGV[3] == '0' then redis.call('HSETNX', KEYS[3], ARGV[1], '') end
-return redis.call('SADD', KEYS[2], unpack(ARGV, 4))",
-);
-
-/// A node has subscribers in a channel. The hash of a channel has a field for each such node, and three more: `i` its life, `b`
-/// the node that made it begin or end (`!` before it: somebody else, after its lease had ended), `a` when that was. One of an
-/// end stays for a minute, so that whoever asks again hears the same.
-///
-/// KEYS: occupants. ARGV: the node, a fresh life, the life that the node knows (or nothing), the name that it had there before
-/// (or nothing). Answers `{life, 1}` to the one that is to tell that the channel is occupied, else `{life, 0}`.
-pub(super) static OCCUPY: Script = Script::new(
-    r"local node, known, former = ARGV[1], ARGV[3], ARGV[4]
-local time = redis.call('TIME')
-local now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
-local found = redis.call('HMGET', KEYS[1], 'i', 'b')
-local life, by = found[1], found[2]
-if not life and known ~= '' then
-  -- Redis lost it: nothing has begun.
-  redis.call('HSET', KEYS[1], 'i', known, 'b', '', 'a', now, node, '')
-  return {known, 0}
-end
-if life and former ~= '' and redis.call('HDEL', KEYS[1], former) == 1 then
-  redis.call('HSET', KEYS[1], node, '')
-  if by == former then
-    by = node
-    redis.call('HSET', KEYS[1], 'b', node)
-  end
-end
-if life and redis.call('HLEN', KEYS[1]) > 3 then
-  local was_there = redis.call('HSET', KEYS[1], node, '') == 0
-  -- Who made it begin and does not know its life did not hear the answer.
-  return {life, was_there and by == node and known == '' and 1 or 0}
-end
-redis.call('DEL', KEYS[1])
-if life and life == known and by == node then
-  -- It left, did not hear that it was the last one, and is back: nobody was told.
-  redis.call('HSET', KEYS[1], 'i', life, 'b', '', 'a', now, node, '')
-  return {life, 0}
-end
-redis.call('HSET', KEYS[1], 'i', ARGV[2], 'b', node, 'a', now, node, '')
-return {ARGV[2], 1}",
-);
-
-/// A node has no subscribers in a channel any more.
-///
-/// KEYS: occupants. ARGV: the node, the life that it knows (or nothing), `1` when somebody says it of a node whose lease ended.
-/// Answers `{life, 2}` to the one that is to tell that the channel is vacant, `{life, 1}` when it is to be told again that it
-/// is occupied (who had to tell it a moment ago may have died first), else `{life, 0}`.
-pub(super) static VACATE: Script = Script::new(
-    r"local node, known, mark = ARGV[1], ARGV[2], ARGV[1]
-if ARGV[3] == '1' then mark = '!' .. node end
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local found = redis.call('HMGET', KEYS[1], 'i', 'b', 'a')
-local life, by = found[1], found[2]
-if life then
-  local was_there = redis.call('HDEL', KEYS[1], node) == 1
-  if redis.call('HLEN', KEYS[1]) > 3 then
-    if ARGV[3] == '1' and by == node and now - tonumber(found[3]) < 60000 then
-      redis.call('HSET', KEYS[1], 'b', '')
-      return {life, 1}
-    end
-    return {life, 0}
-  end
-  if not was_there and by ~= node and by ~= mark then return {life, 0} end
-elseif known == '' then
-  return {'', 0}
-else
-  -- Redis lost it. Who else is there will say so, and then it begins anew.
-  life = known
-end
-redis.call('HSET', KEYS[1], 'i', life, 'b', mark, 'a', string.format('%.0f', now))
-redis.call('PEXPIRE', KEYS[1], 60000)
-return {life, 2}",
-);
-
-/// The infos of the nodes whose leases hold. KEYS: leases, infos.
-pub(super) static NODES: Script = Script::new(
-    r"local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local infos = {}
-for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], string.format('%.0f', now), '+inf')) do
-  local info = redis.call('HGET', KEYS[2], node)
-  if info then infos[#infos + 1] = info end
-end
-return infos",
-);
-
-/// The nodes whose leases ended, for one reaper at a time. From now on they are given up: when they come back they
-/// begin anew, and for a week it is known that they must.
-///
-/// KEYS: leases, lock, infos, given up. ARGV: who reaps, for how long.
-pub(super) static EXPIRED: Script = Script::new(
-    r"local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. string.format('%.0f', now), 'LIMIT', 0, 16)
-if #dead == 0 then return dead end
-if not redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return {} end
-for _, node in ipairs(dead) do
-  redis.call('HDEL', KEYS[3], node)
-  redis.call('ZADD', KEYS[4], now, node)
-end
-local week = string.format('%.0f', now - 604800000)
-for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', week, 'LIMIT', 0, 100)) do
-  redis.call('ZREM', KEYS[4], node)
-end
-return dead",
-);
-
-/// Forgets a node that left nobody behind: one whose lease ended, or one that says so itself.
-///
-/// KEYS: leases, infos, the channels where it has members, its counts, their names, the channels that it occupies. ARGV: the node, `1` when it says so.
-pub(super) static FORGET: Script = Script::new(
-    r"local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local lease = redis.call('ZSCORE', KEYS[1], ARGV[1])
-if ARGV[2] ~= '1' and lease and tonumber(lease) >= now then return 0 end
-redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('HDEL', KEYS[2], ARGV[1])
-redis.call('DEL', KEYS[3], KEYS[4], KEYS[5], KEYS[6])
-return 1",
-);
-
-/// How many subscribers a node has in channels. KEYS: its counts, their names. ARGV: a channel's tag and its count, and so
-/// on; a count of 0 is none.
-pub(super) static COUNT: Script = Script::new(
-    r"for at = 1, #ARGV, 2 do
-  if ARGV[at + 1] == '0' then
-    redis.call('HDEL', KEYS[1], ARGV[at])
-    redis.call('ZREM', KEYS[2], ARGV[at])
-  else
-    redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1])
-    redis.call('ZADD', KEYS[2], 0, ARGV[at])
-  end
-end
-return #ARGV / 2",
-);
-
-/// Channels of a node in the order of their tags. KEYS: its counts, their names. ARGV: from, to (as of ZRANGEBYLEX), how
-/// many. Answers a tag and its count, and so on.
-pub(super) static CHANNELS: Script = Script::new(
-    r"local found = {}
-for _, tag in ipairs(redis.call('ZRANGEBYLEX', KEYS[2], ARGV[1], ARGV[2], 'LIMIT', 0, ARGV[3])) do
-  local count = redis.call('HGET', KEYS[1], tag)
-  if count then
-    found[#found + 1] = tag
-    found[#found + 1] = count
-  end
-end
-return found",
-);
-
-/// The nodes whose leases hold. KEYS: leases.
-pub(super) static ALIVE: Script = Script::new(
-    r"local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-return redis.call('ZRANGEBYSCORE', KEYS[1], string.format('%.0f', now), '+inf')",
-);
-
 /// Tries every command that is needed, and leaves nothing behind. KEYS: a hash, a stream, a text, a sorted set, a set. ARGV: a
 /// channel. Answers the commands that the user may not run there, each with what the server says.
 pub(super) static PROBE: Script = Script::new(
@@ -417,7 +252,7 @@ local tries = {
   {'HSET', hash, 'a', '1'}, {'HSETNX', hash, 'a', '1'}, {'HGET', hash, 'a'}, {'HMGET', hash, 'a', 'b'},
   {'HGETALL', hash}, {'HSCAN', hash, '0'}, {'HINCRBY', hash, 'a', 1}, {'HEXISTS', hash, 'a'}, {'HLEN', hash}, {'HDEL', hash, 'a'},
   {'XADD', stream, '1-1', 'a', 'b'}, {'XRANGE', stream, '-', '+', 'COUNT', 1}, {'XTRIM', stream, 'MAXLEN', '1'},
-  {'SET', text, 'a', 'PX', '1000'}, {'GET', text}, {'MGET', text}, {'PEXPIRE', text, '1000'},
+  {'SET', text, 'a', 'PX', '1000'}, {'GET', text}, {'MGET', text}, {'PEXPIRE', text, '1000'}, {'PTTL', text},
   {'ZADD', ordered, 0, 'a'}, {'ZSCORE', ordered, 'a'}, {'ZRANGE', ordered, 0, 0}, {'ZREM', ordered, 'a'},
   {'ZRANGEBYSCORE', ordered, '-inf', '+inf'}, {'ZRANGEBYLEX', ordered, '-', '+'},
   {'SADD', set, 'a'}, {'SMEMBERS', set}, {'SREM', set, 'a'},
@@ -437,9 +272,7 @@ return refused",
 
 /// What is asked for outside of scripts.
 #[cfg(test)]
-const PLAIN: [&str; 8] = [
-    "PUBLISH", "DEL", "GET", "HGET", "MGET", "PEXPIRE", "SMEMBERS", "SREM",
-];
+const PLAIN: [&str; 7] = ["PUBLISH", "DEL", "GET", "HGET", "MGET", "SMEMBERS", "SREM"];
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,6 @@
 //! What the broker does by itself: changes of interest, checks of positions, and the end of dead nodes.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,8 @@ const INTEREST_TICK: Duration = Duration::from_millis(250);
 /// Between two checks of all positions.
 const CHECK_INTERVAL: Duration = Duration::from_secs(25);
 
-/// After so many checks the life of every meta is renewed: about an hour.
-const CHECKS_PER_RENEWAL: u32 = 144;
+/// After so many checks every meta was looked after: ten minutes. Each has its turn, so that not all come at once.
+const CHECKS_PER_RENEWAL: u64 = 24;
 
 /// The most positions of one question.
 const POSITIONS_MAX: usize = 500;
@@ -49,7 +50,7 @@ pub(super) async fn change_interest(inner: Arc<Inner>, server: ServerId, interes
 
 /// Looks now and then whether every stream stands where this node is.
 pub(super) async fn check_positions(inner: Arc<Inner>) {
-    let mut checks = 0u32;
+    let mut checks = 0u64;
     loop {
         inner.redis.pause(CHECK_INTERVAL).await;
         checks += 1;
@@ -71,9 +72,7 @@ pub(super) async fn check_positions(inner: Arc<Inner>) {
                         })
                     });
                 interest.check(found.collect());
-                if checks.is_multiple_of(CHECKS_PER_RENEWAL) {
-                    renew(&inner, some).await;
-                }
+                renew(&inner, some, checks).await;
             }
         }
     }
@@ -99,14 +98,21 @@ async fn positions(inner: &Inner, some: &[Seen]) -> Option<Vec<Value>> {
     answers.into_iter().collect::<Result<_, _>>().ok()
 }
 
-/// A channel that is listened to keeps its epoch, published to or not.
-async fn renew(inner: &Inner, some: &[Seen]) {
-    let commands = some.iter().flat_map(|(_, channel, _)| {
-        let keys = inner.keys.channel(channel);
-        let ttl = Inner::meta_ttl(&inner.namespaces.of(channel).history);
-        [keys.meta, keys.position].map(|key| Command::new("PEXPIRE").word(key).number(ttl))
-    });
-    inner.redis.call(commands.collect()).await;
+/// A channel that is listened to keeps its epoch, published to or not. A meta that is gone is made anew, which the next check
+/// finds out.
+async fn renew(inner: &Inner, some: &[Seen], checks: u64) {
+    let due = some.iter().filter(|(name, ..)| is_due(name, checks));
+    let commands: Vec<_> = due.map(|(_, channel, _)| inner.ensure(channel)).collect();
+    if !commands.is_empty() {
+        inner.redis.call(commands).await;
+    }
+}
+
+/// Whether it is a channel's turn at this check.
+fn is_due(name: &str, checks: u64) -> bool {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish() % CHECKS_PER_RENEWAL == checks % CHECKS_PER_RENEWAL
 }
 
 /// Takes the members of dead nodes away, and their part in occupied channels.
@@ -151,5 +157,25 @@ async fn reap_once(inner: &Inner) {
         if inner.take_away(&node, false).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_channel_is_looked_after_once_in_a_round_and_few_at_a_time() {
+        let names: Vec<String> = (0..2400).map(|number| format!("c{number}")).collect();
+        let mut turns = vec![0; names.len()];
+        for checks in 7..7 + CHECKS_PER_RENEWAL {
+            let due = names
+                .iter()
+                .zip(&mut turns)
+                .filter(|(name, _)| is_due(name, checks));
+            let count = due.map(|(_, turns)| *turns += 1).count();
+            assert!((50..200).contains(&count), "{count}");
+        }
+        assert!(turns.iter().all(|turns| *turns == 1));
     }
 }

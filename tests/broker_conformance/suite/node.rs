@@ -1,7 +1,7 @@
 //! Nodes, and orders to them.
 
 use fanfare::broker::{Control, NodeInfo, Target};
-use fanfare::model::{ClientId, NodeId, SessionId, UserId};
+use fanfare::model::{ClientId, Fingerprints, NodeId, SessionId, SettingsGroup, UserId};
 
 use super::{Case, Harness, channel};
 
@@ -32,6 +32,9 @@ pub(crate) async fn an_order_reaches_this_node(harness: &impl Harness) {
 pub(crate) async fn an_announced_node_is_among_the_nodes_once(harness: &impl Harness) {
     let case = Case::start(harness).await;
     let id = NodeId::new(&ClientId::random().to_string());
+    let mut settings = Fingerprints::default();
+    settings.set(SettingsGroup::Channels, 0);
+    settings.set(SettingsGroup::Tokens, u16::MAX);
     for connections in [1, 2] {
         let node = NodeInfo {
             id: id.clone(),
@@ -39,6 +42,7 @@ pub(crate) async fn an_announced_node_is_among_the_nodes_once(harness: &impl Har
             channels: 3,
             version: "1.2.3".to_owned(),
             uptime_seconds: 4,
+            settings,
         };
         case.broker
             .announce(node.clone(), Vec::new())

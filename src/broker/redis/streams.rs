@@ -1,0 +1,132 @@
+//! Channels with history: publishing, reading, and the lives of their keys. And those without, which are only published in.
+
+use std::time::Duration;
+
+use super::{
+    BrokerError, ChannelKey, Command, Inner, Position, Publish, ReadLimit, broker_error, envelope,
+    garbled, millis, read, scripts,
+};
+use crate::model::{Epoch, HistoryPolicy};
+
+/// How long an idempotency key is remembered.
+const REMEMBERED: Duration = Duration::from_secs(300);
+
+/// The least life of a meta: positions outlive the publications that they count.
+const META_TTL_MIN: Duration = Duration::from_secs(24 * 3600);
+
+/// How much longer than publications would be kept the meta of a channel lives that nothing was published in: much longer than
+/// the pauses after which whoever listens renews it.
+const EMPTY_META_TTL: Duration = Duration::from_secs(3600);
+
+fn fresh_epoch() -> String {
+    Epoch::from_bits(rand::random()).to_string()
+}
+
+impl Inner {
+    pub(super) fn history(&self, channel: &ChannelKey) -> Option<&HistoryPolicy> {
+        let policy = &self.namespaces.of(channel).history;
+        policy.is_on().then_some(policy)
+    }
+
+    fn meta_ttl(policy: &HistoryPolicy) -> u64 {
+        millis((policy.ttl * 10).max(META_TTL_MIN))
+    }
+
+    /// Asks where a stream stands; makes the meta of one that has none.
+    pub(super) fn ensure(&self, channel: &ChannelKey) -> Command {
+        let keys = self.keys.channel(channel);
+        let policy = &self.namespaces.of(channel).history;
+        Command::script(
+            &scripts::ENSURE,
+            &[&keys.meta, &keys.stream, &keys.position],
+        )
+        .word(fresh_epoch())
+        .number(Self::meta_ttl(policy))
+        .number(millis(policy.ttl + EMPTY_META_TTL))
+    }
+
+    pub(super) fn publish(&self, publish: &Publish) -> Command {
+        let keys = self.keys.channel(&publish.channel);
+        let (origin, key) = (publish.origin.as_ref(), publish.key.as_deref());
+        let once = publish.idempotency_key.as_deref();
+        let Some(policy) = self.history(&publish.channel) else {
+            let envelope = envelope::pack_unkept(origin, key, &publish.data);
+            return match once {
+                None => Command::new("PUBLISH").word(keys.envelopes).word(envelope),
+                Some(once) => Command::script(&scripts::PUBLISH_ONCE, &[&keys.idempotency(once)])
+                    .word(keys.envelopes)
+                    .word(envelope)
+                    .number(millis(REMEMBERED)),
+            };
+        };
+        let remembered = once.map_or(0, |_| millis(REMEMBERED));
+        // Only then: a slot that is being moved refuses keys of which some are there and some not.
+        let idempotency = once.map(|once| keys.idempotency(once));
+        let mut script_keys = vec![&keys.meta, &keys.stream, &keys.position];
+        script_keys.extend(&idempotency);
+        Command::script(&scripts::PUBLISH, &script_keys)
+            .word(fresh_epoch())
+            .formatted(format_args!(
+                "{}:{}:{}:{remembered}",
+                policy.size,
+                millis(policy.ttl).max(1),
+                Self::meta_ttl(policy)
+            ))
+            .word(envelope::pack_rest(origin, key))
+            .word(publish.data.as_bytes())
+    }
+
+    /// Reads a part of a stream. An answer that was asked for before a connection ended is discarded: the server behind it
+    /// may have lost what it told.
+    pub(super) async fn read(
+        &self,
+        channel: &ChannelKey,
+        since: Option<Position>,
+        limit: ReadLimit,
+    ) -> Result<read::Read, BrokerError> {
+        let began = self.redis.generation();
+        let read = self.read_once(channel, since, limit).await?;
+        match self.redis.generation() == began {
+            true => Ok(read),
+            false => Err(BrokerError::Unavailable),
+        }
+    }
+
+    async fn read_once(
+        &self,
+        channel: &ChannelKey,
+        since: Option<Position>,
+        limit: ReadLimit,
+    ) -> Result<read::Read, BrokerError> {
+        let policy = self.history(channel).ok_or(BrokerError::NoHistory)?;
+        let command = || {
+            let keys = self.keys.channel(channel);
+            let epoch = since.map(|since| since.epoch.to_string());
+            Command::script(&scripts::READ, &[&keys.meta, &keys.stream])
+                .number(since.map_or(0, |since| since.offset))
+                .number(limit.publications.clamp(1, 1_000_000_000) as u64)
+                .number(limit.bytes.min(1 << 50) as u64)
+                .number(u64::from(policy.size))
+                .word(epoch.unwrap_or_default())
+        };
+        let within_limit = |mut read: read::Read| {
+            // The script tells whether there is more by what it reads.
+            if limit.publications == 0 {
+                read.page.more = !read.page.publications.is_empty();
+                read.page.publications.clear();
+            }
+            read
+        };
+        let answer = self.redis.call_one(command()).await.map_err(broker_error)?;
+        if let Some(read) = read::page(answer) {
+            return Ok(within_limit(read));
+        }
+        // There is no meta: one is made, so that no epoch is ever empty.
+        self.redis
+            .call_one(self.ensure(channel))
+            .await
+            .map_err(broker_error)?;
+        let answer = self.redis.call_one(command()).await.map_err(broker_error)?;
+        read::page(answer).map(within_limit).ok_or_else(garbled)
+    }
+}

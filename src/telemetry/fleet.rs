@@ -1,0 +1,28 @@
+//! What a node knows of the other nodes.
+
+use std::sync::LazyLock;
+
+use ::metrics::{Gauge, gauge};
+
+use super::table::name;
+use crate::model::SettingsGroup;
+
+static NODES: LazyLock<Gauge> = LazyLock::new(|| gauge!(name::FLEET_NODES));
+static DIFFERING: LazyLock<[Gauge; SettingsGroup::ALL.len()]> = LazyLock::new(|| {
+    SettingsGroup::ALL.map(|group| gauge!(name::SETTINGS_DIFFER, "group" => group.name()))
+});
+
+/// So many nodes of the fleet are alive.
+pub fn fleet_nodes(count: usize) {
+    set(&NODES, count);
+}
+
+/// So many of them have other settings in this group than this node.
+pub fn settings_differ(group: SettingsGroup, nodes: usize) {
+    set(&DIFFERING[group as usize], nodes);
+}
+
+fn set(gauge: &Gauge, count: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 nodes")]
+    gauge.set(count as f64);
+}
