@@ -36,6 +36,7 @@ pub(super) fn defaults() -> Policy {
         },
         identity: IdentityRule::default(),
         connections_max: usize::MAX,
+        http2_connections_max: 64,
         slow_start: Duration::ZERO,
         cache: None,
         share: None,

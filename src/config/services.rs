@@ -17,8 +17,8 @@ use crate::proxy::{
 };
 
 /// The keys of a service.
-const KEYS: &str = "upstreams, balance, hash_on, timeout, connect_timeout, connections_max, slow_start, breaker, retries, \
-                    rate_limit, cache, share, heartbeat, health, identity";
+const KEYS: &str = "upstreams, balance, hash_on, timeout, connect_timeout, connections_max, http2_connections_max, \
+                    slow_start, breaker, retries, rate_limit, cache, share, heartbeat, health, identity";
 const URL_RULE: &str = "must be an http, https or h2c URL (http://host[:port][/base]), or a table as { url = \"http://host\", weight = 2 }";
 const WEIGHT_MAX: u64 = 1000;
 
@@ -226,6 +226,11 @@ impl Place<'_> {
             "connections_max" => {
                 if let Some(most) = self.integer(path, value, 1, 1_000_000_000) {
                     policy.connections_max = usize::try_from(most).unwrap_or(usize::MAX);
+                }
+            }
+            "http2_connections_max" => {
+                if let Some(most) = self.integer(path, value, 1, 10_000) {
+                    policy.http2_connections_max = usize::try_from(most).unwrap_or(usize::MAX);
                 }
             }
             "slow_start" => self.duration(path, value, &mut policy.slow_start),

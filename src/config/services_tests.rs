@@ -40,6 +40,7 @@ fn reads_every_key() {
         timeout = "10s"
         connect_timeout = "500ms"
         connections_max = 100
+        http2_connections_max = 8
         breaker = { failures = 3, window = "5s", percent = 50, open = "2m", probes = 2 }
         retries = { tries = 2, statuses = [500], non_idempotent = true, budget_percent = 5, try_timeout = "1s" }
         health = { path = "/up?x", interval = "1s", timeout = "2s", healthy = 1, unhealthy = 2 }
@@ -50,9 +51,7 @@ fn reads_every_key() {
     "#,
     );
     assert_eq!(faults, [""; 0]);
-    let [service] = &services[..] else {
-        panic!("{services:?}")
-    };
+    let service = services.first().expect("the service");
     let upstreams: Vec<_> = service
         .upstreams
         .iter()
@@ -83,6 +82,7 @@ fn reads_every_key() {
             roles: vec!["admin".to_owned()],
         },
         connections_max: 100,
+        http2_connections_max: 8,
         slow_start: Duration::ZERO,
         cache: None,
         share: Some(Share::User),
@@ -132,6 +132,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("balance = \"hash\"\nhash_on = \"header:a b\"", "4: services.a.hash_on=\"header:a b\" must be address"),
     ("timeout = \"0s\"", "3: services.a.timeout=\"0s\" must be a duration"),
     ("connections_max = 0", "3: services.a.connections_max=\"0\" must be a whole number from 1"),
+    ("http2_connections_max = 0", "3: services.a.http2_connections_max=\"0\" must be a whole number from 1"),
     ("breaker = 5", "3: services.a.breaker=\"5\" must be a table"),
     ("breaker = { percent = 101 }", "3: services.a.breaker.percent=\"101\" must be a whole number from 0 to 100"),
     ("breaker = { failure = 1 }", "3: services.a.breaker.failure is not known here"),

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
 use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::asking::Asking;
@@ -41,18 +42,29 @@ pub(super) struct State {
     streams: AtomicUsize,
     is_over: AtomicBool,
     is_doubted: AtomicBool,
+    /// Told when another request may find room.
+    freed: Arc<Notify>,
 }
 
 impl State {
     /// A stream has ended.
     pub(super) fn end_stream(&self) {
         self.streams.fetch_sub(1, Relaxed);
+        self.freed.notify_one();
     }
 
     /// A request was given up that the server had not answered: the connection gets no more of them until it shows that it
     /// lives.
     pub(super) fn doubt(&self) {
         self.is_doubted.store(true, Relaxed);
+    }
+
+    /// It does.
+    fn trust(&self) {
+        if self.is_doubted.load(Relaxed) {
+            self.is_doubted.store(false, Relaxed);
+            self.freed.notify_one();
+        }
     }
 }
 
@@ -70,7 +82,7 @@ impl AsyncRead for Heard {
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
         if read.is_ready() {
-            self.state.is_doubted.store(false, Relaxed);
+            self.state.trust();
         }
         read
     }
@@ -111,15 +123,19 @@ fn closed() -> io::Error {
 }
 
 /// Begins to speak HTTP/2, until the server has said what it takes (its `SETTINGS`, RFC 9113 section 3.4). What drives the
-/// connection has to run for as long as it is used.
+/// connection has to run for as long as it is used. `freed` is told of each request that ends: who waits for room looks again.
 ///
 /// # Errors
 /// When the socket takes nothing, or the server does not speak HTTP/2.
 pub async fn begin(
     socket: Stream,
     is_encrypted: bool,
+    freed: Arc<Notify>,
 ) -> io::Result<(Asker, impl Future<Output = ()> + Send)> {
-    let state = Arc::new(State::default());
+    let state = Arc::new(State {
+        freed,
+        ..State::default()
+    });
     let socket = Heard {
         socket,
         state: state.clone(),

@@ -4,7 +4,6 @@
 //! `Tunnel` (a WebSocket). A try that fails before a byte went to the client goes back to the beginning with another
 //! upstream, within the service's budget; otherwise `Telling`: an answer of our own.
 
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -19,16 +18,15 @@ use super::caching::{Served, Waiting};
 use super::counting::Counting;
 use super::course::{Asked, Course};
 use super::dialling::Dialled;
-use super::download::{Download, DownloadFault};
+use super::download::Download;
 use super::error::ProxyError;
-use super::gone::{is_flooding, poll_gone};
+use super::gone::poll_gone;
 use super::leaving::Leaving;
-use super::upload::{Upload, UploadFault, Waits};
+use super::multiplexed::DialError;
+use super::upload::{Upload, Waits};
 use super::websocket::Tunnel;
-use super::wire::{self, Wire, with_buffer};
-use crate::http1::{After, Exchange, Framing, HeadScan, Peer, Scanned};
-use crate::http2::{REFUSED, UNSAYABLE};
-use crate::model::BodyError;
+use super::wire::Wire;
+use crate::http1::{After, Exchange, Framing, HeadScan, Peer};
 use crate::telemetry::proxy::Carried;
 
 /// A request on its way.
@@ -49,13 +47,13 @@ pub(super) struct Call {
     pub(super) moved: Instant,
     /// Whether the client has got something, be it an interim answer.
     pub(super) has_begun: bool,
-    has_timed_out: bool,
+    pub(super) has_timed_out: bool,
     /// It counts among those under way, where these are bounded.
     inflight: Option<Inflight>,
     /// The node drains, within this time.
     pub(super) draining: Option<Duration>,
     /// When a stream ends because of that.
-    leaving: Option<Leaving>,
+    pub(super) leaving: Option<Leaving>,
     pub(super) state: State,
 }
 
@@ -75,7 +73,7 @@ impl Drop for Inflight {
     }
 }
 
-type Dial = Pin<Box<dyn Future<Output = io::Result<Dialled>> + Send>>;
+type Dial = Pin<Box<dyn Future<Output = Result<Dialled, DialError>> + Send>>;
 
 /// How far it is.
 pub(super) enum State {
@@ -170,205 +168,6 @@ impl Call {
         }
     }
 
-    // Going on.
-
-    fn poll_dial(&mut self, cx: &mut Context<'_>, peer: &mut Peer<'_>) -> Poll<Option<After>> {
-        let State::Dialling(dial) = &mut self.state else {
-            return Poll::Ready(None);
-        };
-        let Poll::Ready(dialled) = dial.as_mut().poll(cx) else {
-            return poll_gone(cx, peer).map(|()| Some(After::Cut));
-        };
-        self.began = Instant::now();
-        self.moved = self.began;
-        match dialled {
-            Ok(Dialled { socket, is_reused }) => {
-                let endpoint = self.attempt.as_ref().map(|attempt| &attempt.endpoint);
-                let age_max = endpoint.and_then(|endpoint| endpoint.connection_age_max());
-                let mut wire = Wire::new(socket, age_max, self.began);
-                wire.is_reused = is_reused;
-                self.ask(wire);
-            }
-            Err(error) => {
-                if let Some(attempt) = &self.attempt {
-                    let upstream = &attempt.endpoint.address.url;
-                    tracing::debug!(%error, %upstream, "cannot reach an upstream");
-                }
-                let timed_out = error.kind() == io::ErrorKind::TimedOut;
-                self.fail(if timed_out {
-                    &ProxyError::TimedOut
-                } else {
-                    &ProxyError::Unavailable
-                });
-            }
-        }
-        Poll::Ready(None)
-    }
-
-    fn poll_ask(&mut self, cx: &mut Context<'_>, peer: &mut Peer<'_>) -> Poll<Option<After>> {
-        if std::mem::take(&mut self.has_timed_out) {
-            match self.upload.waits {
-                Waits::ForClient if !self.upload.is_done() => {
-                    self.tell(&ProxyError::Body(BodyError::TimedOut));
-                }
-                _ => self.fail(&ProxyError::TimedOut),
-            }
-            return Poll::Ready(None);
-        }
-        let Some(wire) = &mut self.wire else {
-            return Poll::Ready(Some(After::Cut));
-        };
-        let uploaded = self.upload.poll(cx, peer, wire);
-        match uploaded {
-            Poll::Ready(Err(UploadFault::ClientGone)) => return Poll::Ready(Some(After::Cut)),
-            Poll::Ready(Err(UploadFault::BadBody)) => {
-                self.tell(&ProxyError::Body(BodyError::Broken));
-                return Poll::Ready(None);
-            }
-            Poll::Ready(Err(UploadFault::TooLarge)) => {
-                self.tell(&ProxyError::Body(BodyError::TooLarge));
-                return Poll::Ready(None);
-            }
-            // It takes no more; what it said before decides.
-            Poll::Ready(Err(UploadFault::Upstream) | Ok(())) | Poll::Pending => {}
-        }
-        let mut fault = None;
-        let read = with_buffer(&mut wire.read, |read| {
-            loop {
-                match self.scan.look(read.unread()) {
-                    Scanned::Partial => match read.poll_fill(cx, &mut wire.socket) {
-                        Poll::Pending => break Poll::Pending,
-                        Poll::Ready(Ok(0)) => break Poll::Ready(None),
-                        Poll::Ready(Err(error)) => {
-                            fault = Some(error.kind());
-                            break Poll::Ready(None);
-                        }
-                        Poll::Ready(Ok(_)) => {}
-                    },
-                    Scanned::Whole(length) => break Poll::Ready(Some(length)),
-                    Scanned::Malformed | Scanned::TooLong => break Poll::Ready(None),
-                }
-            }
-        });
-        match read {
-            Poll::Ready(Some(length)) => self.hear(length),
-            Poll::Ready(None) => match fault {
-                Some(REFUSED) => self.refused(),
-                // That is the client's doing, and another connection would not help.
-                Some(UNSAYABLE) => self.tell(&ProxyError::Unsayable),
-                _ => self.fail(&ProxyError::Unavailable),
-            },
-            Poll::Pending => {
-                self.note_moves();
-                if self.upload.is_body_read() {
-                    return poll_gone(cx, peer).map(|()| Some(After::Cut));
-                }
-                return Poll::Pending;
-            }
-        }
-        Poll::Ready(None)
-    }
-
-    fn poll_answer(&mut self, cx: &mut Context<'_>, peer: &mut Peer<'_>) -> Poll<Option<After>> {
-        let State::Answering {
-            download,
-            keeps_wire,
-        } = &mut self.state
-        else {
-            return Poll::Ready(Some(After::Cut));
-        };
-        let Some(wire) = &mut self.wire else {
-            return Poll::Ready(Some(After::Cut));
-        };
-        if std::mem::take(&mut self.has_timed_out) {
-            if download.waits != Waits::ForUpstream || !download.has_heartbeats() {
-                return Poll::Ready(Some(After::Cut));
-            }
-            download.beat();
-            self.moved = Instant::now();
-        }
-        let client_is_gone = if self.upload.is_done() {
-            // A stream has no time-out that would find out, and nobody sends requests behind one.
-            poll_gone(cx, peer).is_ready()
-                || (self.asked.carried == Carried::Sse && is_flooding(peer))
-        } else {
-            // An answer may begin before the request has ended, and both go on.
-            let uploaded = self.upload.poll(cx, peer, wire);
-            uploaded == Poll::Ready(Err(UploadFault::ClientGone))
-        };
-        if client_is_gone {
-            return Poll::Ready(Some(After::Cut));
-        }
-        let mut downloaded = download.poll(cx, wire, peer.socket);
-        let leaving = self.leaving.filter(|_| downloaded.is_pending());
-        match leaving.and_then(|leaving| leaving.end(download)) {
-            Some(After::Close) => {
-                // What the upstream goes on to say is for nobody.
-                *keeps_wire = false;
-                self.asked.keeps_alive = false;
-                downloaded = download.poll(cx, wire, peer.socket);
-            }
-            Some(after) => return Poll::Ready(Some(after)),
-            None => {}
-        }
-        match downloaded {
-            Poll::Pending => {
-                self.note_moves();
-                Poll::Pending
-            }
-            Poll::Ready(Err(DownloadFault::Upstream)) if download.is_unsent() => {
-                // Head and nonsense came in one piece.
-                self.fail(&ProxyError::Unavailable);
-                Poll::Ready(None)
-            }
-            Poll::Ready(Err(DownloadFault::Client | DownloadFault::Upstream)) => {
-                Poll::Ready(Some(After::Cut))
-            }
-            Poll::Ready(Ok(())) => {
-                let recorder = download.take_recorder();
-                let keeps_wire = *keeps_wire && self.upload.is_done() && wire.read.is_empty();
-                if let (true, Some(attempt), Some(wire)) =
-                    (keeps_wire, &self.attempt, self.wire.take())
-                {
-                    wire::put(attempt.endpoint.id, wire, self.moved);
-                }
-                if let Some(recorder) = recorder {
-                    self.keep(*recorder);
-                }
-                let is_whole = self.upload.is_body_read();
-                Poll::Ready(Some(match self.asked.keeps_alive && is_whole {
-                    true => After::KeepAlive,
-                    false => After::Close,
-                }))
-            }
-        }
-    }
-
-    fn poll_tell(&mut self, cx: &mut Context<'_>, peer: &mut Peer<'_>) -> Poll<Option<After>> {
-        use tokio::io::AsyncWrite as _;
-        let State::Telling { bytes, sent, after } = &mut self.state else {
-            return Poll::Ready(None);
-        };
-        if std::mem::take(&mut self.has_timed_out) {
-            return Poll::Ready(Some(After::Cut));
-        }
-        while *sent < bytes.len() {
-            match ready!(Pin::new(&mut *peer.socket).poll_write(cx, &bytes[*sent..])) {
-                Ok(0) | Err(_) => return Poll::Ready(Some(After::Cut)),
-                Ok(count) => *sent += count,
-            }
-        }
-        if ready!(Pin::new(&mut *peer.socket).poll_flush(cx)).is_err() {
-            return Poll::Ready(Some(After::Cut));
-        }
-        if self.wire.is_some() {
-            // That was an interim answer.
-            self.state = State::Asking;
-            return Poll::Ready(None);
-        }
-        Poll::Ready(Some(*after))
-    }
-
     fn try_timeout(&self) -> Option<Duration> {
         let course = self.course.as_ref()?;
         Some(course.try_timeout(self.tries_left == 0))
@@ -382,7 +181,8 @@ impl Call {
         }
     }
 
-    fn note_moves(&mut self) {
+    /// Notes that something moved, so that no time-out is due yet.
+    pub(super) fn note_moves(&mut self) {
         let mut has_moved = std::mem::take(&mut self.upload.has_moved);
         if let State::Answering { download, .. } = &mut self.state {
             has_moved |= std::mem::take(&mut download.has_moved);

@@ -1,12 +1,13 @@
 //! Connections to an upstream: new ones, and places on those that several requests share.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::endpoint::Endpoint;
-use super::multiplexed::{self, Dialling, Place, Wanted};
+use super::multiplexed::{self, Bounds, DialError, Dialling, Line, Place, Wanted};
 use crate::http2;
 use crate::telemetry::proxy as counts;
 use crate::tls::{Connector, Stream};
@@ -30,75 +31,91 @@ pub(super) struct Dialled {
     pub(super) is_reused: bool,
 }
 
-/// How a request comes to its connection.
-enum Joined {
-    /// It has a place on one.
-    Shares(Stream),
-    /// It makes one, for others too where there is something to tell them by.
-    Dials(Option<Dialling>),
-}
-
 impl Endpoint {
+    /// A place on a connection that others use, where there is one at once.
+    pub(super) fn share(&self, now: Instant) -> Option<Stream> {
+        match self.may_share() {
+            true => multiplexed::line(self.id).open(now),
+            false => None,
+        }
+    }
+
     /// A connection for a request: a new one, or a place on one that several share. Encrypted where the address says so.
     pub(super) async fn dial(
         &self,
         connector: Option<&Connector>,
         way: Way,
-    ) -> io::Result<Dialled> {
-        let dialling = match self.join(way).await? {
-            Joined::Shares(socket) => {
+        bounds: Bounds,
+    ) -> Result<Dialled, DialError> {
+        let dialling = match self.join(way, bounds).await? {
+            Some(Place::Open(socket)) => {
                 return Ok(Dialled {
                     socket,
                     // Who asked for a new one is not given another for that.
                     is_reused: way == Way::Any,
                 });
             }
-            Joined::Dials(dialling) => dialling,
+            Some(Place::Dial(dialling)) => Some(dialling),
+            None => None,
         };
-        let dialled = self.dial_now(connector, way).await;
-        if let (Err(_), Some(dialling)) = (&dialled, dialling) {
-            dialling.failed();
+        let line = dialling.as_ref().map(Dialling::line);
+        let dialled = timeout_at(bounds.until, self.dial_now(connector, way, line)).await;
+        let dialled = dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        match (&dialled, dialling) {
+            (Err(_), Some(dialling)) => dialling.failed(),
+            (Ok(_), Some(dialling)) if !self.may_share() => dialling.tell_all(),
+            _ => {}
         }
-        let socket = dialled?;
-        Ok(Dialled {
-            socket,
-            is_reused: false,
-        })
+        match dialled {
+            Ok(socket) => Ok(Dialled {
+                socket,
+                is_reused: false,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(DialError::TimedOut),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    /// A place on a connection that is shared, as soon as there is one, or the task to make one. One is made at a time:
-    /// a hundred requests at once are no hundred connections.
-    async fn join(&self, way: Way) -> io::Result<Joined> {
-        let mut wanted = match way {
+    /// A place on a connection that is shared, or the task to make one; nothing where none is. One is made at a time: a
+    /// hundred requests at once are no hundred connections.
+    async fn join(&self, way: Way, bounds: Bounds) -> Result<Option<Place>, DialError> {
+        let wanted = match way {
             Way::Any => Wanted::Any,
             Way::Fresh => Wanted::Another,
-            Way::Own => return Ok(Joined::Dials(None)),
+            Way::Own => return Ok(None),
         };
-        while self.may_share() {
-            match multiplexed::place(self.id, wanted, Instant::now()) {
-                Place::Open(socket) => return Ok(Joined::Shares(socket)),
-                Place::Dial(dialling) => return Ok(Joined::Dials(Some(dialling))),
-                Place::Soon(dial) => dial.done().await?,
-            }
-            if wanted == Wanted::Another {
-                // What somebody else has made meanwhile is new enough.
-                wanted = Wanted::Newest;
-            }
+        if !self.may_share() {
+            return Ok(None);
         }
-        Ok(Joined::Dials(None))
+        let line = multiplexed::line(self.id);
+        line.join(wanted, bounds, || self.may_share()).await
     }
 
-    async fn dial_now(&self, connector: Option<&Connector>, way: Way) -> io::Result<Stream> {
+    async fn dial_now(
+        &self,
+        connector: Option<&Connector>,
+        way: Way,
+        line: Option<Arc<Line>>,
+    ) -> io::Result<Stream> {
         let socket = self.connect(connector, way).await?;
-        let is_http2 = way != Way::Own && (self.address.is_http2 || socket.is_http2());
+        if way == Way::Own {
+            return Ok(socket);
+        }
+        let is_http2 = self.address.is_http2 || socket.is_http2();
         self.shares.store(is_http2, Relaxed);
         if !is_http2 {
             return Ok(socket);
         }
-        let (asker, driving) = http2::begin(socket, self.address.is_encrypted).await?;
-        tokio::spawn(driving);
+        // Of an upstream that had not shared its connections before, nobody stands in line.
+        let line = line.unwrap_or_else(|| multiplexed::line(self.id));
+        let (asker, driving) =
+            http2::begin(socket, self.address.is_encrypted, line.freed()).await?;
         let socket = asker.open();
-        multiplexed::keep(self.id, asker, self.connection_age_max(), Instant::now());
+        let alive = line.keep(asker, self.connection_age_max());
+        tokio::spawn(async move {
+            driving.await;
+            drop(alive);
+        });
         Ok(socket)
     }
 

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::dialling::Way;
 use super::endpoint::Endpoint;
+use super::multiplexed::{Bounds, DialError};
 use super::{HealthPolicy, Proxy};
 use crate::http1::{HeadScan, ResponseHead, Scanned, slots};
 use crate::telemetry::proxy as counts;
-use crate::tls::Connector;
+use crate::tls::{Connector, Stream};
 
 /// How soon a reload is seen, at the latest.
 const REST: Duration = Duration::from_secs(1);
@@ -45,8 +46,8 @@ impl Look {
     }
 }
 
-/// An upstream, and what its look found.
-type Done = (Arc<Endpoint>, HealthPolicy, bool);
+/// An upstream, and what its look found; nothing where it could not even ask.
+type Done = (Arc<Endpoint>, HealthPolicy, Option<bool>);
 
 impl Proxy {
     /// Looks after the upstreams for ever: their health, and the streams that many share, which are read on the runtime
@@ -95,15 +96,23 @@ impl Proxy {
                 if look.next <= now {
                     look.next = now + policy.interval.max(policy.timeout);
                     let connector = self.connector.load_full();
-                    running.spawn(look_at(endpoint.clone(), policy.clone(), connector));
+                    let bounds = Bounds {
+                        until: now + policy.timeout,
+                        ..Bounds::of(&route.policy)
+                    };
+                    running.spawn(look_at(
+                        endpoint.clone(),
+                        policy.clone(),
+                        (connector, bounds),
+                    ));
                 }
             }
         }
         looks.retain(|id, _| present.contains(id));
     }
 
-    fn end_look(&self, (endpoint, policy, is_good): Done, looks: &mut HashMap<usize, Look>) {
-        let Some(look) = looks.get_mut(&endpoint.id) else {
+    fn end_look(&self, (endpoint, policy, found): Done, looks: &mut HashMap<usize, Look>) {
+        let (Some(look), Some(is_good)) = (looks.get_mut(&endpoint.id), found) else {
             return;
         };
         let Some(is_well) = look.note(is_good, &policy) else {
@@ -123,17 +132,24 @@ impl Proxy {
 async fn look_at(
     endpoint: Arc<Endpoint>,
     policy: HealthPolicy,
-    connector: Option<Arc<Connector>>,
+    (connector, bounds): (Option<Arc<Connector>>, Bounds),
 ) -> Done {
-    let asking = ask(&endpoint, &policy.path, connector.as_deref());
-    let status = timeout(policy.timeout, asking).await;
-    let is_good = matches!(status, Ok(Ok(200..400)));
-    (endpoint, policy, is_good)
+    let dialled = endpoint.dial(connector.as_deref(), Way::Any, bounds);
+    let found = match dialled.await {
+        Ok(dialled) => {
+            let asking = ask(&endpoint, &policy.path, dialled.socket);
+            let status = timeout_at(bounds.until, asking).await;
+            Some(matches!(status, Ok(Ok(200..400))))
+        }
+        // It is busy with others, which tell how it does.
+        Err(DialError::Full) => None,
+        Err(_) => Some(false),
+    };
+    (endpoint, policy, found)
 }
 
 /// Asks once; the status of the answer.
-async fn ask(endpoint: &Endpoint, path: &str, connector: Option<&Connector>) -> io::Result<u16> {
-    let mut socket = endpoint.dial(connector, Way::Any).await?.socket;
+async fn ask(endpoint: &Endpoint, path: &str, mut socket: Stream) -> io::Result<u16> {
     let host = endpoint.authority.to_str().unwrap_or_default();
     let base = &endpoint.address.base;
     let request = format!(

@@ -8,6 +8,8 @@
 
 mod access;
 mod address;
+mod answering;
+mod asking;
 mod attempt;
 mod breaker;
 mod budget;
@@ -31,8 +33,12 @@ mod gone;
 mod hash;
 mod health;
 mod hearing;
+mod ids;
+mod introduction;
+mod kinds;
 mod lease;
 mod leaving;
+mod line;
 mod multiplexed;
 mod path;
 mod policy;

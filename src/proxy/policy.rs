@@ -40,6 +40,9 @@ pub struct Policy {
     pub identity: IdentityRule,
     /// Requests that may be under way to one upstream; `usize::MAX` is no limit.
     pub connections_max: usize,
+    /// Connections of one worker to an upstream that speaks HTTP/2; requests beyond what these take wait in line, as long as
+    /// for a connection.
+    pub http2_connections_max: usize,
     /// In which time an upstream that is new or well again comes to its whole part; zero: at once.
     pub slow_start: Duration,
     /// How answers are kept; `None`: not at all.
@@ -211,6 +214,7 @@ pub(super) mod tests {
             },
             identity: IdentityRule::default(),
             connections_max: usize::MAX,
+            http2_connections_max: 64,
             slow_start: Duration::ZERO,
             cache: None,
             share: None,

@@ -1,7 +1,6 @@
 //! One try after the other: an upstream is chosen and asked; when it fails before the client got a byte, another one is,
 //! as far as the request may be repeated and the service's budget goes.
 
-use std::io;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -9,9 +8,10 @@ use tokio::time::Instant;
 use super::attempt::Attempt;
 use super::call::{Call, State};
 use super::choosing::Wish;
-use super::dialling::Way;
+use super::dialling::{Dialled, Way};
 use super::endpoint::Endpoint;
 use super::error::ProxyError;
+use super::multiplexed::{Bounds, DialError};
 use super::reply;
 use super::wire::{self, Wire};
 use crate::http1::{After, HeadScan};
@@ -48,8 +48,14 @@ impl Call {
             self.asked.carried,
             now,
         ));
-        match pooled {
-            Some(wire) => self.ask(wire),
+        if let Some(wire) = pooled {
+            return self.ask(wire);
+        }
+        match may_reuse.then(|| endpoint.share(self.moved)).flatten() {
+            Some(socket) => self.ask_on(Dialled {
+                socket,
+                is_reused: true,
+            }),
             None if may_reuse => self.dial(endpoint, Way::Any),
             None => self.dial(endpoint, Way::Own),
         }
@@ -57,13 +63,36 @@ impl Call {
 
     fn dial(&mut self, endpoint: Arc<Endpoint>, way: Way) {
         let Some(course) = &self.course else { return };
-        let most = course.route.policy.connect_timeout;
+        let bounds = Bounds::of(&course.route.policy);
         let connector = self.proxy.connector.load_full();
         self.state = State::Dialling(Box::pin(async move {
-            let dialling = endpoint.dial(connector.as_deref(), way);
-            let dialled = tokio::time::timeout(most, dialling).await;
-            dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            endpoint.dial(connector.as_deref(), way, bounds).await
         }));
+    }
+
+    /// A connection was made, or has room.
+    pub(super) fn ask_on(&mut self, Dialled { socket, is_reused }: Dialled) {
+        self.began = Instant::now();
+        self.moved = self.began;
+        let endpoint = self.attempt.as_ref().map(|attempt| &attempt.endpoint);
+        let age_max = endpoint.and_then(|endpoint| endpoint.connection_age_max());
+        let mut wire = Wire::new(socket, age_max, self.began);
+        wire.is_reused = is_reused;
+        self.ask(wire);
+    }
+
+    /// There is no connection.
+    pub(super) fn is_undialled(&mut self, error: &DialError) {
+        if let Some(attempt) = &self.attempt {
+            let upstream = &attempt.endpoint.address.url;
+            tracing::debug!(%error, %upstream, "cannot reach an upstream");
+        }
+        match error {
+            // It has enough to do, and nobody has failed.
+            DialError::Full => self.fail_with(&ProxyError::Overloaded, true),
+            DialError::TimedOut => self.fail(&ProxyError::TimedOut),
+            DialError::Failed(_) => self.fail(&ProxyError::Unavailable),
+        }
     }
 
     /// Sends the request on this connection.

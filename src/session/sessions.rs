@@ -13,8 +13,8 @@ use super::activity::Activity;
 use super::attempts::Attempts;
 use super::{
     Admission, Config, Connection, EMPTY_DATA, FileLock, IN_MEMORY, OpenError, Opened, Passwords,
-    PostgresStore, RedisStore, Session, SessionHead, SqliteStore, Store, StoreError, Swept,
-    UnixTime, Update, Updated, upkeep,
+    PostgresStore, RedisStore, Session, SessionHead, SqliteStore, Store, StoreError, Swept, Update,
+    Updated, upkeep,
 };
 use crate::broker::{Broker, Control};
 use crate::model::{ClientId, NodeId, SessionId, UserId};
@@ -162,7 +162,7 @@ impl Sessions {
     /// # Errors
     /// When the store failed.
     pub async fn sweep(&self) -> Result<Swept, StoreError> {
-        let inactive_since = UnixTime::now().before(self.inactive_max);
+        let inactive_since = self.store.now().before(self.inactive_max);
         upkeep::sweep(&*self.store, inactive_since).await
     }
 
@@ -177,7 +177,7 @@ impl Sessions {
         chat_id: Option<&str>,
         id: Option<SessionId>,
     ) -> Result<Opened, StoreError> {
-        let now = UnixTime::now();
+        let now = self.store.now();
         let found = match id {
             Some(id) => self.store.session(id, now).await?,
             None => {
@@ -219,16 +219,13 @@ impl Sessions {
         chat_id: Option<&str>,
         fields: &str,
     ) -> super::Answer<'_, Updated> {
-        let session_id = id.to_string();
-        let own = ("gateway_id", self.node.as_str());
         self.store.update_session(Update {
             id,
             user: user.clone(),
             chat_id: chat_id.map(Into::into),
             fields: fields.into(),
-            now: UnixTime::now(),
+            now: self.store.now(),
             node: self.node.clone(),
-            event: event(user, &[own, ("session_id", &session_id)]).into(),
         })
     }
 
@@ -237,7 +234,7 @@ impl Sessions {
     /// # Errors
     /// When the store failed.
     pub async fn session(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.store.session(id, UnixTime::now()).await
+        self.store.session(id, self.store.now()).await
     }
 
     /// The sessions of a user, the newest first.
@@ -245,7 +242,7 @@ impl Sessions {
     /// # Errors
     /// When the store failed.
     pub async fn sessions(&self, user: &str) -> Result<Vec<SessionHead>, StoreError> {
-        self.store.sessions(user, UnixTime::now()).await
+        self.store.sessions(user, self.store.now()).await
     }
 
     /// Whether a token of this login session is still worth something. That is use of the session.
@@ -253,7 +250,7 @@ impl Sessions {
     /// # Errors
     /// When the store failed.
     pub async fn is_alive(&self, user: &UserId, login: SessionId) -> Result<bool, StoreError> {
-        let owner = self.store.owner(login, UnixTime::now()).await?;
+        let owner = self.store.owner(login, self.store.now()).await?;
         let is_alive = owner.is_some_and(|owner| owner == *user);
         if is_alive {
             self.saw(login, user);
@@ -290,7 +287,7 @@ impl Sessions {
 
     /// A session was used: it lasts from now on. Written behind.
     pub fn saw(&self, session: SessionId, user: &UserId) {
-        self.activity.saw(session, user, UnixTime::now());
+        self.activity.saw(session, user, self.store.now());
     }
 
     /// A socket opened with a session.
@@ -301,7 +298,7 @@ impl Sessions {
             user: user.clone(),
             session,
             node: self.node.clone(),
-            connected_at: UnixTime::now(),
+            connected_at: self.store.now(),
         });
         self.drive(connected);
         let session = session.to_string();
@@ -310,7 +307,7 @@ impl Sessions {
 
     /// A socket with a session closed.
     pub fn closed(&self, client: ClientId, user: &UserId) {
-        self.drive(self.store.disconnect(user, client, UnixTime::now()));
+        self.drive(self.store.disconnect(user, client, self.store.now()));
         self.announce("connection:removed", user, &[]);
     }
 
@@ -330,7 +327,7 @@ impl Sessions {
     }
 
     fn new_session(&self, user: &UserId, chat_id: &str) -> Session {
-        let now = UnixTime::now();
+        let now = self.store.now();
         Session {
             head: SessionHead {
                 id: SessionId::random(),

@@ -1,7 +1,7 @@
 //! Where users, sessions and connections are kept: one narrow trait.
 //!
-//! Every store passes the same conformance suite (`tests/store_conformance`). Times are arguments: a store reads no
-//! clock of its own, so that all nodes and the tests agree on what has expired.
+//! Every store passes the same conformance suite (`tests/store_conformance`). Times are arguments, which tests choose;
+//! nodes take them from the [clock](Store::now) that all on one store share, so that they agree on what has expired.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -61,8 +61,6 @@ pub struct Update {
     pub now: UnixTime,
     /// The node that does it.
     pub node: NodeId,
-    /// What listeners are told once it is done, where anybody may listen: JSON.
-    pub event: Box<str>,
 }
 
 /// What became of an update.
@@ -140,6 +138,16 @@ pub struct ServerInfo {
 /// What was answered is kept: whoever asks afterwards, on whichever node, sees it. Each call is done wholly or not at
 /// all.
 pub trait Store: Send + Sync {
+    /// The time, by the clock that all nodes on this store share.
+    fn now(&self) -> UnixTime {
+        UnixTime::now()
+    }
+
+    /// Looks at that clock, from time to time, where it is not this machine's.
+    fn look_at_clock(&self) -> Answer<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Adds a user. Answers whether the name was free: of several who ask at once exactly one gets it.
     fn add_user(&self, user: User) -> Answer<'_, bool>;
 

@@ -69,7 +69,10 @@ async fn live(store: Arc<dyn Store>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Err(error) = store.beat(UnixTime::now()).await {
+        // First, for the life is dated by it.
+        let looked = store.look_at_clock().await;
+        let beaten = store.beat(store.now()).await;
+        if let Err(error) = looked.and(beaten) {
             tracing::debug!(%error, "the store does not hear that this node lives");
         }
     }
@@ -89,7 +92,7 @@ async fn sweep_inactive(store: Arc<dyn Store>, inactive_max: Duration, every: Du
     let mut ticks = interval_at(Instant::now() + SWEEP_INTERVAL, every);
     loop {
         ticks.tick().await;
-        try_to_sweep(&*store, UnixTime::now().before(inactive_max)).await;
+        try_to_sweep(&*store, store.now().before(inactive_max)).await;
     }
 }
 
@@ -104,7 +107,7 @@ pub(super) async fn sweep(
     store: &dyn Store,
     inactive_since: UnixTime,
 ) -> Result<Swept, StoreError> {
-    let swept = store.sweep(UnixTime::now(), inactive_since).await?;
+    let swept = store.sweep(store.now(), inactive_since).await?;
     for user in &swept.users {
         announce(store, "user:inactive_cleanup", user, &[("username", user)]);
     }

@@ -1,11 +1,11 @@
 //! Nodes that end, and nodes that have more to do than they can.
 
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
 use crate::harness::{Fleet, Loss, Setup};
+use crate::support::clock::other_clock;
 use crate::support::ws::Socket;
 use crate::support::{Hub, eventually};
 
@@ -78,18 +78,6 @@ async fn two_thousand_clients_come_back_at_once() {
     assert!(fleet.sessions() - before >= 2000, "{}", fleet.sessions());
 }
 
-/// Where Debian has the library that gives a process another clock.
-fn libfaketime() -> PathBuf {
-    let folders = std::fs::read_dir("/usr/lib").expect("a directory");
-    let mut libraries = folders
-        .flatten()
-        .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
-        .filter(|library| library.exists());
-    libraries
-        .next()
-        .expect("libfaketime is installed: tests/run does that")
-}
-
 /// What a node takes for the time, in seconds.
 async fn clock(node: &Hub) -> f64 {
     let mut socket = Socket::open(node).await;
@@ -99,13 +87,8 @@ async fn clock(node: &Hub) -> f64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clocks_that_differ_by_an_hour_lose_nothing() {
-    let library: &str = libfaketime().display().to_string().leak();
     let setup = Setup {
-        first: Box::leak(Box::new([
-            ("LD_PRELOAD", library),
-            ("FAKETIME", "+1h"),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-        ])),
+        first: Box::leak(Box::new(other_clock("+1h"))),
         ..Setup::default()
     };
     let mut fleet = Fleet::with("10: two nodes' clocks differ by an hour", setup).await;

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::redis_server::RedisServer;
+use crate::support::clock::other_clock;
 use crate::support::session::{PASSWORD, SESSIONS, session_hub};
 use crate::support::ws::Socket;
 use crate::support::{Hub, eventually};
@@ -143,6 +144,51 @@ async fn a_newer_login_elsewhere_closes_the_older_sockets() {
     let mut new_socket = Socket::open_at(&fleet.hubs[0], &new.ws_path(), &[]).await;
     assert_eq!(old_socket.closed().await.0, 4003);
     new_socket.expect_alive().await;
+}
+
+/// A life lasts seconds, and the clocks of machines differ by more.
+#[tokio::test]
+async fn sockets_are_told_by_one_clock() {
+    let redis = RedisServer::start_with(&["--save", ""]);
+    let url = redis.url();
+    let shared = [("REDIS_URL", url.as_str()), ("READY_REDIS_GRACE_MS", "0")];
+    let late = session_hub(&[&shared[..], &other_clock("-300")].concat()).await;
+    let right = session_hub(&shared).await;
+    let clock = Socket::open(&late)
+        .await
+        .ask(&json!({"type": "ping"}))
+        .await;
+    let now = std::time::UNIX_EPOCH.elapsed().expect("after 1970");
+    let behind = now.as_secs_f64() - clock["timestamp"].as_f64().expect("a time");
+    assert!((behind - 300.0).abs() < 60.0, "{behind}");
+    eventually("the stores answer", async || {
+        for hub in [&late, &right] {
+            (hub.try_login("nobody", "x").await.status == 401).then_some(())?;
+        }
+        Some(())
+    })
+    .await;
+    let ann = right.user("ann").await;
+    let mut sockets = Vec::new();
+    for hub in [&late, &right] {
+        sockets.push(Socket::open_at(hub, &ann.ws_path(), &[]).await);
+        for asked in [&late, &right] {
+            eventually("every node tells of it", async || {
+                let path = "/sessions/users/ann/connection";
+                let told = asked.call("GET", path, &ann.token, &Value::Null).await;
+                let told = told.json()["connections"].as_array().map(Vec::len);
+                (told == Some(sockets.len())).then_some(())
+            })
+            .await;
+        }
+    }
+    let ended = late
+        .call("POST", "/sessions/logout", &ann.token, &Value::Null)
+        .await;
+    assert_eq!(ended.status, 200, "{ended:?}");
+    for mut socket in sockets {
+        assert_eq!(socket.closed().await.0, 4003);
+    }
 }
 
 /// Its user goes on elsewhere, so nothing of the user's ends for want of use.

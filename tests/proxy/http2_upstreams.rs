@@ -21,7 +21,7 @@ use crate::upstream::Upstream;
 use crate::websocket::Sockets;
 
 /// An upstream that speaks HTTP/2 only.
-struct Server {
+pub(crate) struct Server {
     host: String,
     seen: Arc<Seen>,
 }
@@ -39,11 +39,11 @@ struct Seen {
 }
 
 impl Server {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(Builder::new().max_concurrent_streams(100).clone()).await
     }
 
-    async fn start_with(builder: Builder) -> Self {
+    pub(crate) async fn start_with(builder: Builder) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let host = listener.local_addr().expect("an address").to_string();
         let seen = Arc::new(Seen::default());
@@ -67,19 +67,19 @@ impl Server {
         Self { host, seen }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("h2c://{}", self.host)
     }
 
-    fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.seen.connections.load(SeqCst)
     }
 
-    fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.seen.requests.load(SeqCst)
     }
 
-    fn gone(&self) -> usize {
+    pub(crate) fn gone(&self) -> usize {
         self.seen.gone.load(SeqCst)
     }
 }
@@ -205,7 +205,7 @@ async fn echo(
 }
 
 /// A node of one worker with the service `example` on these URLs.
-async fn node(urls: &[String], variables: &[(&str, &str)]) -> Hub {
+pub(crate) async fn node(urls: &[String], variables: &[(&str, &str)]) -> Hub {
     let services = json!({ "example": urls }).to_string();
     let mut all = vec![
         ("UPSTREAMS", &*services),
@@ -287,29 +287,6 @@ async fn a_connection_that_left_a_request_unanswered_gets_no_other() {
     assert_eq!(answer.status, 200, "{answer:?}");
     assert!(answer.text.contains("/found on 0\n"), "{}", answer.text);
     assert_eq!(server.requests(), 1);
-}
-
-#[tokio::test]
-async fn a_full_connection_is_passed_over() {
-    let server = Server::start_with(Builder::new().max_concurrent_streams(2).clone()).await;
-    let node = node(&[server.url()], &[]).await;
-    // So that its settings are known.
-    assert_eq!(node.get("/api/example/a").await.status, 200);
-    let session = Session::open(&node).await;
-    let mut open = Vec::new();
-    for n in 0..5 {
-        open.push(session.begin("GET", "/api/example/never", &[], false).await);
-        eventually("it has arrived", async || {
-            (server.requests() == n + 2).then_some(())
-        })
-        .await;
-    }
-    assert_eq!(server.connections(), 3, "two on each");
-    drop(open);
-    eventually("all are given up", async || {
-        (server.gone() == 5).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -399,7 +376,7 @@ async fn a_stream_that_was_refused_is_asked_for_again() {
         .await;
     assert_eq!((answer.status, server.connections()), (502, before + 1));
 
-    let both = crate::http2_upstreams::node(&[server.url(), well.url()], &[]).await;
+    let both = self::node(&[server.url(), well.url()], &[]).await;
     for _ in 0..6 {
         let answer = both
             .request("POST", "/api/example/refuse-first", &request, "")
@@ -428,7 +405,7 @@ async fn a_request_with_a_body_that_was_refused_is_asked_for_again_and_is_no_fai
 }
 
 /// The node has counted no failure of the upstream.
-async fn is_well(node: &Hub) {
+pub(crate) async fn is_well(node: &Hub) {
     let stats = node.get("/admin/stats").await.json();
     let upstream = &stats["services"]["example"]["upstreamDetails"][0];
     assert_eq!(upstream["circuitOpenUntilMs"], json!(null), "{upstream}");
@@ -457,26 +434,6 @@ async fn what_http2_cannot_say_is_no_upstreams_fault() {
     }
     is_well(&node).await;
     assert_eq!((server.connections(), server.requests()), (1, 2));
-}
-
-#[tokio::test]
-async fn a_burst_makes_no_more_connections_than_it_needs() {
-    let server = Server::start_with(Builder::new().max_concurrent_streams(50).clone()).await;
-    let node = node(&[server.url()], &[]).await;
-    let asked = (0..200).map(async |_| {
-        let mut client = TcpStream::connect(node.address()).await.expect("the node");
-        let request = "GET /api/example/never HTTP/1.1\r\nhost: a\r\n\r\n";
-        client.write_all(request.as_bytes()).await.expect("sent");
-        client
-    });
-    let clients = futures_util::future::join_all(asked).await;
-    eventually("all are asked", async || {
-        (server.requests() == 200).then_some(())
-    })
-    .await;
-    assert_eq!(server.connections(), 4);
-    is_well(&node).await;
-    drop(clients);
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod encrypted;
 mod http;
 mod http2;
 mod http2_bounds;
+mod http2_connections;
 mod http2_upstreams;
 mod http2_websocket;
 mod identity;

@@ -100,3 +100,37 @@ async fn what_is_known_of_an_upstream_outlives_a_reload() {
     }
     assert_eq!(ill.requests(), 5, "and still is");
 }
+
+/// What is left of the limit after one request more.
+async fn left(node: &Hub) -> Option<u32> {
+    let answer = node.get("/api/example/").await;
+    if answer.status == 429 {
+        return None;
+    }
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let left = answer.header("x-ratelimit-remaining").expect("a limit");
+    Some(left.parse().expect("a number"))
+}
+
+#[tokio::test]
+async fn what_was_counted_against_a_limit_outlives_a_reload() {
+    let upstream = Upstream::start().await;
+    let own = "rate_limit = { max = 4, window = \"1h\" }";
+    let of_all = [("RATE_LIMIT_MAX", "4"), ("RATE_LIMIT_WINDOW_MS", "3600000")];
+    for (lines, variables) in [(own, &[][..]), ("", &of_all)] {
+        let node = node_with(&[&upstream], lines, variables).await;
+        assert_eq!(left(&node).await, Some(3));
+        assert_eq!(left(&node).await, Some(2));
+        // Once as it was, once with another word on something else.
+        node.hang_up();
+        reloaded(&node, "done", 1).await;
+        assert_eq!(left(&node).await, Some(1), "{lines}");
+        node.rewrite(&service(
+            &[&upstream],
+            &format!("{lines}\ntimeout = \"9s\""),
+        ));
+        reloaded(&node, "done", 2).await;
+        assert_eq!(left(&node).await, Some(0), "{lines}");
+        assert_eq!(left(&node).await, None, "{lines}");
+    }
+}

@@ -86,7 +86,6 @@ pub(crate) fn update(session: &Session, fields: &str, now: UnixTime) -> Update {
         fields: fields.into(),
         now,
         node: NodeId::new("node-2"),
-        event: "{}".into(),
     }
 }
 
@@ -139,6 +138,8 @@ macro_rules! store_conformance {
                 updates: fields_replace_fields;
                 updates: an_update_is_use;
                 updates: only_the_owner_updates;
+                updates: every_update_within_a_second_counts;
+                updates: what_is_asked_at_once_is_done_in_its_order;
                 updates: what_is_gone_is_not_updated;
                 updates: too_much_data_is_refused_and_changes_nothing;
                 updates: updates_at_once_lose_nothing;

@@ -115,6 +115,9 @@ async fn nginx_lives_without_gateways_and_finds_them_again() {
     }
     assert_eq!(fleet.nginx_8000().get("/health").await.status, 200);
     assert_eq!(fleet.nginx().get("/healthz").await.status, 502);
+    // A browser's EventSource comes back from a connection that breaks off, and never again after a 502.
+    let request = b"GET /sse/connect?channel=news HTTP/1.1\r\nhost: a\r\n\r\n";
+    assert_eq!(fleet.nginx().exchange(request).await, b"");
     fleet.tell("start 2");
     fleet.hear("gateway-2 ").await;
     let nginx = fleet.nginx();
@@ -122,6 +125,24 @@ async fn nginx_lives_without_gateways_and_finds_them_again() {
         (nginx.get("/healthz").await.status == 200).then_some(())
     })
     .await;
+}
+
+/// Gateways that have gone have the fewest connections, so nginx asks every one of them before the one that lives. It gave
+/// up after three: a 502 now and then while gateways were scaled, after which a browser's EventSource never came back.
+#[tokio::test]
+async fn who_comes_finds_the_one_gateway_of_five_that_lives() {
+    let mut fleet = Fleet::start(5, &[]).await;
+    let nginx = fleet.nginx();
+    let mut sockets = Vec::new();
+    assert_eq!(fill(&nginx, &mut sockets, 5).await.len(), 5);
+    for index in 2..=5 {
+        fleet.tell(&format!("kill {index}"));
+        fleet.hear(&format!("gateway-{index} ended")).await;
+    }
+    for _ in 0..4 {
+        let stream = EventStream::open(&nginx, "channel=news", &[]).await;
+        assert_eq!(stream.connected.json()["gateway_id"], "gateway-1");
+    }
 }
 
 /// What a client claims about itself ends at nginx; what nginx says of it, a gateway believes and passes on.

@@ -119,16 +119,10 @@ impl Heard {
     }
 
     async fn listen_on_stream(&mut self, door: &Hub, channel: &str) {
-        let path = format!("/sse/connect?channel={channel}");
-        let last_id = self.last_id.as_deref().map(|id| ("last-event-id", id));
-        let opened = EventStream::try_to_open(door, &path, last_id.as_slice()).await;
-        let mut stream = match opened {
-            Ok(stream) => stream,
-            // For a moment nginx may know of no gateway that lives.
-            Err(answer) => {
-                assert_eq!(answer.status, 502, "{answer:?}");
-                return;
-            }
+        let query = format!("channel={channel}");
+        let mut stream = match &self.last_id {
+            Some(id) => EventStream::resume(door, &query, id).await,
+            None => EventStream::open(door, &query, &[]).await,
         };
         self.note_gateway(&stream.connected.json());
         self.note_ready();

@@ -83,7 +83,7 @@ pub(super) async fn users(state: &SessionState, request: Request) -> Result<Vec<
     let users = store.users(cursor, limit).await?;
     let mut listed = Vec::with_capacity(users.len());
     for part in users.chunks(ASKED_AT_ONCE) {
-        let now = UnixTime::now();
+        let now = state.sessions.store().now();
         type Asked<'a> = (Answer<'a, Vec<SessionHead>>, Answer<'a, Vec<Connection>>);
         // Asked for all before the first answer is awaited: it is one journey.
         let asked: Vec<Asked<'_>> = part
@@ -187,7 +187,8 @@ pub(super) async fn user_stats(
     request: Request,
 ) -> Result<Vec<u8>, SessionError> {
     operator(state, request.headers()).await?;
-    let counts = state.sessions.store().counts(UnixTime::now()).await?;
+    let store = state.sessions.store();
+    let counts = store.counts(store.now()).await?;
     let ws_connections = (state.connections)().await?;
     written(&UserStats {
         total_users: counts.users,

@@ -12,7 +12,7 @@ use super::{SessionError, SessionState, written};
 use crate::api::body;
 use crate::auth::bearer;
 use crate::model::SessionId;
-use crate::session::{NAME_BYTES_MAX, Opened, Session, SessionHead, UnixTime, Updated};
+use crate::session::{NAME_BYTES_MAX, Opened, Session, SessionHead, Updated};
 
 /// The most bytes of a conversation's name.
 const CHAT_BYTES_MAX: usize = 255;
@@ -236,7 +236,7 @@ pub(super) async fn connection(
 ) -> Result<Vec<u8>, SessionError> {
     let user = user(state, &mut request).await?;
     let store = state.sessions.store();
-    let connections = store.connections(&user, UnixTime::now()).await?;
+    let connections = store.connections(&user, store.now()).await?;
     let heads = state.sessions.sessions(&user).await?;
     let connected = connections.first();
     let head = match connected {

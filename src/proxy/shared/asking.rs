@@ -14,6 +14,7 @@ use crate::proxy::choosing::Wish;
 use crate::proxy::dialling::Way;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::hash;
+use crate::proxy::multiplexed::{Bounds, DialError};
 use crate::proxy::table::Route;
 use crate::telemetry::proxy::Carried;
 
@@ -77,10 +78,11 @@ impl Source {
         let (began, endpoint) = (Instant::now(), attempt.endpoint.clone());
         let asked = async {
             let connector = proxy.connector.load_full();
-            let dialling = endpoint.dial(connector.as_deref(), Way::Any);
-            let socket = timeout(policy.connect_timeout, dialling).await??.socket;
+            let dialling = endpoint.dial(connector.as_deref(), Way::Any, Bounds::of(policy));
+            let socket = dialling.await?.socket;
             let head = self.head_for(&endpoint, last_id);
-            timeout(patience, Answer::ask(socket, &head)).await?
+            let asked = timeout(patience, Answer::ask(socket, &head)).await;
+            Ok(asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?)
         };
         match asked.await {
             Ok(mut answer) => {
@@ -88,12 +90,14 @@ impl Source {
                 answer.attempt = Some(attempt);
                 Ok(answer)
             }
+            Err(DialError::Full) => Err(Phase::Overloaded),
             Err(error) => {
-                let error: io::Error = error;
                 attempt.failed(proxy.now());
-                Err(match error.kind() {
-                    io::ErrorKind::TimedOut => Phase::TimedOut,
-                    _ => Phase::Unavailable,
+                Err(match error {
+                    DialError::Failed(error) if error.kind() != io::ErrorKind::TimedOut => {
+                        Phase::Unavailable
+                    }
+                    _ => Phase::TimedOut,
                 })
             }
         }

@@ -232,6 +232,14 @@ impl Store for PostgresStore {
         self.rest.connections(user, now)
     }
 
+    fn now(&self) -> UnixTime {
+        self.rest.now()
+    }
+
+    fn look_at_clock(&self) -> Answer<'_, ()> {
+        self.rest.look_at_clock()
+    }
+
     fn beat(&self, now: UnixTime) -> Answer<'_, ()> {
         self.rest.beat(now)
     }

@@ -7,11 +7,14 @@
 //! Each call is one script, so it is done wholly or not at all, and a session is merged where it is kept. A script names
 //! keys that it reads elsewhere, which one server allows: in a Cluster all keys have a hash tag, so that they are one master's.
 
+mod clock;
 mod record;
 mod scripts;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use clock::Clock;
 
 use super::store::{
     Answer, Begun, Counts, LIFE_MAX, ServerInfo, SessionLimits, Swept, Update, Updated, Used,
@@ -39,6 +42,7 @@ pub struct RedisStore {
     limits: SessionLimits,
     /// This process among all that ever had this node's name.
     life: String,
+    clock: Arc<Clock>,
 }
 
 impl RedisStore {
@@ -63,6 +67,7 @@ impl RedisStore {
             events: prefix.to_owned(),
             limits,
             life: format!("{:016x}", rand::random::<u64>()),
+            clock: Arc::default(),
         })
     }
 
@@ -97,6 +102,20 @@ impl RedisStore {
 
     fn timeout_millis(&self) -> u64 {
         u64::try_from(self.limits.timeout.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Something about a session, which goes together with what others ask of theirs.
+    fn on_sessions(&self) -> Command {
+        let (timeout, bytes_max) = (self.timeout_millis(), self.limits.data_bytes_max);
+        self.script(&scripts::SESSIONS)
+            .formatted(format_args!("{timeout} {bytes_max} {}", self.events))
+    }
+
+    fn read(&self, id: SessionId, with_record: bool) -> Command {
+        self.on_sessions()
+            .word("read")
+            .formatted(format_args!("{id}"))
+            .number(u64::from(with_record))
     }
 
     /// A script about the sockets of a user.
@@ -135,6 +154,19 @@ fn fault(error: CallError) -> StoreError {
 }
 
 impl Store for RedisStore {
+    fn now(&self) -> UnixTime {
+        self.clock.now()
+    }
+
+    fn look_at_clock(&self) -> Answer<'_, ()> {
+        let (clock, asked) = (self.clock.clone(), Instant::now());
+        self.ask(self.script(&scripts::CLOCK), move |time| {
+            let server = record::server_time(time)?;
+            clock.set(server, asked.elapsed());
+            Some(())
+        })
+    }
+
     fn add_user(&self, user: User) -> Answer<'_, bool> {
         let command = self
             .script(&scripts::ADD_USER)
@@ -233,16 +265,16 @@ impl Store for RedisStore {
 
     fn session(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<Session>> {
         let alive_since = now.before(self.limits.timeout);
-        let command = self.script(&scripts::READ).word(id.to_string()).number(1);
-        self.ask(command, move |value| {
-            record::session(id, value, alive_since)
+        self.ask(self.read(id, true), move |value| {
+            record::session(id, &value.as_str()?, alive_since)
         })
     }
 
     fn owner(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<UserId>> {
         let alive_since = now.before(self.limits.timeout);
-        let command = self.script(&scripts::READ).word(id.to_string()).number(0);
-        self.ask(command, move |value| record::owner(value, alive_since))
+        self.ask(self.read(id, false), move |value| {
+            record::owner(&value.as_str()?, alive_since)
+        })
     }
 
     fn session_for<'a>(
@@ -282,17 +314,15 @@ impl Store for RedisStore {
 
     fn update_session(&self, update: Update) -> Answer<'_, Updated> {
         let chat_id = update.chat_id.as_deref().map(record::json_text);
-        let (timeout, bytes_max) = (self.timeout_millis(), self.limits.data_bytes_max);
-        let (events, node) = (&self.events, record::json_text(update.node.as_str()));
         let command = self
-            .script(&scripts::UPDATE)
-            .formatted(format_args!("{timeout} {bytes_max} {events} {node}"))
+            .on_sessions()
+            .word("update")
             .formatted(format_args!("{}", update.id))
             .word(&*update.user)
             .word(chat_id.unwrap_or_default())
             .word(&*update.fields)
             .number(Self::millis(update.now))
-            .word(&*update.event);
+            .word(record::json_text(update.node.as_str()));
         self.ask(command, |value| {
             Some(match &*value.as_str()? {
                 "done" => Updated::Done,

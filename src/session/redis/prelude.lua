@@ -121,31 +121,34 @@ local function add(prefix, user, id, record, head, last, timeout, most)
   return ended
 end
 
--- A record as it is written here.
-local ours = '^{"user_id":("[^"\\]*"),"chat_id":("[^"\\]*"),"created_at":([%d.]+),"node":("[^"\\]*"),'
-  .. '"last_access":([%d.]+),"data":({.*})}$'
+-- A record as it is written here: what stands before the last use, user, conversation, creation, node, last use in seconds and
+-- their fraction, and data. All but the first and the fraction are JSON.
+local ours = '^({"user_id":("[^"\\]*"),"chat_id":("[^"\\]*"),"created_at":([%d.]+),"node":("[^"\\]*"),"last_access":)'
+  .. '(%d+)(%.?%d*),"data":({.*})}$'
+-- The same as far as a reader needs it: the user as text, and the last use.
+local ours_begin = '^{"user_id":"([^"\\]*)","chat_id":"[^"\\]*","created_at":[%d.]+,"node":"[^"\\]*","last_access":([%d.]+),'
 
--- The parts of a record: user, conversation, creation, node, last use and data, all as JSON.
+-- The parts of any record: user, conversation, creation, node, last use and data, all as JSON.
 local function parts_of(record)
-  local user, chat, created, node, last, data = string.match(record, ours)
-  if user then return user, chat, created, node, last, data end
   local _, parts = members(record)
   return parts['"user_id"'], parts['"chat_id"'], parts['"created_at"'], parts['"node"'], parts['"last_access"'], parts['"data"']
 end
 
--- Whose a session is, when it was last used and whether that stands in the index, the record and the user's keys; nothing when
--- there is none.
+local function millis(seconds_text) return math.floor((tonumber(seconds_text) or 0) * 1000 + 0.5) end
+
+-- Whose a session is, when it was last used, whether that stands in the index, and the record; nothing when there is none. The
+-- index is right to the second; what is written behind stands only there.
 local function find(prefix, id)
   local record = redis.call('GET', prefix .. 'sessions:' .. id)
   if not record then return end
-  -- Most are written here, and of names without escapes.
-  local user = string.match(record, '^{"user_id":"([^"\\]*)",') or text((parts_of(record)))
-  local keys = of_user(prefix, user)
-  local used = tonumber(redis.call('ZSCORE', keys.sessions, id))
-  if used then return user, used, true, record, keys end
+  local user, last = string.match(record, ours_begin)
+  if not user then
+    local json, _, _, _, at = parts_of(record)
+    user, last = text(json), at
+  end
   -- One that another system wrote has no index.
-  local _, _, _, _, last = parts_of(record)
-  return user, (tonumber(last) or 0) * 1000, false, record, keys
+  local used = redis.call('ZSCORE', prefix .. 'idx:sessions:' .. user, id)
+  return user, math.max(tonumber(used) or 0, millis(last)), used and true, record
 end
 
 -- A process lives at this time.

@@ -162,48 +162,48 @@ pub(super) fn begun(value: Value) -> Option<Option<Begun>> {
     }))
 }
 
-/// Whose a session is that was used since then: from `{user, last use, …}`.
-pub(super) fn owner(value: Value, alive_since: UnixTime) -> Option<Option<UserId>> {
-    if value.is_null() {
-        return Some(None);
-    }
-    let parts = value.into_array();
-    let [user, used, ..] = parts.as_slice() else {
-        return None;
-    };
-    let used = UnixTime::from_millis(number(used)?);
-    let user = user.as_str()?;
-    Some((used >= alive_since).then(|| UserId::from(&*user)))
+/// What a script says of a session, taken apart: user, last use and record.
+struct Read<'a> {
+    user: &'a str,
+    used: UnixTime,
+    record: &'a str,
 }
 
-/// A session that was used since then: from `{user, last use, record}`.
-pub(super) fn session(
-    id: SessionId,
-    value: Value,
-    alive_since: UnixTime,
-) -> Option<Option<Session>> {
-    if value.is_null() {
+/// From the length of the user's name, the last use, the name and the record; nothing where there is no session.
+fn read(text: &str) -> Option<Option<Read<'_>>> {
+    if text.is_empty() {
         return Some(None);
     }
-    let parts = value.into_array();
-    let [_, used, text] = parts.as_slice() else {
-        return None;
+    let (length, rest) = text.split_once(' ')?;
+    let (used, rest) = rest.split_once(' ')?;
+    let (user, record) = rest.split_at_checked(length.parse().ok()?)?;
+    let used = UnixTime::from_millis(used.parse().ok()?);
+    Some(Some(Read { user, used, record }))
+}
+
+/// Whose a session is that was used since then.
+pub(super) fn owner(text: &str, alive_since: UnixTime) -> Option<Option<UserId>> {
+    let alive = read(text)?.filter(|read| read.used >= alive_since);
+    Some(alive.map(|read| UserId::from(read.user)))
+}
+
+/// A session that was used since then.
+pub(super) fn session(id: SessionId, text: &str, alive_since: UnixTime) -> Option<Option<Session>> {
+    let Some(read) = read(text)?.filter(|read| read.used >= alive_since) else {
+        return Some(None);
     };
-    let used = UnixTime::from_millis(number(used)?);
-    let text = text.as_str()?;
-    let record: Record<'_> = serde_json::from_str(&text).ok()?;
-    let session = Session {
+    let record: Record<'_> = serde_json::from_str(read.record).ok()?;
+    Some(Some(Session {
         head: SessionHead {
             id,
             user: UserId::from(&*record.user_id),
             chat_id: record.chat_id.as_deref().unwrap_or(DEFAULT_CHAT).into(),
             created_at: time(record.created_at),
-            last_access: used,
+            last_access: read.used,
             node: NodeId::new(record.node.as_deref().unwrap_or_default()),
         },
         data: record.data.get().into(),
-    };
-    Some((used >= alive_since).then_some(session))
+    }))
 }
 
 /// A session of the list: from id, last use and head.
@@ -231,6 +231,16 @@ pub(super) fn connection(user: &UserId, client: &str, json: &str) -> Option<Conn
         node: NodeId::new(&socket.node),
         connected_at: UnixTime::from_millis(socket.at),
     })
+}
+
+/// The answer to `TIME`: seconds and microseconds.
+pub(super) fn server_time(value: Value) -> Option<UnixTime> {
+    let parts = value.into_array();
+    let [seconds, micros] = parts.as_slice() else {
+        return None;
+    };
+    let millis = number(seconds)?.checked_mul(1000)?;
+    Some(UnixTime::from_millis(millis + number(micros)? / 1000))
 }
 
 /// The answer to `INFO`: lines of a name, a colon and a value.

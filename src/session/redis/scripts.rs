@@ -22,9 +22,8 @@ pub(super) const ALL: &[&Script] = &[
     &LIST_USERS,
     &LOG_IN,
     &ADD,
-    &READ,
     &LIST,
-    &UPDATE,
+    &SESSIONS,
     &END,
     &END_ALL,
     &TOUCH,
@@ -32,6 +31,7 @@ pub(super) const ALL: &[&Script] = &[
     &DISCONNECT,
     &CONNECTIONS,
     &BEAT,
+    &CLOCK,
     &SWEEP,
     &SHARED_SECRET,
     &ANNOUNCE,
@@ -129,15 +129,6 @@ pub(super) static ADD: Script = script!(
 return add(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]))"
 );
 
-/// ARGV: id, whether the record is wanted (1). Answers `{user, last use, record?}`, or nothing.
-pub(super) static READ: Script = script!(
-    r"
-local user, used, _, record = find(KEYS[1], ARGV[1])
-if not user then return false end
-if ARGV[2] == '1' then return {user, whole(used), record} end
-return {user, whole(used)}"
-);
-
 /// ARGV: user, alive since. Answers id, last use and head in turn.
 pub(super) static LIST: Script = script!(
     r"
@@ -155,15 +146,25 @@ end
 return list"
 );
 
-/// Updates of any number of sessions. ARGV: time-out, the most bytes of data, what channels of events begin with and node
-/// (JSON) with blanks between, then of each id, user, the conversation (JSON) or nothing, fields (JSON), now, and what those
-/// are told who listen.
-/// Answers what became of each in a word.
-pub(super) static UPDATE: Script = Script::of_many(concat!(
+/// Reads and updates of any number of sessions: one script, so that those that come at the same time are joined whatever they
+/// want. ARGV: time-out, the most bytes of data and what channels of events begin with, with blanks between, then one after
+/// the other
+///
+/// - `read`, id, whether the record is wanted (1): answers the length of the user's name in bytes, the last use, the name and
+///   the record with a blank between the first three, or an empty text;
+/// - `update`, id, user, the conversation (JSON) or nothing, fields (JSON), now and node (JSON): answers what became of it in a
+///   word, and tells those who listen when it is done.
+pub(super) static SESSIONS: Script = Script::of_many(concat!(
     include_str!("prelude.lua"),
     r#"
-local timeout, most, events, node = string.match(ARGV[1], '^(%d+) (%d+) (%S*) (.*)$')
+local timeout, most, events = string.match(ARGV[1], '^(%d+) (%d+) (.*)$')
 timeout, most = tonumber(timeout), tonumber(most)
+
+local function read(prefix, id, is_wanted)
+  local user, used, _, record = find(prefix, id)
+  if not user then return '' end
+  return #user .. ' ' .. whole(used) .. ' ' .. user .. (is_wanted == '1' and record or '')
+end
 
 local function merge(kept, changes)
   local names, values = members(kept)
@@ -172,40 +173,76 @@ local function merge(kept, changes)
     if not values[name] then names[#names + 1] = name end
     values[name] = changed[name]
   end
-  local fields = {}
-  for i, name in ipairs(names) do fields[i] = name .. ':' .. values[name] end
-  return '{' .. table.concat(fields, ',') .. '}'
+  for i, name in ipairs(names) do names[i] = name .. ':' .. values[name] end
+  return '{' .. table.concat(names, ',') .. '}'
 end
 
-local function update(prefix, id, by, chat_id, changes, now, event)
-  local user, used, is_indexed, record, keys = find(prefix, id)
+-- The data after the changes; nothing, and why.
+local function merged(data, changes)
+  local is_readable, after = pcall(merge, data, changes)
+  if not is_readable then return nil, 'unreadable' end
+  if #after > most then return nil, 'too_large' end
+  return after
+end
+
+-- Within the second in which the session was used last nothing changes but the record.
+local function update_again(prefix, id, by, changes, now, node, record)
+  local before, user, _, _, last_node, last, fraction, data = string.match(record, ours)
+  if not before or last_node ~= node or tonumber(last) ~= math.floor(now / 1000) then return end
+  if string.sub(user, 2, -2) ~= by then return 'not_owner' end
+  local after, why = merged(data, changes)
+  if not after then return why end
+  local at = math.max(now, millis(last .. fraction))
+  redis.call('SET', prefix .. 'sessions:' .. id, before .. seconds(at) .. ',"data":' .. after .. '}', 'KEEPTTL')
+  return 'done', user
+end
+
+local function update(prefix, id, by, chat_id, changes, now, node)
+  local user, used, is_indexed, record = find(prefix, id)
   if not user or used + timeout < now then return 'missing' end
   if user ~= by then return 'not_owner' end
   local user_json, chat, created, last_node, _, data = parts_of(record)
-  local is_readable, merged = pcall(merge, data, changes)
-  if not is_readable then return 'unreadable' end
-  data = merged
-  if #data > most then return 'too_large' end
+  local after, why = merged(data, changes)
+  if not after then return why end
   local is_elsewhere = not is_indexed or not chat or not created or last_node ~= node
   if chat_id ~= '' and chat_id ~= chat then chat, is_elsewhere = chat_id, true end
   local last = math.max(used, now)
   local rest = '"chat_id":' .. (chat or '"default"') .. ',"created_at":' .. (created or seconds(now)) .. ',"node":' .. node
-  record = '{"user_id":' .. user_json .. ',' .. rest .. ',"last_access":' .. seconds(last) .. ',"data":' .. data .. '}'
+  record = '{"user_id":' .. user_json .. ',' .. rest .. ',"last_access":' .. seconds(last) .. ',"data":' .. after .. '}'
   redis.call('SET', prefix .. 'sessions:' .. id, record, 'PXAT', whole(last + timeout))
+  local keys = of_user(prefix, user)
   if is_elsewhere then
     index(keys, id, '{' .. rest .. '}', last, timeout)
   else
     renew(keys, id, used, last, timeout)
   end
-  redis.call('PUBLISH', events .. 'events:session:update:' .. user, event)
-  return 'done'
+  return 'done', user_json
 end
 
-local answers = {}
-for a = 2, #ARGV, 6 do
+local function update_and_tell(prefix, id, by, chat_id, changes, now, node)
+  local record, done, user = chat_id == '' and redis.call('GET', prefix .. 'sessions:' .. id), nil, nil
+  if record then done, user = update_again(prefix, id, by, changes, now, node, record) end
+  if not done then done, user = update(prefix, id, by, chat_id, changes, now, node) end
+  if user then
+    local event = '{"gateway_id":' .. node .. ',"session_id":"' .. id .. '","user_id":' .. user .. '}'
+    redis.call('PUBLISH', events .. 'events:session:update:' .. by, event)
+  end
+  return done
+end
+
+local answers, a = {}, 2
+while ARGV[a] do
   local prefix = KEYS[#answers + 1]
-  local done, answer = pcall(update, prefix, ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], tonumber(ARGV[a + 4]), ARGV[a + 5])
-  if not done then answer = {type(answer) == 'table' and answer.err or tostring(answer)} end
+  local fine, answer
+  if ARGV[a] == 'read' then
+    fine, answer = pcall(read, prefix, ARGV[a + 1], ARGV[a + 2])
+    a = a + 3
+  else
+    fine, answer = pcall(update_and_tell, prefix, ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], tonumber(ARGV[a + 5]),
+      ARGV[a + 6])
+    a = a + 7
+  end
+  if not fine then answer = {type(answer) == 'table' and answer.err or tostring(answer)} end
   answers[#answers + 1] = answer
 end
 return answers"#
@@ -214,9 +251,9 @@ return answers"#
 /// ARGV: id. Answers 1 when there was one.
 pub(super) static END: Script = script!(
     r"
-local user, _, _, _, keys = find(KEYS[1], ARGV[1])
+local user = find(KEYS[1], ARGV[1])
 if not user then return 0 end
-drop(KEYS[1], keys, {ARGV[1]})
+drop(KEYS[1], of_user(KEYS[1], user), {ARGV[1]})
 return 1"
 );
 
@@ -281,6 +318,9 @@ live(KEYS[1], ARGV[1], tonumber(ARGV[2]))
 redis.call('ZREMRANGEBYSCORE', KEYS[1] .. 'idx:lives', '-inf', '(' .. ARGV[3])
 return 1"
 );
+
+/// Answers the server's clock: seconds and microseconds.
+pub(super) static CLOCK: Script = script!(r"return redis.call('TIME')");
 
 /// ARGV: a secret. Answers the one that is kept.
 pub(super) static SHARED_SECRET: Script = script!(

@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use super::{DEFAULT_CHAT, DEFAULT_ROLE, Sessions};
 use crate::broker::Control;
 use crate::model::{SessionId, UserId};
-use crate::session::{
-    AccountError, Begun, LoggedIn, StoreError, UnixTime, User, UserName, Verdict,
-};
+use crate::session::{AccountError, Begun, LoggedIn, StoreError, User, UserName, Verdict};
 
 /// How often an account may turn out to be another one once its password was checked: two logins at once may both find an
 /// old hash, of which one puts a new one in its place.
@@ -33,7 +31,7 @@ impl Sessions {
             return Err(AccountError::Taken);
         }
         let password = self.passwords.hash(password).await?.into();
-        let now = UnixTime::now();
+        let now = self.store.now();
         let user = User {
             name,
             email: email.into(),

@@ -3,6 +3,7 @@
 //! Everything goes through one connection in batches (`writer`). Connections of clients are not in the file: they end
 //! with the process.
 
+mod joined;
 mod lock;
 mod secrets;
 mod sessions;
@@ -25,6 +26,7 @@ use super::store::{
 use super::tables::{column, migrator, time};
 use super::{Connection, Session, SessionHead, Store, UnixTime, User, UserName};
 use crate::model::{ClientId, SessionId, UserId};
+use joined::OnSession;
 pub use lock::FileLock;
 use writer::Writer;
 
@@ -211,8 +213,11 @@ impl Store for SqliteStore {
 
     fn session(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<Session>> {
         let alive_since = now.before(self.limits.timeout);
-        self.writer
-            .read(move |connection| Box::pin(sessions::get(connection, id, alive_since)))
+        self.writer.on_session(|tell| OnSession::Read {
+            id,
+            alive_since,
+            tell,
+        })
     }
 
     fn owner(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<UserId>> {
@@ -243,8 +248,11 @@ impl Store for SqliteStore {
 
     fn update_session(&self, update: Update) -> Answer<'_, Updated> {
         let limits = self.limits;
-        self.writer
-            .change(move |connection| Box::pin(sessions::update(connection, update, limits)))
+        self.writer.on_session(|tell| OnSession::Update {
+            update,
+            limits,
+            tell,
+        })
     }
 
     fn end_session(&self, id: SessionId) -> Answer<'_, bool> {

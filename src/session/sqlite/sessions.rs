@@ -1,12 +1,14 @@
 //! The table of sessions. A session is alive when it was used at or after a time that the caller gives.
 
+use std::collections::{HashMap, HashSet};
+
+use serde::Serialize;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::{column, time};
 use crate::model::{NodeId, SessionId, UserId};
-use crate::session::merge::merged;
-use crate::session::store::{SessionLimits, Update, Updated, Used};
+use crate::session::store::Used;
 use crate::session::{Session, SessionHead, UnixTime};
 
 /// Adds a session; of the user's sessions the `most` that were used last stay. Answers those that went.
@@ -42,17 +44,53 @@ pub(super) async fn add(
     ids(&ended)
 }
 
-pub(super) async fn get(
+/// Those of these that there are; of one whose row cannot be read, why.
+pub(super) async fn all(
     connection: &mut SqliteConnection,
-    id: SessionId,
-    alive_since: UnixTime,
-) -> Result<Option<Session>, sqlx::Error> {
-    let row = sqlx::query("SELECT * FROM sessions WHERE id = ? AND last_access >= ?")
-        .bind(key(id))
-        .bind(column(alive_since))
-        .fetch_optional(connection)
-        .await?;
-    row.as_ref().map(session).transpose()
+    ids: &HashSet<SessionId>,
+) -> Result<HashMap<SessionId, Result<Session, sqlx::Error>>, sqlx::Error> {
+    let ids: Vec<String> = ids.iter().copied().map(hex).collect();
+    let rows = sqlx::query(
+        "SELECT sessions.* FROM json_each(?) AS wanted CROSS JOIN sessions ON sessions.id = unhex(wanted.value)",
+    )
+    .bind(json(&ids)?)
+    .fetch_all(connection)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((id(row)?, session(row))))
+        .collect()
+}
+
+/// Writes what may have changed of these.
+pub(super) async fn write<'a>(
+    connection: &mut SqliteConnection,
+    sessions: impl Iterator<Item = &'a Session>,
+) -> Result<(), sqlx::Error> {
+    let rows = sessions.map(|Session { head, data }| {
+        let last = column(head.last_access);
+        (hex(head.id), data, &head.chat_id, last, head.node.as_str())
+    });
+    let rows: Vec<_> = rows.collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE sessions
+         SET data = new.value ->> 1, chat_id = new.value ->> 2, last_access = new.value ->> 3, node = new.value ->> 4
+         FROM json_each(?) AS new WHERE sessions.id = unhex(new.value ->> 0)",
+    )
+    .bind(json(&rows)?)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+fn json(rows: &impl Serialize) -> Result<String, sqlx::Error> {
+    serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))
+}
+
+fn hex(id: SessionId) -> String {
+    format!("{:032X}", id.bits())
 }
 
 pub(super) async fn owner(
@@ -101,38 +139,6 @@ pub(super) async fn of_user(
     .fetch_all(connection)
     .await?;
     rows.iter().map(head).collect()
-}
-
-pub(super) async fn update(
-    connection: &mut SqliteConnection,
-    update: Update,
-    limits: SessionLimits,
-) -> Result<Updated, sqlx::Error> {
-    let alive_since = update.now.before(limits.timeout);
-    let Some(Session { head, data }) = get(connection, update.id, alive_since).await? else {
-        return Ok(Updated::Missing);
-    };
-    if head.user != update.user {
-        return Ok(Updated::NotOwner);
-    }
-    let Some(data) = merged(&data, &update.fields) else {
-        return Ok(Updated::Unreadable);
-    };
-    if data.len() > limits.data_bytes_max {
-        return Ok(Updated::TooLarge);
-    }
-    sqlx::query(
-        "UPDATE sessions SET data = ?, chat_id = coalesce(?, chat_id), last_access = max(last_access, ?), node = ?
-         WHERE id = ?",
-    )
-    .bind(data)
-    .bind(update.chat_id.as_deref())
-    .bind(column(update.now))
-    .bind(update.node.as_str())
-    .bind(key(update.id))
-    .execute(connection)
-    .await?;
-    Ok(Updated::Done)
 }
 
 pub(super) async fn end(

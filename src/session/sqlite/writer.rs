@@ -10,6 +10,7 @@ use std::pin::Pin;
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
+use super::joined::{self, JOINED_MAX, OnSession, Tell};
 use crate::session::StoreError;
 use crate::session::store::Answer;
 
@@ -21,7 +22,7 @@ const BATCH_MAX: usize = 256;
 /// What an operation waits for on the connection.
 pub(super) type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, sqlx::Error>> + Send + 'c>>;
 /// Tells whoever asked, once it is known whether the batch was committed.
-type Finish = Box<dyn FnOnce(bool) + Send>;
+pub(super) type Finish = Box<dyn FnOnce(bool) + Send>;
 /// An operation's work, which does not know what it answers.
 type Run = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, Finish> + Send>;
 
@@ -30,6 +31,21 @@ enum Operation {
     Read(Run),
     /// Stands in a savepoint of its own, which costs two statements.
     Change(Run),
+    /// Is joined with those beside it.
+    Session(OnSession),
+}
+
+/// Tells this, unless the batch was not committed.
+pub(super) fn finish<T: Send + 'static>(tell: Tell<T>, value: T) -> Finish {
+    Box::new(move |is_committed| {
+        let answer = if is_committed {
+            Ok(value)
+        } else {
+            Err(StoreError::Unavailable)
+        };
+        // Whoever asked may be gone.
+        let _ = tell.send(answer);
+    })
 }
 
 /// The way to the task.
@@ -62,31 +78,37 @@ impl Writer {
         self.ask(Operation::Change, run)
     }
 
+    /// Does something about one session within the next batch.
+    pub(super) fn on_session<T: Send + 'static>(
+        &self,
+        asked: impl FnOnce(Tell<T>) -> OnSession,
+    ) -> Answer<'static, T> {
+        let (tell, told) = oneshot::channel();
+        self.send(Operation::Session(asked(tell)), told)
+    }
+
     fn ask<T: Send + 'static>(
         &self,
         kind: fn(Run) -> Operation,
         run: impl for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T> + Send + 'static,
     ) -> Answer<'static, T> {
-        let (sender, receiver) = oneshot::channel();
+        let (tell, told) = oneshot::channel();
         let run: Run = Box::new(move |connection| {
             let work = run(connection);
-            Box::pin(async move {
-                let value = work.await?;
-                Ok(Box::new(move |is_committed| {
-                    let answer = if is_committed {
-                        Ok(value)
-                    } else {
-                        Err(StoreError::Unavailable)
-                    };
-                    // Whoever asked may be gone.
-                    let _ = sender.send(answer);
-                }) as Finish)
-            })
+            Box::pin(async move { Ok(finish(tell, work.await?)) })
         });
-        let sent = self.operations.try_send(kind(run));
+        self.send(kind(run), told)
+    }
+
+    fn send<T: Send + 'static>(
+        &self,
+        operation: Operation,
+        told: oneshot::Receiver<Result<T, StoreError>>,
+    ) -> Answer<'static, T> {
+        let sent = self.operations.try_send(operation);
         Box::pin(async move {
             match sent {
-                Ok(()) => receiver.await.unwrap_or(Err(StoreError::Unavailable)),
+                Ok(()) => told.await.unwrap_or(Err(StoreError::Unavailable)),
                 Err(mpsc::error::TrySendError::Full(_)) => Err(StoreError::Busy),
                 Err(mpsc::error::TrySendError::Closed(_)) => Err(StoreError::Unavailable),
             }
@@ -121,19 +143,7 @@ async fn commit(
     finishes: &mut Vec<Finish>,
 ) -> Result<(), sqlx::Error> {
     say(connection, "BEGIN IMMEDIATE").await?;
-    let mut done = Ok(());
-    for operation in batch {
-        match perform(connection, operation).await {
-            Ok(Ok(finish)) => finishes.push(finish),
-            Ok(Err(error)) => {
-                tracing::error!(%error, "the data file did not do one thing of a batch");
-            }
-            Err(error) => {
-                done = Err(error);
-                break;
-            }
-        }
-    }
+    let mut done = perform_all(connection, batch, finishes).await;
     if done.is_ok() {
         done = say(connection, "COMMIT").await;
     }
@@ -144,33 +154,62 @@ async fn commit(
     done
 }
 
-/// Does one operation. What is wrong with that one alone is the inner error, and nothing of it was done; the outer one ends
-/// the batch.
-async fn perform(
+/// Does all operations in their order; an error ends the batch.
+async fn perform_all(
     connection: &mut SqliteConnection,
-    operation: Operation,
-) -> Result<Result<Finish, sqlx::Error>, sqlx::Error> {
-    match operation {
-        Operation::Read(run) => match run(connection).await {
-            Ok(finish) => Ok(Ok(finish)),
-            // A row that we cannot read: the file did its part.
-            Err(error @ (sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })) => {
-                Ok(Err(error))
+    batch: impl Iterator<Item = Operation>,
+    finishes: &mut Vec<Finish>,
+) -> Result<(), sqlx::Error> {
+    let mut batch = batch.peekable();
+    while let Some(operation) = batch.next() {
+        let run = match operation {
+            Operation::Session(first) => {
+                let mut asked = vec![first];
+                while asked.len() < JOINED_MAX
+                    && let Some(Operation::Session(next)) =
+                        batch.next_if(|next| matches!(next, Operation::Session(_)))
+                {
+                    asked.push(next);
+                }
+                joined::perform(connection, asked, finishes).await?;
+                continue;
             }
-            // SQLite may have given up the transaction, and what came after would be outside of it.
-            Err(error) => Err(error),
-        },
-        Operation::Change(run) => {
-            say(connection, "SAVEPOINT operation").await?;
-            let done = run(connection).await;
-            if done.is_err() {
-                // Fails where SQLite gave up the transaction by itself, as when the disk is full.
-                say(connection, "ROLLBACK TO operation").await?;
+            Operation::Read(run) => read(connection, run).await?,
+            Operation::Change(run) => change(connection, run).await?,
+        };
+        match run {
+            Ok(finish) => finishes.push(finish),
+            Err(error) => {
+                tracing::error!(%error, "the data file did not do one thing of a batch");
             }
-            say(connection, "RELEASE operation").await?;
-            Ok(done)
         }
     }
+    Ok(())
+}
+
+/// What came of one operation: what is wrong with that one alone is the inner error, and nothing of it was done; the outer one
+/// ends the batch.
+type Performed = Result<Result<Finish, sqlx::Error>, sqlx::Error>;
+
+async fn read(connection: &mut SqliteConnection, run: Run) -> Performed {
+    match run(connection).await {
+        Ok(finish) => Ok(Ok(finish)),
+        // A row that we cannot read: the file did its part.
+        Err(error @ (sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })) => Ok(Err(error)),
+        // SQLite may have given up the transaction, and what came after would be outside of it.
+        Err(error) => Err(error),
+    }
+}
+
+async fn change(connection: &mut SqliteConnection, run: Run) -> Performed {
+    say(connection, "SAVEPOINT operation").await?;
+    let done = run(connection).await;
+    if done.is_err() {
+        // Fails where SQLite gave up the transaction by itself, as when the disk is full.
+        say(connection, "ROLLBACK TO operation").await?;
+    }
+    say(connection, "RELEASE operation").await?;
+    Ok(done)
 }
 
 async fn say(connection: &mut SqliteConnection, sql: &'static str) -> Result<(), sqlx::Error> {

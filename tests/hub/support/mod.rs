@@ -1,5 +1,6 @@
 //! What the tests speak through: a hub as a child process, and a client for each door.
 
+pub(crate) mod clock;
 pub(crate) mod http;
 pub(crate) mod hub;
 pub(crate) mod raw;

@@ -48,18 +48,6 @@ impl EventStream {
 
     /// The same for a stream elsewhere, whose first block may be anything.
     pub(crate) async fn open_at(hub: &Hub, path: &str, headers: &[(&str, &str)]) -> Self {
-        match Self::try_to_open(hub, path, headers).await {
-            Ok(stream) => stream,
-            Err(answer) => panic!("no stream: {answer:?}"),
-        }
-    }
-
-    /// The same, or what was answered instead of a stream.
-    pub(crate) async fn try_to_open(
-        hub: &Hub,
-        path: &str,
-        headers: &[(&str, &str)],
-    ) -> Result<Self, Answer> {
         let stream = TcpStream::connect(hub.address()).await.expect("the hub");
         let mut reader = BufReader::new(stream);
         let mut request = format!(
@@ -87,11 +75,9 @@ impl EventStream {
             last_id: None,
             connected: Block::default(),
         };
-        if stream.head.status != 200 {
-            return Err(stream.head);
-        }
+        assert_eq!(stream.head.status, 200, "{:?}", stream.head);
         stream.connected = stream.block().await.expect("the first event");
-        Ok(stream)
+        stream
     }
 
     /// Comes back as an `EventSource` does.

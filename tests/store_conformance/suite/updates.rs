@@ -1,8 +1,10 @@
 //! Changes of a session's data.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use fanfare::session::Updated;
+use fanfare::model::NodeId;
+use fanfare::session::{UnixTime, Updated};
 use serde_json::Value;
 
 use super::{Harness, LIMITS, name, seconds, session, start, update, with_session};
@@ -63,6 +65,71 @@ pub(crate) async fn only_the_owner_updates(harness: &impl Harness) {
     assert_eq!(store.update_session(update).await, Ok(Updated::NotOwner));
     let kept = store.session(session.head.id, start()).await;
     assert_eq!(kept, Ok(Some(session)));
+}
+
+pub(crate) async fn every_update_within_a_second_counts(harness: &impl Harness) {
+    let (store, ann, session) = with_session(harness).await;
+    // The beginning of a second: the milliseconds below stay within it.
+    let second = UnixTime::from_millis((start().as_secs() + 1) * 1000);
+    let at = |millis| second.after(Duration::from_millis(millis));
+    for (fields, now) in [
+        (r#"{"a":1,"b":1}"#, at(0)),
+        (r#"{"a":2}"#, at(700)),
+        (r#"{"c":"\u00e4"}"#, at(300)),
+    ] {
+        let updated = store.update_session(update(&session, fields, now)).await;
+        assert_eq!(updated, Ok(Updated::Done));
+    }
+    let mut by_another = update(&session, r#"{"a":3}"#, at(710));
+    by_another.user = name("bob").text().clone();
+    let updated = store.update_session(by_another).await;
+    assert_eq!(updated, Ok(Updated::NotOwner));
+    let long = format!(r#"{{"long":"{}"}}"#, "x".repeat(1000));
+    let updated = store.update_session(update(&session, &long, at(720)));
+    assert_eq!(updated.await, Ok(Updated::TooLarge));
+    let kept = store.session(session.head.id, at(800)).await;
+    let kept = kept.expect("it answers").expect("alive");
+    assert_eq!(kept.head.last_access, at(700), "it never turns back");
+    let fields: Value = serde_json::from_str(&kept.data).expect("an object");
+    assert_eq!(
+        fields,
+        serde_json::json!({"api_key": null, "conversation": [], "a": 2, "b": 1, "c": "\u{e4}"})
+    );
+    // From the next node on, and for another conversation, the list says so at once.
+    let mut moved = update(&session, "{}", at(750));
+    (moved.node, moved.chat_id) = (NodeId::new("node-3"), Some("other".into()));
+    assert_eq!(store.update_session(moved).await, Ok(Updated::Done));
+    let heads = store.sessions(ann.text(), at(800)).await;
+    let heads = heads.expect("it answers");
+    assert_eq!(
+        (heads[0].node.as_str(), &*heads[0].chat_id),
+        ("node-3", "other")
+    );
+}
+
+/// Stores join what is asked at the same time.
+pub(crate) async fn what_is_asked_at_once_is_done_in_its_order(harness: &impl Harness) {
+    let (store, ann, first) = with_session(harness).await;
+    let second = session(&ann, "second", start());
+    store.add_session(second.clone()).await.expect("added");
+    let never_was = session(&ann, "never", start());
+    let now = start();
+    let key = |number| format!(r#"{{"api_key":{number}}}"#);
+    let mut asked = Vec::new();
+    for number in 0..40 {
+        let session = if number % 2 == 0 { &first } else { &second };
+        let updated = store.update_session(update(session, &key(number), now));
+        let read = store.session(session.head.id, now);
+        let missing = store.owner(never_was.head.id, now);
+        asked.push((number, updated, read, missing));
+    }
+    for (number, updated, read, missing) in asked {
+        assert_eq!(updated.await, Ok(Updated::Done));
+        let read = read.await.expect("it answers").expect("alive");
+        let fields: Value = serde_json::from_str(&read.data).expect("an object");
+        assert_eq!(fields["api_key"], number);
+        assert_eq!(missing.await, Ok(None));
+    }
 }
 
 pub(crate) async fn what_is_gone_is_not_updated(harness: &impl Harness) {

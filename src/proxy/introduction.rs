@@ -1,0 +1,148 @@
+//! Who asks, as an upstream is told: `X-Forwarded-*`, `X-Real-IP` and `Forwarded` (RFC 7239), behind what trusted proxies say.
+
+use std::io::Write as _;
+use std::net::IpAddr;
+
+use super::address::Client;
+use super::kinds::Forwarded;
+use super::line::{line, put_number};
+use crate::http1::{Field, RequestHead};
+
+/// What trusted proxies have said of the client already.
+#[derive(Default)]
+pub(super) struct Said {
+    chain: Vec<u8>,
+    /// The same as `Forwarded` says it.
+    standard: Vec<u8>,
+    proto: bool,
+    host: bool,
+    port: bool,
+}
+
+impl Said {
+    /// A field of a trusted proxy's; what stands alone passes.
+    pub(super) fn hear(&mut self, what: Option<Forwarded>, field: &Field<'_>, out: &mut Vec<u8>) {
+        match what {
+            Some(Forwarded::For) => {
+                self.chain.extend_from_slice(field.value);
+                self.chain.extend_from_slice(b", ");
+                return;
+            }
+            Some(Forwarded::Standard) => {
+                self.standard.extend_from_slice(field.value);
+                self.standard.extend_from_slice(b", ");
+                return;
+            }
+            Some(Forwarded::Proto) => self.proto = true,
+            Some(Forwarded::Host) => self.host = true,
+            Some(Forwarded::Port) => self.port = true,
+            None => {}
+        }
+        line(out, field.name.as_bytes(), field.value);
+    }
+
+    /// Writes what they say, with who came to us.
+    pub(super) fn write(&self, head: &RequestHead<'_>, client: &Client, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"x-forwarded-for: ");
+        out.extend_from_slice(&self.chain);
+        address(out, client.peer);
+        out.extend_from_slice(b"\r\nx-real-ip: ");
+        address(out, client.ip);
+        out.extend_from_slice(b"\r\n");
+        if !self.proto {
+            line(out, b"x-forwarded-proto", client.scheme().as_bytes());
+        }
+        if !self.host && !head.host.is_empty() {
+            line(out, b"x-forwarded-host", head.host.as_bytes());
+        }
+        if !self.port {
+            let port = port(head.host).unwrap_or(if client.is_encrypted { 443 } else { 80 });
+            out.extend_from_slice(b"x-forwarded-port: ");
+            put_number(out, port);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// The same in the form of RFC 7239, one element behind those of trusted proxies.
+    pub(super) fn write_standard(
+        &self,
+        head: &RequestHead<'_>,
+        client: &Client,
+        out: &mut Vec<u8>,
+    ) {
+        out.extend_from_slice(b"forwarded: ");
+        out.extend_from_slice(&self.standard);
+        out.extend_from_slice(b"for=");
+        standard_address(out, client.peer);
+        // What is left of a host that was checked has no quote and no backslash.
+        if !head.host.is_empty() {
+            let parts = [&b";host=\""[..], head.host.as_bytes(), b"\""];
+            parts.iter().for_each(|part| out.extend_from_slice(part));
+        }
+        let parts = [&b";proto="[..], client.scheme().as_bytes(), b"\r\n"];
+        parts.iter().for_each(|part| out.extend_from_slice(part));
+    }
+}
+
+fn standard_address(out: &mut Vec<u8>, ip: IpAddr) {
+    // A colon is no part of a token, so an IPv6 address is quoted, in its brackets (RFC 7239 section 6.1).
+    let marks: [&[u8]; 2] = if ip.is_ipv6() {
+        [b"\"[", b"]\""]
+    } else {
+        [b"", b""]
+    };
+    out.extend_from_slice(marks[0]);
+    address(out, ip);
+    out.extend_from_slice(marks[1]);
+}
+
+/// As it is printed. Most are of version 4: the formatter takes as long for one as for all fields of a request.
+fn address(out: &mut Vec<u8>, ip: IpAddr) {
+    let IpAddr::V4(ip) = ip else {
+        // A vector takes every write.
+        let _ = write!(out, "{ip}");
+        return;
+    };
+    for (index, octet) in ip.octets().into_iter().enumerate() {
+        if index > 0 {
+            out.push(b'.');
+        }
+        put_number(out, octet.into());
+    }
+}
+
+fn port(host: &str) -> Option<u16> {
+    let after_literal = host.rfind(']').map_or(host, |end| &host[end..]);
+    let port = after_literal.rsplit_once(':');
+    port.and_then(|(_, port)| port.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_read_from_the_host() {
+        for (host, expected) in [
+            ("a", None),
+            ("a:81", Some(81)),
+            ("[::1]", None),
+            ("[::1]:9", Some(9)),
+            ("a:", None),
+        ] {
+            assert_eq!(port(host), expected, "{host}");
+        }
+    }
+
+    #[test]
+    fn addresses_stand_as_the_standard_has_them() {
+        for (ip, expected) in [
+            ("2001:db8::1", "\"[2001:db8::1]\""),
+            ("0.10.200.255", "0.10.200.255"),
+        ] {
+            let mut out = Vec::new();
+            standard_address(&mut out, ip.parse().expect("an address"));
+            assert_eq!(String::from_utf8(out).expect("text"), expected);
+        }
+    }
+}
