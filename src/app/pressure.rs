@@ -52,11 +52,14 @@ impl Pressure {
             _ => Strain::Requests,
         };
         let late = self.levels.iter().map(Levels::loop_delay).max();
-        let most = nanos(self.limits.loop_delay_max);
-        // One stall of the machine is no reason to turn requests away.
-        let three_times = |most: u64| most.saturating_mul(3);
-        memory.max(of(late.map(nanos), Some(most), three_times))
+        memory.max(of_delay(late, self.limits.loop_delay_max))
     }
+}
+
+/// Of a loop that is so late. One stall of the machine is no reason to turn requests away.
+fn of_delay(late: Option<Duration>, most: Duration) -> Strain {
+    let three_times = |most: u64| most.saturating_mul(3);
+    of(late.map(nanos), Some(nanos(most)), three_times)
 }
 
 /// Over the limit streams are too much; over the limit and as much again as `more` says, everything is.
@@ -75,6 +78,22 @@ fn nanos(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_late_loop_turns_streams_away_and_a_very_late_one_everything() {
+        let most = Duration::from_millis(100);
+        for (late, expected) in [
+            (0, Strain::None),
+            (100, Strain::None),
+            (101, Strain::Streams),
+            (400, Strain::Streams),
+            (401, Strain::Requests),
+        ] {
+            let late = Duration::from_millis(late);
+            assert_eq!(of_delay(Some(late), most), expected, "{late:?}");
+        }
+        assert_eq!(of_delay(None, most), Strain::None);
+    }
 
     #[test]
     fn streams_go_first_and_then_everything() {

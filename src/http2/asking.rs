@@ -1,7 +1,6 @@
 //! One request to a server, the other way around: what is written to a pipe as HTTP/1 goes out on a stream, and the
 //! answer comes back as HTTP/1.
 
-use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -13,10 +12,11 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, HOST};
-use http::{Request, Response, StatusCode};
+use http::uri::{Authority, Scheme};
+use http::{Request, Response, StatusCode, Uri};
 use tokio::time::Instant;
 
-use super::answer::fields;
+use super::answer::fields_of;
 use super::body::{Fault, Outgoing, last_chunk, poll_in};
 use super::servers::State;
 use crate::http1::{FIELDS_MAX, HEAD_BYTES_MAX, HeadScan, RequestHead, Scanned};
@@ -34,6 +34,9 @@ pub const UNSAYABLE: ErrorKind = ErrorKind::InvalidInput;
 const REQUEST_FIELDS_MAX: usize = FIELDS_MAX + 28;
 /// The same for its bytes: a host, an address and a user are told more than once.
 const REQUEST_HEAD_BYTES_MAX: usize = 4 * HEAD_BYTES_MAX;
+
+/// What most heads of answers fit in.
+const HEAD_BYTES_USUAL: usize = 512;
 
 /// A request that is given up sooner says nothing about its connection.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -56,24 +59,25 @@ enum Down {
     Body(RecvStream, bool),
 }
 
-/// One request on its way. Dropped before its end, it resets the stream and cuts the pipe.
+/// One request on its way, which the pipe's other end polls. Dropped before its end, it resets the stream.
 pub(super) struct Asking {
     far: FarEnd,
     send: SendRequest<Bytes>,
-    scheme: &'static str,
+    scheme: Scheme,
     state: Arc<State>,
     up: Up,
     down: Down,
     is_head: bool,
     held: Bytes,
     opened: Option<Instant>,
+    has_ended: bool,
 }
 
 impl Asking {
     pub(super) fn new(
         far: FarEnd,
         send: SendRequest<Bytes>,
-        scheme: &'static str,
+        scheme: Scheme,
         state: Arc<State>,
     ) -> Self {
         Self {
@@ -86,31 +90,23 @@ impl Asking {
             is_head: false,
             held: Bytes::new(),
             opened: None,
+            has_ended: false,
         }
     }
 
-    /// Carries it to its end, or until whoever asks has gone.
-    pub(super) async fn run(mut self) {
-        let ended = poll_fn(|cx| self.poll(cx)).await;
-        self.state.end_stream();
-        match ended {
-            Ok(()) => self.far.end(),
-            Err(kind) => self.far.cut(kind),
-        }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ErrorKind>> {
+    fn poll_both(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ErrorKind>> {
         if let Poll::Ready(Err(fault)) = self.poll_up(cx)
             && fault == Fault::Inside
         {
-            // Nobody waits for the answer, or what was asked is nonsense.
-            return Poll::Ready(Err(self.give_up()));
+            // What was asked is nonsense.
+            self.give_up();
+            return Poll::Ready(Err(ErrorKind::ConnectionReset));
         }
         // Where the stream takes no more, what the server says of it decides.
         self.poll_down(cx)
     }
 
-    fn give_up(&mut self) -> ErrorKind {
+    fn give_up(&mut self) {
         if let Up::Body(stream, _) | Up::Sent(stream) = &mut self.up {
             stream.send_reset(Reason::CANCEL);
         }
@@ -121,7 +117,6 @@ impl Asking {
             // It may have waited for a connection that is dead.
             self.state.doubt();
         }
-        ErrorKind::ConnectionReset
     }
 
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
@@ -164,7 +159,10 @@ impl Asking {
         let bytes = self.held.split_to(length);
         let mut slots = [const { MaybeUninit::uninit() }; REQUEST_FIELDS_MAX];
         let head = RequestHead::parse(&bytes, &mut slots).ok();
-        let said = head.and_then(|head| Some((request(&head, self.scheme)?, head)));
+        let said = head.and_then(|head| {
+            let whom = (self.scheme.clone(), self.state.authority(head.host)?);
+            Some((request(&head, &bytes, whom)?, head))
+        });
         let Some((request, head)) = said else {
             self.down = Down::Unasked(UNSAYABLE);
             return Err(Fault::Stream);
@@ -223,6 +221,30 @@ impl Asking {
     }
 }
 
+/// Carries it to its end.
+impl Future for Asking {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match ready!(self.poll_both(cx)) {
+            Ok(()) => self.far.end(),
+            Err(kind) => self.far.cut(kind),
+        }
+        self.has_ended = true;
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            // Nobody waits for the answer.
+            self.give_up();
+        }
+        self.state.end_stream();
+    }
+}
+
 /// Whether a failure means that the server has not looked at the request: it said so of the stream, or it closes in good
 /// order and the stream was beyond the last that it takes. Those within it end with what they are answered.
 fn kind(error: &h2::Error) -> ErrorKind {
@@ -234,17 +256,21 @@ fn kind(error: &h2::Error) -> ErrorKind {
     }
 }
 
-fn request(head: &RequestHead<'_>, scheme: &str) -> Option<Request<()>> {
-    let uri = http::Uri::builder()
-        .scheme(scheme)
-        .authority(head.host)
-        .path_and_query(head.target)
-        .build();
-    let mut fields = fields(head.fields)?;
+/// The request whose head stands in these bytes.
+fn request(
+    head: &RequestHead<'_>,
+    bytes: &Bytes,
+    (scheme, authority): (Scheme, Authority),
+) -> Option<Request<()>> {
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(scheme);
+    parts.authority = Some(authority);
+    parts.path_and_query = Some(head.target.parse().ok()?);
+    let mut fields = fields_of(head.fields, bytes)?;
     fields.remove(HOST);
     let mut request = Request::new(());
     *request.method_mut() = head.method.parse().ok()?;
-    *request.uri_mut() = uri.ok()?;
+    *request.uri_mut() = Uri::from_parts(parts).ok()?;
     *request.version_mut() = http::Version::HTTP_2;
     *request.headers_mut() = fields;
     Some(request)
@@ -277,8 +303,18 @@ fn head_of(response: &Response<()>, ends: bool, is_head: bool) -> (Bytes, bool) 
 
 fn status_line(response: &Response<()>) -> Vec<u8> {
     let status = response.status();
-    let reason = status.canonical_reason().unwrap_or_default();
-    format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes()
+    let parts = [
+        "HTTP/1.1 ",
+        status.as_str(),
+        " ",
+        status.canonical_reason().unwrap_or_default(),
+        "\r\n",
+    ];
+    let mut bytes = Vec::with_capacity(HEAD_BYTES_USUAL);
+    parts
+        .iter()
+        .for_each(|part| bytes.extend_from_slice(part.as_bytes()));
+    bytes
 }
 
 fn write_fields(response: &Response<()>, bytes: &mut Vec<u8>) {
@@ -355,8 +391,10 @@ mod tests {
         let text = "POST /a?b HTTP/1.1\r\nhost: up.test:81\r\nte: trailers\r\nconnection: x\r\n\
                     transfer-encoding: chunked\r\ncookie: a=b\r\n\r\n";
         let mut slots = slots();
-        let head = RequestHead::parse(text.as_bytes(), &mut slots).expect("a head");
-        let request = request(&head, "https").expect("a request");
+        let bytes = Bytes::from_static(text.as_bytes());
+        let head = RequestHead::parse(&bytes, &mut slots).expect("a head");
+        let authority = head.host.parse().expect("an authority");
+        let request = request(&head, &bytes, (Scheme::HTTPS, authority)).expect("a request");
         assert_eq!(request.uri(), "https://up.test:81/a?b");
         let fields = request.headers();
         let kept = (&fields["te"], &fields["cookie"], fields.len());

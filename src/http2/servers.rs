@@ -3,14 +3,15 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
 use h2::{Ping, PingPong};
+use http::uri::{Authority, Scheme};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -44,6 +45,8 @@ pub(super) struct State {
     is_doubted: AtomicBool,
     /// Told when another request may find room.
     freed: Arc<Notify>,
+    /// Whom the first request asked. As a rule all ask the same, which need not be read again.
+    authority: OnceLock<Authority>,
 }
 
 impl State {
@@ -57,6 +60,20 @@ impl State {
     /// lives.
     pub(super) fn doubt(&self) {
         self.is_doubted.store(true, Relaxed);
+    }
+
+    /// The authority of this text; nothing when it is none.
+    pub(super) fn authority(&self, text: &str) -> Option<Authority> {
+        match self.authority.get() {
+            Some(known) if known.as_str() == text => Some(known.clone()),
+            Some(_) => text.parse().ok(),
+            None => {
+                let read: Authority = text.parse().ok()?;
+                // Whoever was first has set it.
+                let _ = self.authority.set(read.clone());
+                Some(read)
+            }
+        }
     }
 
     /// It does.
@@ -160,7 +177,10 @@ pub async fn begin(
     let asker = Asker {
         send,
         state: state.clone(),
-        scheme: if is_encrypted { "https" } else { "http" },
+        scheme: match is_encrypted {
+            true => Scheme::HTTPS,
+            false => Scheme::HTTP,
+        },
     };
     Ok((asker, drive(connection, state)))
 }
@@ -170,7 +190,7 @@ pub async fn begin(
 pub struct Asker {
     send: SendRequest<Bytes>,
     state: Arc<State>,
-    scheme: &'static str,
+    scheme: Scheme,
 }
 
 impl Asker {
@@ -190,10 +210,14 @@ impl Asker {
     /// What one request is written to as HTTP/1, and its answer read from.
     pub fn open(&self) -> Stream {
         self.state.streams.fetch_add(1, Relaxed);
-        let (pipe, far) = Pipe::new(false);
-        let asking = Asking::new(far, self.send.clone(), self.scheme, self.state.clone());
-        tokio::spawn(asking.run());
-        pipe.into()
+        let (pipe, far) = Pipe::driven();
+        let asking = Asking::new(
+            far,
+            self.send.clone(),
+            self.scheme.clone(),
+            self.state.clone(),
+        );
+        pipe.driven_by(Box::pin(asking)).into()
     }
 }
 

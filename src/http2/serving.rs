@@ -257,11 +257,11 @@ impl Serving {
 
     /// A head has come; tells whether the answer ends with it.
     fn begin(&mut self, length: usize) -> Result<bool, Fault> {
-        let head = self.held.split_to(length);
+        let bytes = self.held.split_to(length);
         let mut slots = slots();
-        let head = ResponseHead::parse(&head, &mut slots, self.is_head);
+        let head = ResponseHead::parse(&bytes, &mut slots, self.is_head);
         let head = head.map_err(|_| Fault::Inside)?;
-        let response = translate(&head, self.is_websocket).ok_or(Fault::Inside)?;
+        let response = translate(&head, &bytes, self.is_websocket).ok_or(Fault::Inside)?;
         let Answer::Awaited(respond) = &mut self.answer else {
             return Err(Fault::Inside);
         };

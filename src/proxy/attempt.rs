@@ -114,6 +114,26 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_well_again_begins_slowly() {
+        let endpoint = endpoint();
+        let at = Moment::from_millis;
+        (0..5).for_each(|_| {
+            endpoint.breaker.failed(Pass::Free, at(0), || 100);
+        });
+        let pass = endpoint.breaker.admit(at(20_000)).expect("a probe");
+        let slow_start = Duration::from_secs(10);
+        let before = endpoint.warmth(at(20_000), slow_start);
+        assert!((before - 1.0).abs() < 1e-9, "nothing was said of it yet");
+        let well = Answered {
+            status: 200,
+            retry_after: None,
+        };
+        let mut attempt = Attempt::begin(endpoint.clone(), pass, Carried::Http, at(20_000));
+        attempt.answered(&well, Duration::ZERO, at(20_000));
+        assert!(endpoint.warmth(at(20_000), slow_start) < 0.2);
+    }
+
+    #[test]
     fn one_that_asks_for_rest_gets_it() {
         let endpoint = endpoint();
         let at = Moment::from_millis;

@@ -25,6 +25,9 @@ use crate::tls::Stream;
 /// Requests in line for one upstream, on each worker. A request that waits holds its client's connection and little else.
 const WAITING_MAX: usize = 1024;
 
+/// How often whoever comes looks whether there is room for the first in line.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
 struct Kept {
     asker: Asker,
     /// It takes no further requests then.
@@ -45,6 +48,8 @@ pub(super) struct Line {
     waiting: AtomicUsize,
     /// Tells the first in line that there may be room.
     freed: Arc<Notify>,
+    /// When the line began, or was last looked at.
+    looked: Mutex<Option<Instant>>,
 }
 
 thread_local! {
@@ -153,6 +158,22 @@ impl Line {
         }
     }
 
+    /// Room that nobody was told of (a server allows more than before) is found by whoever comes; now and then only, or who
+    /// was just told would be overtaken.
+    fn look_again(&self, connections_max: usize) {
+        let now = Instant::now();
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = looked.is_some_and(|looked| now - looked >= LOOK_INTERVAL);
+        let is_first = self.waiting.load(Relaxed) == 0;
+        if is_first || is_due {
+            *looked = Some(now);
+        }
+        if is_due && !is_first {
+            drop(looked);
+            self.tell_next(connections_max);
+        }
+    }
+
     fn place(self: &Arc<Self>, wanted: Wanted, connections_max: usize) -> Option<Place> {
         if let Some(stream) = self.open_on(wanted, Instant::now()) {
             return Some(Place::Open(stream));
@@ -191,8 +212,7 @@ impl Line {
                 return Ok(place);
             }
             if in_line.is_none() {
-                // Room that nobody was told of (a server allows more than before) is found by whoever comes.
-                self.tell_next(bounds.connections_max);
+                self.look_again(bounds.connections_max);
                 in_line = Some(InLine::enter(self)?);
             }
             if timeout_at(bounds.until, freed).await.is_err() {
@@ -296,6 +316,7 @@ impl Drop for Dialling {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::task::{Context, Poll, Waker};
 
     fn bounds(line_time: Duration) -> Bounds {
         Bounds {
@@ -327,6 +348,23 @@ mod tests {
         assert!(matches!(join(&line, HOUR).await, Err(DialError::Full)));
         drop((waiting, dialling));
         assert!(matches!(join(&line, HOUR).await, Ok(Some(Place::Dial(_)))));
+    }
+
+    #[tokio::test]
+    async fn who_comes_later_does_not_go_first() {
+        let line = Arc::<Line>::default();
+        let Ok(Some(Place::Dial(dialling))) = join(&line, HOUR).await else {
+            panic!("the first one dials");
+        };
+        let (first, second) = (join(&line, HOUR), join(&line, HOUR));
+        tokio::pin!(first, second);
+        let mut nobody = Context::from_waker(Waker::noop());
+        assert!(first.as_mut().poll(&mut nobody).is_pending());
+        drop(dialling);
+        // There is something to be had, which is the other's.
+        assert!(second.as_mut().poll(&mut nobody).is_pending());
+        let found = first.as_mut().poll(&mut nobody);
+        assert!(matches!(found, Poll::Ready(Ok(Some(Place::Dial(_))))));
     }
 
     #[tokio::test]

@@ -224,6 +224,12 @@ pub(super) mod tests {
             "the new one begins slowly"
         );
         assert!(of(&after, 0).warmth(now, minute) > 0.9);
+        let budget = |table: &Table| table.service("s").expect("the service").budget.clone();
+        let (budget_before, budget_after) = (budget(&before), budget(&after));
+        assert!(
+            Arc::ptr_eq(&budget_before, &budget_after),
+            "retries are counted on"
+        );
         let (nothing, changes) = after.changed(&[], now);
         assert_eq!((nothing.services().len(), changes.removed), (0, 2));
     }

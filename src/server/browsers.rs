@@ -209,6 +209,20 @@ mod tests {
     }
 
     #[test]
+    fn cookies_may_come_only_where_the_operator_says_so() {
+        for credentials in [true, false] {
+            let browsers = Browsers {
+                credentials,
+                ..browsers(these())
+            };
+            let answer = browsers.preflight(&asked("OPTIONS", "https://a"));
+            let told = answer.expect("an answer").into_parts().0.headers;
+            let is_told = told.contains_key(ACCESS_CONTROL_ALLOW_CREDENTIALS);
+            assert_eq!(is_told, credentials);
+        }
+    }
+
+    #[test]
     fn a_preflight_is_answered_to_who_may() {
         let browsers = browsers(these());
         let answer = browsers.preflight(&asked("OPTIONS", "https://a"));

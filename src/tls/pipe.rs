@@ -44,6 +44,8 @@ struct Shared {
     /// The far end goes on with this, or has begun to.
     handed: Option<UnixStream>,
     is_handed: bool,
+    /// The pipe polls whoever carries its bytes, so that nobody is to be woken.
+    is_driven: bool,
     /// Of the pipe's reader, its writer, and the far end.
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -65,18 +67,31 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps a waker that is there already, if it wakes the same task.
-fn know(place: &mut Option<Waker>, waker: &Waker) {
-    if !place.as_ref().is_some_and(|known| known.will_wake(waker)) {
+/// Keeps a waker that is there already, if it wakes the same task; none where nobody is to be woken.
+fn know(place: &mut Option<Waker>, is_driven: bool, waker: &Waker) {
+    if !is_driven && !place.as_ref().is_some_and(|known| known.will_wake(waker)) {
         *place = Some(waker.clone());
     }
 }
 
+/// Whoever carries the bytes of a pipe.
+type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// The end that is used as a socket. Dropped before its shutdown, it cuts.
-#[derive(Debug)]
 pub struct Pipe {
     shared: Arc<Mutex<Shared>>,
     is_encrypted: bool,
+    /// Polled whenever the pipe is, until it has ended.
+    driver: Option<Driver>,
+}
+
+impl std::fmt::Debug for Pipe {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Pipe")
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Pipe {
@@ -86,9 +101,34 @@ impl Pipe {
         let near = Self {
             shared: shared.clone(),
             is_encrypted,
+            driver: None,
         };
         let socket = None;
         (near, FarEnd { shared, socket })
+    }
+
+    /// Both ends, where the far one is polled by whoever polls the pipe ([`Pipe::driven_by`]): no task of its own, and
+    /// nothing is woken for another's sake. It cannot become a descriptor.
+    pub fn driven() -> (Self, FarEnd) {
+        let (near, far) = Self::new(false);
+        lock(&near.shared).is_driven = true;
+        (near, far)
+    }
+
+    /// The same with what is polled whenever it is: when it is read, written, flushed or shut down. What comes of that is
+    /// read at once.
+    #[must_use]
+    pub fn driven_by(mut self, driver: Driver) -> Self {
+        self.driver = Some(driver);
+        self
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(driver) = &mut self.driver
+            && driver.as_mut().poll(cx).is_ready()
+        {
+            self.driver = None;
+        }
     }
 
     /// Whether TLS carries it.
@@ -99,8 +139,11 @@ impl Pipe {
     /// A descriptor in place of the pipe: one of a pair of sockets of the system's, whose other end the far end has.
     ///
     /// # Errors
-    /// When the system has no more descriptors.
+    /// When the system has no more descriptors, and for a pipe that is driven.
     pub fn into_std(self) -> io::Result<std::net::TcpStream> {
+        if self.driver.is_some() {
+            return Err(ErrorKind::Unsupported.into());
+        }
         let (near, far) = std::os::unix::net::UnixStream::pair()?;
         near.set_nonblocking(true)?;
         far.set_nonblocking(true)?;
@@ -135,7 +178,7 @@ impl Pipe {
             Some(End::Done) => Poll::Ready(Ok(())),
             Some(End::Cut(kind)) => Poll::Ready(Err(kind.into())),
             None => {
-                know(&mut shared.reader, cx.waker());
+                know(&mut shared.reader, shared.is_driven, cx.waker());
                 Poll::Pending
             }
         }
@@ -148,7 +191,7 @@ impl Pipe {
         }
         let room = HELD_BYTES_MAX.saturating_sub(shared.outward.len());
         if room == 0 {
-            know(&mut shared.writer, cx.waker());
+            know(&mut shared.writer, shared.is_driven, cx.waker());
             return Poll::Pending;
         }
         let count = room.min(bytes.len());
@@ -173,31 +216,40 @@ impl Drop for Pipe {
 
 impl AsyncRead for Pipe {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.drive(cx);
         self.take(cx, buffer)
     }
 }
 
 impl AsyncWrite for Pipe {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        let given = self.give(cx, bytes);
+        if given.is_ready() || self.driver.is_none() {
+            return given;
+        }
+        self.drive(cx);
         self.give(cx, bytes)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.drive(cx);
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut shared = lock(&self.shared);
         shared.outward_end.get_or_insert(End::Done);
         shared.wake_far();
+        drop(shared);
+        self.drive(cx);
         Poll::Ready(Ok(()))
     }
 }
@@ -289,7 +341,8 @@ impl FarEnd {
                 handed.poll_pull(cx)
             }
             (None, None) => {
-                know(&mut shared.far, cx.waker());
+                let shared = &mut *shared;
+                know(&mut shared.far, shared.is_driven, cx.waker());
                 Poll::Pending
             }
         }
@@ -310,7 +363,8 @@ impl FarEnd {
         if shared.inward_bytes < HELD_BYTES_MAX {
             return Poll::Ready(Ok(()));
         }
-        know(&mut shared.far, cx.waker());
+        let shared = &mut *shared;
+        know(&mut shared.far, shared.is_driven, cx.waker());
         Poll::Pending
     }
 
@@ -342,7 +396,7 @@ impl FarEnd {
     }
 
     /// Cuts, and says why to whoever reads.
-    pub fn cut(self, kind: ErrorKind) {
+    pub fn cut(&mut self, kind: ErrorKind) {
         let mut shared = lock(&self.shared);
         shared.inward_end.get_or_insert(End::Cut(kind));
     }
@@ -395,11 +449,47 @@ mod tests {
         assert_eq!(pull(&mut far).await, bytes("half"));
         assert_eq!(pull(&mut far).await, Pulled::Cut);
 
-        let (mut near, far) = Pipe::new(false);
+        let (mut near, mut far) = Pipe::new(false);
         far.cut(ErrorKind::ConnectionRefused);
+        drop(far);
         let error = near.read_u8().await.expect_err("a cut");
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
         assert!(near.write_all(b"x").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_pipe_that_is_driven_needs_nobody_else() {
+        let (near, mut far) = Pipe::driven();
+        let echo = async move {
+            loop {
+                match poll_fn(|cx| far.poll_pull(cx)).await {
+                    Pulled::Bytes(bytes) => {
+                        poll_fn(|cx| far.poll_room(cx)).await.expect("a reader");
+                        far.push(bytes);
+                    }
+                    _ => return far.end(),
+                }
+            }
+        };
+        let mut near = near.driven_by(Box::pin(echo));
+        // More than it holds, so that each side has to wait for the other.
+        let sent = vec![7; 5 * HELD_BYTES_MAX];
+        let mut came = Vec::new();
+        for piece in sent.chunks(HELD_BYTES_MAX + 1) {
+            let (mut buffer, mut rest) = (vec![0; HELD_BYTES_MAX], piece);
+            while !rest.is_empty() {
+                let count = near.write(rest).await.expect("a far end");
+                rest = &rest[count..];
+                let count = near.read(&mut buffer).await.expect("what was written");
+                came.extend_from_slice(&buffer[..count]);
+            }
+        }
+        near.shutdown().await.expect("a shutdown");
+        near.read_to_end(&mut came).await.expect("an end");
+        assert_eq!(came, sent);
+        let (driven, _far) = Pipe::driven();
+        let driven = driven.driven_by(Box::pin(std::future::pending()));
+        assert!(driven.into_std().is_err());
     }
 
     #[tokio::test]

@@ -157,3 +157,26 @@ async fn while_redis_is_away_nothing_is_pretended_and_then_the_stream_goes_on() 
     })
     .await;
 }
+
+/// A node that was stopped for a while still has its stream, and what came on it meanwhile; another one has said all of that.
+#[tokio::test]
+async fn a_node_that_goes_on_after_a_while_says_nothing_twice() {
+    let (redis, ticker) = (RedisServer::start(), Ticker::start().await);
+    let nodes = two_nodes(&redis, &ticker).await;
+    let [_of_first, mut of_second] = both_listen(&ticker, &nodes).await;
+    nodes[0].stop();
+    eventually("the other node takes over", async || {
+        (ticker.heads().len() == 2 && ticker.listeners() == 2).then_some(())
+    })
+    .await;
+    ticker.say("id: 2\ndata: two\n\n");
+    expect(&mut of_second, &["hello", "two"]).await;
+    nodes[0].go_on();
+    eventually("it leaves the upstream to the other", async || {
+        (ticker.listeners() == 1).then_some(())
+    })
+    .await;
+    ticker.say("id: 3\ndata: three\n\n");
+    expect(&mut of_second, &["three"]).await;
+    assert!(of_second.id().ends_with(":5"), "{}", of_second.id());
+}

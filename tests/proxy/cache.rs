@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::support::http::Answer;
+use crate::support::raw::read_head;
 use crate::support::{Hub, eventually, hub, hub_with};
 
 /// An upstream that answers what the test says, and holds answers back while the test wants that.
@@ -344,6 +345,42 @@ async fn nobody_waits_for_ever_nor_for_what_is_not_kept() {
         .request("GET", "/api/example/unknown", &nothing, "")
         .await;
     answer.expect_error(504, "not_cached");
+}
+
+#[tokio::test]
+async fn who_would_not_get_it_does_not_wait_for_it() {
+    let origin = Origin::start().await;
+    let node = origin
+        .node(&[
+            ("CACHE_WAIT_MS", "600000"),
+            ("HTTP_PROXY_TIMEOUT_MS", "600000"),
+        ])
+        .await;
+    let ask = async |fields: &str| {
+        let mut client = TcpStream::connect(node.address()).await.expect("the node");
+        let request = format!("GET /api/example/x HTTP/1.1\r\nhost: a\r\n{fields}\r\n");
+        client.write_all(request.as_bytes()).await.expect("sent");
+        client
+    };
+    let asked = async |count| {
+        eventually("it is asked", async || {
+            (origin.asked() == count).then_some(())
+        })
+        .await;
+    };
+    // Nobody knows yet what it will be, but it will not be for who shows a cookie.
+    origin.holds.send_replace(true);
+    let mut first = ask("").await;
+    asked(1).await;
+    let _personal = ask("cookie: a=b\r\n").await;
+    asked(2).await;
+    // It is not kept: nobody waits for its end, which never comes.
+    let half = "HTTP/1.1 200 OK\r\ncache-control: no-store\r\ncontent-length: 9\r\n\r\nhalf";
+    half.clone_into(&mut origin.answer.lock().expect("no panic"));
+    origin.holds.send_replace(false);
+    assert!(read_head(&mut first).await.starts_with("HTTP/1.1 200 "));
+    let _second = ask("").await;
+    asked(3).await;
 }
 
 #[tokio::test]

@@ -181,6 +181,10 @@ fn stale_answers_serve_as_they_say() {
     assert_eq!(stored.use_for(&none, at(70)), Use::Stale);
     assert!(stored.may_stand_in(&none, at(79)));
     assert!(!stored.may_stand_in(&none, at(80)));
+    let strict = lines.replace("max-age", "must-revalidate, max-age");
+    let strict = keep(200, &strict).expect("kept");
+    let later = strict.at + Duration::from_secs(61);
+    assert!(!strict.may_stand_in(&none, later), "not even then");
     let plain = keep(200, "cache-control: max-age=60;").expect("kept");
     assert!(!plain.may_stand_in(&none, plain.at + Duration::from_secs(61)));
 }
