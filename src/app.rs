@@ -289,6 +289,7 @@ impl Node {
         let memory = self.memory.clone();
         let acceptor = self.settings.server.tls.clone();
         let pressure = self.pressure.clone();
+        let relay = self.context.relay.clone();
         let sweep = move || loop {
             pressure.look();
             std::thread::sleep(SWEEP_INTERVAL);
@@ -299,6 +300,7 @@ impl Node {
                 memory.sweep();
             }
             exporter.keep_up();
+            relay.give_back();
         };
         spawn("fanfare-upkeep", sweep);
         let node = self.clone();

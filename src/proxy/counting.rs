@@ -28,6 +28,8 @@ pub(super) struct Limiter {
     pub(super) whose: Whose,
     /// Of which service; empty for all that have no limit of their own.
     service: String,
+    /// Whether it was counted against this node's part.
+    is_alone: bool,
 }
 
 /// A request that waits until the fleet has counted it.
@@ -48,6 +50,7 @@ impl Proxy {
             limits: limits?.clone(),
             whose,
             service: own.map(|route| route.name.clone()).unwrap_or_default(),
+            is_alone: false,
         })
     }
 
@@ -63,7 +66,7 @@ impl Proxy {
             return (course(), None);
         };
         if !limiter.limits.is_by_user() {
-            let decision = self.count_here(&limiter, now);
+            let decision = self.count_here(&mut limiter, now);
             let course = match decision.is_allowed {
                 true => course(),
                 false => Err(ProxyError::TooMany(decision)),
@@ -78,7 +81,7 @@ impl Proxy {
         {
             limiter.whose = Whose::User(identity.user.clone());
         }
-        let decision = self.count_here(&limiter, now);
+        let decision = self.count_here(&mut limiter, now);
         let course = match decision.is_allowed {
             true => course,
             false => Err(ProxyError::TooMany(decision)),
@@ -88,22 +91,34 @@ impl Proxy {
 
     /// Counts a request on this node: against the whole limit, or against this node's part while the fleet cannot be
     /// asked.
-    fn count_here(&self, limiter: &Limiter, now: Moment) -> Decision {
-        let limits = &limiter.limits;
-        match self.connected_fleet() {
-            Some(fleet) if !fleet.is_there(now) => {
-                counts::limited_alone();
-                let part = fleet.part_of(limits.quota(), limits.rate().window);
-                limits.check_part(&limiter.whose, &part, now)
-            }
-            _ => limits.check(&limiter.whose, now),
+    fn count_here(&self, limiter: &mut Limiter, now: Moment) -> Decision {
+        let fleet = self.connected_fleet();
+        limiter.is_alone = fleet.is_some_and(|fleet| !fleet.is_there(now));
+        match limiter.is_alone {
+            true => self.count_alone(limiter, now),
+            false => limiter.limits.check(&limiter.whose, now),
         }
     }
 
-    /// Asks the fleet, where there is one and it can be asked. A client that is over the limit on this node alone never
-    /// gets so far.
+    /// Counts a request that the fleet has not counted against this node's part.
+    fn count_alone(&self, limiter: &Limiter, now: Moment) -> Decision {
+        let limits = &limiter.limits;
+        let Some(fleet) = self.connected_fleet() else {
+            return limits.check(&limiter.whose, now);
+        };
+        counts::limited_alone();
+        let part = fleet.part_of(limits.quota(), limits.rate().window);
+        limits.check_part(&limiter.whose, &part, now)
+    }
+
+    /// Asks the fleet, where there is one and the request was not counted alone. A client that is over the limit on this
+    /// node alone never gets so far.
     fn count_in_fleet(&self, limiter: &Limiter, now: Moment) -> Option<Pending> {
-        let fleet = self.connected_fleet().filter(|fleet| fleet.is_there(now))?;
+        let fleet = self.connected_fleet().filter(|_| !limiter.is_alone)?;
+        if !fleet.is_there(now) {
+            // It went away after the request was counted here, against the whole limit: that lets through too many.
+            return Some(Box::pin(std::future::ready(None)));
+        }
         let (limits, whose) = (&limiter.limits, limiter.whose.text());
         let of = (&*limiter.service, &*whose);
         Some(fleet.count(of, limits.quota(), limits.rate().window, now))
@@ -127,7 +142,7 @@ impl Proxy {
         let pending = pending.and_then(|_| self.count_in_fleet(&limiter, self.at(started)));
         if let Some(pending) = pending {
             let counted = pending.await;
-            decision = counted.unwrap_or_else(|| self.count_here(&limiter, self.now()));
+            decision = counted.unwrap_or_else(|| self.count_alone(&limiter, self.now()));
             if !decision.is_allowed {
                 course = Err(ProxyError::TooMany(decision));
             }
@@ -172,7 +187,7 @@ impl Call {
         self.moved = Instant::now();
         // Redis is away since a moment: this node's part it is.
         let decision =
-            decision.unwrap_or_else(|| self.proxy.count_here(limiter, self.proxy.at(self.moved)));
+            decision.unwrap_or_else(|| self.proxy.count_alone(limiter, self.proxy.at(self.moved)));
         limiter.limits.tell(&mut self.asked.lines, &decision);
         match decision.is_allowed {
             true => self.begin(),

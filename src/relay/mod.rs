@@ -37,6 +37,9 @@ pub type PurgeObserver = Box<dyn Fn(&Purged) + Send + Sync>;
 /// in the order in which that became true. It must not wait.
 pub type InterestObserver = Box<dyn Fn(&ChannelKey, bool) + Send + Sync>;
 
+/// The room for channels that is kept without asking how much of it is used.
+const ROOM_KEPT: usize = 16_384;
+
 /// Who wants what on this node, and where it goes.
 struct Switchboard {
     inboxes: Box<[Arc<Inbox>]>,
@@ -204,6 +207,15 @@ impl Relay {
             .channels
             .get(channel)
             .map_or(0, |interest| interest.subscribers)
+    }
+
+    /// Gives back the room of channels, when there were many more. To be called now and then.
+    pub fn give_back(&self) {
+        let channels = &self.switchboard.channels;
+        let room = channels.capacity();
+        if room > ROOM_KEPT && channels.len() < room / 4 {
+            channels.shrink_to_fit();
+        }
     }
 
     /// How many channels have a subscriber on this node.

@@ -160,7 +160,7 @@ async fn a_connection_that_brings_nothing_is_found_out() {
 /// Redis has answered. What comes in the first one meanwhile was lost: its position had been taken already.
 #[tokio::test]
 async fn what_comes_while_another_channel_is_opened_is_not_lost() {
-    let redis = RedisServer::start();
+    let redis = RedisServer::start_kept();
     let proxy = Proxy::start(address(&redis)).await;
     let (slow, fast) = (proxy.url(), redis.url());
     let node = hub(&[("REDIS_URL", &slow), ("WORKERS", "1"), ("NODE_ID", "slow")]).await;

@@ -71,7 +71,7 @@ async fn an_empty_restart_is_told() {
 
 /// A replica that was cut off from its master a while ago.
 async fn replica_left_behind(fleet: &Fleet) -> RedisServer {
-    let replica = RedisServer::start();
+    let replica = RedisServer::start_kept();
     follow(&replica, &fleet.redis).await;
     fleet.advance(3).await;
     // It looks for its master where nobody is.

@@ -66,20 +66,38 @@ async fn has_counted_alone(nodes: &[Hub]) -> bool {
     false
 }
 
+/// Does something with nodes of its own, again where one of them has counted alone: then it answers false.
+async fn while_redis_answers(mut attempt: impl AsyncFnMut() -> bool) {
+    for _ in 0..5 {
+        if attempt().await {
+            return;
+        }
+    }
+    panic!("redis never answered in time");
+}
+
 #[tokio::test]
 async fn the_nodes_let_through_together_exactly_what_the_limit_says() {
+    while_redis_answers(a_limit_is_shared).await;
+}
+
+async fn a_limit_is_shared() -> bool {
     let (redis, upstream) = (RedisServer::start(), Upstream::start().await);
     let nodes = two_nodes(&redis, &upstream, "25").await;
     let first = nodes[0].get("/api/example/").await;
-    assert_eq!(first.header("x-ratelimit-remaining"), Some("24"));
     let second = nodes[1].get("/api/example/").await;
+    let counts = ask(&nodes, 20).await;
+    let refused = nodes[1].get("/api/example/").await;
+    if has_counted_alone(&nodes).await {
+        return false;
+    }
+    assert_eq!(first.header("x-ratelimit-remaining"), Some("24"));
     assert_eq!(second.header("x-ratelimit-remaining"), Some("23"));
     assert_eq!(
         second.header("ratelimit-policy"),
         Some("\"default\";q=25;w=3600")
     );
-    assert_eq!(ask(&nodes, 20).await, (23, 37));
-    let refused = nodes[1].get("/api/example/").await;
+    assert_eq!(counts, (23, 37));
     assert_eq!(refused.status, 429);
     let wait = refused
         .header("retry-after")
@@ -89,6 +107,7 @@ async fn the_nodes_let_through_together_exactly_what_the_limit_says() {
         "{wait:?}"
     );
     assert_eq!(upstream.requests(), 25);
+    true
 }
 
 #[tokio::test]
@@ -112,15 +131,9 @@ async fn while_redis_is_away_each_node_lets_its_own_part_through_and_none_fails(
 
 #[tokio::test]
 async fn a_service_can_count_users_wherever_they_ask() {
-    for _ in 0..5 {
-        if users_are_counted().await {
-            return;
-        }
-    }
-    panic!("redis never answered in time");
+    while_redis_answers(users_are_counted).await;
 }
 
-/// False when a node has counted alone.
 async fn users_are_counted() -> bool {
     let (redis, upstream) = (RedisServer::start(), Upstream::start().await);
     let file = format!(

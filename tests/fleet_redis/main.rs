@@ -46,7 +46,11 @@ struct Fleet {
 impl Fleet {
     /// So many nodes, each with the name `node-<index>`.
     async fn start(count: usize) -> Self {
-        let redis = RedisServer::start();
+        Self::start_on(RedisServer::start(), count).await
+    }
+
+    /// The same over this server.
+    async fn start_on(redis: RedisServer, count: usize) -> Self {
         let mut nodes = Vec::new();
         for index in 0..count {
             nodes.push(node(&redis, index, "", &[]).await);

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::redis_server::RedisServer;
 use crate::support::eventually;
 use crate::support::hub::SECRET;
 use crate::support::sse::EventStream;
@@ -13,7 +14,7 @@ use crate::{Fleet, node};
 
 #[tokio::test]
 async fn publishers_are_told_and_connections_stay() {
-    let mut fleet = Fleet::start(2).await;
+    let mut fleet = Fleet::start_on(RedisServer::start_kept(), 2).await;
     let mut socket = Socket::open(&fleet.nodes[1]).await;
     socket.subscribe("news").await;
     let publish = json!({"channel": "news", "data": 0});

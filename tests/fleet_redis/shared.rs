@@ -136,7 +136,7 @@ async fn a_refusal_and_an_end_reach_the_listeners_of_every_node() {
 
 #[tokio::test]
 async fn while_redis_is_away_nothing_is_pretended_and_then_the_stream_goes_on() {
-    let (mut redis, ticker) = (RedisServer::start(), Ticker::start().await);
+    let (mut redis, ticker) = (RedisServer::start_kept(), Ticker::start().await);
     let nodes = two_nodes(&redis, &ticker).await;
     let [_of_first, mut of_second] = both_listen(&ticker, &nodes).await;
     redis.kill();

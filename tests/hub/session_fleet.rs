@@ -264,7 +264,7 @@ async fn of_many_who_register_one_name_on_all_nodes_exactly_one_gets_it() {
 
 #[tokio::test]
 async fn without_redis_everybody_is_told_at_once_and_nothing_is_half_done() {
-    let mut fleet = Fleet::start_on(RedisServer::start(), 1).await;
+    let mut fleet = Fleet::start_on(RedisServer::start_kept(), 1).await;
     let ann = fleet.hubs[0].user("ann").await;
     fleet.redis.kill();
     let hub = &fleet.hubs[0];

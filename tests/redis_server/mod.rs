@@ -25,9 +25,15 @@ pub(crate) struct RedisServer {
 }
 
 impl RedisServer {
+    /// Starts one that writes nothing: on a disk that others keep busy it would answer late.
     #[allow(dead_code, reason = "not every test wants the same")]
-    /// Starts one that keeps what it is told in an append-only file.
     pub(crate) fn start() -> Self {
+        Self::start_with(&["--save", ""])
+    }
+
+    /// Starts one that keeps what it is told in an append-only file, and answers when it is written.
+    #[allow(dead_code, reason = "not every test wants the same")]
+    pub(crate) fn start_kept() -> Self {
         let options = [
             "--save",
             "",

@@ -20,7 +20,7 @@ use crate::broker::{BrokerError, Sink, Start};
 use crate::model::{ChannelKey, Envelope, Event, Position};
 
 use super::entry::{Check, Entry, Phase, ToRead, is_before};
-use super::envelope;
+use super::{envelope, give_back, give_back_line};
 
 /// How long a channel stays subscribed to that nobody wants: churn must not become a storm.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
@@ -149,6 +149,16 @@ impl Interest {
     pub(super) fn end(&self) {
         self.lock().has_ended = true;
         self.changed.notify_one();
+    }
+
+    /// Gives back the room of what was wanted, when that was much more.
+    pub(super) fn give_back(&self) {
+        let mut state = self.lock();
+        give_back(&mut state.channels);
+        give_back_line(&mut state.idle);
+        if state.starting.is_empty() {
+            state.starting = Vec::new();
+        }
     }
 
     pub(super) fn has_ended(&self) -> bool {

@@ -19,7 +19,9 @@
 //!
 //! Not here: the connections themselves (`redis`).
 
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -188,6 +190,27 @@ async fn within<T>(
         biased;
         done = work => Some(done),
         () = redis.pause(most) => None,
+    }
+}
+
+/// The room that a table may keep without being asked how much of it is used.
+const ROOM_KEPT: usize = 4096;
+
+/// How much room a table of so much room and so many entries is to have, when that is much less: a crowd that left leaves
+/// nothing behind, and a number that swings moves nothing.
+fn room_for(entries: usize, room: usize) -> Option<usize> {
+    (room > ROOM_KEPT && entries < room / 4).then_some(entries * 2)
+}
+
+fn give_back<K: Eq + Hash, V>(table: &mut HashMap<K, V>) {
+    if let Some(room) = room_for(table.len(), table.capacity()) {
+        table.shrink_to(room);
+    }
+}
+
+fn give_back_line<T>(line: &mut VecDeque<T>) {
+    if let Some(room) = room_for(line.len(), line.capacity()) {
+        line.shrink_to(room);
     }
 }
 

@@ -20,7 +20,8 @@ use tokio::sync::Notify;
 use super::interest::LINGER;
 use super::presence::AGAIN_AFTER;
 use super::{
-    BrokerError, CallError, ChannelKey, Command, Inner, Value, keys, lock, read, scripts, within,
+    BrokerError, CallError, ChannelKey, Command, Inner, Value, give_back, give_back_line, keys,
+    lock, read, scripts, within,
 };
 use crate::redis::Pending;
 
@@ -247,6 +248,14 @@ impl State {
 }
 
 impl Local {
+    /// Gives back the room of channels, when there were many more.
+    pub(super) fn give_back(&self) {
+        let mut state = lock(&self.state);
+        give_back(&mut state.channels);
+        give_back_line(&mut state.due);
+        give_back_line(&mut state.idle);
+    }
+
     /// Answers whether this is the first one who watches.
     pub(super) fn watch(&self, observer: OccupancyObserver) -> bool {
         self.observer.set(observer).is_ok()

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use tokio::sync::{Notify, oneshot};
 
-use super::{Answer, BrokerError, ChannelKey, ClientId, lock};
+use super::{Answer, BrokerError, ChannelKey, ClientId, give_back, give_back_line, lock};
 
 /// The most clients of a batch. Each node has one on its way, so many nodes at once must not keep the server busy for as
 /// long as a command may take: what is not answered in time is said again.
@@ -59,6 +59,13 @@ impl Outbox {
             state.add(key);
         }
         self.added.notify_one();
+    }
+
+    /// Gives back the room of a crowd that had its turn.
+    pub(super) fn give_back(&self) {
+        let mut state = lock(&self.state);
+        give_back(&mut state.waiters);
+        give_back_line(&mut state.order);
     }
 
     /// Takes those who are there, as many as fit a batch; waits until there is one.

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use super::outbox::{Entry, Outbox, tell};
 use super::{
     Answer, CallError, ChannelKey, ClientId, Command, Inner, LEASE, Member, Value, broker_error,
-    envelope, keys, lock, millis, scripts,
+    envelope, give_back, keys, lock, millis, scripts,
 };
 
 /// The most members of one command: a script must not hold up the server.
@@ -74,6 +74,12 @@ impl Local {
     pub(super) fn name(&self) -> (String, bool) {
         let state = lock(&self.state);
         (state.name.clone(), state.is_announced)
+    }
+
+    /// Gives back the room of members, when there were many more.
+    pub(super) fn give_back(&self) {
+        give_back(&mut lock(&self.state).members);
+        self.outbox.give_back();
     }
 
     /// The data may be another than what this node wrote.

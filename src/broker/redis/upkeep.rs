@@ -115,7 +115,16 @@ fn is_due(name: &str, checks: u64) -> bool {
     hasher.finish() % CHECKS_PER_RENEWAL == checks % CHECKS_PER_RENEWAL
 }
 
-/// Takes the members of dead nodes away, and their part in occupied channels.
+/// Gives back the room of crowds that left.
+fn give_back(inner: &Inner) {
+    for interest in inner.interests.all() {
+        interest.give_back();
+    }
+    inner.presence.give_back();
+    inner.occupancy.give_back();
+}
+
+/// Takes the members of dead nodes away, and their part in occupied channels. And gives back room on the way.
 pub(super) async fn reap(inner: Arc<Inner>) {
     let mut connected_since: Option<Instant> = None;
     loop {
@@ -126,6 +135,7 @@ pub(super) async fn reap(inner: Arc<Inner>) {
             REAP_INTERVAL
         };
         inner.redis.pause(interval).await;
+        give_back(&inner);
         if !inner.redis.is_connected() {
             connected_since = None;
             continue;

@@ -99,7 +99,7 @@ impl Fleet {
 
     pub(crate) async fn with(name: &'static str, setup: Setup) -> Self {
         allow_open_files();
-        let redis = RedisServer::start();
+        let redis = RedisServer::start_kept();
         let mut fleet = Self {
             name,
             setup,

@@ -13,7 +13,7 @@ pub(crate) struct Standby {
 
 impl Standby {
     pub(super) async fn start(master: &RedisServer) -> Self {
-        let replica = RedisServer::start();
+        let replica = RedisServer::start_kept();
         follow(&replica, master).await;
         let sentinel = RedisServer::start_sentinel(master);
         let port = address(&replica).port().to_string();
