@@ -13,6 +13,7 @@ mod answer;
 mod asking;
 mod body;
 mod connection;
+mod heads;
 mod request;
 mod room;
 mod servers;
