@@ -152,6 +152,23 @@ pub(super) fn write_response(
     }
 }
 
+/// Writes the fields behind an answer's body as the client gets them, and the empty line: nothing that would not pass before
+/// it, nor what has to be known before the body comes (RFC 9110 section 6.5.1).
+pub(super) fn write_response_trailers(
+    fields: &[Field<'_>],
+    is_removed: impl Fn(&[u8]) -> bool,
+    out: &mut Vec<u8>,
+) {
+    for field in fields {
+        let mut buffer = [0; NAME_BYTES_MAX];
+        let lower = lower(field.name, &mut buffer);
+        if !is_hop_by_hop(lower) && !is_of_head(lower) && !is_removed(lower) {
+            line(out, field.name.as_bytes(), field.value);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
 #[cfg(test)]
 #[path = "fields_tests.rs"]
 mod tests;
