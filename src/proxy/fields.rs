@@ -11,7 +11,7 @@ use super::kinds::{
     Kind, NAME_BYTES_MAX, is_hop_by_hop, is_nominated, is_of_head, kind, lower, nominated,
 };
 use super::line::line;
-use crate::http1::{Field, Framing, RequestHead, ResponseHead, entries, has_entry};
+use crate::http1::{Field, Framing, RequestHead, ResponseHead, entries, has_entry, put_date};
 
 /// What `Via` calls us.
 const VIA: &[u8] = b"1.1 fanfare";
@@ -149,6 +149,21 @@ pub(super) fn write_response(
         {
             line(out, field.name.as_bytes(), field.value);
         }
+    }
+}
+
+/// Says of an answer when it came, where its upstream does not (RFC 9110 section 6.6.1) and it may be said.
+pub(super) fn write_date(
+    head: &ResponseHead<'_>,
+    is_removed: impl Fn(&[u8]) -> bool,
+    out: &mut Vec<u8>,
+) {
+    let mut fields = head.fields.iter();
+    let is_told = fields.any(|field| field.name.eq_ignore_ascii_case("date"));
+    if !is_told && !is_removed(b"date") {
+        out.extend_from_slice(b"date: ");
+        put_date(out);
+        out.extend_from_slice(b"\r\n");
     }
 }
 
