@@ -13,8 +13,10 @@ use super::kinds::{
 use super::line::line;
 use crate::http1::{Field, Framing, RequestHead, ResponseHead, entries, has_entry, put_date};
 
-/// What `Via` calls us.
-const VIA: &[u8] = b"1.1 fanfare";
+/// What `Via` says of us, by the version in which we were asked (RFC 9110 section 7.6.3).
+const VIA_1_0: &[u8] = b"1.0 fanfare";
+const VIA_1_1: &[u8] = b"1.1 fanfare";
+const VIA_2_0: &[u8] = b"2.0 fanfare";
 /// So many times through a gateway is a loop.
 const VIA_MAX: usize = 8;
 
@@ -36,6 +38,8 @@ pub(super) struct Introduction<'a> {
     pub(super) hides_bearer: bool,
     /// Whether it asks for a WebSocket.
     pub(super) upgrades: bool,
+    /// Whether it was asked in HTTP/2.
+    pub(super) is_http2: bool,
     /// Whether it gets `Forwarded`, too.
     pub(super) tells_forwarded: bool,
 }
@@ -92,7 +96,12 @@ pub(super) fn write_request(head: &RequestHead<'_>, intro: &Introduction<'_>, ou
         write_identity(user, role, out);
     }
     out.extend_from_slice(intro.ids);
-    write_via(out);
+    let via = match (intro.is_http2, head.is_old) {
+        (true, _) => VIA_2_0,
+        (false, true) => VIA_1_0,
+        (false, false) => VIA_1_1,
+    };
+    line(out, b"via", via);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -105,9 +114,9 @@ pub(super) fn write_identity(user: &str, role: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// That it went through a gateway.
+/// That it went through a gateway, of a request that stands for many.
 pub(super) fn write_via(out: &mut Vec<u8>) {
-    line(out, b"via", VIA);
+    line(out, b"via", VIA_1_1);
 }
 
 /// Whether an answer is a stream of events as plain text.

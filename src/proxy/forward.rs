@@ -180,6 +180,7 @@ impl Proxy {
             identity,
             hides_bearer: admitted.is_in_protocol,
             upgrades: is_web_socket,
+            is_http2: arrival.is_http2,
             tells_forwarded: self.tells_forwarded,
         };
         write_request(head, &introduction, &mut fields);
