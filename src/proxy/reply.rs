@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::course::Asked;
 use super::download::Form;
 use super::error::{ProxyError, Told};
-use super::fields::write_response;
+use super::fields::{write_date, write_response};
 use super::line::put_number;
 use super::removed::Removed;
 use crate::http1::{self, Framing, ResponseHead};
@@ -23,6 +23,7 @@ pub(super) fn head(
     status_line(head, out);
     let is_dropped = |lower: &[u8]| asked.replaces(lower) || removed.has(lower);
     write_response(head, is_dropped, out);
+    write_date(head, |lower| removed.has(lower), out);
     out.extend_from_slice(&asked.lines);
     if asked.carried == Carried::Sse {
         out.extend_from_slice(b"cache-control: no-cache\r\nx-accel-buffering: no\r\n");
