@@ -21,7 +21,9 @@ pub(super) async fn adopt(store: &RedisStore) -> Result<usize, StoreError> {
             .word("MATCH")
             .word(format!("{}*", escaped(&users)))
             .word("COUNT")
-            .number(STEP);
+            .number(STEP)
+            .word("TYPE")
+            .word("hash");
         let answer = match store.redis.call_one(command).await {
             Ok(answer) => answer,
             // It will not allow that the next time either.
