@@ -49,7 +49,7 @@ impl Proxy {
         is_encrypted: bool,
     ) -> Option<Box<dyn Exchange>> {
         let (path, query) = split(head.target);
-        if !Self::takes(path) {
+        if !Self::takes(path) || self.pages.are_asked(head) {
             return None;
         }
         if let (Some(target), Some(route)) = self.matched(path)
@@ -109,6 +109,8 @@ impl Proxy {
             keeps_alive: head.keeps_alive,
             expects: expects(head),
             accepts_problems: accepts_problems(head),
+            audience: self.pages.audience(head),
+            is_encrypted,
             has_limits: limiter.is_some(),
             lines: ids.clone(),
             started,
@@ -132,7 +134,8 @@ impl Proxy {
         let no_route = || ProxyError::NotFound(head.method.to_owned(), path.to_owned());
         let target = target.ok_or_else(no_route)?;
         let is_web_socket = target.carried == Carried::Ws;
-        if target.carried != Carried::Http && !matches!(head.method, "GET" | "HEAD") {
+        let is_left = !is_web_socket && self.pages.leave_to_upstream(head);
+        if target.carried != Carried::Http && !matches!(head.method, "GET" | "HEAD") && !is_left {
             return Err(no_route());
         }
         if matches!(head.body, crate::http1::Framing::Length(length) if length > self.body_bytes_max)
@@ -151,7 +154,11 @@ impl Proxy {
             .as_ref()
             .map_or(&self.identity, |route| &route.policy.identity);
         // Who may not ask does not get to know which services there are.
-        let admitted = self.authenticate(head, target.carried, query, rule)?;
+        let admitted = match self.authenticate(head, target.carried, query, rule) {
+            // Browsers send no token then; whoever asks without one learns here which services there are.
+            Err(ProxyError::Unauthorized) if is_left => Admitted::NOBODY,
+            admitted => admitted?,
+        };
         let Some(route) = &route else {
             return Err(ProxyError::UnknownService(target.service.to_owned()));
         };
