@@ -1,7 +1,7 @@
 //! Whether the node lives, is ready and keeps up, in the bodies that the gateways gave which it takes the place of.
 //!
 //! Alive (`/healthz`, `/health`) is always 200: a node that answers is alive, and killing it because Redis is away
-//! would only cost its connections. Ready (`/readyz`, `/ready`) is 503 while draining or while the broker is away, so
+//! would only cost its connections. Ready (`/readyz`, `/ready`) is 503 while draining or while the broker or the users' database is away, so
 //! that load balancers turn away.
 
 use std::time::SystemTime;
@@ -125,6 +125,7 @@ fn unready(node: &Snapshot) -> Option<&'static str> {
     match node {
         _ if node.draining => Some("draining"),
         _ if !node.broker_ready => Some("broker_unavailable"),
+        _ if !node.has_users => Some("database_unavailable"),
         _ => None,
     }
 }

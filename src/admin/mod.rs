@@ -69,6 +69,8 @@ pub struct Snapshot {
     pub broker: &'static str,
     /// Whether the broker can be reached.
     pub broker_ready: bool,
+    /// Whether users can be found.
+    pub has_users: bool,
     /// Whether the node drains.
     pub draining: bool,
     /// The version of Fanfare.

@@ -81,6 +81,7 @@ fn node() -> Snapshot {
         channels: 3,
         broker: "memory",
         broker_ready: true,
+        has_users: true,
         draining: false,
         version: "9.9.9",
         uptime: Duration::from_secs(60),
@@ -189,6 +190,13 @@ async fn a_node_is_ready_unless_it_drains_or_its_broker_is_away() {
                 ..node()
             },
             "broker_unavailable",
+        ),
+        (
+            Snapshot {
+                has_users: false,
+                ..node()
+            },
+            "database_unavailable",
         ),
     ] {
         let (status, body) = check(node.clone(), "/readyz").await;

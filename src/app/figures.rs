@@ -55,6 +55,7 @@ impl Source for NodeSource {
             broker: broker.kind(),
             // A node whose store has not told it the fleet's secret yet would refuse everybody's tokens.
             broker_ready: broker.is_ready() && !context.verifier.lacks_secret(),
+            has_users: context.sessions.store().has_users(),
             draining: self.drain.is_draining(),
             version: env!("CARGO_PKG_VERSION"),
             uptime: started.elapsed(),

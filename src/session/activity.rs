@@ -38,20 +38,29 @@ impl Activity {
         }
     }
 
-    /// Writes what there is. What the store does not take waits for the next time.
-    pub(super) async fn flush(&self, store: &dyn Store) {
+    /// Writes what there is. What the store does not take waits for the next time. Answers those that are gone, although
+    /// somebody uses them.
+    pub(super) async fn flush(&self, store: &dyn Store) -> Vec<(SessionId, UserId)> {
         let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
         let used = used
             .into_iter()
             .map(|(session, (user, at))| Used { session, user, at });
         let used: Vec<Used> = used.collect();
+        let mut ended = Vec::new();
         for batch in used.chunks(BATCH_MAX) {
-            if let Err(error) = store.touch(batch.to_vec()).await {
-                tracing::debug!(%error, sessions = batch.len(), "their use is written later");
-                for Used { session, user, at } in batch {
-                    self.saw(*session, user, *at);
+            match store.touch(batch.to_vec()).await {
+                Ok(gone) => {
+                    let gone = batch.iter().filter(|used| gone.contains(&used.session));
+                    ended.extend(gone.map(|used| (used.session, used.user.clone())));
+                }
+                Err(error) => {
+                    tracing::debug!(%error, sessions = batch.len(), "their use is written later");
+                    for Used { session, user, at } in batch {
+                        self.saw(*session, user, *at);
+                    }
                 }
             }
         }
+        ended
     }
 }

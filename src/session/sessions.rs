@@ -14,7 +14,7 @@ use super::attempts::Attempts;
 use super::{
     Admission, Config, Connection, EMPTY_DATA, FileLock, IN_MEMORY, OpenError, Opened, Passwords,
     PostgresStore, RedisStore, Session, SessionHead, SqliteStore, Store, StoreError, Swept, Update,
-    Updated, upkeep,
+    Updated, Used, upkeep,
 };
 use crate::broker::{Broker, Control};
 use crate::model::{ClientId, NodeId, SessionId, UserId};
@@ -105,7 +105,7 @@ impl Sessions {
             None => store,
         };
         let activity = Arc::new(Activity::default());
-        upkeep::begin(&runtime, &store, &activity, config);
+        upkeep::begin(&runtime, &store, &broker, &activity, config);
         let passwords = Passwords::start(
             config.password_hash,
             config.password_threads,
@@ -167,7 +167,7 @@ impl Sessions {
     }
 
     /// The user's session of this id, or for this conversation; a new one when there is none. A new one has an id of
-    /// its own: whoever could choose it could make somebody use theirs.
+    /// its own: whoever could choose it could make somebody use theirs. `login` is that of the token that asks.
     ///
     /// # Errors
     /// When the store failed.
@@ -176,6 +176,7 @@ impl Sessions {
         user: &UserId,
         chat_id: Option<&str>,
         id: Option<SessionId>,
+        login: Option<SessionId>,
     ) -> Result<Opened, StoreError> {
         let now = self.store.now();
         let found = match id {
@@ -192,6 +193,11 @@ impl Sessions {
                 Ok(Opened::Session(session))
             }
             None => {
+                // Where a user has too many, the one that was used the longest ago goes: not the one that is used now.
+                if let Some(session) = login {
+                    let (user, at) = (user.clone(), now);
+                    self.store.touch(vec![Used { session, user, at }]).await?;
+                }
                 let session = self.new_session(user, chat_id.unwrap_or(DEFAULT_CHAT));
                 let ended = self.store.add_session(session.clone()).await?;
                 self.close_sockets(user, ended).await;

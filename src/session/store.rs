@@ -148,6 +148,11 @@ pub trait Store: Send + Sync {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// Whether users can be found, as far as is known: a database of theirs is looked at with every [beat](Store::beat).
+    fn has_users(&self) -> bool {
+        true
+    }
+
     /// Adds a user. Answers whether the name was free: of several who ask at once exactly one gets it.
     fn add_user(&self, user: User) -> Answer<'_, bool>;
 
@@ -214,8 +219,8 @@ pub trait Store: Send + Sync {
     /// Ends all sessions of a user, whose ids it answers.
     fn end_sessions<'a>(&'a self, user: &'a str) -> Answer<'a, Vec<SessionId>>;
 
-    /// These sessions were used. Those that are gone stay gone.
-    fn touch(&self, used: Vec<Used>) -> Answer<'_, ()>;
+    /// These sessions were used. Answers those that are gone, which stay gone.
+    fn touch(&self, used: Vec<Used>) -> Answer<'_, Vec<SessionId>>;
 
     /// A WebSocket was opened. This and [`disconnect`](Store::disconnect) take effect in the order of the calls,
     /// although nobody waits for the answers.

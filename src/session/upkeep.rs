@@ -9,6 +9,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep};
 use super::activity::Activity;
 use super::sessions::announce;
 use super::store::BEAT_INTERVAL;
+use crate::broker::{Broker, Control};
+
 use super::{Config, Store, StoreError, Swept, UnixTime};
 
 /// Between two sweeps of expired sessions. Nobody sees one that has expired; a sweep gives back its room.
@@ -21,11 +23,13 @@ const SECRET_PAUSE: Duration = Duration::from_millis(200);
 pub(super) fn begin(
     runtime: &Runtime,
     store: &Arc<dyn Store>,
+    broker: &Arc<dyn Broker>,
     activity: &Arc<Activity>,
     config: &Config,
 ) {
     runtime.spawn(write_behind(
         store.clone(),
+        broker.clone(),
         activity.clone(),
         config.write_interval,
     ));
@@ -54,12 +58,24 @@ pub(super) async fn find_secret(store: Arc<dyn Store>, found: impl FnOnce(&str))
     }
 }
 
-async fn write_behind(store: Arc<dyn Store>, activity: Arc<Activity>, every: Duration) {
+/// A session that is used and gone has sockets that did not hear of its end: the order was lost, or nobody knew that it had
+/// ended. They close now.
+async fn write_behind(
+    store: Arc<dyn Store>,
+    broker: Arc<dyn Broker>,
+    activity: Arc<Activity>,
+    every: Duration,
+) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        activity.flush(&*store).await;
+        for (session, user) in activity.flush(&*store).await {
+            let order = Control::EndSessions(user, [session].into());
+            if let Err(error) = broker.control(order).await {
+                tracing::debug!(%error, "sockets of a session that ended stay open for now");
+            }
+        }
     }
 }
 

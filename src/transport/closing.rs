@@ -232,6 +232,7 @@ impl Shard {
             return self.close(connection, CloseReason::TokenExpired);
         }
         if !socket.is_websocket() {
+            self.use_sessions(connection);
             self.keep_awake(connection);
             return self.schedule(connection);
         }
@@ -251,15 +252,19 @@ impl Shard {
         self.schedule(connection);
     }
 
-    fn ping(&mut self, connection: ConnectionIndex) {
-        let socket = self.sockets.get_mut(connection);
-        // Who is connected uses the session: it lasts as long as the connection answers.
-        if let Some(client) = socket.map(|socket| &socket.client)
-            && let Some(session) = client.session()
-        {
-            let user = &client.identity().user;
+    /// Who is connected uses the sessions that it came with: they last as long as the connection does.
+    fn use_sessions(&mut self, connection: ConnectionIndex) {
+        let Some(socket) = self.sockets.get_mut(connection) else {
+            return;
+        };
+        let user = &socket.client.identity().user;
+        for session in socket.client.sessions() {
             self.context.sessions.saw(session, user);
         }
+    }
+
+    fn ping(&mut self, connection: ConnectionIndex) {
+        self.use_sessions(connection);
         if !self.send_ping(connection) {
             return;
         }

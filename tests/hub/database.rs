@@ -1,10 +1,10 @@
 //! Users in PostgreSQL, as nodes have them that share nothing else.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::postgres_server::PostgresServer;
-use crate::support::Hub;
 use crate::support::session::{PASSWORD, session_hub};
+use crate::support::{Hub, eventually};
 
 #[tokio::test]
 async fn users_are_those_of_all_nodes_and_outlive_them() {
@@ -82,4 +82,25 @@ async fn the_first_admin_is_made_there_and_a_node_without_its_database_does_not_
         log.contains("127.0.0.1:1/users") && !log.contains("top-secret"),
         "{log}"
     );
+}
+
+#[tokio::test]
+async fn a_node_without_its_database_is_not_ready() {
+    let mut server = PostgresServer::start();
+    let hub = session_hub(&[("DATABASE_URL", &server.url("public"))]).await;
+    let is_ready = async |expected: (u16, Value)| {
+        eventually("it is ready or not", async || {
+            let answer = hub.get("/readyz").await;
+            let told = (answer.status, answer.json()["reason"].clone());
+            (told == expected).then_some(())
+        })
+        .await;
+    };
+    is_ready((200, Value::Null)).await;
+    server.kill();
+    is_ready((503, json!("database_unavailable"))).await;
+    // What needs no users goes on.
+    assert_eq!(hub.get("/healthz").await.status, 200);
+    server.start_again();
+    is_ready((200, Value::Null)).await;
 }

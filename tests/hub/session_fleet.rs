@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::redis_server::RedisServer;
 use crate::support::clock::other_clock;
 use crate::support::session::{PASSWORD, SESSIONS, session_hub};
+use crate::support::sse::EventStream;
 use crate::support::ws::Socket;
 use crate::support::{Hub, eventually};
 
@@ -144,6 +145,47 @@ async fn a_newer_login_elsewhere_closes_the_older_sockets() {
     let mut new_socket = Socket::open_at(&fleet.hubs[0], &new.ws_path(), &[]).await;
     assert_eq!(old_socket.closed().await.0, 4003);
     new_socket.expect_alive().await;
+}
+
+/// However its end was missed: an order that was lost, an answer that was, a server that forgot it.
+#[tokio::test]
+async fn sockets_of_a_session_that_is_gone_close_although_nobody_told_them() {
+    let redis = RedisServer::start_with(&["--save", ""]);
+    let url = redis.url();
+    let variables = [
+        ("REDIS_URL", url.as_str()),
+        ("READY_REDIS_GRACE_MS", "0"),
+        ("WS_PING_INTERVAL_MS", "50"),
+        ("SSE_COMMENT_INTERVAL_MS", "100"),
+    ];
+    let hub = session_hub(&variables).await;
+    eventually("the store answers", async || {
+        (hub.try_login("nobody", "x").await.status == 401).then_some(())
+    })
+    .await;
+    let (ann, bob) = (hub.user("ann").await, hub.user("bob").await);
+    let mut closed = Socket::open_at(&hub, &ann.ws_path(), &[]).await;
+    let query = format!("channel=news&token={}", ann.token);
+    let mut ended = EventStream::open(&hub, &query, &[]).await;
+    let mut other = Socket::open_at(&hub, &bob.ws_path(), &[]).await;
+    redis.ask(&["DEL", &format!("sessions:{}", ann.session)]);
+    assert_eq!(closed.closed().await.0, 4003);
+    while ended.block().await.is_some() {}
+    assert_eq!(other.ask(&json!({"type": "ping"})).await["type"], "pong");
+}
+
+/// Where there are too many, the session that is used right now is not the one to go.
+#[tokio::test]
+async fn who_begins_many_sessions_stays_logged_in() {
+    let hub = session_hub(&[("MAX_SESSIONS_PER_USER", "3")]).await;
+    let ann = hub.user("ann").await;
+    for chat in 0..8 {
+        let body = json!({"chat_id": format!("chat-{chat}")});
+        let created = hub
+            .call("POST", "/sessions/create", &ann.token, &body)
+            .await;
+        assert_eq!(created.status, 200, "{created:?}");
+    }
 }
 
 /// A life lasts seconds, and the clocks of machines differ by more.

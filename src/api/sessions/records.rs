@@ -86,7 +86,7 @@ pub(super) async fn create(
     }
     let opened = state
         .sessions
-        .open(caller.user(), chat_id.as_deref(), id)
+        .open(caller.user(), chat_id.as_deref(), id, caller.login())
         .await?;
     let Opened::Session(session) = opened else {
         return Err(denied());

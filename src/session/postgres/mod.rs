@@ -9,6 +9,7 @@ mod database;
 mod users;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::PgPool;
@@ -53,6 +54,8 @@ pub enum DatabaseError {
 /// Users in PostgreSQL, and the rest in another store.
 pub struct PostgresStore {
     calls: Calls,
+    /// Whether the database answered when it was asked last.
+    is_there: Arc<AtomicBool>,
     rest: Arc<dyn Store>,
 }
 
@@ -82,7 +85,11 @@ impl PostgresStore {
             cause,
         })?;
         let calls = Calls::new(pool);
-        Ok(Self { calls, rest })
+        Ok(Self {
+            calls,
+            is_there: Arc::new(AtomicBool::new(true)),
+            rest,
+        })
     }
 }
 
@@ -216,7 +223,7 @@ impl Store for PostgresStore {
         self.rest.end_sessions(user)
     }
 
-    fn touch(&self, used: Vec<Used>) -> Answer<'_, ()> {
+    fn touch(&self, used: Vec<Used>) -> Answer<'_, Vec<SessionId>> {
         self.rest.touch(used)
     }
 
@@ -240,8 +247,21 @@ impl Store for PostgresStore {
         self.rest.look_at_clock()
     }
 
+    fn has_users(&self) -> bool {
+        self.is_there.load(Ordering::Relaxed)
+    }
+
     fn beat(&self, now: UnixTime) -> Answer<'_, ()> {
-        self.rest.beat(now)
+        let asked = self.calls.read(|pool| async move {
+            sqlx::query("SELECT 1").execute(&pool).await?;
+            Ok(())
+        });
+        let (beaten, is_there) = (self.rest.beat(now), self.is_there.clone());
+        Box::pin(async move {
+            let beaten = beaten.await;
+            is_there.store(asked.await.is_ok(), Ordering::Relaxed);
+            beaten
+        })
     }
 
     fn counts(&self, now: UnixTime) -> Answer<'_, Counts> {

@@ -345,7 +345,7 @@ impl Store for RedisStore {
         self.ask(command, record::ids)
     }
 
-    fn touch(&self, used: Vec<Used>) -> Answer<'_, ()> {
+    fn touch(&self, used: Vec<Used>) -> Answer<'_, Vec<SessionId>> {
         let mut command = self.script(&scripts::TOUCH).number(self.timeout_millis());
         for Used { session, user, at } in used {
             command = command
@@ -353,7 +353,7 @@ impl Store for RedisStore {
                 .word(user.to_string())
                 .number(Self::millis(at));
         }
-        self.ask(command, |_| Some(()))
+        self.ask(command, record::ids)
     }
 
     fn connect(&self, connection: Connection) -> Answer<'_, ()> {

@@ -260,10 +260,10 @@ return 1"
 /// ARGV: user. Answers the ids of those that ended.
 pub(super) static END_ALL: Script = script!(r"return drop_all(KEYS[1], ARGV[1])");
 
-/// ARGV: time-out, then id, user and time of use in turn.
+/// ARGV: time-out, then id, user and time of use in turn. Answers the ids of those that are gone.
 pub(super) static TOUCH: Script = script!(
     r"
-local prefix, timeout = KEYS[1], tonumber(ARGV[1])
+local prefix, timeout, gone = KEYS[1], tonumber(ARGV[1]), {}
 for i = 2, #ARGV, 3 do
   local id, keys, at = ARGV[i], of_user(prefix, ARGV[i + 1]), tonumber(ARGV[i + 2])
   local used = tonumber(redis.call('ZSCORE', keys.sessions, id))
@@ -271,9 +271,11 @@ for i = 2, #ARGV, 3 do
     redis.call('ZADD', keys.sessions, whole(at), id)
     redis.call('ZADD', keys.all, whole(at), id)
     expire(keys, timeout)
+  elseif redis.call('EXISTS', prefix .. 'sessions:' .. id) == 0 then
+    gone[#gone + 1] = id
   end
 end
-return 1"
+return gone"
 );
 
 /// ARGV: user, client, connection (JSON), session, node, now, time-out, process.

@@ -127,11 +127,16 @@ impl Sessions {
     pub async fn log_out(&self, user: &UserId, login: Option<SessionId>) -> Result<(), StoreError> {
         match login {
             Some(session) if !self.is_single => {
-                self.store.end_session(session).await?;
-                self.close_sockets(user, vec![session]).await;
+                let ended = self.store.end_session(session).await;
+                // It may have, where the answer was lost.
+                if matches!(ended, Ok(_) | Err(StoreError::OutcomeUnknown)) {
+                    self.close_sockets(user, vec![session]).await;
+                }
+                ended?;
             }
             Some(_) => {
-                let ended = self.store.end_sessions(user).await?;
+                let ended = self.store.end_sessions(user).await;
+                let ended = self.or_log_out(user, ended).await?;
                 self.close_sockets(user, ended).await;
             }
             None => self.end_all(user).await?,
@@ -148,7 +153,10 @@ impl Sessions {
     /// When the store failed: nothing is deleted.
     pub async fn delete_account(&self, user: &UserId) -> Result<bool, StoreError> {
         let removed = match self.registered(user).await? {
-            Some(name) => self.store.remove_user(&name).await?,
+            Some(name) => {
+                let removed = self.store.remove_user(&name).await;
+                self.or_log_out(user, removed).await?
+            }
             None => None,
         };
         let is_removed = removed.is_some();
@@ -193,9 +201,22 @@ impl Sessions {
 
     /// Ends all sessions of a user and closes all sockets.
     async fn end_all(&self, user: &UserId) -> Result<(), StoreError> {
-        let ended = self.store.end_sessions(user).await?;
+        let ended = self.store.end_sessions(user).await;
+        let ended = self.or_log_out(user, ended).await?;
         self.close_sockets(user, ended).await;
         self.tell(Control::LogOut(user.clone())).await;
         Ok(())
+    }
+
+    /// Closes all sockets of a user whose sessions may have ended: nobody knows, for the answer was lost.
+    async fn or_log_out<T>(
+        &self,
+        user: &UserId,
+        ended: Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if matches!(ended, Err(StoreError::OutcomeUnknown)) {
+            self.tell(Control::LogOut(user.clone())).await;
+        }
+        ended
     }
 }

@@ -266,7 +266,7 @@ impl Store for SqliteStore {
             .change(move |connection| Box::pin(sessions::end_all(connection, user)))
     }
 
-    fn touch(&self, used: Vec<Used>) -> Answer<'_, ()> {
+    fn touch(&self, used: Vec<Used>) -> Answer<'_, Vec<SessionId>> {
         self.writer
             .change(move |connection| Box::pin(sessions::touch(connection, used)))
     }

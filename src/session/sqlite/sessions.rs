@@ -166,15 +166,20 @@ pub(super) async fn end_all(
 pub(super) async fn touch(
     connection: &mut SqliteConnection,
     used: Vec<Used>,
-) -> Result<(), sqlx::Error> {
+) -> Result<Vec<SessionId>, sqlx::Error> {
+    let mut gone = Vec::new();
     for Used { session, at, .. } in used {
-        sqlx::query("UPDATE sessions SET last_access = max(last_access, ?) WHERE id = ?")
-            .bind(column(at))
-            .bind(key(session))
-            .execute(&mut *connection)
-            .await?;
+        let touched =
+            sqlx::query("UPDATE sessions SET last_access = max(last_access, ?) WHERE id = ?")
+                .bind(column(at))
+                .bind(key(session))
+                .execute(&mut *connection)
+                .await?;
+        if touched.rows_affected() == 0 {
+            gone.push(session);
+        }
     }
-    Ok(())
+    Ok(gone)
 }
 
 pub(super) async fn count(

@@ -48,7 +48,7 @@ pub(crate) async fn use_keeps_a_session_alive(harness: &impl Harness) {
     let (store, _, session) = with_session(harness).await;
     let used = session.head.last_access.after(seconds(600));
     let touched = store.touch(vec![use_of(&session, used)]).await;
-    assert_eq!(touched, Ok(()));
+    assert_eq!(touched, Ok(Vec::new()));
     let last = used.after(LIMITS.timeout);
     let found = store.session(session.head.id, last).await;
     let found = found.expect("it answers").expect("alive");
@@ -61,7 +61,7 @@ pub(crate) async fn a_touch_never_turns_back_and_never_revives(harness: &impl Ha
     let second = session(&ann, "gone", start());
     let earlier = first.head.last_access.before(seconds(60));
     let used = vec![use_of(&first, earlier), use_of(&second, start())];
-    assert_eq!(store.touch(used).await, Ok(()));
+    assert_eq!(store.touch(used).await, Ok(vec![second.head.id]));
     let found = store.session(first.head.id, start()).await;
     assert_eq!(found, Ok(Some(first)));
     assert!(!is_there(&*store, &second, start()).await);
