@@ -33,10 +33,10 @@ use crate::broker::{Broker, NodeInfo};
 use crate::client::Rules;
 use crate::config::Settings;
 use crate::model::{Encrypted, Moment, Namespaces, PeerAddr};
-use crate::proxy::{Changes, Fleet, Proxy, Strain};
+use crate::proxy::{Changes, Fleet, Pages, Proxy, Strain, Told};
 use crate::redis::StartError;
 use crate::relay::{Inbox, InboxLimits, Relay};
-use crate::server::{self, Drain, Hooks, Outcome, ServerError};
+use crate::server::{self, Browsers, Drain, Hooks, Outcome, ServerError};
 use crate::session::{Sessions, StoreError};
 use crate::telemetry::fleet::fleet_nodes;
 use crate::telemetry::metrics::certificate_read;
@@ -448,10 +448,20 @@ fn make_proxy(
     let fleet = fleet.transpose().map_err(start_error)?;
     let asked = pressure.clone();
     let strain = move || asked.strain();
-    let proxy = Proxy::new(&settings.proxy, context.verifier.clone(), fleet, strain);
+    let (verifier, pages) = (context.verifier.clone(), pages(&settings.server.browsers));
+    let proxy = Proxy::new(&settings.proxy, verifier, fleet, pages, strain);
     let streams = Streams::new(context.relay.clone(), context.rules.namespaces.clone());
     proxy.join(Arc::new(streams));
     Ok(proxy)
+}
+
+/// What the proxy tells pages: what the server does.
+fn pages(browsers: &Browsers) -> Pages {
+    Pages::new(browsers.origins.listed(), |origin| Told {
+        passed: browsers.origin_lines(origin),
+        own: browsers.lines(origin, false),
+        own_encrypted: browsers.lines(origin, true),
+    })
 }
 
 /// Takes a new certificate where the files have changed.

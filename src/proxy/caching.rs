@@ -17,6 +17,7 @@ use super::call::{Call, State};
 use super::course::{Asked, Course};
 use super::error::ProxyError;
 use super::fields::{write_date, write_response};
+use super::pages::Audience;
 use crate::http1::{After, Exchange as _, Framing, Peer, ReadAhead, ResponseHead};
 use crate::telemetry::proxy::{self as counts, Cached, Carried, Method};
 use crate::tls::Stream;
@@ -107,6 +108,7 @@ impl Call {
         self.asked.is_answered(serving.status(), now);
         let mut head = Vec::with_capacity(512);
         serving.write_head(now, &mut head);
+        self.proxy.pages.add(self.asked.audience, &mut head);
         head.extend_from_slice(&self.asked.lines);
         if !self.asked.keeps_alive {
             head.extend_from_slice(b"connection: close\r\n");
@@ -275,6 +277,8 @@ fn renewal() -> Asked {
         is_old: false,
         keeps_alive: false,
         expects: false,
+        audience: Audience::Nobody,
+        is_encrypted: false,
         has_limits: false,
         accepts_problems: false,
         lines: Vec::new(),

@@ -9,6 +9,7 @@ use super::access::Entry;
 use super::address::Client;
 use super::cache::Way;
 use super::endpoint::Endpoint;
+use super::pages::Audience;
 use super::rate::Limits;
 use super::table::Route;
 use super::websocket::Handshake;
@@ -37,6 +38,10 @@ pub(super) struct Asked {
     pub(super) expects: bool,
     /// Whether it wants errors in the form of RFC 9457.
     pub(super) accepts_problems: bool,
+    /// Whose page asks.
+    pub(super) audience: Audience,
+    /// Whether the client's own connection is encrypted.
+    pub(super) is_encrypted: bool,
     /// Whether limits are told.
     pub(super) has_limits: bool,
     /// Lines that every answer carries: ids and limits.

@@ -47,7 +47,7 @@ impl Proxy {
         arrival: Arrival,
     ) -> Option<Box<dyn Exchange>> {
         let (path, query) = split(head.target);
-        if !Self::takes(path) {
+        if !Self::takes(path) || self.pages.are_asked(head) {
             return None;
         }
         if let (Some(target), Some(route)) = self.matched(path)
@@ -113,6 +113,8 @@ impl Proxy {
             keeps_alive: head.keeps_alive,
             expects: expects(head),
             accepts_problems: accepts_problems(head),
+            audience: self.pages.audience(head),
+            is_encrypted: arrival.is_encrypted,
             has_limits: limiter.is_some(),
             lines: ids.clone(),
             started,
@@ -122,6 +124,16 @@ impl Proxy {
             self.course(head, (target, route), query, (&client, arrival), &ids)
         });
         (course, counted, asked)
+    }
+
+    /// Whether the body, where its length is told, is one that may come.
+    fn check_length(&self, head: &RequestHead<'_>) -> Result<(), ProxyError> {
+        match head.body {
+            crate::http1::Framing::Length(length) if length > self.body_bytes_max => {
+                Err(ProxyError::Body(crate::model::BodyError::TooLarge))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn course(
@@ -136,16 +148,14 @@ impl Proxy {
         let no_route = || ProxyError::NotFound(head.method.to_owned(), path.to_owned());
         let target = target.ok_or_else(no_route)?;
         let is_web_socket = target.carried == Carried::Ws;
-        if target.carried != Carried::Http && !matches!(head.method, "GET" | "HEAD") {
+        let is_left = !is_web_socket && self.pages.leave_to_upstream(head);
+        if target.carried != Carried::Http && !matches!(head.method, "GET" | "HEAD") && !is_left {
             return Err(no_route());
         }
         if is_lost(head, target.carried, arrival) {
             return Err(ProxyError::NoWebSocket);
         }
-        if matches!(head.body, crate::http1::Framing::Length(length) if length > self.body_bytes_max)
-        {
-            return Err(ProxyError::Body(crate::model::BodyError::TooLarge));
-        }
+        self.check_length(head)?;
         if is_looping(head) {
             return Err(ProxyError::Looping);
         }
@@ -158,7 +168,11 @@ impl Proxy {
             .as_ref()
             .map_or(&self.identity, |route| &route.policy.identity);
         // Who may not ask does not get to know which services there are.
-        let admitted = self.authenticate(head, target.carried, query, rule)?;
+        let admitted = match self.authenticate(head, target.carried, query, rule) {
+            // Browsers send no token then; whoever asks without one learns here which services there are.
+            Err(ProxyError::Unauthorized) if is_left => Admitted::NOBODY,
+            admitted => admitted?,
+        };
         let Some(route) = &route else {
             return Err(ProxyError::UnknownService(target.service.to_owned()));
         };

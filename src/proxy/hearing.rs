@@ -164,7 +164,7 @@ impl Call {
             _ => Form::Same,
         };
         self.asked.keeps_alive = self.may_keep_client() && !self.asked.is_old;
-        reply::head(head, (&self.asked, &self.proxy.removed), form, out);
+        reply::head(head, (&self.asked, &self.proxy), form, out);
         Heard::Final {
             body: head.body,
             form,

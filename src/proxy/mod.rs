@@ -40,6 +40,7 @@ mod lease;
 mod leaving;
 mod line;
 mod multiplexed;
+mod pages;
 mod path;
 mod policy;
 mod rate;
@@ -68,6 +69,7 @@ use tokio::time::Instant;
 pub use address::Arrival;
 pub use config::{Address, CacheConfig, Config, RESERVED_NAMES};
 pub use fleet::Fleet;
+pub use pages::{Pages, Told};
 pub use policy::{
     Balance, BreakerPolicy, CachePolicy, HashKey, HealthPolicy, IdentityRule, Policy, RateKey,
     RatePolicy, RetryPolicy, ServiceConfig, Share, UpstreamConfig,
@@ -116,6 +118,8 @@ pub struct Proxy {
     /// Which part of the requests is logged, in percent; 0: none, not even failures.
     access_percent: u32,
     origins: Option<Arc<[String]>>,
+    /// What pages of other origins are told.
+    pages: Pages,
     /// Of services that have no limit of their own.
     limits: Option<Arc<Limits>>,
     /// Who counts for all nodes; none for a node that is alone.
@@ -144,12 +148,13 @@ impl std::fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// The proxy that this says. `fleet` counts requests for all nodes, where there are several. `strain` tells how much the
-    /// node has to do; it is asked for each request, so it has to be cheap.
+    /// The proxy that this says. `fleet` counts requests for all nodes, where there are several. `pages` is what the server
+    /// tells browsers. `strain` tells how much the node has to do; it is asked for each request, so it has to be cheap.
     pub fn new(
         config: &Config,
         verifier: Arc<Verifier>,
         fleet: Option<Fleet>,
+        pages: Pages,
         strain: impl Fn() -> Strain + Send + Sync + 'static,
     ) -> Self {
         let proxy = Self {
@@ -162,6 +167,7 @@ impl Proxy {
             body_timeout: config.body_timeout,
             body_bytes_max: config.body_bytes_max,
             origins: config.origins.clone(),
+            pages,
             tunnel: TunnelConfig {
                 ping_interval: config.ping_interval,
                 pong_timeout: config.pong_timeout,

@@ -4,11 +4,13 @@ use std::io::Write as _;
 
 use http::StatusCode;
 
+use super::Proxy;
 use super::course::Asked;
 use super::download::Form;
 use super::error::{ProxyError, Told};
 use super::fields::{write_date, write_response};
 use super::line::put_number;
+use super::pages::Pages;
 use super::removed::Removed;
 use crate::http1::{self, Framing, ResponseHead};
 use crate::telemetry::proxy::{Carried, Method};
@@ -16,14 +18,15 @@ use crate::telemetry::proxy::{Carried, Method};
 /// Writes the head of an upstream's answer.
 pub(super) fn head(
     head: &ResponseHead<'_>,
-    (asked, removed): (&Asked, &Removed),
+    (asked, proxy): (&Asked, &Proxy),
     form: Form,
     out: &mut Vec<u8>,
 ) {
     status_line(head, out);
-    let is_dropped = |lower: &[u8]| asked.replaces(lower) || removed.has(lower);
+    let is_dropped = |lower: &[u8]| asked.replaces(lower) || proxy.removed.has(lower);
     write_response(head, is_dropped, out);
-    write_date(head, |lower| removed.has(lower), out);
+    write_date(head, |lower| proxy.removed.has(lower), out);
+    proxy.pages.add(asked.audience, out);
     out.extend_from_slice(&asked.lines);
     if asked.carried == Carried::Sse {
         out.extend_from_slice(b"cache-control: no-cache\r\nx-accel-buffering: no\r\n");
@@ -71,7 +74,11 @@ fn status_line(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
 }
 
 /// An answer of our own, head and body, with its status.
-pub(super) fn error(error: &ProxyError, asked: &Asked, keeps_alive: bool) -> (u16, Vec<u8>) {
+pub(super) fn error(
+    error: &ProxyError,
+    (asked, pages): (&Asked, &Pages),
+    keeps_alive: bool,
+) -> (u16, Vec<u8>) {
     let Told {
         status,
         content_type,
@@ -79,7 +86,7 @@ pub(super) fn error(error: &ProxyError, asked: &Asked, keeps_alive: bool) -> (u1
     } = error.told(asked.accepts_problems);
     let reason = StatusCode::from_u16(status).ok();
     let reason = reason.and_then(|status| status.canonical_reason());
-    let mut out = Vec::with_capacity(256 + body.len());
+    let mut out = Vec::with_capacity(1024 + body.len());
     // A vector takes every write.
     let _ = write!(
         out,
@@ -89,6 +96,7 @@ pub(super) fn error(error: &ProxyError, asked: &Asked, keeps_alive: bool) -> (u1
         body.len(),
         error.fields()
     );
+    pages.write_own(asked.audience, asked.is_encrypted, &mut out);
     out.extend_from_slice(&asked.lines);
     if !keeps_alive {
         out.extend_from_slice(b"connection: close\r\n");

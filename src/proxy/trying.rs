@@ -184,7 +184,8 @@ impl Call {
             return;
         }
         let keeps_alive = self.may_keep_client();
-        let (status, bytes) = reply::error(error, &self.asked, keeps_alive);
+        let told = (&self.asked, &self.proxy.pages);
+        let (status, bytes) = reply::error(error, told, keeps_alive);
         self.asked.is_answered(status, Instant::now());
         self.attempt = None;
         self.wire = None;

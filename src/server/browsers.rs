@@ -1,7 +1,7 @@
 //! What the router's answers say to browsers: which pages may read them (CORS, section 3.2 of the Fetch standard), and
 //! what must not be done with them.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::body::Body;
 use http::header::{
@@ -71,6 +71,18 @@ const ALWAYS_ENCRYPTED: &str = "max-age=31536000; includeSubDomains";
 /// How long a browser may remember what it may do, in seconds.
 const PREFLIGHT_AGE: &str = "600";
 
+impl Origins {
+    /// Those that are allowed beside the node's own; `*` is any.
+    pub fn listed(&self) -> &[String] {
+        static ANY: LazyLock<[String; 1]> = LazyLock::new(|| ["*".to_owned()]);
+        match self {
+            Self::Own => &[],
+            Self::Any => &*ANY,
+            Self::These(origins) => origins,
+        }
+    }
+}
+
 impl Browsers {
     /// What origin a page has to be told about, if any.
     pub(super) fn origin(&self, fields: &HeaderMap) -> Option<HeaderValue> {
@@ -135,6 +147,20 @@ impl Browsers {
         }
     }
 
+    /// The lines of what an answer of the node is given for a page of this origin, one of those in the list, or of none.
+    pub fn lines(&self, origin: Option<&str>, is_encrypted: bool) -> Vec<u8> {
+        let mut fields = HeaderMap::new();
+        self.tell(value(origin), is_encrypted, &mut fields);
+        lines(&fields)
+    }
+
+    /// The same for somebody else's answer: only whether the page may read it.
+    pub fn origin_lines(&self, origin: Option<&str>) -> Vec<u8> {
+        let mut fields = HeaderMap::new();
+        self.tell_origin(value(origin), &mut fields);
+        lines(&fields)
+    }
+
     fn tell_origin(&self, origin: Option<HeaderValue>, fields: &mut HeaderMap) {
         if matches!(self.origins, Origins::These(_)) {
             // Whether there is one in the answer depends on who asks.
@@ -150,6 +176,19 @@ impl Browsers {
         }
         set(fields, ACCESS_CONTROL_EXPOSE_HEADERS, &self.exposed);
     }
+}
+
+fn value(origin: Option<&str>) -> Option<HeaderValue> {
+    // `config` lets nothing else through.
+    origin.and_then(|origin| HeaderValue::from_str(origin).ok())
+}
+
+fn lines(fields: &HeaderMap) -> Vec<u8> {
+    let lines = fields.iter().flat_map(|(name, value)| {
+        let parts: [&[u8]; 4] = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"];
+        parts.concat()
+    });
+    lines.collect()
 }
 
 fn set(fields: &mut HeaderMap, name: HeaderName, text: &str) {
@@ -239,6 +278,25 @@ mod tests {
         }
         assert!(browsers.preflight(&asked("OPTIONS", "https://b")).is_none());
         assert!(browsers.preflight(&asked("GET", "https://a")).is_none());
+    }
+
+    #[test]
+    fn what_is_told_stands_in_lines_for_who_writes_them() {
+        let browsers = browsers(these());
+        assert_eq!(browsers.origins.listed(), ["https://a"]);
+        let lines = browsers.origin_lines(Some("https://a"));
+        assert_eq!(lines, browsers.lines(Some("https://a"), true));
+        let text = String::from_utf8(lines).expect("text");
+        let mut lines: Vec<&str> = text.split_terminator("\r\n").collect();
+        lines.sort_unstable();
+        let expected = [
+            "access-control-allow-credentials: true",
+            "access-control-allow-origin: https://a",
+            "access-control-expose-headers: x-request-id",
+            "vary: Origin",
+        ];
+        assert_eq!(lines, expected);
+        assert_eq!(browsers.origin_lines(None), b"vary: Origin\r\n");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::support::raw::read_head;
 use crate::support::{Hub, eventually, hub, hub_with};
 
 /// An upstream that answers what the test says, and holds answers back while the test wants that.
-struct Origin {
+pub(crate) struct Origin {
     url: String,
     heads: Arc<Mutex<Vec<String>>>,
     answer: Arc<Mutex<String>>,
@@ -21,7 +21,7 @@ struct Origin {
 }
 
 impl Origin {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -45,7 +45,7 @@ impl Origin {
     }
 
     /// From now on it answers 200 with these fields (`;` ends one) and this body.
-    fn says(&self, fields: &str, body: &str) {
+    pub(crate) fn says(&self, fields: &str, body: &str) {
         self.says_with("200 OK", fields, body);
     }
 
@@ -58,7 +58,7 @@ impl Origin {
     }
 
     /// How many requests it got.
-    fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         self.heads.lock().expect("no panic").len()
     }
 
@@ -68,7 +68,7 @@ impl Origin {
         heads.last().cloned().unwrap_or_default()
     }
 
-    async fn node(&self, variables: &[(&str, &str)]) -> Hub {
+    pub(crate) async fn node(&self, variables: &[(&str, &str)]) -> Hub {
         let services = json!({ "example": [self.url] }).to_string();
         let mut all = vec![
             ("UPSTREAMS", services.as_str()),

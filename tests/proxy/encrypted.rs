@@ -24,7 +24,7 @@ async fn is_answered(door: &Hub, path: &str) -> Option<()> {
 }
 
 /// A node that speaks TLS, with this upstream, and a plain way to it.
-async fn encrypted(pair: &Pair, upstream: &Upstream) -> (Hub, Hub) {
+pub(crate) async fn encrypted(pair: &Pair, upstream: &Upstream) -> (Hub, Hub) {
     let services = json!({ "example": [upstream.url()] }).to_string();
     let mut variables = vec![
         ("UPSTREAMS", &*services),

@@ -10,6 +10,7 @@
 mod support;
 
 mod bad_upstreams;
+mod browsers;
 mod cache;
 mod choosing;
 mod encrypted;
