@@ -26,7 +26,7 @@ use http::header::AUTHORIZATION;
 
 use crate::admin::AdminState;
 use crate::api::{ApiError, ApiState, Origin, OriginOf, Process, SessionState};
-use crate::auth::{Verifier, guard_hub};
+use crate::auth::{HubCaller, Verifier, guard_hub};
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, NodeInfo};
@@ -178,12 +178,15 @@ impl Node {
 
     /// What `/hub` stands on.
     fn api(self: &Arc<Self>) -> Arc<ApiState> {
-        let verifier = self.context.verifier.clone();
+        let (verifier, sessions) = (self.context.verifier.clone(), self.context.sessions.clone());
         let guard = move |headers: &HeaderMap| {
             let authorization = headers
                 .get(AUTHORIZATION)
                 .and_then(|value| value.to_str().ok());
             let guarded = guard_hub(&verifier, authorization, unix_seconds());
+            if let Ok(HubCaller::Token(identity)) = &guarded {
+                gate::used(&sessions, identity);
+            }
             guarded.map_err(|error| ApiError::new(error.code(), error.to_string()))
         };
         let node = self.clone();
@@ -219,7 +222,10 @@ impl Node {
             source,
             exporter,
             config: self.settings.admin.clone(),
-            gate: Arc::new(AdminGate(context.verifier.clone())),
+            gate: Arc::new(AdminGate(
+                context.verifier.clone(),
+                context.sessions.clone(),
+            )),
             live: Arc::default(),
             purge: purging::purge(self.proxy.clone(), self.broker.clone()),
         };

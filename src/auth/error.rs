@@ -32,6 +32,9 @@ pub enum AuthError {
     /// Our side: the issuer's keys could not be fetched yet.
     #[error("the issuer's keys are not here yet")]
     KeysUnavailable,
+    /// The session of the login that it was minted for is over.
+    #[error("the session of the token has ended")]
+    LoginEnded,
     /// `exp` has passed.
     #[error("the token has expired")]
     Expired,
@@ -67,6 +70,7 @@ impl AuthError {
             | Self::WrongAlgorithm
             | Self::BadSignature
             | Self::UnknownKey
+            | Self::LoginEnded
             | Self::Expired
             | Self::NotYetValid
             | Self::WrongAudience

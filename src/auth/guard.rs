@@ -48,13 +48,14 @@ pub fn guard_hub(
         return Ok(HubCaller::BackEnd);
     }
     let identity = verifier.identify(Some(shown), now_unix_seconds)?;
+    verifier.check_login(&identity)?;
     require_role(&identity, &["publisher", "admin"])?;
     Ok(HubCaller::Token(identity))
 }
 
 /// Whether an operator may use `/admin`: `X-Admin-Key` shows `ADMIN_API_KEY` (where that is set), or `Authorization` a
 /// valid token, which needs the role `admin` for [`AdminAccess::Write`]. Where no credentials are required, reading is
-/// open; writing never is.
+/// open; writing never is. Answers whose token it was, if any.
 ///
 /// # Errors
 /// Why not.
@@ -64,15 +65,15 @@ pub fn guard_admin(
     authorization: Option<&str>,
     access: AdminAccess,
     now_unix_seconds: u64,
-) -> Result<(), AuthError> {
+) -> Result<Option<Arc<Identity>>, AuthError> {
     let config = verifier.config();
     if access == AdminAccess::Read && !config.required {
-        return Ok(());
+        return Ok(None);
     }
     if let (Some(key), Some(shown)) = (config.admin_api_key.as_deref(), admin_key)
         && is_same(key, shown)
     {
-        return Ok(());
+        return Ok(None);
     }
     let token = match authorization.and_then(bearer) {
         Some(token) => token,
@@ -80,10 +81,11 @@ pub fn guard_admin(
         None => return Err(AuthError::Missing),
     };
     let identity = verifier.identify(Some(token), now_unix_seconds)?;
-    match access {
-        AdminAccess::Read => Ok(()),
-        AdminAccess::Write => require_role(&identity, &["admin"]),
+    verifier.check_login(&identity)?;
+    if access == AdminAccess::Write {
+        require_role(&identity, &["admin"])?;
     }
+    Ok(Some(identity))
 }
 
 fn require_role(identity: &Identity, roles: &[&str]) -> Result<(), AuthError> {
@@ -206,7 +208,7 @@ mod tests {
         ] {
             let authorization = authorization.map(String::as_str);
             assert_eq!(
-                guard_admin(&verifier, key, authorization, access, NOW),
+                guard_admin(&verifier, key, authorization, access, NOW).map(drop),
                 expected,
                 "{key:?} {access:?}"
             );
@@ -216,7 +218,7 @@ mod tests {
     #[test]
     fn without_requirement_operators_read_freely_and_still_write_as_admin() {
         let verifier = verifier(false, None);
-        let check = |key, access| guard_admin(&verifier, key, None, access, NOW);
+        let check = |key, access| guard_admin(&verifier, key, None, access, NOW).map(drop);
         assert_eq!(check(None, AdminAccess::Read), Ok(()));
         assert_eq!(check(None, AdminAccess::Write), Err(AuthError::Missing));
         assert_eq!(

@@ -7,6 +7,7 @@
 mod claims;
 mod config;
 mod credentials;
+mod ended;
 mod error;
 mod guard;
 mod issuers;

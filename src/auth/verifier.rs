@@ -10,11 +10,13 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, Header};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::ended::EndedLogins;
 use super::issuers::Issued;
 use super::key::Key;
 use super::known::{Known, Span};
 use super::token::{Claim, SignedClaims, TokenClaims};
 use super::{AuthError, Config, Identity};
+use crate::model::SessionId;
 
 /// The most bytes of a token: what still fits a request's head beside other headers.
 pub(super) const TOKEN_BYTES_MAX: usize = 16 * 1024;
@@ -31,6 +33,7 @@ pub struct Verifier {
     /// How often the keys of issuers were replaced.
     generation: AtomicUsize,
     known: Known,
+    ended: EndedLogins,
 }
 
 struct Adopted {
@@ -76,6 +79,23 @@ impl Verifier {
             issued: config.key_sources.iter().map(Issued::new).collect(),
             generation: AtomicUsize::new(0),
             known: Known::default(),
+            ended: EndedLogins::default(),
+        }
+    }
+
+    /// These sessions have ended: what was minted for logins among them opens none of the [doors](super::guard_hub) any more.
+    pub fn end_logins(&self, ended: &[SessionId]) {
+        self.ended.note(ended);
+    }
+
+    /// Whether the login of a token stands, as far as this node knows.
+    ///
+    /// # Errors
+    /// [`AuthError::LoginEnded`] when it does not.
+    pub(super) fn check_login(&self, identity: &Identity) -> Result<(), AuthError> {
+        match identity.login_session {
+            Some(login) if self.ended.has(login) => Err(AuthError::LoginEnded),
+            _ => Ok(()),
         }
     }
 

@@ -164,6 +164,7 @@ impl Shard {
     /// Closes the user's connections that belong to a session that has ended.
     fn end_sessions(&mut self, user: &UserId, ended: &[SessionId]) {
         self.ended.note(self.clock.now, ended);
+        self.context.verifier.end_logins(ended);
         let connections = self.targets(&Target::User(user.clone()));
         for connection in connections {
             let Some(socket) = self.sockets.get_mut(connection) else {

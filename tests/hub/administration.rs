@@ -310,3 +310,43 @@ async fn a_login_under_way_gains_nothing_from_the_role_before() {
         assert!(matches!(answer.status, 401 | 403), "{answer:?}");
     }
 }
+
+/// `/hub` asks no store: an order tells it, and where that was lost, the use of the token does.
+#[tokio::test]
+async fn an_admin_who_is_demoted_publishes_no_more() {
+    let redis = RedisServer::start_with(&["--save", ""]);
+    let url = redis.url();
+    let hub = session_hub(&[
+        ("REDIS_URL", &url),
+        ("READY_REDIS_GRACE_MS", "0"),
+        ("ADMIN_API_KEY", KEY),
+        ("AUTH_REQUIRED", "true"),
+    ])
+    .await;
+    eventually("the store answers", async || {
+        (hub.try_login("nobody", "x").await.status == 401).then_some(())
+    })
+    .await;
+    let publish = async |token: &str| {
+        let body = json!({"channel": "news", "data": 1});
+        hub.call("POST", "/hub/publish", token, &body).await.status
+    };
+    let demoted = admin(&hub, "ann").await;
+    assert_eq!(publish(&demoted.token).await, 200);
+    let body = json!({"username": "ann"});
+    let answer = with_key(&hub, KEY, "POST", "/admin/users/demote", &body).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    eventually("the order comes", async || {
+        (publish(&demoted.token).await == 401).then_some(())
+    })
+    .await;
+    let cache = hub.call("DELETE", "/admin/cache", &demoted.token, &Value::Null);
+    assert_eq!(cache.await.status, 401);
+    let forgotten = admin(&hub, "bob").await;
+    assert_eq!(publish(&forgotten.token).await, 200);
+    redis.ask(&["DEL", &format!("sessions:{}", forgotten.session)]);
+    eventually("its use tells of it", async || {
+        (publish(&forgotten.token).await == 401).then_some(())
+    })
+    .await;
+}
