@@ -11,7 +11,7 @@ use crate::broker::{Control, Publish, ReadLimit};
 use crate::model::{
     ChannelKey, Encrypted, Namespaces, Payload, PeerAddr, Position, Scope, WorkerIndex,
 };
-use crate::proxy::{Admitted, Proxy, Refused, SharedStreams, Soon, Top};
+use crate::proxy::{Admitted, Arrival, Proxy, Refused, SharedStreams, Soon, Top};
 use crate::relay::Relay;
 use crate::transport::{Doors, Slot};
 
@@ -125,8 +125,13 @@ impl Shared {
         let ((Some(slot), Some(worker)), Some(PeerAddr(peer))) = (place, peer) else {
             return StatusCode::NOT_FOUND.into_response();
         };
-        let is_encrypted = extensions.get::<Encrypted>().is_some();
-        match self.proxy.subscribe(&head, (*peer, is_encrypted)).await {
+        let arrival = Arrival {
+            peer: *peer,
+            is_encrypted: extensions.get::<Encrypted>().is_some(),
+            // Who asks for a WebSocket never comes here.
+            is_http2: false,
+        };
+        match self.proxy.subscribe(&head, arrival).await {
             Err(refused) => refusal(refused),
             Ok(Admitted {
                 channel,

@@ -9,7 +9,7 @@ use http::HeaderMap;
 use crate::api::ApiState;
 use crate::http1::{Exchange, RequestHead};
 use crate::model::{ConnectionPermit, DrainSignal};
-use crate::proxy::Proxy;
+use crate::proxy::{Arrival, Proxy};
 use crate::server::{self, Worker};
 use crate::transport::{self, Slot};
 
@@ -24,7 +24,12 @@ impl Worker for NodeWorker {
     type Slot = Slot;
 
     fn take(&self, head: &RequestHead<'_>, caller: server::Caller) -> Option<Box<dyn Exchange>> {
-        self.proxy.take(head, caller.peer, caller.is_encrypted)
+        let arrival = Arrival {
+            peer: caller.peer,
+            is_encrypted: caller.is_encrypted,
+            is_http2: caller.is_http2,
+        };
+        self.proxy.take(head, arrival)
     }
 
     fn reply(&self, head: &RequestHead<'_>, body: &[u8]) -> Option<server::Reply> {

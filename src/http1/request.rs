@@ -54,7 +54,8 @@ pub struct RequestHead<'a> {
     pub fields: &'a [Field<'a>],
     /// Where the body ends.
     pub body: Framing,
-    /// Whether the connection can carry another request.
+    /// Whether the connection can carry another request. Behind the handshake of a WebSocket it cannot: who takes that to be
+    /// accepted sends frames, and what looks like a request among them is none (CVE-2026-2833).
     pub keeps_alive: bool,
 }
 
@@ -123,6 +124,7 @@ struct Seen<'a> {
     length: Option<&'a [u8]>,
     has_coding: bool,
     has_connection: bool,
+    has_upgrade: bool,
 }
 
 impl<'a> Seen<'a> {
@@ -144,6 +146,7 @@ impl<'a> Seen<'a> {
                     seen.has_coding = true;
                 }
                 10 if field.name.eq_ignore_ascii_case("connection") => seen.has_connection = true,
+                7 if field.name.eq_ignore_ascii_case("upgrade") => seen.has_upgrade = true,
                 _ => {}
             }
         }
@@ -222,6 +225,9 @@ pub(super) fn parse_length(value: &[u8]) -> Option<u64> {
 }
 
 fn keeps_alive(seen: &Seen<'_>, fields: &[Field<'_>], is_old: bool) -> bool {
+    if seen.has_upgrade && super::has_entry(fields, "upgrade", "websocket") {
+        return false;
+    }
     if !seen.has_connection {
         return !is_old;
     }
@@ -428,6 +434,9 @@ mod tests {
             ("1.1", "connection: x, Close\r\n", false),
             ("1.0", "", false),
             ("1.0", "connection: keep-alive\r\n", true),
+            ("1.1", "upgrade: h2c\r\n", true),
+            ("1.1", "upgrade: h2c, WebSocket\r\n", false),
+            ("1.1", "upgrade: x\r\nUpgrade: websocket\r\n", false),
         ] {
             let text = format!("GET / HTTP/{version}\r\nhost: a\r\n{field}\r\n");
             let mut slots = slots();

@@ -30,7 +30,8 @@ static GATEWAYS: [HeaderName; 7] = [
 /// (RFC 7541 section 4.1): they are copied.
 const SHARED_BYTES_MAX: usize = 4096;
 
-/// The head, without what belongs to one connection. `None` when it cannot be one: a bug of ours, or nonsense of an
+/// The head, without what belongs to one connection; where a WebSocket was asked for and none is opened, a success becomes a
+/// refusal, which has no body. `None` when it cannot be one: a bug of ours, or nonsense of an
 /// upstream that HTTP/1 lets pass.
 pub(super) fn translate(
     head: &ResponseHead<'_>,
@@ -41,6 +42,9 @@ pub(super) fn translate(
     if is_switched && !is_websocket {
         return None;
     }
+    if is_websocket && (200..300).contains(&head.status) {
+        return Some(unaccepted());
+    }
     let status = if is_switched { 200 } else { head.status };
     let mut fields = fields_of(head.fields, bytes)?;
     if is_switched {
@@ -50,6 +54,14 @@ pub(super) fn translate(
     *response.status_mut() = StatusCode::from_u16(status).ok()?;
     *response.headers_mut() = fields;
     Some(response)
+}
+
+/// To a client that asked for a WebSocket any success says that the stream is one (RFC 8441 section 5, RFC 9110 section
+/// 9.3.6). Who answers so over HTTP/1 has heard a GET.
+fn unaccepted() -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response
 }
 
 /// Fields as HTTP/2 has them.
@@ -187,5 +199,15 @@ mod tests {
             Some((200, &[("sec-websocket-protocol", "fanfare.json")])),
         );
         check(head, false, None);
+    }
+
+    #[test]
+    fn a_success_that_opens_no_websocket_is_a_refusal() {
+        for (status, expected) in [(200, 400), (204, 400), (103, 103), (302, 302), (404, 404)] {
+            let head = format!("HTTP/1.1 {status} X\r\nx-a: b\r\ncontent-length: 0\r\n\r\n");
+            let all = [("x-a", "b"), ("content-length", "0")];
+            let fields = if expected == 400 { &[][..] } else { &all };
+            check(&head, true, Some((expected, fields)));
+        }
     }
 }

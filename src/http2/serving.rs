@@ -272,7 +272,9 @@ impl Serving {
             return Ok(false);
         }
         let is_switched = head.status == 101;
-        let ends = !is_switched && head.body.is_done();
+        // What stands behind an acceptance that was none is for nobody.
+        let is_refused = self.is_websocket && (200..300).contains(&head.status);
+        let ends = !is_switched && (head.body.is_done() || is_refused);
         let stream = respond.send_response(response, ends);
         self.answer = Answer::Begun(stream.map_err(|_| Fault::Stream)?);
         self.up = match self.up {

@@ -1,8 +1,19 @@
 //! Who a client is behind the proxies that are trusted.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::http1::Field;
+
+/// How a request came.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// The socket's other end.
+    pub peer: SocketAddr,
+    /// Whether TLS carries it.
+    pub is_encrypted: bool,
+    /// Whether it came on a stream of HTTP/2.
+    pub is_http2: bool,
+}
 
 /// Where a request came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

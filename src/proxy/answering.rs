@@ -32,6 +32,7 @@ impl Call {
         let Some(wire) = &mut self.wire else {
             return Poll::Ready(Some(After::Cut));
         };
+        let removed = &self.proxy.removed;
         if std::mem::take(&mut self.has_timed_out) {
             if download.waits != Waits::ForUpstream || !download.has_heartbeats() {
                 return Poll::Ready(Some(After::Cut));
@@ -51,14 +52,14 @@ impl Call {
         if client_is_gone {
             return Poll::Ready(Some(After::Cut));
         }
-        let mut downloaded = download.poll(cx, wire, peer.socket);
+        let mut downloaded = download.poll(cx, (wire, removed), peer.socket);
         let leaving = self.leaving.filter(|_| downloaded.is_pending());
         match leaving.and_then(|leaving| leaving.end(download)) {
             Some(After::Close) => {
                 // What the upstream goes on to say is for nobody.
                 *keeps_wire = false;
                 self.asked.keeps_alive = false;
-                downloaded = download.poll(cx, wire, peer.socket);
+                downloaded = download.poll(cx, (wire, removed), peer.socket);
             }
             Some(after) => return Poll::Ready(Some(after)),
             None => {}

@@ -16,7 +16,7 @@ use super::cache::{Asking, Cache, Follower, Found, Head, Heard, Recorder, Servin
 use super::call::{Call, State};
 use super::course::{Asked, Course};
 use super::error::ProxyError;
-use super::fields::write_response;
+use super::fields::{write_date, write_response};
 use super::pages::Audience;
 use crate::http1::{After, Exchange as _, Framing, Peer, ReadAhead, ResponseHead};
 use crate::telemetry::proxy::{self as counts, Cached, Carried, Method};
@@ -296,6 +296,7 @@ fn kept_head(head: &ResponseHead<'_>, asked: &Asked, is_removed: impl Fn(&[u8]) 
             || matches!(lower, b"content-length" | b"age" | b"cache-status")
     };
     write_response(head, is_dropped, &mut lines);
+    write_date(head, &is_removed, &mut lines);
     let mut fields = head.fields.iter();
     let age = fields.find(|field| field.name.eq_ignore_ascii_case("age"));
     Head::new(head.status, head.reason, lines, age.map(|age| age.value))

@@ -1,6 +1,5 @@
 //! Which limiter a request falls under, and who counts it: this node, or the fleet.
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -8,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::time::Instant;
 
 use super::Proxy;
+use super::address::Arrival;
 use super::call::{Call, State};
 use super::course::{Asked, Course};
 use super::error::ProxyError;
@@ -126,15 +126,14 @@ impl Proxy {
 }
 
 impl Proxy {
-    /// What becomes of a request that no connection of its own carries on: let in, counted, or refused. `caller` is who asks,
-    /// and whether over TLS.
+    /// What becomes of a request that no connection of its own carries on: let in, counted, or refused.
     pub(super) async fn judge(
         &self,
         head: &RequestHead<'_>,
-        caller: (SocketAddr, bool),
+        arrival: Arrival,
         started: Instant,
     ) -> (Result<Course, ProxyError>, Asked) {
-        let (mut course, counted, mut asked) = self.weigh(head, caller, started);
+        let (mut course, counted, mut asked) = self.weigh(head, arrival, started);
         let Some((limiter, mut decision)) = counted else {
             return (course, asked);
         };

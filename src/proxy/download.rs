@@ -1,5 +1,6 @@
 //! The way of an answer to its client: the head, then the body as the upstream sends it, never more of it held than one
-//! read. Bytes pass as they came; only the framing changes where the two ends do not speak alike.
+//! read. Bytes pass as they came; only the framing changes where the two ends do not speak alike, and trailers pass as far as
+//! fields of the head do.
 
 use std::io::{self, IoSlice, Write as _};
 use std::pin::Pin;
@@ -9,9 +10,11 @@ use tokio::io::AsyncWrite as _;
 
 use super::cache::Recorder;
 use super::events::{Boundary, HEARTBEAT};
+use super::fields::write_response_trailers;
+use super::removed::Removed;
 use super::upload::Waits;
 use super::wire::{Wire, with_buffer};
-use crate::http1::Framing;
+use crate::http1::{Framing, with_trailers};
 use crate::tls::Stream;
 
 /// How the client gets the body.
@@ -49,6 +52,8 @@ pub(super) struct Download {
     is_closed: bool,
     /// Of what the upstream sent, so many bytes are the client's.
     granted: usize,
+    /// The fields behind a body that passes as it comes, before they are all here.
+    trailers: Vec<u8>,
     pub(super) waits: Waits,
     /// Of a stream of events: where something of ours may stand.
     events: Option<Boundary>,
@@ -71,6 +76,7 @@ impl Download {
             form,
             is_closed: false,
             granted: 0,
+            trailers: Vec::new(),
             waits: Waits::ForUpstream,
             events: None,
             has_heartbeats: false,
@@ -159,17 +165,17 @@ impl Download {
         self.out.extend_from_slice(b"\r\n");
     }
 
-    /// Passes on what there is; ready at the end.
+    /// Passes on what there is, but for trailers of names that are removed; ready at the end.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        wire: &mut Wire,
+        (wire, removed): (&mut Wire, &Removed),
         client: &mut Stream,
     ) -> Poll<Result<(), DownloadFault>> {
         loop {
             if self.granted == 0 && !wire.read.is_empty() && !self.body.is_done() && self.has_room()
             {
-                self.take(wire)?;
+                self.take(wire, removed)?;
             }
             if self.out_sent < self.out.len() || self.granted > 0 {
                 self.waits = Waits::ForClient;
@@ -206,16 +212,54 @@ impl Download {
         self.form == Form::Same || self.out_sent == self.out.len()
     }
 
-    fn take(&mut self, wire: &mut Wire) -> Result<(), DownloadFault> {
-        let unread = wire.read.unread();
-        if self.form == Form::Same {
-            let followed = self.body.follow(unread);
-            (self.granted, _) = followed.map_err(|_| DownloadFault::Upstream)?;
-            if let Some(recorder) = &mut self.recorder {
-                recorder.see(&unread[..self.granted]);
-            }
-            return Ok(());
+    fn take(&mut self, wire: &mut Wire, removed: &Removed) -> Result<(), DownloadFault> {
+        match self.form {
+            Form::Same if self.body.is_in_trailers() => self.take_trailers(wire, removed),
+            Form::Same => self.grant(wire),
+            Form::Bare | Form::Chunks => self.take_apart(wire),
         }
+    }
+
+    /// Lets pass what stands before the trailers; where there are none, to the end.
+    fn grant(&mut self, wire: &Wire) -> Result<(), DownloadFault> {
+        let unread = wire.read.unread();
+        let followed = self.body.follow_to_trailers(unread);
+        let (mut granted, _) = followed.map_err(|_| DownloadFault::Upstream)?;
+        if self.body.is_in_trailers() && unread[granted..].starts_with(b"\r\n") {
+            let followed = self.body.follow(&unread[granted..]);
+            granted += followed.map_err(|_| DownloadFault::Upstream)?.0;
+        }
+        self.granted = granted;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.see(&unread[..granted]);
+        }
+        Ok(())
+    }
+
+    /// Takes what has come of the trailers; once they are all here, those that may pass go on behind the body.
+    fn take_trailers(&mut self, wire: &mut Wire, removed: &Removed) -> Result<(), DownloadFault> {
+        let unread = wire.read.unread();
+        let followed = self.body.follow(unread);
+        let (count, _) = followed.map_err(|_| DownloadFault::Upstream)?;
+        self.trailers.extend_from_slice(&unread[..count]);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.see(&unread[..count]);
+        }
+        if self.body.is_done() {
+            let is_removed = |lower: &[u8]| removed.has(lower);
+            let out = &mut self.out;
+            with_trailers(&self.trailers, |fields| {
+                write_response_trailers(fields, is_removed, out);
+            })
+            .ok_or(DownloadFault::Upstream)?;
+        }
+        wire.read.consume(count);
+        Ok(())
+    }
+
+    /// Frames the data anew; trailers have no place then.
+    fn take_apart(&mut self, wire: &mut Wire) -> Result<(), DownloadFault> {
+        let unread = wire.read.unread();
         let mut used = 0;
         while used < unread.len() {
             let run = self.body.run(&unread[used..]);

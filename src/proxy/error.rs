@@ -23,6 +23,9 @@ pub(super) enum ProxyError {
     /// The client asked a door of WebSockets for something else.
     #[error("no WebSocket handshake")]
     NotWebSocket,
+    /// The client asked for a WebSocket where there is none.
+    #[error("there is no WebSocket at this path")]
+    NoWebSocket,
     /// The page that asks may not.
     #[error("the origin is not allowed")]
     Origin,
@@ -174,6 +177,10 @@ impl ProxyError {
             Self::NotWebSocket => {
                 let message = "A WebSocket handshake of version 13 is needed here";
                 short(426, "upgrade_required", message)
+            }
+            Self::NoWebSocket => {
+                let message = "There is no WebSocket at this path";
+                framework(400, None, "Bad Request", message)
             }
             Self::Origin => short(403, "forbidden", "This origin is not allowed"),
             Self::TooMany(decision) => {

@@ -11,10 +11,12 @@ use super::kinds::{
     Kind, NAME_BYTES_MAX, is_hop_by_hop, is_nominated, is_of_head, kind, lower, nominated,
 };
 use super::line::line;
-use crate::http1::{Field, Framing, RequestHead, ResponseHead, entries, has_entry};
+use crate::http1::{Field, Framing, RequestHead, ResponseHead, entries, has_entry, put_date};
 
-/// What `Via` calls us.
-const VIA: &[u8] = b"1.1 fanfare";
+/// What `Via` says of us, by the version in which we were asked (RFC 9110 section 7.6.3).
+const VIA_1_0: &[u8] = b"1.0 fanfare";
+const VIA_1_1: &[u8] = b"1.1 fanfare";
+const VIA_2_0: &[u8] = b"2.0 fanfare";
 /// So many times through a gateway is a loop.
 const VIA_MAX: usize = 8;
 
@@ -36,6 +38,8 @@ pub(super) struct Introduction<'a> {
     pub(super) hides_bearer: bool,
     /// Whether it asks for a WebSocket.
     pub(super) upgrades: bool,
+    /// Whether it was asked in HTTP/2.
+    pub(super) is_http2: bool,
     /// Whether it gets `Forwarded`, too.
     pub(super) tells_forwarded: bool,
 }
@@ -92,7 +96,12 @@ pub(super) fn write_request(head: &RequestHead<'_>, intro: &Introduction<'_>, ou
         write_identity(user, role, out);
     }
     out.extend_from_slice(intro.ids);
-    write_via(out);
+    let via = match (intro.is_http2, head.is_old) {
+        (true, _) => VIA_2_0,
+        (false, true) => VIA_1_0,
+        (false, false) => VIA_1_1,
+    };
+    line(out, b"via", via);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -105,9 +114,9 @@ pub(super) fn write_identity(user: &str, role: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// That it went through a gateway.
+/// That it went through a gateway, of a request that stands for many.
 pub(super) fn write_via(out: &mut Vec<u8>) {
-    line(out, b"via", VIA);
+    line(out, b"via", VIA_1_1);
 }
 
 /// Whether an answer is a stream of events as plain text.
@@ -150,6 +159,38 @@ pub(super) fn write_response(
             line(out, field.name.as_bytes(), field.value);
         }
     }
+}
+
+/// Says of an answer when it came, where its upstream does not (RFC 9110 section 6.6.1) and it may be said.
+pub(super) fn write_date(
+    head: &ResponseHead<'_>,
+    is_removed: impl Fn(&[u8]) -> bool,
+    out: &mut Vec<u8>,
+) {
+    let mut fields = head.fields.iter();
+    let is_told = fields.any(|field| field.name.eq_ignore_ascii_case("date"));
+    if !is_told && !is_removed(b"date") {
+        out.extend_from_slice(b"date: ");
+        put_date(out);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Writes the fields behind an answer's body as the client gets them, and the empty line: nothing that would not pass before
+/// it, nor what has to be known before the body comes (RFC 9110 section 6.5.1).
+pub(super) fn write_response_trailers(
+    fields: &[Field<'_>],
+    is_removed: impl Fn(&[u8]) -> bool,
+    out: &mut Vec<u8>,
+) {
+    for field in fields {
+        let mut buffer = [0; NAME_BYTES_MAX];
+        let lower = lower(field.name, &mut buffer);
+        if !is_hop_by_hop(lower) && !is_of_head(lower) && !is_removed(lower) {
+            line(out, field.name.as_bytes(), field.value);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]

@@ -62,6 +62,7 @@ fn told(fields: &[(&str, &str)], is_behind_trusted: bool, tells_forwarded: bool)
         identity: None,
         hides_bearer: false,
         upgrades: false,
+        is_http2: false,
         tells_forwarded,
     };
     let mut out = Vec::new();

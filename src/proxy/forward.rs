@@ -1,13 +1,12 @@
 //! Who is let in: the route, the path, the rate, the token; and what the upstream is told of the client.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::access::Entry;
-use super::address::{Client, client};
+use super::address::{Arrival, Client, client};
 use super::cache::{self, Way};
 use super::call::Call;
 use super::counting::Limiter;
@@ -21,7 +20,7 @@ use super::table::{Route, Target, target};
 use super::websocket::{Handshake, upstream_target};
 use super::{IdentityRule, Proxy, Strain};
 use crate::auth::{Identity, bearer, client_token};
-use crate::http1::{Exchange, RequestHead};
+use crate::http1::{Exchange, RequestHead, has_entry};
 use crate::limits::Decision;
 use crate::telemetry::proxy::{self as counts, Carried};
 
@@ -45,8 +44,7 @@ impl Proxy {
     pub fn take(
         self: &Arc<Self>,
         head: &RequestHead<'_>,
-        peer: SocketAddr,
-        is_encrypted: bool,
+        arrival: Arrival,
     ) -> Option<Box<dyn Exchange>> {
         let (path, query) = split(head.target);
         if !Self::takes(path) || self.pages.are_asked(head) {
@@ -54,11 +52,12 @@ impl Proxy {
         }
         if let (Some(target), Some(route)) = self.matched(path)
             && self.shares(head, target.carried, &route, query)
+            && !is_lost(head, target.carried, arrival)
         {
             // It comes back by `subscribe`.
             return None;
         }
-        let (course, counted, mut asked) = self.weigh(head, (peer, is_encrypted), Instant::now());
+        let (course, counted, mut asked) = self.weigh(head, arrival, Instant::now());
         let proxy = self.clone();
         Some(Box::new(match (course, counted) {
             (Ok(course), Some(counted)) => Call::counted(proxy, asked, course, head.body, counted),
@@ -86,7 +85,7 @@ impl Proxy {
     pub(super) fn weigh(
         &self,
         head: &RequestHead<'_>,
-        (peer, is_encrypted): (SocketAddr, bool),
+        arrival: Arrival,
         started: Instant,
     ) -> (
         Result<Course, ProxyError>,
@@ -94,7 +93,12 @@ impl Proxy {
         Asked,
     ) {
         let (path, query) = split(head.target);
-        let client = client(peer.ip(), is_encrypted, head.fields, &self.trusted);
+        let client = client(
+            arrival.peer.ip(),
+            arrival.is_encrypted,
+            head.fields,
+            &self.trusted,
+        );
         let ids = ids(head);
         let (target, route) = self.matched(path);
         let limiter = self.limiter(route.as_ref(), Whose::address(client.ip));
@@ -110,14 +114,14 @@ impl Proxy {
             expects: expects(head),
             accepts_problems: accepts_problems(head),
             audience: self.pages.audience(head),
-            is_encrypted,
+            is_encrypted: arrival.is_encrypted,
             has_limits: limiter.is_some(),
             lines: ids.clone(),
             started,
             entry: self.entry(head, &ids, &client, started),
         };
         let (course, counted) = self.count_around(limiter, self.at(started), || {
-            self.course(head, (target, route), query, &client, &ids)
+            self.course(head, (target, route), query, (&client, arrival), &ids)
         });
         (course, counted, asked)
     }
@@ -127,7 +131,7 @@ impl Proxy {
         head: &RequestHead<'_>,
         (target, route): (Option<Target<'_>>, Option<Arc<Route>>),
         query: Option<&str>,
-        client: &Client,
+        (client, arrival): (&Client, Arrival),
         ids: &[u8],
     ) -> Result<Course, ProxyError> {
         let path = head.target.split('?').next().unwrap_or_default();
@@ -137,6 +141,9 @@ impl Proxy {
         let is_left = !is_web_socket && self.pages.leave_to_upstream(head);
         if target.carried != Carried::Http && !matches!(head.method, "GET" | "HEAD") && !is_left {
             return Err(no_route());
+        }
+        if is_lost(head, target.carried, arrival) {
+            return Err(ProxyError::NoWebSocket);
         }
         if matches!(head.body, crate::http1::Framing::Length(length) if length > self.body_bytes_max)
         {
@@ -180,6 +187,7 @@ impl Proxy {
             identity,
             hides_bearer: admitted.is_in_protocol,
             upgrades: is_web_socket,
+            is_http2: arrival.is_http2,
             tells_forwarded: self.tells_forwarded,
         };
         write_request(head, &introduction, &mut fields);
@@ -317,6 +325,12 @@ fn bears(strain: Strain, carried: Carried) -> bool {
         Carried::Sse | Carried::Ws => Strain::None,
     };
     strain <= most
+}
+
+/// Whether a WebSocket is asked for where there is none. Over HTTP/1 that is a request as any other, whose upgrade is not
+/// taken (RFC 9110 section 7.8); over HTTP/2 (RFC 8441) it is nothing else.
+fn is_lost(head: &RequestHead<'_>, carried: Carried, arrival: Arrival) -> bool {
+    arrival.is_http2 && carried != Carried::Ws && has_entry(head.fields, "upgrade", "websocket")
 }
 
 /// Path and query.

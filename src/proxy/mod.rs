@@ -66,6 +66,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderMap;
 use tokio::time::Instant;
 
+pub use address::Arrival;
 pub use config::{Address, CacheConfig, Config, RESERVED_NAMES};
 pub use fleet::Fleet;
 pub use pages::{Pages, Told};

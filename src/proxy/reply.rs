@@ -8,7 +8,7 @@ use super::Proxy;
 use super::course::Asked;
 use super::download::Form;
 use super::error::{ProxyError, Told};
-use super::fields::write_response;
+use super::fields::{write_date, write_response};
 use super::line::put_number;
 use super::pages::Pages;
 use super::removed::Removed;
@@ -25,6 +25,7 @@ pub(super) fn head(
     status_line(head, out);
     let is_dropped = |lower: &[u8]| asked.replaces(lower) || proxy.removed.has(lower);
     write_response(head, is_dropped, out);
+    write_date(head, |lower| proxy.removed.has(lower), out);
     proxy.pages.add(asked.audience, out);
     out.extend_from_slice(&asked.lines);
     if asked.carried == Carried::Sse {

@@ -24,6 +24,7 @@ pub(super) async fn serve<W: Worker>(
     let caller = Caller {
         peer,
         is_encrypted: socket.is_encrypted(),
+        is_http2: false,
     };
     if local.speaks_http2() && socket.is_http2() {
         let serving =

@@ -209,7 +209,11 @@ impl<W: Worker> Course<W> {
         let Some((pipe, mut serving)) = incoming.begin(self.caller.is_encrypted) else {
             return;
         };
-        let (local, caller) = (Rc::clone(&self.local), self.caller);
+        let local = Rc::clone(&self.local);
+        let caller = Caller {
+            is_http2: true,
+            ..self.caller
+        };
         let open = Open::new(&self.streams);
         let counts = &local.counts;
         let permit = counts.connection(local.connections_max);

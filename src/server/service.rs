@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use axum::body::{Body, HttpBody};
 use axum::routing::future::RouteFuture;
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -48,6 +48,7 @@ impl<W: Worker> hyper::service::Service<Request<Incoming>> for Front<W> {
         let browsers = &self.local.browsers;
         let origin = browsers.origin(&head.headers).map(Box::new);
         let is_hot = is_hot(head.uri.path());
+        let is_last = asks_for_websocket(&head.headers);
         let stage = match browsers.preflight(&head) {
             Some(response) => Stage::Answered(Some(Box::new(response))),
             None => self.route(self.equip(head, body)),
@@ -57,6 +58,7 @@ impl<W: Worker> hyper::service::Service<Request<Incoming>> for Front<W> {
             ids,
             origin,
             is_hot,
+            is_last,
             is_encrypted: self.caller.is_encrypted,
             upgrade,
             local: Rc::clone(&self.local),
@@ -112,6 +114,8 @@ pub(super) struct Answer<W: Worker> {
     origin: Option<Box<HeaderValue>>,
     /// Whether nothing is said that nobody asked for.
     is_hot: bool,
+    /// Whether no request can follow unless it was upgraded.
+    is_last: bool,
     is_encrypted: bool,
     /// Whether this request can be upgraded, or what to say when a handler tries.
     upgrade: Result<(), Refusal>,
@@ -142,9 +146,15 @@ impl<W: Worker> Future for Answer<W> {
             }
         };
         // hyper ends a connection whose answer says so.
-        if self.local.is_turning_away() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(CONNECTION, close);
+        let is_last = self.is_last || self.local.is_turning_away();
+        if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let fields = response.headers_mut();
+            // What may be upgraded to is still said (RFC 9110 section 15.5.22).
+            let close = match fields.contains_key(UPGRADE) {
+                true => HeaderValue::from_static("upgrade, close"),
+                false => HeaderValue::from_static("close"),
+            };
+            fields.insert(CONNECTION, close);
         }
         if self.link.handover.get() == Handover::Swallowed {
             // What a client said must not stand in a head that is looked for to be left out.
@@ -167,6 +177,16 @@ impl<W: Worker> Future for Answer<W> {
         let link = Rc::clone(&self.link);
         Poll::Ready(Ok(response.map(|body| AnswerBody { body, link })))
     }
+}
+
+/// Whether a request is the handshake of a WebSocket, or like one: its client may send frames behind it, whatever is
+/// answered.
+fn asks_for_websocket(fields: &HeaderMap) -> bool {
+    let names_it = |value: &HeaderValue| {
+        let mut protocols = value.as_bytes().split(|byte| *byte == b',');
+        protocols.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"websocket"))
+    };
+    fields.get_all(UPGRADE).iter().any(names_it)
 }
 
 impl<W: Worker> Answer<W> {

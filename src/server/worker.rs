@@ -18,6 +18,8 @@ pub struct Caller {
     pub peer: SocketAddr,
     /// Whether TLS carries it.
     pub is_encrypted: bool,
+    /// Whether it came on a stream of HTTP/2.
+    pub is_http2: bool,
 }
 
 /// An answer without the router.

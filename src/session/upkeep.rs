@@ -33,6 +33,7 @@ pub(super) fn begin(
         activity.clone(),
         config.write_interval,
     ));
+    runtime.spawn(adopt(store.clone()));
     runtime.spawn(live(store.clone()));
     runtime.spawn(sweep_expired(store.clone()));
     runtime.spawn(sweep_inactive(
@@ -40,6 +41,18 @@ pub(super) fn begin(
         config.inactive_max,
         config.check_interval,
     ));
+}
+
+/// Once, as soon as the store is there.
+async fn adopt(store: Arc<dyn Store>) {
+    loop {
+        match store.adopt_users().await {
+            Ok(0) => return,
+            Ok(users) => return tracing::info!(users, "took over users of another system"),
+            Err(error) => tracing::debug!(%error, "users of another system are not taken over yet"),
+        }
+        sleep(SECRET_PAUSE).await;
+    }
 }
 
 /// Asks until there is an answer: a secret of 256 random bits, in hexadecimal.

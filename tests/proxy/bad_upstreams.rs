@@ -1,5 +1,6 @@
 //! Upstreams that fail, each in its own way.
 
+use crate::http2::{Session, finish};
 use crate::node;
 use crate::support::eventually;
 use crate::upstream::Upstream;
@@ -136,4 +137,31 @@ async fn a_slow_client_before_a_fast_upstream_costs_little() {
     }
     let grown = node.resident_bytes().saturating_sub(before);
     assert!(grown < 16 << 20, "{grown} bytes for ten slow clients");
+}
+
+/// What is said behind the body is no way around what may be said before it (RFC 9110 section 6.5.1).
+#[tokio::test]
+async fn one_that_hides_fields_in_its_trailers_is_found_out() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[("WORKERS", "1")]).await;
+    let session = Session::open(&node).await;
+    for path in ["/api/example/secret-trailers", "/api/example/torn-trailers"] {
+        let answer = node.get(path).await;
+        assert_eq!(answer.text, "2\r\nok\r\n0\r\nX-Sum: 7\r\n\r\n", "{path}");
+        let answer = session.get(path).await;
+        let trailers: Vec<_> = answer.trailers.keys().map(|name| name.as_str()).collect();
+        assert_eq!(
+            (answer.text().as_str(), trailers),
+            ("ok", vec!["x-sum"]),
+            "{path}"
+        );
+    }
+    // Nothing of them is left on the upstream's connection.
+    assert_eq!(upstream.connections(), 1);
+    let answer = node.get("/api/example/bad-trailers").await;
+    assert_eq!(answer.text, "2\r\nok\r\n0\r\n");
+    let bad = session
+        .begin("GET", "/api/example/bad-trailers", &[], false)
+        .await;
+    finish(bad.0).await.expect_err("a reset");
 }

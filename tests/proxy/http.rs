@@ -405,3 +405,32 @@ async fn fields_behind_a_body_are_judged_as_those_before_it() {
         );
     }
 }
+
+/// RFC 9110 section 6.6.1.
+#[tokio::test]
+async fn answers_that_tell_no_date_get_one() {
+    let upstream = Upstream::start().await;
+    let variables = [("CACHE_ENABLED", "true"), ("CACHE_DEFAULT_TTL_MS", "60000")];
+    let node = node(&[&upstream], &variables).await;
+    let dates = async |path: &str| -> Vec<String> {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        let answer = node.exchange(request.as_bytes()).await;
+        let answer = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+        let dates = answer
+            .lines()
+            .filter_map(|line| line.strip_prefix("date: "));
+        dates.map(str::to_owned).collect()
+    };
+    let found = dates("/api/example/range").await;
+    assert!(
+        matches!(&found[..], [date] if date.ends_with(" gmt")),
+        "{found:?}"
+    );
+    let found = dates("/api/example/dated").await;
+    assert_eq!(found, ["tue, 15 nov 1994 08:12:31 gmt"]);
+    let asked = upstream.requests();
+    let first = dates("/api/example/kept").await;
+    let kept = dates("/api/example/kept").await;
+    assert_eq!(upstream.requests(), asked + 1, "one is of the cache");
+    assert_eq!((kept.len(), kept), (1, first));
+}

@@ -626,3 +626,28 @@ impl Pair {
         Arc::new(config).into()
     }
 }
+
+/// RFC 9110 section 7.6.3.
+#[tokio::test]
+async fn upstreams_are_told_in_which_version_they_were_asked() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[]).await;
+    let via = |text: &str| {
+        let lines = text.lines().filter_map(|line| line.strip_prefix("via: "));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let text = Session::open(&node).await.get("/api/example/").await.text();
+    assert_eq!(via(&text), ["2.0 fanfare"], "{text}");
+    for version in ["1.0", "1.1"] {
+        let request = format!(
+            "GET /api/example/ HTTP/{version}\r\nhost: a\r\nvia: 1.1 other\r\nconnection: close\r\n\r\n"
+        );
+        let answer = node.exchange(request.as_bytes()).await;
+        let text = String::from_utf8_lossy(&answer);
+        assert_eq!(
+            via(&text),
+            ["1.1 other".to_owned(), format!("{version} fanfare")],
+            "{text}"
+        );
+    }
+}

@@ -217,3 +217,30 @@ async fn refusals_are_plain_answers() {
     // Without the handshake of either version there is nothing to upgrade.
     assert_eq!(session.get("/ws/example").await.status, 426);
 }
+
+/// RFC 8441 section 5: to a client 2xx says that from here on the stream is its WebSocket.
+#[tokio::test]
+async fn a_handshake_at_what_is_no_websocket_is_not_accepted() {
+    let upstream = Upstream::start().await;
+    let node = crate::node(&[&upstream], &[]).await;
+    let session = session(&node).await;
+    for path in [
+        "/api/example/p",
+        "/sse/example/events",
+        "/healthz",
+        "/hub/channels",
+        "/sse/connect?channels=news",
+    ] {
+        for fields in [&[VERSION][..], &[]] {
+            let answer = refused(&session, connect(path, "websocket", fields)).await;
+            assert_eq!(answer.status, 400, "{path}: {}", answer.text());
+        }
+    }
+    assert_eq!(upstream.requests(), 0);
+    // What the upstream says instead of opening one is no acceptance either.
+    let request = connect("/ws/example?path=/range", "websocket", &[VERSION]);
+    let answer = refused(&session, request).await;
+    assert_eq!((answer.status, answer.text().as_str()), (400, ""));
+    assert_eq!(answer.field("content-range"), None);
+    assert_eq!(session.get("/api/example/range").await.status, 206);
+}

@@ -220,7 +220,7 @@ async fn an_early_answer_leaves_nothing_behind() {
 async fn an_upgrade_that_is_none_is_a_request_as_any_other() {
     let upstream = Upstream::start().await;
     let node = node(&[&upstream], &[]).await;
-    for upgrade in ["h2c", "websocket", "anything"] {
+    for upgrade in ["h2c", "anything"] {
         let request = format!(
             "GET /api/example/ HTTP/1.1\r\nhost: a\r\nconnection: upgrade, http2-settings\r\nupgrade: {upgrade}\r\n\
              http2-settings: x\r\n\r\n{}",
@@ -229,6 +229,52 @@ async fn an_upgrade_that_is_none_is_a_request_as_any_other() {
         let answer = answers(&node, &request).await;
         assert_eq!(answer.matches("HTTP/1.1 200 ").count(), 2, "{answer:?}");
         assert!(!answer.contains("upgrade"), "{answer:?}");
+    }
+}
+
+/// CVE-2026-2833: who takes its WebSocket to be open sends frames behind the handshake, whatever is answered to that. They
+/// are no requests.
+#[tokio::test]
+async fn a_refused_handshake_ends_the_connection() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[("ALLOW_ORIGINS", "https://good.test")]).await;
+    let bad_origin = "origin: https://bad.test\r\n";
+    for (path, field, status) in [
+        ("/ws/nobody", "", 404),
+        ("/ws/example?path=/redirect", "", 302),
+        ("/ws/example?path=/range", "", 206),
+        ("/ws/example?path=%2f..", "", 400),
+        ("/ws/example", bad_origin, 403),
+        ("/ws/example", "transfer-encoding: chunked\r\n", 426),
+        ("/api/example/range", "", 206),
+        ("/ws/connect", bad_origin, 403),
+        ("/healthz", "", 200),
+        ("/nowhere", "", 404),
+    ] {
+        let handshake = crate::support::raw::handshake(&node, path);
+        let mut handshake = handshake.replacen("\r\n\r\n", &format!("\r\n{field}\r\n"), 1);
+        if status == 426 {
+            handshake.push_str("0\r\n\r\n");
+        }
+        let answer = answers(&node, &format!("{handshake}{GET}")).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{path}: {answer:?}"
+        );
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{path}: {answer:?}");
+        assert!(
+            answer.contains("connection: close\r\n"),
+            "{path}: {answer:?}"
+        );
+    }
+    for path in ["/ws/example", "/ws/connect"] {
+        let handshake =
+            crate::support::raw::handshake(&node, path).replace("version: 13", "version: 8");
+        let answer = answers(&node, &format!("{handshake}{GET}")).await;
+        assert!(answer.starts_with("HTTP/1.1 426 "), "{path}: {answer:?}");
+        let lower = answer.to_ascii_lowercase();
+        assert!(lower.contains("connection: upgrade"), "{path}: {answer:?}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{path}: {answer:?}");
     }
 }
 

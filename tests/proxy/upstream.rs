@@ -190,6 +190,17 @@ fn fixed(path: &str) -> &'static str {
         "/trailers" => {
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n"
         }
+        "/secret-trailers" => concat!(
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n",
+            "X-Internal-Secret: s\r\nx-db-query-count: 3\r\nSet-Cookie: a=b\r\nX-Sum: 7\r\n\r\n"
+        ),
+        "/torn-trailers" => "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+        "/bad-trailers" => {
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nno field\r\n\r\n"
+        }
+        "/dated" => {
+            "HTTP/1.1 200 OK\r\nDate: Tue, 15 Nov 1994 08:12:31 GMT\r\ncontent-length: 2\r\n\r\nok"
+        }
         "/until-close" => "HTTP/1.1 200 OK\r\n\r\nabc",
         "/hints" => {
             "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -249,6 +260,14 @@ async fn answer(socket: &mut TcpStream, request: &Request, seen: &Seen) -> Optio
             let _ = socket.read_u8().await;
             seen.gone.fetch_add(1, SeqCst);
             None
+        }
+        "/torn-trailers" => {
+            let rest = "2\r\nok\r\n0\r\nX-Internal-Secret: s\r\nX-Sum: 7\r\nx-internal-: \r\n\r\n";
+            for byte in rest.as_bytes() {
+                socket.write_all(&[*byte]).await.ok()?;
+                tokio::task::yield_now().await;
+            }
+            Some(())
         }
         "/endless" => endless(socket, seen).await,
         "/big-head" => {

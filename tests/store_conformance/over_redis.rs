@@ -299,6 +299,49 @@ async fn sockets_end_with_their_process() {
     assert_eq!(shown(&ann, "ws_connected"), "");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn users_of_the_fastapi_gateway_become_users_like_any_other() {
+    let server = RedisServer::start_with(&["--save", ""]);
+    let names = ["Dora", "finn", "Ann", "ann", "odd*[name"];
+    for name in names {
+        let key = format!("users:{name}");
+        server.ask(&[
+            "hset",
+            &key,
+            "password",
+            name,
+            "role",
+            "user",
+            "last_login",
+            "1.5e9",
+        ]);
+        server.ask(&["expire", &key, "21600"]);
+    }
+    server.ask(&["set", "users:text", "is no user"]);
+    server.ask(&["hset", "users:hash", "is", "no user"]);
+    let store = connected(&server, "", LIMITS).await;
+    // One of the two whose names are the same to us stays where it is.
+    assert_eq!(store.adopt_users().await, Ok(4));
+    assert_eq!(store.adopt_users().await, Ok(0));
+    let listed = store.users("", 10).await.expect("it answers");
+    let listed: Vec<&str> = listed.iter().map(|user| &**user.name.text()).collect();
+    assert!(listed.contains(&"Dora") && listed.contains(&"finn") && listed.contains(&"odd*[name"));
+    assert_eq!(listed.len(), 4, "{listed:?}");
+    let dora = UserName::new("dora").expect("a name");
+    assert_eq!(
+        store.add_user(user(&dora, start())).await,
+        Ok(false),
+        "it is hers"
+    );
+    assert_eq!(store.set_role(&dora, "admin").await, Ok(true));
+    for key in ["users:dora", "users:finn"] {
+        assert_eq!(server.ask(&["ttl", key]), "-1");
+    }
+    // From now on they have as long to log in as anybody.
+    let swept = store.sweep(start(), start().before(seconds(60))).await;
+    assert_eq!(swept.expect("it answers").users, Vec::new());
+}
+
 /// A listener of the FastAPI gateway's, on one server.
 struct Ear(BufReader<TcpStream>);
 

@@ -1,6 +1,5 @@
 //! How a subscriber gets into a stream that many share.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -10,6 +9,7 @@ use tokio::time::Instant;
 use super::source::{Phase, Source};
 use super::{Course, Proxy, Share};
 use crate::http1::{Field, Framing, RequestHead};
+use crate::proxy::Arrival;
 use crate::proxy::course::Asked;
 use crate::proxy::error::ProxyError;
 
@@ -44,7 +44,7 @@ impl Proxy {
     pub async fn subscribe(
         self: &Arc<Self>,
         head: &Parts,
-        caller: (SocketAddr, bool),
+        arrival: Arrival,
     ) -> Result<Admitted, Refused> {
         let started = Instant::now();
         let fields: Vec<Field<'_>> = head
@@ -66,7 +66,7 @@ impl Proxy {
             body: Framing::NONE,
             keeps_alive: false,
         };
-        let (course, mut asked) = self.judge(&head, caller, started).await;
+        let (course, mut asked) = self.judge(&head, arrival, started).await;
         let (name, phase, from) = match course {
             Ok(course) => self.open(course).await,
             Err(error) => return Err(told(&error, &mut asked)),

@@ -7,6 +7,7 @@
 //! Each call is one script, so it is done wholly or not at all, and a session is merged where it is kept. A script names
 //! keys that it reads elsewhere, which one server allows: in a Cluster all keys have a hash tag, so that they are one master's.
 
+mod adoption;
 mod clock;
 mod record;
 mod scripts;
@@ -193,6 +194,10 @@ impl Store for RedisStore {
                 false => record::user(name.text(), &fields).map(Some),
             }
         })
+    }
+
+    fn adopt_users(&self) -> Answer<'_, usize> {
+        Box::pin(adoption::adopt(self))
     }
 
     fn replace_password<'a>(

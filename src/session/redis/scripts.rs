@@ -16,6 +16,7 @@ macro_rules! script {
 pub(super) const ALL: &[&Script] = &[
     &ADD_USER,
     &GET_USER,
+    &ADOPT_USER,
     &REPLACE_PASSWORD,
     &SET_ROLE,
     &REMOVE_USER,
@@ -61,6 +62,24 @@ if key ~= name and redis.call('EXISTS', at) == 0 and redis.call('HEXISTS', other
   redis.call('PERSIST', at)
 end
 return redis.call('HGETALL', at)"
+);
+
+/// ARGV: key, the name as another system wrote it, now. Answers 1 when the user was taken over, 2 when somebody else has the key.
+pub(super) static ADOPT_USER: Script = script!(
+    r"
+local prefix, key, name = KEYS[1], ARGV[1], ARGV[2]
+local at, other = prefix .. 'users:' .. key, prefix .. 'users:' .. name
+if redis.call('HEXISTS', other, 'password') == 0 then return 0 end
+if key ~= name then
+  if redis.call('EXISTS', at) == 1 then return 2 end
+  redis.call('RENAME', other, at)
+end
+if redis.call('ZSCORE', prefix .. 'idx:users', key) then return 0 end
+redis.call('HSETNX', at, 'name', name)
+redis.call('PERSIST', at)
+redis.call('ZADD', prefix .. 'idx:users', 0, key)
+redis.call('ZADD', prefix .. 'idx:logins', ARGV[3], key)
+return 1"
 );
 
 /// ARGV: key, from, to. Answers 1 when it was replaced.
