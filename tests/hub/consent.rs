@@ -630,7 +630,12 @@ async fn so_many_ask_at_once_so_many_wait_and_the_rest_is_told_at_once() {
         sockets.push(socket);
     }
     back_end.until(2).await;
-    // Each of the five has a place: one more has none. (Which of the six is the last to be read is not said.)
+    // When all five have been read, each has a place: one more has none.
+    let read = r#"fanfare_commands_total{type="subscribe"}"#;
+    eventually("all are read", async || {
+        (metric(&hub, read).await == 5).then_some(())
+    })
+    .await;
     let full = r#"fanfare_consents_total{ask="subscribe",outcome="full"}"#;
     let mut last = Socket::open(&hub).await;
     eventually("one too many", async || {
