@@ -204,49 +204,54 @@ local function merged(data, changes)
   return after
 end
 
--- Within the second in which the session was used last nothing changes but the record.
-local function update_again(prefix, id, by, changes, now, node, record)
-  local before, user, _, _, last_node, last, fraction, data = string.match(record, ours)
-  if not before or last_node ~= node or tonumber(last) ~= math.floor(now / 1000) then return end
-  if string.sub(user, 2, -2) ~= by then return 'not_owner' end
-  local after, why = merged(data, changes)
-  if not after then return why end
-  local at = math.max(now, millis(last .. fraction))
-  redis.call('SET', prefix .. 'sessions:' .. id, before .. seconds(at) .. ',"data":' .. after .. '}', 'KEEPTTL')
-  return 'done', user
+-- Within the second in which the session was used last nothing changes but the record, of which this stands before that time.
+local function put_again(prefix, id, before, last, data)
+  local record = before .. seconds(last) .. ',"data":' .. data .. '}'
+  redis.call('SET', prefix .. 'sessions:' .. id, record, 'KEEPTTL')
 end
 
-local function update(prefix, id, by, chat_id, changes, now, node)
-  local user, used, is_indexed, record = find(prefix, id)
-  if not user or used + timeout < now then return 'missing' end
-  if user ~= by then return 'not_owner' end
-  local user_json, chat, created, last_node, _, data = parts_of(record)
-  local after, why = merged(data, changes)
-  if not after then return why end
-  local is_elsewhere = not is_indexed or not chat or not created or last_node ~= node
-  if chat_id ~= '' and chat_id ~= chat then chat, is_elsewhere = chat_id, true end
-  local last = math.max(used, now)
-  local rest = '"chat_id":' .. (chat or '"default"') .. ',"created_at":' .. (created or seconds(now)) .. ',"node":' .. node
-  record = '{"user_id":' .. user_json .. ',' .. rest .. ',"last_access":' .. seconds(last) .. ',"data":' .. after .. '}'
+local function put(prefix, id, user, kept, last, used, data)
+  local rest = '"chat_id":' .. kept.chat .. ',"created_at":' .. kept.created .. ',"node":' .. kept.node
+  local record = '{"user_id":' .. kept.user .. ',' .. rest .. ',"last_access":' .. seconds(last) .. ',"data":' .. data .. '}'
   redis.call('SET', prefix .. 'sessions:' .. id, record, 'PXAT', whole(last + timeout))
   local keys = of_user(prefix, user)
-  if is_elsewhere then
+  if kept.is_elsewhere then
     index(keys, id, '{' .. rest .. '}', last, timeout)
   else
     renew(keys, id, used, last, timeout)
   end
-  return 'done', user_json
 end
 
-local function update_and_tell(prefix, id, by, chat_id, changes, now, node)
-  local record, done, user = chat_id == '' and redis.call('GET', prefix .. 'sessions:' .. id), nil, nil
-  if record then done, user = update_again(prefix, id, by, changes, now, node, record) end
-  if not done then done, user = update(prefix, id, by, chat_id, changes, now, node) end
-  if user then
-    local event = '{"gateway_id":' .. node .. ',"session_id":"' .. id .. '","user_id":' .. user .. '}'
-    redis.call('PUBLISH', events .. 'events:session:update:' .. by, event)
+local function update(prefix, id, by, chat_id, changes, now, node)
+  local record = redis.call('GET', prefix .. 'sessions:' .. id)
+  if not record then return 'missing' end
+  local before, user_json, chat, created, last_node, whole_seconds, fraction, data = string.match(record, ours)
+  local user, last
+  if before then
+    user, last = string.sub(user_json, 2, -2), millis(whole_seconds .. fraction)
+  else
+    user_json, chat, created, last_node, last, data = parts_of(record)
+    user, last = text(user_json), millis(last)
   end
-  return done
+  local stays = last_node == node and (chat_id == '' or chat_id == chat)
+  local is_again = before and stays and tonumber(whole_seconds) == math.floor(now / 1000)
+  local indexed = not is_again and tonumber(redis.call('ZSCORE', prefix .. 'idx:sessions:' .. user, id))
+  local used = math.max(indexed or 0, last)
+  if used + timeout < now then return 'missing' end
+  if user ~= by then return 'not_owner' end
+  local is_readable, merged = pcall(merge, data, changes)
+  if not is_readable then return 'unreadable' end
+  if #merged > most then return 'too_large' end
+  if is_again then
+    put_again(prefix, id, before, math.max(used, now), merged)
+  else
+    local kept = {user = user_json, chat = chat_id ~= '' and chat_id or chat or '"default"', created = created or seconds(now), node = node,
+      is_elsewhere = not (stays and indexed and chat and created)}
+    put(prefix, id, user, kept, math.max(used, now), used, merged)
+  end
+  local event = '{"gateway_id":' .. node .. ',"session_id":"' .. id .. '","user_id":' .. user_json .. '}'
+  redis.call('PUBLISH', events .. 'events:session:update:' .. user, event)
+  return 'done'
 end
 
 local answers, a = {}, 2
@@ -257,7 +262,7 @@ while ARGV[a] do
     fine, answer = pcall(read, prefix, ARGV[a + 1], ARGV[a + 2])
     a = a + 3
   else
-    fine, answer = pcall(update_and_tell, prefix, ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], tonumber(ARGV[a + 5]),
+    fine, answer = pcall(update, prefix, ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], tonumber(ARGV[a + 5]),
       ARGV[a + 6])
     a = a + 7
   end
