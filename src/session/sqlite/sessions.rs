@@ -167,19 +167,18 @@ pub(super) async fn touch(
     connection: &mut SqliteConnection,
     used: Vec<Used>,
 ) -> Result<Vec<SessionId>, sqlx::Error> {
-    let mut gone = Vec::new();
-    for Used { session, at, .. } in used {
-        let touched =
-            sqlx::query("UPDATE sessions SET last_access = max(last_access, ?) WHERE id = ?")
-                .bind(column(at))
-                .bind(key(session))
-                .execute(&mut *connection)
-                .await?;
-        if touched.rows_affected() == 0 {
-            gone.push(session);
-        }
-    }
-    Ok(gone)
+    let rows = used.iter().map(|used| (hex(used.session), column(used.at)));
+    let rows: Vec<_> = rows.collect();
+    let touched = sqlx::query(
+        "UPDATE sessions SET last_access = max(last_access, used.value ->> 1)
+         FROM json_each(?) AS used WHERE sessions.id = unhex(used.value ->> 0) RETURNING id",
+    )
+    .bind(json(&rows)?)
+    .fetch_all(connection)
+    .await?;
+    let touched: HashSet<SessionId> = ids(&touched)?.into_iter().collect();
+    let gone = used.iter().map(|used| used.session);
+    Ok(gone.filter(|session| !touched.contains(session)).collect())
 }
 
 pub(super) async fn count(
