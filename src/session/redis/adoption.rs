@@ -4,8 +4,8 @@ use super::{RedisStore, fault, scripts};
 use crate::redis::{CallError, Command, Value};
 use crate::session::{Store as _, StoreError, UserName};
 
-/// What Redis looks at in one step.
-const STEP: u64 = 1000;
+/// What Redis looks at in one step, whose users are one pipeline.
+const STEP: u64 = 256;
 
 /// Takes over all that there are. Answers how many.
 pub(super) async fn adopt(store: &RedisStore) -> Result<usize, StoreError> {
@@ -34,11 +34,8 @@ pub(super) async fn adopt(store: &RedisStore) -> Result<usize, StoreError> {
             Err(error) => return Err(fault(error)),
         };
         let (next, keys) = page(answer).ok_or(StoreError::Unavailable)?;
-        for key in &keys {
-            if let Some(name) = key.strip_prefix(&users) {
-                adopted += usize::from(adopt_one(store, name).await?);
-            }
-        }
+        let names = keys.iter().filter_map(|key| key.strip_prefix(&users));
+        adopted += adopt_these(store, names).await?;
         if next == "0" {
             return Ok(adopted);
         }
@@ -46,23 +43,30 @@ pub(super) async fn adopt(store: &RedisStore) -> Result<usize, StoreError> {
     }
 }
 
-async fn adopt_one(store: &RedisStore, name: &str) -> Result<bool, StoreError> {
-    let Ok(user) = UserName::new(name) else {
-        return Ok(false);
-    };
-    let command = store
-        .script(&scripts::ADOPT_USER)
-        .word(user.key())
-        .word(name)
-        .number(store.now().as_millis());
-    let answer = store.redis.call_one(command).await.map_err(fault)?;
-    if answer.as_u64() == Some(2) {
-        tracing::warn!(
-            name,
-            "a user of another system cannot be taken over: another one has the name in another spelling"
-        );
+async fn adopt_these<'a>(
+    store: &RedisStore,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<usize, StoreError> {
+    let users = names.filter_map(|name| Some((name, UserName::new(name).ok()?)));
+    let users: Vec<_> = users.collect();
+    let now = store.now().as_millis();
+    let commands = users.iter().map(|(name, user)| {
+        let command = store.script(&scripts::ADOPT_USER).word(user.key());
+        command.word(name).number(now)
+    });
+    let answers = store.redis.call(commands.collect()).await;
+    let mut adopted = 0;
+    for ((name, _), answer) in users.iter().zip(answers) {
+        match answer.map_err(fault)?.as_u64() {
+            Some(1) => adopted += 1,
+            Some(2) => tracing::warn!(
+                name,
+                "a user of another system cannot be taken over: another one has the name in another spelling"
+            ),
+            _ => {}
+        }
     }
-    Ok(answer.as_u64() == Some(1))
+    Ok(adopted)
 }
 
 /// A text that a pattern takes as it is.
