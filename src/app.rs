@@ -21,12 +21,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use http::HeaderMap;
-use http::header::AUTHORIZATION;
 
 use crate::admin::AdminState;
-use crate::api::{ApiError, ApiState, Origin, OriginOf, Process, SessionState};
-use crate::auth::{HubCaller, Verifier, guard_hub};
+use crate::api::{ApiState, Origin, OriginOf, Process, SessionState};
+use crate::auth::Verifier;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, NodeInfo};
@@ -178,22 +176,11 @@ impl Node {
 
     /// What `/hub` stands on.
     fn api(self: &Arc<Self>) -> Arc<ApiState> {
-        let (verifier, sessions) = (self.context.verifier.clone(), self.context.sessions.clone());
-        let guard = move |headers: &HeaderMap| {
-            let authorization = headers
-                .get(AUTHORIZATION)
-                .and_then(|value| value.to_str().ok());
-            let guarded = guard_hub(&verifier, authorization, unix_seconds());
-            if let Ok(HubCaller::Token(identity)) = &guarded {
-                gate::used(&sessions, identity);
-            }
-            guarded.map_err(|error| ApiError::new(error.code(), error.to_string()))
-        };
         let node = self.clone();
         Arc::new(ApiState::new(
             self.context.relay.clone(),
             self.context.rules.namespaces.clone(),
-            Arc::new(guard),
+            gate::hub_guard(&self.context.verifier, &self.context.sessions),
             self.context.consent.clone(),
             Arc::new(move || node.info()),
             self.settings.api.clone(),

@@ -1,11 +1,15 @@
-//! Joins the dashboard's gate to `auth`.
+//! Joins the doors of `/hub` and `/admin` to `auth`.
 
 use std::sync::Arc;
 
+use http::header::AUTHORIZATION;
+
 use super::unix_seconds;
 use crate::admin::{Gate, Pass, Shown};
+use crate::api::{ApiError, Guard};
 use crate::auth::{
-    AdminAccess, Identity, PASS_SECONDS, Verifier, admin_pass, guard_admin, guard_admin_pass,
+    AdminAccess, HubCaller, Identity, PASS_SECONDS, Verifier, admin_pass, guard_admin,
+    guard_admin_pass, guard_hub,
 };
 use crate::session::Sessions;
 
@@ -28,8 +32,23 @@ impl AdminGate {
     }
 }
 
+/// Judges who uses `/hub`.
+pub(super) fn hub_guard(verifier: &Arc<Verifier>, sessions: &Arc<Sessions>) -> Guard {
+    let (verifier, sessions) = (verifier.clone(), sessions.clone());
+    Arc::new(move |headers| {
+        let authorization = headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let guarded = guard_hub(&verifier, authorization, unix_seconds());
+        if let Ok(HubCaller::Token(identity)) = &guarded {
+            used(&sessions, identity);
+        }
+        guarded.map_err(|error| ApiError::new(error.code(), error.to_string()))
+    })
+}
+
 /// A token was used, and with it the session of its login. Where that has ended without a word to this node, it hears so now.
-pub(super) fn used(sessions: &Sessions, identity: &Identity) {
+fn used(sessions: &Sessions, identity: &Identity) {
     if let Some(login) = identity.login_session {
         sessions.saw(login, &identity.user);
     }
