@@ -83,7 +83,7 @@ pub(super) async fn users(state: &SessionState, request: Request) -> Result<Vec<
     let users = store.users(cursor, limit).await?;
     let mut listed = Vec::with_capacity(users.len());
     for part in users.chunks(ASKED_AT_ONCE) {
-        let now = state.sessions.store().now();
+        let now = store.now();
         type Asked<'a> = (Answer<'a, Vec<SessionHead>>, Answer<'a, Vec<Connection>>);
         // Asked for all before the first answer is awaited: it is one journey.
         let asked: Vec<Asked<'_>> = part
