@@ -72,7 +72,7 @@ impl Services {
         for (name, addresses) in upstreams::services(reader) {
             let service = ServiceConfig {
                 name: name.clone(),
-                upstreams: weighted(addresses),
+                upstreams: addresses.into_iter().map(UpstreamConfig::new).collect(),
                 policy: services.defaults.clone(),
             };
             services.named.insert(name, service);
@@ -89,18 +89,6 @@ impl Services {
     pub(super) fn is_empty(&self) -> bool {
         self.named.is_empty()
     }
-}
-
-/// A URL that stands in the list twice counts twice.
-fn weighted(addresses: Vec<Address>) -> Vec<UpstreamConfig> {
-    let mut upstreams: Vec<UpstreamConfig> = Vec::with_capacity(addresses.len());
-    for address in addresses {
-        match upstreams.iter_mut().find(|one| one.address == address) {
-            Some(known) => known.weight += 1,
-            None => upstreams.push(UpstreamConfig { address, weight: 1 }),
-        }
-    }
-    upstreams
 }
 
 /// The words for ways to choose.
@@ -315,7 +303,7 @@ impl Place<'_> {
             };
             if upstreams
                 .iter()
-                .any(|known| known.address == upstream.address)
+                .any(|known| known.address.is_same(&upstream.address))
             {
                 self.wrong(
                     one,
@@ -334,7 +322,7 @@ impl Place<'_> {
     fn upstream(&mut self, path: &str, value: &Value<'_>) -> Option<UpstreamConfig> {
         let DeValue::Table(table) = value.get_ref() else {
             let address = self.text(path, value, URL_RULE, Address::parse)?;
-            return Some(UpstreamConfig { address, weight: 1 });
+            return Some(UpstreamConfig::new(address));
         };
         let (mut address, mut weight) = (None, 1);
         for (key, value) in table {

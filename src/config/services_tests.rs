@@ -198,12 +198,34 @@ fn tells_what_is_wrong_with_names_and_upstreams() {
 }
 
 #[test]
+fn nothing_stands_in_the_file_twice() {
+    for (text, expected) in [
+        (
+            "[services.a]\nupstreams = [\"http://x\", { url = \"http://X:80/\" }]",
+            "fanfare.toml line 2: services.a.upstreams must not have an upstream twice",
+        ),
+        (
+            "[services.a]\nupstreams = [\"http://x\"]\n[services.a]\nupstreams = [\"http://y\"]",
+            "fanfare.toml line 3=\"a\" duplicate key",
+        ),
+        (
+            "[services.a]\nupstreams = [\"http://x\"]\nupstreams = [\"http://y\"]",
+            "fanfare.toml line 3=\"upstreams\" duplicate key",
+        ),
+    ] {
+        let (_, faults) = read(text);
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(faults[0].starts_with(expected), "{faults:?}");
+    }
+}
+
+#[test]
 fn upstreams_stand_in_one_place() {
     let known = || {
         let address = Address::parse("http://v").expect("a URL");
         let service = ServiceConfig {
             name: "a".to_owned(),
-            upstreams: weighted(vec![address.clone(), address]),
+            upstreams: vec![UpstreamConfig::new(address)],
             policy: defaults(),
         };
         Services {
@@ -213,7 +235,7 @@ fn upstreams_stand_in_one_place() {
     };
     let (services, faults) = read_with("[services.a]\ntimeout = \"1s\"", known());
     assert_eq!(faults, [""; 0]);
-    assert_eq!(services[0].upstreams[0].weight, 2, "twice in the list");
+    assert_eq!(services[0].upstreams[0].address.url, "http://v");
     assert_eq!(services[0].policy.timeout, Duration::from_secs(1));
     let (_, faults) = read_with("[services.a]\nupstreams = [\"http://x\"]", known());
     assert!(faults[0].contains("UPSTREAMS names some too"), "{faults:?}");

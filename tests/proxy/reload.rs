@@ -77,6 +77,11 @@ async fn a_faulty_file_changes_nothing_and_is_told() {
         log.contains("services.example.tiemout is not known here"),
         "{log}"
     );
+    node.rewrite(&service(&[&upstream, &upstream], ""));
+    node.hang_up();
+    reloaded(&node, "failed", 2).await;
+    let log = node.log();
+    assert!(log.contains("must not have an upstream twice"), "{log}");
     node.rewrite(&service(&[&upstream], "timeout = \"100ms\""));
     node.hang_up();
     reloaded(&node, "done", 1).await;
