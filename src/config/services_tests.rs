@@ -4,7 +4,7 @@ use super::*;
 use crate::config::file;
 use crate::model::Namespace;
 use crate::proxy::{
-    BreakerPolicy, CachePolicy, HealthPolicy, IdentityRule, RatePolicy, RetryPolicy,
+    BreakerPolicy, CachePolicy, HealthPolicy, IdentityRule, RateKey, RatePolicy, RetryPolicy,
 };
 
 fn read_with(text: &str, mut services: Services) -> (Vec<ServiceConfig>, Vec<String>) {
@@ -14,13 +14,9 @@ fn read_with(text: &str, mut services: Services) -> (Vec<ServiceConfig>, Vec<Str
     (services.into_vec(), faults)
 }
 
-/// Services of the file alone, where tokens can be verified.
+/// Services of the file alone.
 fn read(text: &str) -> (Vec<ServiceConfig>, Vec<String>) {
-    let services = Services {
-        has_keys: true,
-        ..Services::default()
-    };
-    read_with(text, services)
+    read_with(text, Services::default())
 }
 
 fn policy(text: &str) -> Policy {
@@ -205,7 +201,7 @@ fn nothing_stands_in_the_file_twice() {
             "fanfare.toml line 2: services.a.upstreams must not have an upstream twice",
         ),
         (
-            "[services.a]\nupstreams = [\"http://x\"]\n[services.a]\nupstreams = [\"http://y\"]",
+            "[services.a]\nupstreams = [\"http://x\"]\n[services.a]\ntimeout = \"1s\"",
             "fanfare.toml line 3=\"a\" duplicate key",
         ),
         (
@@ -239,15 +235,6 @@ fn upstreams_stand_in_one_place() {
     assert_eq!(services[0].policy.timeout, Duration::from_secs(1));
     let (_, faults) = read_with("[services.a]\nupstreams = [\"http://x\"]", known());
     assert!(faults[0].contains("UPSTREAMS names some too"), "{faults:?}");
-}
-
-#[test]
-fn who_must_show_a_token_that_nobody_can_verify_cannot_be_let_in() {
-    for rule in ["identity = { required = true }", "share = \"user\""] {
-        let text = format!("[services.a]\nupstreams = [\"http://x\"]\n{rule}");
-        let (_, faults) = read_with(&text, Services::default());
-        assert!(faults[0].contains("without JWT_SECRET"), "{faults:?}");
-    }
 }
 
 #[test]

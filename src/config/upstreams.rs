@@ -221,7 +221,10 @@ mod tests {
     fn nothing_stands_there_twice() {
         check(
             r#"{"a":["http://x"],"b":["http://x"],"a":["ftp://y"]}"#,
-            &["must not name the service \"a\" twice", "\"ftp://y\" is none"],
+            &[
+                "must not name the service \"a\" twice",
+                "\"ftp://y\" is none",
+            ],
         );
         for (one, other) in [
             ("http://x", "http://x/"),
