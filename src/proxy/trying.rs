@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::attempt::Attempt;
 use super::call::{Call, State};
+use super::cause::Cause;
 use super::choosing::Wish;
 use super::dialling::{Dialled, Way};
 use super::endpoint::Endpoint;
@@ -83,15 +84,13 @@ impl Call {
 
     /// There is no connection.
     pub(super) fn is_undialled(&mut self, error: &DialError) {
-        if let Some(attempt) = &self.attempt {
-            let upstream = &attempt.endpoint.address.url;
-            tracing::debug!(%error, %upstream, "cannot reach an upstream");
-        }
         match error {
             // It has enough to do, and nobody has failed.
-            DialError::Full => self.fail_with(&ProxyError::Overloaded, true),
-            DialError::TimedOut => self.fail(&ProxyError::TimedOut),
-            DialError::Failed(_) => self.fail(&ProxyError::Unavailable),
+            DialError::Full => self.fail_with(&ProxyError::Overloaded, None),
+            DialError::TimedOut => self.fail(&ProxyError::TimedOut, &Cause::NoConnectionInTime),
+            DialError::Failed(error) => {
+                self.fail(&ProxyError::Unavailable, &Cause::NoConnection(error));
+            }
         }
     }
 
@@ -103,17 +102,19 @@ impl Call {
     }
 
     /// This try failed before the client got anything.
-    pub(super) fn fail(&mut self, error: &ProxyError) {
-        self.fail_with(error, false);
+    pub(super) fn fail(&mut self, error: &ProxyError, cause: &Cause<'_>) {
+        self.fail_with(error, Some(cause));
     }
 
     /// The upstream says that it has not looked at the request: any may be made again, as long as its body is here. That is
     /// no failure: an upstream may wind a connection down, and have more than enough to do.
     pub(super) fn refused(&mut self) {
-        self.fail_with(&ProxyError::Unavailable, true);
+        self.fail_with(&ProxyError::Unavailable, None);
     }
 
-    fn fail_with(&mut self, error: &ProxyError, is_refused: bool) {
+    /// Without a cause it is no failure of the upstream's: that has looked at nothing of the request.
+    fn fail_with(&mut self, error: &ProxyError, cause: Option<&Cause<'_>>) {
+        let is_refused = cause.is_none();
         self.moved = Instant::now();
         let was_reused = self.wire.take().is_some_and(|wire| wire.is_reused);
         let is_untouched = self.upload.is_unsent() || (is_refused && self.upload.is_here());
@@ -128,9 +129,8 @@ impl Call {
             }
         }
         let now = self.proxy.at(self.moved);
-        let attempt = self.attempt.take().filter(|_| !is_refused);
-        if let Some(mut attempt) = attempt {
-            attempt.failed(now);
+        if let (Some(mut attempt), Some(cause)) = (self.attempt.take(), cause) {
+            attempt.failed(cause, now);
         }
         if may_repeat && self.tries_left > 0 && self.is_in_budget() {
             return self.try_next();

@@ -2,7 +2,7 @@
 
 use crate::http2::{Session, finish};
 use crate::node;
-use crate::support::eventually;
+use crate::support::{Hub, eventually};
 use crate::upstream::Upstream;
 
 const UNAVAILABLE: &str =
@@ -71,6 +71,61 @@ async fn one_that_resets_or_breaks_its_chunks_cuts_the_answer() {
         assert!(matches!(told, (502, _) | (200, false)), "{path} {answer:?}");
     }
     assert_eq!(node.get("/api/example/").await.status, 200);
+}
+
+/// What went wrong last with the only upstream of a node.
+async fn last_error(node: &Hub) -> String {
+    let stats = node.get("/admin/stats").await.json();
+    let last = &stats["services"]["example"]["upstreamDetails"][0]["lastError"];
+    if last.is_null() {
+        return String::new();
+    }
+    let (at, now) = (&last["atMs"], &stats["nowMs"]);
+    assert!(
+        at.as_u64() <= now.as_u64() && at.as_u64() > Some(0),
+        "{stats}"
+    );
+    last["message"].as_str().expect("a text").to_owned()
+}
+
+/// It stood in the log of debugging alone.
+#[tokio::test]
+async fn why_one_failed_stands_in_the_log_when_its_breaker_opens_and_in_the_statistics() {
+    let upstream = Upstream::start().await;
+    let time = ("HTTP_PROXY_TIMEOUT_MS", "200");
+    let node_of_one = node(&[&upstream], &[time]).await;
+    node_of_one.get("/api/example/").await;
+    assert_eq!(last_error(&node_of_one).await, "", "nothing has failed");
+    for (path, expected) in [
+        ("cut-head", "no answer: it closed the connection"),
+        ("no-http", "no answer: the answer's head is malformed"),
+        ("big-head", "no answer: the answer's head is too long"),
+        ("two-lengths", "no answer: the answer's head is malformed"),
+        ("unasked", "no answer: a 101 that was not asked for"),
+        (
+            "reset-head",
+            "no answer: Connection reset by peer (os error 104)",
+        ),
+        ("never", "no answer in time"),
+    ] {
+        node_of_one.get(&format!("/api/example/{path}")).await;
+        assert_eq!(last_error(&node_of_one).await, expected, "{path}");
+    }
+    upstream.set_ill(true);
+    node_of_one.get("/api/example/").await;
+    assert_eq!(last_error(&node_of_one).await, "it answered 500");
+    let refusing = Upstream::refusing().await;
+    let node_of_none = node(&[&refusing], &[]).await;
+    for _ in 0..5 {
+        node_of_none.get("/api/example/").await;
+    }
+    let cause = "no connection: Connection refused (os error 111)";
+    assert_eq!(last_error(&node_of_none).await, cause);
+    let log = node_of_none.log();
+    let line = log
+        .lines()
+        .find(|line| line.contains("the circuit breaker opens"));
+    assert!(line.is_some_and(|line| line.contains(cause)), "{log}");
 }
 
 #[tokio::test]
