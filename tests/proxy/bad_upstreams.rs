@@ -128,6 +128,35 @@ async fn why_one_failed_stands_in_the_log_when_its_breaker_opens_and_in_the_stat
     assert!(line.is_some_and(|line| line.contains(cause)), "{log}");
 }
 
+/// What a reload, a time-out or a deploy of the upstream's does to kept connections says nothing of how it is.
+#[tokio::test]
+async fn a_kept_connection_that_ends_under_a_request_is_no_failure() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[("WORKERS", "1")]).await;
+    let errors = async || {
+        let stats = node.get("/admin/stats").await.json();
+        let only = &stats["services"]["example"]["upstreamDetails"][0];
+        assert!(only["circuitOpenUntilMs"].is_null(), "{stats}");
+        only["errorsTotal"].as_u64().expect("a number")
+    };
+    let post = async |path: &str| {
+        let answer = node.request("POST", path, &[], "x").await;
+        answer.expect_error(502, "upstream_unavailable");
+    };
+    for _ in 0..8 {
+        // Leaves a connection behind.
+        assert_eq!(node.get("/api/example/").await.status, 200);
+        post("/api/example/drop").await;
+    }
+    assert_eq!(errors().await, 0);
+    assert_eq!(upstream.requests(), 16, "none was made again");
+    post("/api/example/drop").await;
+    assert_eq!(errors().await, 1, "a new connection is another matter");
+    node.get("/api/example/").await;
+    post("/api/example/cut-head").await;
+    assert_eq!(errors().await, 2, "so is one that had begun to answer");
+}
+
 #[tokio::test]
 async fn one_that_closes_idle_connections_is_no_failure() {
     let upstream = Upstream::start().await;
