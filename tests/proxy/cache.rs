@@ -287,6 +287,12 @@ async fn a_change_forgets_what_stood_there_and_a_purge_all_of_it() {
         "a change that failed changes nothing"
     );
     *origin.answer.lock().expect("no panic") = good;
+    node.request("DELETE", "/api/example/x", &[], "").await;
+    assert_eq!(
+        get(&node, &[]).await.text,
+        "one",
+        "one of another query is of something else"
+    );
     node.request("DELETE", "/api/example/x?q=1", &[], "").await;
     assert_eq!(get(&node, &[]).await.text, "two");
     origin.says("cache-control: max-age=60", "three");
