@@ -2,7 +2,7 @@
 
 use crate::http2::{Session, finish};
 use crate::node;
-use crate::support::{Hub, eventually};
+use crate::support::{Hub, eventually, within};
 use crate::upstream::Upstream;
 
 const UNAVAILABLE: &str =
@@ -189,7 +189,9 @@ async fn a_client_that_goes_away_takes_its_upstream_along() {
         })
         .await;
         if gone > 1 {
-            client.read_u8().await.expect("an answer");
+            within("an answer", client.read_u8())
+                .await
+                .expect("an answer");
         }
         drop(client);
         eventually(path, async || (upstream.gone() >= gone).then_some(())).await;
@@ -209,14 +211,18 @@ async fn a_slow_client_before_a_fast_upstream_costs_little() {
             .expect("the node");
         let request = "GET /api/example/endless HTTP/1.1\r\nhost: x\r\n\r\n";
         client.write_all(request.as_bytes()).await.expect("sent");
-        client.read_u8().await.expect("an answer");
+        within("an answer", client.read_u8())
+            .await
+            .expect("an answer");
         clients.push(client);
     }
     // The upstream writes as fast as it can; whatever is taken from it and not passed on would show here.
     let mut read = vec![0; 1 << 16];
     for _ in 0..50 {
         for client in &mut clients {
-            client.read_exact(&mut read).await.expect("more");
+            within("more", client.read_exact(&mut read))
+                .await
+                .expect("more");
         }
     }
     let grown = node.resident_bytes().saturating_sub(before);

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::support::http::Answer;
 use crate::support::raw::read_head;
-use crate::support::{Hub, eventually, hub, hub_with};
+use crate::support::{Hub, eventually, hub, hub_with, within};
 
 /// An upstream that answers what the test says, and holds answers back while the test wants that.
 pub(crate) struct Origin {
@@ -512,9 +512,13 @@ async fn a_slow_client_gets_all_of_what_is_kept() {
     // Three times as long as somebody may take nothing.
     for _ in 0..32 {
         pace.tick().await;
-        read += client.read_exact(&mut piece).await.expect("more");
+        read += within("more", client.read_exact(&mut piece))
+            .await
+            .expect("more");
     }
-    read += client.read_to_end(&mut piece).await.expect("the rest");
+    read += within("the rest", client.read_to_end(&mut piece))
+        .await
+        .expect("the rest");
     assert!(read > BYTES, "{read}");
     assert_eq!(origin.asked(), 1);
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::node_with;
 use crate::support::hub::SECRET;
 use crate::support::token::token;
-use crate::support::{eventually, hub_with};
+use crate::support::{eventually, hub_with, within};
 use crate::upstream::Upstream;
 
 #[tokio::test]
@@ -191,7 +191,9 @@ async fn no_more_is_under_way_to_an_upstream_than_may_be() {
         .expect("the node");
     let request = "GET /sse/example/events HTTP/1.1\r\nhost: x\r\n\r\n";
     stream.write_all(request.as_bytes()).await.expect("sent");
-    stream.read_u8().await.expect("an answer");
+    within("an answer", stream.read_u8())
+        .await
+        .expect("an answer");
     let answer = node.get("/api/example/").await;
     assert_eq!(answer.status, 503, "{answer:?}");
     assert_eq!(answer.json()["error"], "upstream_overloaded");
