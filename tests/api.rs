@@ -237,7 +237,7 @@ fn namespaces() -> Namespaces {
             size: 0,
             ttl: Duration::ZERO,
         },
-        ..default
+        ..default.clone()
     };
     Namespaces::new(default, BTreeMap::from([("bare".to_owned(), bare)]))
 }

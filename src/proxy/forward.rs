@@ -348,10 +348,10 @@ fn split(target: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Whether the role of a token is one of those that may.
+/// Whether a role of the token is one of those that may.
 fn may(identity: &Identity, rule: &IdentityRule) -> bool {
     let mut roles = rule.roles.iter();
-    rule.roles.is_empty() || roles.any(|role| **role == *identity.role)
+    rule.roles.is_empty() || roles.any(|role| identity.has_role(role))
 }
 
 /// Whether the client's connection is encrypted: to us, or to a trusted proxy that says so.

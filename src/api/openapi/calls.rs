@@ -122,6 +122,7 @@ pub(super) const CALLS: &[Call] = &[
     call(Admin, "get", "/admin/users", "Users in the order of their names", "Users", &[400, 401, 403, 503]).with(&["cursor", "limit"]),
     call(Admin, "post", "/admin/users/promote", "Make a user an admin", "Done", &[401, 403, 404, 422, 503]).takes("UserName"),
     call(Admin, "post", "/admin/users/demote", "Make an admin a user again and end the sessions", "Done", &[400, 401, 403, 404, 422, 503]).takes("UserName"),
+    call(Admin, "post", "/admin/users/{user}/role", "Give a user a role and end the sessions", "RoleSet", &[400, 401, 403, 404, 422, 503]).takes("Role").with(&["user"]),
     call(Admin, "get", "/admin/users/stats", "How many users, sessions and connections there are", "UserStats", &[401, 403, 503]),
     call(Admin, "get", "/admin/system/stats", "This node's process", "SystemStats", &[401, 403, 503]),
     call(Admin, "get", "/admin/system/redis-info", "What Redis says of itself", "RedisInfo", &[401, 403, 404, 503]),

@@ -80,6 +80,35 @@ fn reads_every_claim() {
 }
 
 #[test]
+fn a_token_may_have_several_roles() {
+    for (claims, role, all) in [
+        (r#"{"role":"user"}"#, "user", &["user"][..]),
+        (r#"{"roles":"editor"}"#, "editor", &["editor"]),
+        (
+            r#"{"roles":["editor","clerk","editor"]}"#,
+            "editor",
+            &["editor", "clerk"],
+        ),
+        (
+            r#"{"role":"user","roles":["editor","user",""]}"#,
+            "user",
+            &["user", "editor"],
+        ),
+        (r#"{"role":"","roles":["editor"]}"#, "editor", &["editor"]),
+        (r#"{"roles":[]}"#, "", &[]),
+    ] {
+        let identity = verify(claims).expect("valid");
+        assert_eq!(&*identity.role, role, "{claims}");
+        assert_eq!(identity.roles().collect::<Vec<_>>(), all, "{claims}");
+        assert!(all.iter().all(|role| identity.has_role(role)), "{claims}");
+        assert!(
+            !identity.has_role("admin") && !identity.has_role(""),
+            "{claims}"
+        );
+    }
+}
+
+#[test]
 fn requires_no_claim() {
     let identity = verify("{}").expect("valid");
     assert!(identity.authenticated && identity.user.is_empty() && identity.role.is_empty());
@@ -315,6 +344,9 @@ fn a_claim_of_the_wrong_type_is_an_error_and_named() {
         (r#"{"sub":null,"user_id":"ann"}"#, "sub"),
         (r#"{"user_id":7}"#, "user_id"),
         (r#"{"role":["admin"]}"#, "role"),
+        (r#"{"roles":{"a":["admin"]}}"#, "roles"),
+        (r#"{"roles":["admin",7]}"#, "roles"),
+        (r#"{"roles":null}"#, "roles"),
         (r#"{"channels":"news"}"#, "channels"),
         (r#"{"channels":["a b"]}"#, "channels"),
         (r#"{"channels":[""]}"#, "channels"),
@@ -343,6 +375,8 @@ fn every_claim_is_bounded() {
     for (claim, fits, too_much) in [
         ("sub", string(255), string(256)),
         ("role", string(64), string(65)),
+        ("roles", string(64), string(65)),
+        ("roles", list(100), list(101)),
         ("info", string(4094), string(4095)),
         ("info", nested(64), nested(65)),
         (
