@@ -223,7 +223,7 @@ impl Node {
             .merge(crate::api::administration_router(sessions.clone()))
             .merge(crate::api::session_router(sessions))
             .merge(with_fresh_keys(crate::api::router(api), &context.verifier))
-            .merge(crate::api::openapi_router(self.settings.api.docs))
+            .merge(crate::api::openapi_router(&self.settings.api))
             .merge(with_fresh_keys(
                 crate::admin::router(admin),
                 &context.verifier,

@@ -280,6 +280,7 @@ impl Hub {
                 body_bytes_max: 16_384,
                 batch_max: 1000,
                 docs: false,
+                redoc: false,
             },
         }));
         Self { router, broker }
