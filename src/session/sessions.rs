@@ -190,6 +190,7 @@ impl Sessions {
             Some(session) if session.head.user != *user => Ok(Opened::NotOwner),
             Some(session) => {
                 self.saw(session.head.id, user);
+                self.announce_use("http", user, session.head.id);
                 Ok(Opened::Session(session))
             }
             None => {
@@ -209,6 +210,7 @@ impl Sessions {
                         ("chat_id", &session.head.chat_id),
                     ],
                 );
+                self.announce_use("http", user, session.head.id);
                 Ok(Opened::Session(session))
             }
         }
@@ -307,8 +309,7 @@ impl Sessions {
             connected_at: self.store.now(),
         });
         self.drive(connected);
-        let session = session.to_string();
-        self.announce("connection:ws", user, &[("session_id", &session)]);
+        self.announce_use("ws", user, session);
     }
 
     /// A socket with a session closed.
@@ -321,6 +322,20 @@ impl Sessions {
     fn announce(&self, what: &str, user: &str, fields: &[(&str, &str)]) {
         let own = [("gateway_id", self.node.as_str())];
         announce(&*self.store, what, user, &[&own, fields].concat());
+    }
+
+    /// Tells those of a session that is used from now on, by a socket (`ws`) or by calls (`http`), as that system's list
+    /// of connections has it.
+    fn announce_use(&self, by: &str, user: &str, session: SessionId) {
+        let event = serde_json::json!({
+            "gateway_id": self.node.as_str(),
+            "last_seen": self.store.now().as_secs_f64(),
+            "session_id": session.to_string(),
+            "user_id": user,
+            "ws_connected": if by == "ws" { "1" } else { "0" },
+        });
+        let channel = format!("events:connection:{by}:{user}");
+        self.store.announce(&channel, &event.to_string());
     }
 
     /// Sees to what nobody waits for. It was asked already, in the order of the calls.

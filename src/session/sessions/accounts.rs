@@ -99,6 +99,7 @@ impl Sessions {
             user.name.text(),
             &[("session_id", &session_id), ("chat_id", DEFAULT_CHAT)],
         );
+        self.announce_use("http", user.name.text(), id);
         Ok(Some(LoggedIn {
             user: user.name.text().clone(),
             role,
