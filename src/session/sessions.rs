@@ -12,9 +12,9 @@ use tokio::time::timeout;
 use super::activity::Activity;
 use super::attempts::Attempts;
 use super::{
-    Admission, Config, Connection, EMPTY_DATA, FileLock, IN_MEMORY, OpenError, Opened, Passwords,
-    PostgresStore, RedisStore, Session, SessionHead, SqliteStore, Store, StoreError, Swept, Update,
-    Updated, Used, upkeep,
+    Admission, Chosen, Config, Connection, EMPTY_DATA, FileLock, IN_MEMORY, OpenError, Opened,
+    Passwords, PostgresStore, RedisStore, Session, SessionHead, SqliteStore, Store, StoreError,
+    Swept, Update, Updated, upkeep,
 };
 use crate::broker::{Broker, Control};
 use crate::model::{ClientId, NodeId, SessionId, UserId};
@@ -178,42 +178,32 @@ impl Sessions {
         id: Option<SessionId>,
         login: Option<SessionId>,
     ) -> Result<Opened, StoreError> {
-        let now = self.store.now();
-        let found = match id {
-            Some(id) => self.store.session(id, now).await?,
-            None => {
-                let chat_id = chat_id.unwrap_or(DEFAULT_CHAT);
-                self.store.session_for(user, chat_id, now).await?
+        if let Some(id) = id
+            && let Some(session) = self.store.session(id, self.store.now()).await?
+        {
+            if session.head.user != *user {
+                return Ok(Opened::NotOwner);
             }
-        };
-        match found {
-            Some(session) if session.head.user != *user => Ok(Opened::NotOwner),
-            Some(session) => {
-                self.saw(session.head.id, user);
-                self.announce_use("http", user, session.head.id);
-                Ok(Opened::Session(session))
-            }
-            None => {
-                // Where a user has too many, the one that was used the longest ago goes: not the one that is used now.
-                if let Some(session) = login {
-                    let (user, at) = (user.clone(), now);
-                    self.store.touch(vec![Used { session, user, at }]).await?;
-                }
-                let session = self.new_session(user, chat_id.unwrap_or(DEFAULT_CHAT));
-                let ended = self.store.add_session(session.clone()).await?;
-                self.close_sockets(user, ended).await;
-                self.announce(
-                    "session:new",
-                    user,
-                    &[
-                        ("session_id", &id_text(&session.head)),
-                        ("chat_id", &session.head.chat_id),
-                    ],
-                );
-                self.announce_use("http", user, session.head.id);
-                Ok(Opened::Session(session))
-            }
+            self.saw(id, user);
+            self.announce_use("http", user, id);
+            return Ok(Opened::Session(session));
         }
+        let new = self.new_session(user, chat_id.unwrap_or(DEFAULT_CHAT));
+        let Chosen {
+            session,
+            is_new,
+            ended,
+        } = self.store.choose_session(new, login).await?;
+        let (id, chat_id) = (session.head.id, &session.head.chat_id);
+        if is_new {
+            self.close_sockets(user, ended).await;
+            let fields = [("session_id", &*id.to_string()), ("chat_id", chat_id)];
+            self.announce("session:new", user, &fields);
+        } else {
+            self.saw(id, user);
+        }
+        self.announce_use("http", user, id);
+        Ok(Opened::Session(session))
     }
 
     /// Changes a session: what was answered, every node sees.
@@ -399,8 +389,4 @@ fn event(user: &str, fields: &[(&str, &str)]) -> String {
     let event: BTreeMap<&str, &str> = [("user_id", user)].into_iter().chain(fields).collect();
     // A map of texts cannot fail to be written.
     serde_json::to_string(&event).unwrap_or_default()
-}
-
-fn id_text(head: &SessionHead) -> String {
-    head.id.to_string()
 }

@@ -310,6 +310,30 @@ async fn of_many_who_register_one_name_on_all_nodes_exactly_one_gets_it() {
 }
 
 #[tokio::test]
+async fn of_many_who_open_one_conversation_on_all_nodes_all_get_the_same() {
+    let fleet = Fleet::start(3).await;
+    let ann = fleet.hubs[0].user("ann").await;
+    let unknown = "3f2504e0-4f89-41d3-9a0c-0305e82c3301";
+    let attempts = (0..24).map(|number| {
+        let (hub, ann) = (&fleet.hubs[number % 3], &ann);
+        // Who names a session that is gone gets that of the conversation, too.
+        let body = match number % 2 {
+            0 => json!({"chat_id": "chat"}),
+            _ => json!({"chat_id": "chat", "session_id": unknown}),
+        };
+        async move {
+            let answer = hub
+                .call("POST", "/sessions/create", &ann.token, &body)
+                .await;
+            answer.json()["session_id"].as_str().map(str::to_owned)
+        }
+    });
+    let opened = futures_util::future::join_all(attempts).await;
+    assert!(opened[0].as_deref().is_some_and(|id| id != unknown));
+    assert!(opened.iter().all(|id| *id == opened[0]), "{opened:?}");
+}
+
+#[tokio::test]
 async fn without_redis_everybody_is_told_at_once_and_nothing_is_half_done() {
     let mut fleet = Fleet::start_on(RedisServer::start_kept(), 1).await;
     let ann = fleet.hubs[0].user("ann").await;
