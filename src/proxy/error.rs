@@ -35,6 +35,9 @@ pub(super) enum ProxyError {
     /// The client showed no valid token.
     #[error("no valid token")]
     Unauthorized,
+    /// The keys that the client's token is verified with are not here yet.
+    #[error("no keys to verify the token with yet")]
+    Unverifiable,
     /// The client's role is not one that may.
     #[error("the role may not")]
     Forbidden,
@@ -200,6 +203,10 @@ impl ProxyError {
                 let message = "Every upstream has as much to do as it may";
                 short(503, "upstream_overloaded", message)
             }
+            Self::Unverifiable => {
+                let message = "The keys of tokens are not here yet";
+                framework(503, None, "Service Unavailable", message)
+            }
             Self::Forbidden => framework(403, None, "Forbidden", "This role may not"),
             Self::Unauthorized => framework(401, None, "Unauthorized", "Invalid or missing token"),
             Self::BadPath => {
@@ -232,7 +239,7 @@ impl ProxyError {
             }
             Self::Unauthorized => "www-authenticate: Bearer\r\n",
             Self::UnderPressure => "retry-after: 10\r\n",
-            Self::Overloaded => "retry-after: 1\r\n",
+            Self::Overloaded | Self::Unverifiable => "retry-after: 1\r\n",
             _ => "",
         }
     }
@@ -300,6 +307,8 @@ mod tests {
         let unauthorized =
             r#"{"statusCode":401,"error":"Unauthorized","message":"Invalid or missing token"}"#;
         check(&ProxyError::Unauthorized, 401, unauthorized);
+        let unverifiable = r#"{"statusCode":503,"error":"Service Unavailable","message":"The keys of tokens are not here yet"}"#;
+        check(&ProxyError::Unverifiable, 503, unverifiable);
         let not_found =
             r#"{"message":"Route GET:/api/x not found","error":"Not Found","statusCode":404}"#;
         let error = ProxyError::NotFound("GET".to_owned(), "/api/x".to_owned());

@@ -141,14 +141,15 @@ impl Sessions {
         runtime.shutdown_timeout(END_TIMEOUT);
     }
 
-    /// Finds the secret that all nodes on this store sign with, for a node that was given none. `found` is called with it
-    /// once: with a file before this returns, with Redis when that is there.
-    pub fn find_secret(&self, found: impl FnOnce(&str) + Send + 'static) {
+    /// Finds the secret that all nodes on this store sign with, for a node that was given none. `found` is called with it:
+    /// with a file once, before this returns; with Redis when that is there, and again when another one stands there. Where
+    /// Redis has lost it, it is put back.
+    pub fn keep_secret(&self, found: impl Fn(&str) + Send + 'static) {
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(runtime) = &*runtime else { return };
-        let search = runtime.spawn(upkeep::find_secret(self.store.clone(), found));
-        if self.file.is_some() && runtime.block_on(search).is_err() {
-            tracing::error!("the secret of tokens was not found");
+        match &self.file {
+            Some(_) => found(&runtime.block_on(upkeep::find_secret(&*self.store))),
+            None => drop(runtime.spawn(upkeep::keep_secret(self.store.clone(), found))),
         }
     }
 

@@ -211,6 +211,66 @@ fn without_a_secret_nothing_is_valid() {
 }
 
 #[test]
+fn until_the_secret_comes_no_token_is_wrong_that_it_may_have_signed() {
+    let pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n";
+    for public_keys in ["", pem] {
+        let verifier = Verifier::new(&Config {
+            public_keys: public_keys.parse().unwrap_or_default(),
+            previous_secret: Some((OTHER.into(), NOW + 10)),
+            required: true,
+            ..Config::default()
+        });
+        verifier.await_secret();
+        let token = signed("{}");
+        assert_eq!(
+            verifier.verify(&token, NOW),
+            Err(AuthError::SecretUnavailable)
+        );
+        assert_eq!(AuthError::SecretUnavailable.code(), ErrorCode::Unavailable);
+        // What it cannot have signed is as wrong as ever.
+        let stronger = signed_as(r#"{"alg":"HS512"}"#, Algorithm::HS512, SECRET, "{}");
+        assert_eq!(
+            verifier.verify(&stronger, NOW),
+            Err(AuthError::WrongAlgorithm)
+        );
+        let previous = signed_as(r#"{"alg":"HS256"}"#, Algorithm::HS256, OTHER, "{}");
+        assert!(verifier.verify(&previous, NOW).is_ok());
+        verifier.adopt_secret(b"a-secret-of-the-store-of-32-bytes");
+        assert_eq!(verifier.verify(&token, NOW), Err(AuthError::BadSignature));
+    }
+}
+
+#[test]
+fn a_secret_of_the_store_that_changes_verifies_once_more() {
+    let verifier = Verifier::new(&Config {
+        required: true,
+        ..Config::default()
+    });
+    let mint = || verifier.mint(&TokenClaims::default());
+    let identify = |token: &str| verifier.identify(Some(token), NOW).map(drop);
+    assert_eq!(mint(), Err(AuthError::NoKey));
+    verifier.adopt_secret(SECRET);
+    let first = mint().expect("a secret");
+    assert_eq!(identify(&first), Ok(()));
+    let generation = verifier.generation();
+    verifier.adopt_secret(SECRET);
+    assert_eq!(verifier.generation(), generation, "nothing has changed");
+    verifier.adopt_secret(OTHER);
+    assert_ne!(verifier.generation(), generation);
+    let second = mint().expect("a secret");
+    assert_eq!((identify(&first), identify(&second)), (Ok(()), Ok(())));
+    verifier.adopt_secret(b"a-third-secret-of-at-least-32-bytes");
+    let third = mint().expect("a secret");
+    assert_eq!(identify(&first), Err(AuthError::BadSignature));
+    assert_eq!((identify(&second), identify(&third)), (Ok(()), Ok(())));
+    // Whoever was given a secret needs no other.
+    let given = Verifier::new(&config());
+    given.await_secret();
+    given.adopt_secret(OTHER);
+    assert_eq!(given.verify(&second, NOW), Err(AuthError::BadSignature));
+}
+
+#[test]
 fn a_token_signed_with_the_empty_secret_is_forged() {
     let signed_by_nothing = signed_as(r#"{"alg":"HS256"}"#, Algorithm::HS256, b"", "{}");
     assert_eq!(

@@ -369,8 +369,10 @@ pub(super) static CLOCK: Script = script!(r"return redis.call('TIME')");
 pub(super) static SHARED_SECRET: Script = script!(
     r"
 local at = KEYS[1] .. 'idx:secret'
-redis.call('SETNX', at, ARGV[1])
-return redis.call('GET', at)"
+local kept = redis.call('GET', at)
+if kept then return kept end
+redis.call('SET', at, ARGV[1])
+return ARGV[1]"
 );
 
 /// Tells who listens. ARGV: the channel, the event.
