@@ -221,11 +221,11 @@ pub(super) fn user(
     text(name, json, "a string of at most 255 bytes", USER_BYTES_MAX)
 }
 
-/// The role that is told where there is room for one, and the others. Without `role` it is the first of `roles`.
-fn roles(
-    role: Option<&RawValue>,
-    roles: Option<&RawValue>,
-) -> Result<(Arc<str>, Box<[Arc<str>]>), AuthError> {
+/// The role that is told where there is room for one, and the others.
+type Roles = (Arc<str>, Box<[Arc<str>]>);
+
+/// Without `role` the first is that of `roles`.
+fn roles(role: Option<&RawValue>, roles: Option<&RawValue>) -> Result<Roles, AuthError> {
     let rule = "a string of at most 64 bytes";
     let role = text("role", role, rule, ROLE_BYTES_MAX)?;
     let rule = "a string or a list of at most 100 strings, of at most 64 bytes each";

@@ -139,7 +139,7 @@ impl Namespaces {
             publish: Permission::Nobody,
             read_presence: Permission::Nobody,
             read_history: Permission::Nobody,
-            ..default.clone()
+            ..default
         };
         Self {
             default,

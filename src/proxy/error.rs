@@ -217,17 +217,7 @@ impl ProxyError {
                 let message = "The request cannot be passed on over HTTP/2";
                 framework(400, None, "Bad Request", message)
             }
-            Self::Body(BodyError::TooLarge) => {
-                let code = Some("FST_ERR_CTP_BODY_TOO_LARGE");
-                framework(413, code, "Payload Too Large", "Request body is too large")
-            }
-            Self::Body(BodyError::TimedOut) => {
-                let message = "Request body did not arrive in time";
-                framework(408, None, "Request Timeout", message)
-            }
-            Self::Body(BodyError::Broken) => {
-                framework(400, None, "Bad Request", "Request body is broken")
-            }
+            Self::Body(error) => broken_body(*error),
         }
     }
 
@@ -242,6 +232,21 @@ impl ProxyError {
             Self::Overloaded | Self::Unverifiable => "retry-after: 1\r\n",
             _ => "",
         }
+    }
+}
+
+/// A client's body that failed on its way.
+fn broken_body(error: BodyError) -> (u16, Vec<u8>) {
+    match error {
+        BodyError::TooLarge => {
+            let code = Some("FST_ERR_CTP_BODY_TOO_LARGE");
+            framework(413, code, "Payload Too Large", "Request body is too large")
+        }
+        BodyError::TimedOut => {
+            let message = "Request body did not arrive in time";
+            framework(408, None, "Request Timeout", message)
+        }
+        BodyError::Broken => framework(400, None, "Bad Request", "Request body is broken"),
     }
 }
 

@@ -5,9 +5,9 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
 use crate::redis_server::RedisServer;
-use crate::support::session::session_hub;
+use crate::support::session::{User, session_hub};
 use crate::support::ws::Socket;
-use crate::support::{eventually, within};
+use crate::support::{Hub, eventually, within};
 
 /// Who listens in Redis itself.
 struct Ear(BufReader<TcpStream>);
@@ -48,96 +48,121 @@ impl Ear {
     }
 }
 
-#[tokio::test]
-async fn the_life_of_a_user_is_told_in_its_order() {
-    let redis = RedisServer::start_with(&["--save", ""]);
-    let url = redis.url();
-    let variables = [
-        ("REDIS_URL", url.as_str()),
-        ("READY_REDIS_GRACE_MS", "0"),
-        ("NODE_ID", "node-1"),
-    ];
-    let hub = session_hub(&variables).await;
-    eventually("the store answers", async || {
-        (hub.try_login("nobody", "x").await.status == 401).then_some(())
-    })
-    .await;
-    let mut ear = Ear::of(&redis).await;
-    let mut expect = async |what: &str, fields: Value| {
-        let (channel, mut event) = ear.next().await;
+/// A hub whose events somebody hears.
+struct Told {
+    _redis: RedisServer,
+    hub: Hub,
+    ear: Ear,
+}
+
+impl Told {
+    async fn start() -> Self {
+        let redis = RedisServer::start_with(&["--save", ""]);
+        let url = redis.url();
+        let hub = session_hub(&[
+            ("REDIS_URL", url.as_str()),
+            ("READY_REDIS_GRACE_MS", "0"),
+            ("NODE_ID", "node-1"),
+        ])
+        .await;
+        eventually("the store answers", async || {
+            (hub.try_login("nobody", "x").await.status == 401).then_some(())
+        })
+        .await;
+        let ear = Ear::of(&redis).await;
+        Self {
+            _redis: redis,
+            hub,
+            ear,
+        }
+    }
+
+    /// The next event is this one of ann's, with these fields beside her name and the node's.
+    async fn expect(&mut self, what: &str, mut fields: Value) {
+        let (channel, mut event) = self.ear.next().await;
         assert_eq!(channel, format!("{what}:ann"));
-        let event = event.as_object_mut().expect("fields");
-        if what.starts_with("connection:") && what != "connection:removed" {
+        fields["user_id"] = json!("ann");
+        fields["gateway_id"] = json!("node-1");
+        if what == "connection:http" || what == "connection:ws" {
+            let event = event.as_object_mut().expect("fields");
             let seen = event.remove("last_seen").and_then(|seen| seen.as_f64());
             assert!(seen > Some(1.7e9), "{seen:?}");
         }
-        let mut expected = fields;
-        expected["user_id"] = json!("ann");
-        expected["gateway_id"] = json!("node-1");
-        assert_eq!(Value::from(event.clone()), expected, "{what}");
-    };
-    let ann = hub.user("ann").await;
-    expect("user:register", json!({"username": "ann"})).await;
-    let session = ann.session.as_str();
-    expect(
-        "session:new",
-        json!({"session_id": session, "chat_id": "default"}),
-    )
-    .await;
-    let by_http = |session: &str| json!({"session_id": session, "ws_connected": "0"});
-    expect("connection:http", by_http(session)).await;
+        assert_eq!(event, fields, "{what}");
+    }
 
-    // The session that there is, and a new one.
-    let create = async |chat: &str| {
-        let body = json!({"chat_id": chat});
-        let answer = hub
-            .call("POST", "/sessions/create", &ann.token, &body)
-            .await;
+    async fn expect_login(&mut self, session: &str) {
+        let fields = json!({"session_id": session, "chat_id": "default"});
+        self.expect("session:new", fields).await;
+        self.expect_use(session).await;
+    }
+
+    async fn expect_use(&mut self, session: &str) {
+        let fields = json!({"session_id": session, "ws_connected": "0"});
+        self.expect("connection:http", fields).await;
+    }
+
+    /// Registers and logs in, which is told.
+    async fn user(&mut self) -> User {
+        let ann = self.hub.user("ann").await;
+        let fields = json!({"username": "ann"});
+        self.expect("user:register", fields).await;
+        self.expect_login(&ann.session).await;
+        ann
+    }
+
+    async fn post(&self, user: &User, path: &str, body: &Value) -> Value {
+        let answer = self.hub.call("POST", path, &user.token, body).await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        answer.json()["session_id"]
-            .as_str()
-            .expect("an id")
-            .to_owned()
-    };
-    assert_eq!(create("default").await, session);
-    expect("connection:http", by_http(session)).await;
-    let other = create("other").await;
-    expect(
-        "session:new",
-        json!({"session_id": other, "chat_id": "other"}),
-    )
-    .await;
-    expect("connection:http", by_http(&other)).await;
+        answer.json()
+    }
+}
 
-    let mut socket = Socket::open_at(&hub, &ann.ws_path(), &[]).await;
-    expect(
-        "connection:ws",
-        json!({"session_id": session, "ws_connected": "1"}),
-    )
-    .await;
+#[tokio::test]
+async fn whoever_uses_a_session_by_calls_is_told() {
+    let mut told = Told::start().await;
+    let ann = told.user().await;
+    let create = "/sessions/create";
+    let body = json!({"chat_id": "default"});
+    let same = told.post(&ann, create, &body).await;
+    assert_eq!(same["session_id"], ann.session.as_str());
+    told.expect_use(&ann.session).await;
+    let other = told.post(&ann, create, &json!({"chat_id": "other"})).await;
+    let id = other["session_id"].as_str().expect("an id");
+    let fields = json!({"session_id": id, "chat_id": "other"});
+    told.expect("session:new", fields).await;
+    told.expect_use(id).await;
+    let named = json!({"session_id": id});
+    assert_eq!(told.post(&ann, create, &named).await["session_id"], id);
+    told.expect_use(id).await;
+}
+
+#[tokio::test]
+async fn the_life_of_a_user_is_told_in_its_order() {
+    let mut told = Told::start().await;
+    let ann = told.user().await;
+    let of_session = json!({"session_id": ann.session});
+    let mut socket = Socket::open_at(&told.hub, &ann.ws_path(), &[]).await;
+    let fields = json!({"session_id": ann.session, "ws_connected": "1"});
+    told.expect("connection:ws", fields).await;
     let key = json!({"type": "update_api_key", "key": "sk"});
     assert_eq!(socket.ask(&key).await["type"], "ack");
-    expect("session:update", json!({"session_id": session})).await;
+    told.expect("session:update", of_session.clone()).await;
     drop(socket);
-    expect("connection:removed", json!({})).await;
+    told.expect("connection:removed", json!({})).await;
 
-    let path = format!("/sessions/update/{session}");
+    let path = format!("/sessions/update/{}", ann.session);
     let body = json!({"data": {"mood": "good"}});
-    assert_eq!(hub.call("POST", &path, &ann.token, &body).await.status, 200);
-    expect("session:update", json!({"session_id": session})).await;
-    let logout = hub.call("POST", "/sessions/logout", &ann.token, &Value::Null);
-    assert_eq!(logout.await.status, 200);
-    expect("session:logout", json!({"session_id": session})).await;
+    told.post(&ann, &path, &body).await;
+    told.expect("session:update", of_session.clone()).await;
+    told.post(&ann, "/sessions/logout", &Value::Null).await;
+    told.expect("session:logout", of_session).await;
 
-    let ann = hub.login("ann").await;
-    expect(
-        "session:new",
-        json!({"session_id": ann.session, "chat_id": "default"}),
-    )
-    .await;
-    expect("connection:http", by_http(&ann.session)).await;
-    let delete = hub.call("POST", "/sessions/delete_account", &ann.token, &Value::Null);
-    assert_eq!(delete.await.status, 200);
-    expect("user:delete", json!({"username": "ann"})).await;
-    expect("account:deleted", json!({"username": "ann"})).await;
+    let ann = told.hub.login("ann").await;
+    told.expect_login(&ann.session).await;
+    let path = "/sessions/delete_account";
+    told.post(&ann, path, &Value::Null).await;
+    for what in ["user:delete", "account:deleted"] {
+        told.expect(what, json!({"username": "ann"})).await;
+    }
 }
