@@ -162,7 +162,9 @@ local function chat_of(head)
   return chat == 'null' and 'default' or text(chat)
 end
 
-for _, id in ipairs(redis.call('ZREVRANGEBYSCORE', keys.sessions, '+inf', whole(now - timeout))) do
+local ids = redis.call('ZRANGEBYSCORE', keys.sessions, whole(now - timeout), '+inf')
+for i = #ids, 1, -1 do
+  local id = ids[i]
   local head = redis.call('HGET', keys.heads, id)
   local is_readable, chat = pcall(chat_of, head or '{}')
   if head and is_readable and chat == ARGV[8] then
