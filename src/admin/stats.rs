@@ -43,6 +43,8 @@ pub struct Upstream {
     pub latency: Option<f64>,
     /// The last latency, in milliseconds.
     pub last_latency: Option<f64>,
+    /// What failed last, and how long ago; none where nothing has.
+    pub last_error: Option<(String, Duration)>,
 }
 
 impl Upstream {
@@ -85,6 +87,16 @@ struct Detail<'a> {
     errors_total: u64,
     rps: f64,
     latency: Latency,
+    /// That gateway has no such thing, so it stands there only when there is something to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error: Option<LastError<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LastError<'a> {
+    message: &'a str,
+    at_ms: u64,
 }
 
 #[derive(Serialize, Default, Clone, Copy)]
@@ -190,6 +202,7 @@ fn services(upstreams: &[Upstream], now_ms: u64) -> BTreeMap<&str, Service<'_>> 
 }
 
 fn detail(upstream: &Upstream, now_ms: u64) -> Detail<'_> {
+    let last_error = upstream.last_error.as_ref();
     Detail {
         url: &upstream.url,
         healthy: upstream.is_well(),
@@ -206,6 +219,10 @@ fn detail(upstream: &Upstream, now_ms: u64) -> Detail<'_> {
             ewma_ms: upstream.latency,
             last_ms: upstream.last_latency,
         },
+        last_error: last_error.map(|(message, ago)| LastError {
+            message,
+            at_ms: now_ms.saturating_sub(millis(*ago)),
+        }),
     }
 }
 

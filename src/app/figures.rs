@@ -104,5 +104,8 @@ fn shown(service: &str, upstream: proxy::UpstreamStats) -> Upstream {
         error_rate: upstream.error_rate,
         latency: upstream.latency,
         last_latency: upstream.last_latency,
+        last_error: upstream
+            .last_error
+            .map(|last| (last.text, Duration::from_millis(last.millis_ago))),
     }
 }

@@ -27,8 +27,12 @@ pub(super) fn parse(
         faults: Vec::new(),
     };
     for error in errors {
-        let start = error.span().map_or(0, |span| span.start);
-        place.fault(start, "", None, error.message().to_owned());
+        let span = error.span().unwrap_or_default();
+        // The key that stands there twice, for one.
+        let written = text.get(span.clone());
+        let written = written.filter(|text| (1..=64).contains(&text.len()));
+        let written = written.map(ToOwned::to_owned);
+        place.fault(span.start, "", written, error.message().to_owned());
     }
     let mut default = base.clone();
     let mut named = BTreeMap::new();

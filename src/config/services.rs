@@ -9,10 +9,9 @@ use toml::de::{DeTable, DeValue};
 use super::place::{Key, Place, Value};
 use super::policies::defaults;
 use super::reader::Reader;
-use super::rules;
 use super::upstreams::{self, NAME_RULE, is_service_name};
 use crate::proxy::{
-    Address, Balance, CachePolicy, HashKey, Policy, RESERVED_NAMES, RateKey, ServiceConfig, Share,
+    Address, Balance, CachePolicy, HashKey, Policy, RESERVED_NAMES, ServiceConfig, Share,
     UpstreamConfig,
 };
 
@@ -26,8 +25,6 @@ const WEIGHT_MAX: u64 = 1000;
 pub(super) struct Services {
     defaults: Policy,
     named: BTreeMap<String, ServiceConfig>,
-    /// Whether tokens can be verified at all.
-    has_keys: bool,
     /// How answers are kept where that is on.
     cache: CachePolicy,
 }
@@ -37,7 +34,6 @@ impl Default for Services {
         Self {
             defaults: defaults(),
             named: BTreeMap::new(),
-            has_keys: false,
             cache: CachePolicy {
                 default_ttl: Duration::from_secs(5),
                 body_bytes_max: 262_144,
@@ -66,13 +62,12 @@ impl Services {
         let mut services = Self {
             cache,
             named: BTreeMap::new(),
-            has_keys: rules::has_key(reader),
             defaults: policy,
         };
         for (name, addresses) in upstreams::services(reader) {
             let service = ServiceConfig {
                 name: name.clone(),
-                upstreams: weighted(addresses),
+                upstreams: addresses.into_iter().map(UpstreamConfig::new).collect(),
                 policy: services.defaults.clone(),
             };
             services.named.insert(name, service);
@@ -89,18 +84,6 @@ impl Services {
     pub(super) fn is_empty(&self) -> bool {
         self.named.is_empty()
     }
-}
-
-/// A URL that stands in the list twice counts twice.
-fn weighted(addresses: Vec<Address>) -> Vec<UpstreamConfig> {
-    let mut upstreams: Vec<UpstreamConfig> = Vec::with_capacity(addresses.len());
-    for address in addresses {
-        match upstreams.iter_mut().find(|one| one.address == address) {
-            Some(known) => known.weight += 1,
-            None => upstreams.push(UpstreamConfig { address, weight: 1 }),
-        }
-    }
-    upstreams
 }
 
 /// The words for ways to choose.
@@ -203,7 +186,7 @@ impl Place<'_> {
                 self.wrong(value, &draft.path, rule);
             }
         }
-        self.check_service(value, &mut draft, services.has_keys);
+        self.check_service(value, &mut draft);
         draft.service
     }
 
@@ -249,8 +232,9 @@ impl Place<'_> {
         }
     }
 
-    /// What must hold between a service's keys.
-    fn check_service(&mut self, value: &Value<'_>, draft: &mut Draft, has_keys: bool) {
+    /// What must hold between a service's keys. Not that there is a secret: without one in the configuration tokens are
+    /// verified with the one that the store keeps, so whoever has an account here can be let in.
+    fn check_service(&mut self, value: &Value<'_>, draft: &mut Draft) {
         let policy = &mut draft.service.policy;
         match (&mut policy.balance, draft.hash_key.take()) {
             (Balance::Hash(key), Some(said)) => *key = said,
@@ -286,18 +270,6 @@ impl Place<'_> {
                     .is_some_and(|most| most > policy.timeout),
                 "must have a retries.try_timeout that is at most timeout",
             ),
-            (
-                policy.rate.is_some_and(|rate| rate.by == RateKey::User) && !has_keys,
-                "must have no rate_limit by user without JWT_SECRET: nobody would be known",
-            ),
-            (
-                policy.share == Some(Share::User) && !has_keys,
-                "must have no share by user without JWT_SECRET: nobody would be known",
-            ),
-            (
-                policy.identity.required && !has_keys,
-                "must have no identity that is required without JWT_SECRET: nobody could be let in",
-            ),
         ];
         for (is_broken, rule) in rules {
             if is_broken {
@@ -315,7 +287,7 @@ impl Place<'_> {
             };
             if upstreams
                 .iter()
-                .any(|known| known.address == upstream.address)
+                .any(|known| known.address.is_same(&upstream.address))
             {
                 self.wrong(
                     one,
@@ -334,7 +306,7 @@ impl Place<'_> {
     fn upstream(&mut self, path: &str, value: &Value<'_>) -> Option<UpstreamConfig> {
         let DeValue::Table(table) = value.get_ref() else {
             let address = self.text(path, value, URL_RULE, Address::parse)?;
-            return Some(UpstreamConfig { address, weight: 1 });
+            return Some(UpstreamConfig::new(address));
         };
         let (mut address, mut weight) = (None, 1);
         for (key, value) in table {

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::file;
 use crate::model::Namespace;
 use crate::proxy::{
-    BreakerPolicy, CachePolicy, HealthPolicy, IdentityRule, RatePolicy, RetryPolicy,
+    BreakerPolicy, CachePolicy, HealthPolicy, IdentityRule, RateKey, RatePolicy, RetryPolicy,
 };
 
 fn read_with(text: &str, mut services: Services) -> (Vec<ServiceConfig>, Vec<String>) {
@@ -14,13 +14,9 @@ fn read_with(text: &str, mut services: Services) -> (Vec<ServiceConfig>, Vec<Str
     (services.into_vec(), faults)
 }
 
-/// Services of the file alone, where tokens can be verified.
+/// Services of the file alone.
 fn read(text: &str) -> (Vec<ServiceConfig>, Vec<String>) {
-    let services = Services {
-        has_keys: true,
-        ..Services::default()
-    };
-    read_with(text, services)
+    read_with(text, Services::default())
 }
 
 fn policy(text: &str) -> Policy {
@@ -198,12 +194,34 @@ fn tells_what_is_wrong_with_names_and_upstreams() {
 }
 
 #[test]
+fn nothing_stands_in_the_file_twice() {
+    for (text, expected) in [
+        (
+            "[services.a]\nupstreams = [\"http://x\", { url = \"http://X:80/\" }]",
+            "fanfare.toml line 2: services.a.upstreams must not have an upstream twice",
+        ),
+        (
+            "[services.a]\nupstreams = [\"http://x\"]\n[services.a]\ntimeout = \"1s\"",
+            "fanfare.toml line 3=\"a\" duplicate key",
+        ),
+        (
+            "[services.a]\nupstreams = [\"http://x\"]\nupstreams = [\"http://y\"]",
+            "fanfare.toml line 3=\"upstreams\" duplicate key",
+        ),
+    ] {
+        let (_, faults) = read(text);
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(faults[0].starts_with(expected), "{faults:?}");
+    }
+}
+
+#[test]
 fn upstreams_stand_in_one_place() {
     let known = || {
         let address = Address::parse("http://v").expect("a URL");
         let service = ServiceConfig {
             name: "a".to_owned(),
-            upstreams: weighted(vec![address.clone(), address]),
+            upstreams: vec![UpstreamConfig::new(address)],
             policy: defaults(),
         };
         Services {
@@ -213,19 +231,10 @@ fn upstreams_stand_in_one_place() {
     };
     let (services, faults) = read_with("[services.a]\ntimeout = \"1s\"", known());
     assert_eq!(faults, [""; 0]);
-    assert_eq!(services[0].upstreams[0].weight, 2, "twice in the list");
+    assert_eq!(services[0].upstreams[0].address.url, "http://v");
     assert_eq!(services[0].policy.timeout, Duration::from_secs(1));
     let (_, faults) = read_with("[services.a]\nupstreams = [\"http://x\"]", known());
     assert!(faults[0].contains("UPSTREAMS names some too"), "{faults:?}");
-}
-
-#[test]
-fn who_must_show_a_token_that_nobody_can_verify_cannot_be_let_in() {
-    for rule in ["identity = { required = true }", "share = \"user\""] {
-        let text = format!("[services.a]\nupstreams = [\"http://x\"]\n{rule}");
-        let (_, faults) = read_with(&text, Services::default());
-        assert!(faults[0].contains("without JWT_SECRET"), "{faults:?}");
-    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! `UPSTREAMS` and `TRUSTED_PROXIES`: texts with a shape of their own. Every fault in them is told.
 
+use std::fmt;
 use std::net::IpAddr;
 
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::reader::Reader;
@@ -24,12 +26,15 @@ pub(super) fn services(reader: &mut Reader) -> Vec<(String, Vec<Address>)> {
 
 fn parse(text: &str) -> (Vec<(String, Vec<Address>)>, Vec<String>) {
     let mut faults = Vec::new();
-    let mut services = Vec::new();
+    let mut services: Vec<(String, Vec<Address>)> = Vec::new();
     match serde_json::from_str(text) {
         Err(error) => faults.push(format!("must be valid JSON: {error}")),
-        Ok(Value::Object(names)) => {
-            for (name, urls) in names {
+        Ok(Value::Object(_)) => {
+            for (name, urls) in entries(text) {
                 check_name(&name, &mut faults);
+                if services.iter().any(|(known, _)| *known == name) {
+                    faults.push(format!("must not name the service {name:?} twice"));
+                }
                 let addresses = addresses(&name, &urls, &mut faults);
                 services.push((name, addresses));
             }
@@ -37,6 +42,35 @@ fn parse(text: &str) -> (Vec<(String, Vec<Address>)>, Vec<String>) {
         Ok(_) => faults.push("must be a JSON object of names and lists of URLs".to_owned()),
     }
     (services, faults)
+}
+
+/// The entries of a JSON object as they stand there: a map of the library's would keep the last one of each name, and
+/// say nothing.
+fn entries(text: &str) -> Vec<(String, Value)> {
+    struct Entries(Vec<(String, Value)>);
+    struct AsTheyStand;
+    impl<'de> Visitor<'de> for AsTheyStand {
+        type Value = Entries;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Entries, M::Error> {
+            let mut entries = Vec::new();
+            while let Some(entry) = map.next_entry()? {
+                entries.push(entry);
+            }
+            Ok(Entries(entries))
+        }
+    }
+    impl<'de> Deserialize<'de> for Entries {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_map(AsTheyStand)
+        }
+    }
+    // It was read as an object before.
+    serde_json::from_str(text).map_or_else(|_| Vec::new(), |Entries(entries)| entries)
 }
 
 /// Whether a service may be called so.
@@ -65,17 +99,22 @@ fn addresses(name: &str, urls: &Value, faults: &mut Vec<String>) -> Vec<Address>
     if urls.is_empty() {
         faults.push(format!("must have a list of at least one URL for {name:?}"));
     }
-    urls.iter()
-        .filter_map(|url| {
-            let address = url.as_str().and_then(Address::parse);
-            if address.is_none() {
-                faults.push(format!(
-                    "must have http, https or h2c URLs (http://host[:port][/base]) for {name:?}, and {url} is none"
-                ));
-            }
-            address
-        })
-        .collect()
+    let mut addresses: Vec<Address> = Vec::with_capacity(urls.len());
+    for url in urls {
+        let Some(address) = url.as_str().and_then(Address::parse) else {
+            faults.push(format!(
+                "must have http, https or h2c URLs (http://host[:port][/base]) for {name:?}, and {url} is none"
+            ));
+            continue;
+        };
+        if addresses.iter().any(|known| known.is_same(&address)) {
+            faults.push(format!(
+                "must not have an upstream twice for {name:?}, as {url} is: weights stand in CONFIG_FILE"
+            ));
+        }
+        addresses.push(address);
+    }
+    addresses
 }
 
 /// Names of fields with commas between, perhaps with a `*` at the end, in lower case; for the table of variables. `-` is
@@ -175,6 +214,30 @@ mod tests {
                 "is taken",
                 "\"x/y\" is none",
             ],
+        );
+    }
+
+    #[test]
+    fn nothing_stands_there_twice() {
+        check(
+            r#"{"a":["http://x"],"b":["http://x"],"a":["ftp://y"]}"#,
+            &[
+                "must not name the service \"a\" twice",
+                "\"ftp://y\" is none",
+            ],
+        );
+        for (one, other) in [
+            ("http://x", "http://x/"),
+            ("http://x", "http://X:80"),
+            ("https://x:443/b", "https://x/b/"),
+        ] {
+            let text = format!(r#"{{"a":["http://z","{one}","{other}"]}}"#);
+            let fault = format!("twice for \"a\", as \"{other}\" is");
+            check(&text, &[&fault]);
+        }
+        check(
+            r#"{"a":["http://x","https://x","h2c://x","http://x/b","http://x/B","http://x:81"]}"#,
+            &[],
         );
     }
 

@@ -7,6 +7,7 @@ use tokio::io::AsyncWrite as _;
 use tokio::time::Instant;
 
 use super::call::{Call, State};
+use super::cause::Cause;
 use super::download::DownloadFault;
 use super::error::ProxyError;
 use super::gone::{is_flooding, poll_gone};
@@ -71,7 +72,8 @@ impl Call {
             }
             Poll::Ready(Err(DownloadFault::Upstream)) if download.is_unsent() => {
                 // Head and nonsense came in one piece.
-                self.fail(&ProxyError::Unavailable);
+                let cause = Cause::NoAnswer(&"a body that breaks its framing");
+                self.fail(&ProxyError::Unavailable, &cause);
                 Poll::Ready(None)
             }
             Poll::Ready(Err(DownloadFault::Client | DownloadFault::Upstream)) => {

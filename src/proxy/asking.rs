@@ -1,8 +1,10 @@
 //! A call that asks: a connection is made, the request goes out on it, and the head of the answer is awaited.
 
+use std::io;
 use std::task::{Context, Poll};
 
 use super::call::{Call, State};
+use super::cause::Cause;
 use super::error::ProxyError;
 use super::gone::poll_gone;
 use super::upload::{UploadFault, Waits};
@@ -10,6 +12,23 @@ use super::wire::with_buffer;
 use crate::http1::{After, Peer, Scanned};
 use crate::http2::{REFUSED, UNSAYABLE};
 use crate::model::BodyError;
+
+/// Why no head came.
+enum Fault {
+    Closed,
+    Broke(io::Error),
+    Nonsense(&'static str),
+}
+
+impl Fault {
+    fn cause(&self) -> Cause<'_> {
+        match self {
+            Self::Closed => Cause::Closed,
+            Self::Broke(error) => Cause::NoAnswer(error),
+            Self::Nonsense(what) => Cause::NoAnswer(what),
+        }
+    }
+}
 
 impl Call {
     /// Waits for a connection.
@@ -42,7 +61,7 @@ impl Call {
                 Waits::ForClient if !self.upload.is_done() => {
                     self.tell(&ProxyError::Body(BodyError::TimedOut));
                 }
-                _ => self.fail(&ProxyError::TimedOut),
+                _ => self.fail(&ProxyError::TimedOut, &Cause::NoAnswerInTime),
             }
             return Poll::Ready(None);
         }
@@ -63,7 +82,7 @@ impl Call {
             // It takes no more; what it said before decides.
             Poll::Ready(Err(UploadFault::Upstream) | Ok(())) | Poll::Pending => {}
         }
-        let mut fault = None;
+        let mut fault = Fault::Closed;
         let read = with_buffer(&mut wire.read, |read| {
             loop {
                 match self.scan.look(read.unread()) {
@@ -71,23 +90,32 @@ impl Call {
                         Poll::Pending => break Poll::Pending,
                         Poll::Ready(Ok(0)) => break Poll::Ready(None),
                         Poll::Ready(Err(error)) => {
-                            fault = Some(error.kind());
+                            fault = Fault::Broke(error);
                             break Poll::Ready(None);
                         }
                         Poll::Ready(Ok(_)) => {}
                     },
                     Scanned::Whole(length) => break Poll::Ready(Some(length)),
-                    Scanned::Malformed | Scanned::TooLong => break Poll::Ready(None),
+                    Scanned::Malformed => {
+                        fault = Fault::Nonsense("the answer's head is malformed");
+                        break Poll::Ready(None);
+                    }
+                    Scanned::TooLong => {
+                        fault = Fault::Nonsense("the answer's head is too long");
+                        break Poll::Ready(None);
+                    }
                 }
             }
         });
         match read {
             Poll::Ready(Some(length)) => self.hear(length),
-            Poll::Ready(None) => match fault {
-                Some(REFUSED) => self.refused(),
+            Poll::Ready(None) => match &fault {
+                Fault::Broke(error) if error.kind() == REFUSED => self.refused(),
                 // That is the client's doing, and another connection would not help.
-                Some(UNSAYABLE) => self.tell(&ProxyError::Unsayable),
-                _ => self.fail(&ProxyError::Unavailable),
+                Fault::Broke(error) if error.kind() == UNSAYABLE => {
+                    self.tell(&ProxyError::Unsayable);
+                }
+                fault => self.fail(&ProxyError::Unavailable, &fault.cause()),
             },
             Poll::Pending => {
                 self.note_moves();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::breaker::Pass;
+use super::cause::Cause;
 use super::endpoint::Endpoint;
 use crate::model::Moment;
 use crate::telemetry::proxy::{self as counts, Carried};
@@ -46,7 +47,7 @@ impl Attempt {
     pub(super) fn answered(&mut self, answer: &Answered, elapsed: Duration, now: Moment) {
         self.endpoint.measured(elapsed, now);
         if answer.status >= 500 {
-            self.failed(now);
+            self.failed(&Cause::Status(answer.status), now);
         } else {
             self.is_judged = true;
             if self.endpoint.breaker.succeeded(self.pass) {
@@ -60,16 +61,18 @@ impl Attempt {
     }
 
     /// It could not be reached, or did not answer in time, or badly.
-    pub(super) fn failed(&mut self, now: Moment) {
+    pub(super) fn failed(&mut self, cause: &Cause<'_>, now: Moment) {
         self.is_judged = true;
-        self.endpoint.note_failure(now);
         let endpoint = &self.endpoint;
+        endpoint.note_failure(cause, now);
+        let upstream = &endpoint.address.url;
+        tracing::debug!(%upstream, %cause, "an upstream failed");
         if endpoint
             .breaker
             .failed(self.pass, now, || endpoint.failed_percent(now))
         {
             counts::opened();
-            tracing::warn!(upstream = %self.endpoint.address.url, "the circuit breaker opens: too many failures");
+            tracing::warn!(%upstream, %cause, "the circuit breaker opens: too many failures");
         }
     }
 }

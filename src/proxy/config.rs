@@ -101,6 +101,14 @@ impl Address {
 }
 
 impl Address {
+    /// Whether both name the same upstream, however they are spelled (RFC 3986 section 6.2).
+    pub fn is_same(&self, other: &Self) -> bool {
+        let place = |one: &Self| (one.port, one.is_encrypted, one.is_http2);
+        place(self) == place(other)
+            && self.host.eq_ignore_ascii_case(&other.host)
+            && self.base == other.base
+    }
+
     /// The port that its scheme means where none is named.
     pub(super) fn default_port(&self) -> u16 {
         default_port(self.is_encrypted)

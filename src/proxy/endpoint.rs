@@ -1,11 +1,13 @@
 //! One upstream of a service: where it is, how it does, and how much is under way to it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
 
 use super::breaker::Breaker;
+use super::cause::{Cause, LastFailure};
 use super::counter::Recent;
 use super::resolve::Resolver;
 use super::{Address, BreakerPolicy};
@@ -21,7 +23,8 @@ const REST_MAX: Duration = Duration::from_secs(60);
 /// The part of its requests with which a slow start begins.
 const SLOW_START_LEAST: f64 = 0.1;
 
-/// One upstream. Shared by all workers; everything in it is an atomic but the breaker's detail and its addresses.
+/// One upstream. Shared by all workers; everything in it is an atomic but the breaker's detail, its
+/// addresses and its last failure.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     /// Unique in the process: the place in each worker's pool.
@@ -50,6 +53,7 @@ pub(super) struct Endpoint {
     latency: AtomicU64,
     latency_at: AtomicU64,
     last_latency: AtomicU64,
+    last_failure: Mutex<LastFailure>,
 }
 
 impl Endpoint {
@@ -85,6 +89,7 @@ impl Endpoint {
             latency: AtomicU64::new(0),
             latency_at: AtomicU64::new(0),
             last_latency: AtomicU64::new(0),
+            last_failure: Mutex::default(),
         })
     }
 
@@ -185,9 +190,23 @@ impl Endpoint {
     }
 
     /// One has failed.
-    pub(super) fn note_failure(&self, now: Moment) {
+    pub(super) fn note_failure(&self, cause: &Cause<'_>, now: Moment) {
         self.errors.fetch_add(1, Relaxed);
         self.recent_errors.add(now);
+        self.note_cause(cause, now);
+    }
+
+    /// Why it failed last, be it a health check.
+    pub(super) fn note_cause(&self, cause: &Cause<'_>, now: Moment) {
+        let last = self.last_failure.lock();
+        last.unwrap_or_else(PoisonError::into_inner)
+            .note(cause, now);
+    }
+
+    /// Why it failed last, and when; none where it never has.
+    pub(super) fn last_failure(&self) -> LastFailure {
+        let last = self.last_failure.lock();
+        last.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// An answer's head came after this time: a slower one counts at once, a faster one bit by bit.

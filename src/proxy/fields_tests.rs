@@ -188,6 +188,30 @@ fn trusted_proxies_are_believed_and_added_to() {
     }
 }
 
+/// A proxy that ends TLS and says its scheme alone was answered with port 80 behind `https`.
+#[test]
+fn the_port_is_that_of_the_host_or_the_scheme_that_trusted_proxies_name() {
+    for (proto, host, expected) in [
+        (Some("https"), Some("real"), "443"),
+        (Some("https, http"), Some("real, inner:81"), "443"),
+        (Some("wss"), Some("[::1]"), "443"),
+        (Some("http"), Some("real"), "80"),
+        (Some("https"), Some("real:8443"), "8443"),
+        (Some("https"), Some("[::1]:8443"), "8443"),
+        (None, Some("real"), "80"),
+        // The host that the client named is ours to read.
+        (Some("https"), None, "8080"),
+    ] {
+        let fields: Vec<(&str, &str)> = [("x-forwarded-proto", proto), ("x-forwarded-host", host)]
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect();
+        has(&forwarded(&fields, true), "x-forwarded-port", expected);
+    }
+    let lie = [("x-forwarded-proto", "https"), ("x-forwarded-host", "evil")];
+    has(&forwarded(&lie, false), "x-forwarded-port", "8080");
+}
+
 #[test]
 fn a_token_among_subprotocols_stays_here() {
     assert_eq!(without_bearer(b"a, bearer.x.y.z,b"), b"a, b");

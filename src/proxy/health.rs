@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::cause::Cause;
 use super::dialling::Way;
 use super::endpoint::Endpoint;
 use super::multiplexed::{Bounds, DialError};
@@ -46,8 +47,8 @@ impl Look {
     }
 }
 
-/// An upstream, and what its look found; nothing where it could not even ask.
-type Done = (Arc<Endpoint>, HealthPolicy, Option<bool>);
+/// An upstream, and what its look found: why it is not well; nothing where it could not even ask.
+type Done = (Arc<Endpoint>, HealthPolicy, Option<Result<(), String>>);
 
 impl Proxy {
     /// Looks after the upstreams for ever: their health, and the streams that many share, which are read on the runtime
@@ -112,18 +113,23 @@ impl Proxy {
     }
 
     fn end_look(&self, (endpoint, policy, found): Done, looks: &mut HashMap<usize, Look>) {
-        let (Some(look), Some(is_good)) = (looks.get_mut(&endpoint.id), found) else {
+        let (Some(look), Some(found)) = (looks.get_mut(&endpoint.id), found) else {
             return;
         };
-        let Some(is_well) = look.note(is_good, &policy) else {
+        if let Err(cause) = &found {
+            endpoint.note_cause(&Cause::Unhealthy(cause), self.now());
+        }
+        let Some(is_well) = look.note(found.is_ok(), &policy) else {
             return;
         };
         if endpoint.found(is_well, self.now()) {
             counts::health_changed(is_well);
             let upstream = &endpoint.address.url;
-            match is_well {
-                true => tracing::info!(%upstream, "health checks find the upstream well again"),
-                false => tracing::warn!(%upstream, "health checks find the upstream ill"),
+            match found {
+                Ok(()) => tracing::info!(%upstream, "health checks find the upstream well again"),
+                Err(cause) => {
+                    tracing::warn!(%upstream, cause, "health checks find the upstream ill");
+                }
             }
         }
     }
@@ -138,12 +144,17 @@ async fn look_at(
     let found = match dialled.await {
         Ok(dialled) => {
             let asking = ask(&endpoint, &policy.path, dialled.socket);
-            let status = timeout_at(bounds.until, asking).await;
-            Some(matches!(status, Ok(Ok(200..400))))
+            Some(match timeout_at(bounds.until, asking).await {
+                Ok(Ok(200..400)) => Ok(()),
+                Ok(Ok(status)) => Err(Cause::Status(status).to_string()),
+                Ok(Err(error)) => Err(Cause::NoAnswer(&error).to_string()),
+                Err(_) => Err(Cause::NoAnswerInTime.to_string()),
+            })
         }
         // It is busy with others, which tell how it does.
         Err(DialError::Full) => None,
-        Err(_) => Some(false),
+        Err(DialError::TimedOut) => Some(Err(Cause::NoConnectionInTime.to_string())),
+        Err(DialError::Failed(error)) => Some(Err(Cause::NoConnection(&error).to_string())),
     };
     (endpoint, policy, found)
 }

@@ -1,6 +1,7 @@
 //! What an upstream answers, and what becomes of it: another head follows, another upstream is asked, or the client gets
 //! it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,6 +9,7 @@ use tokio::time::Instant;
 use super::attempt::Answered;
 use super::cache::{self, Recorder, Serving};
 use super::call::{Call, State};
+use super::cause::Cause;
 use super::download::{Download, Form};
 use super::error::ProxyError;
 use super::fields::is_event_stream;
@@ -18,8 +20,8 @@ use crate::telemetry::proxy::{self as counts, Carried};
 
 /// What an upstream said.
 enum Heard {
-    /// No answer to this request.
-    Nonsense,
+    /// No answer to this request; why.
+    Nonsense(Cow<'static, str>),
     /// Another head follows.
     Interim,
     /// Another upstream may do better.
@@ -51,16 +53,16 @@ impl Call {
             match ResponseHead::parse(bytes, &mut slots, self.asked.method == counts::Method::Head)
             {
                 Ok(head) => self.answer(&head, &mut out),
-                Err(_) => Heard::Nonsense,
+                Err(error) => Heard::Nonsense(error.to_string().into()),
             }
         };
         wire.read.consume(length);
         match heard {
-            Heard::Nonsense => {
+            Heard::Nonsense(what) => {
                 // A connection that talks nonsense is not the fault of having been kept.
                 wire.is_reused = false;
                 self.wire = Some(wire);
-                self.fail(&ProxyError::Unavailable);
+                self.fail(&ProxyError::Unavailable, &Cause::NoAnswer(&what));
             }
             Heard::Interim => {
                 self.scan = HeadScan::default();
@@ -124,7 +126,7 @@ impl Call {
         let course = self.course.as_ref();
         let handshake = course.and_then(|course| course.handshake.as_ref());
         if switched && !handshake.is_some_and(|handshake| handshake.is_answered_by(head)) {
-            return Heard::Nonsense;
+            return Heard::Nonsense("a 101 that was not asked for".into());
         }
         let now = Instant::now();
         self.moved = now;

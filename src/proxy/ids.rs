@@ -6,13 +6,15 @@ use crate::http1::RequestHead;
 /// Longest id of a caller that is kept.
 const ID_BYTES_MAX: usize = 128;
 
-/// The lines of a request's ids: kept where the caller brought good ones (1 to 128 visible characters), made otherwise;
-/// a correlation id that nobody brought is the request's.
+/// The lines of a request's ids: kept where the caller brought good ones (1 to 128 printable characters), made otherwise;
+/// of two of which one was brought, the other is the same.
 pub(super) fn ids(head: &RequestHead<'_>) -> Vec<u8> {
     let mut made = uuid::Uuid::encode_buffer();
     let brought = |name| head.field(name).filter(|id| is_kept(id));
-    let request = brought("x-request-id").unwrap_or_else(|| random_id(&mut made));
-    let correlation = brought("x-correlation-id").unwrap_or(request);
+    let (request, correlation) = (brought("x-request-id"), brought("x-correlation-id"));
+    let request = request.or(correlation);
+    let request = request.unwrap_or_else(|| random_id(&mut made));
+    let correlation = correlation.unwrap_or(request);
     let mut lines = Vec::with_capacity(64 + request.len() + correlation.len());
     line(&mut lines, b"x-request-id", request);
     line(&mut lines, b"x-correlation-id", correlation);
@@ -41,26 +43,48 @@ mod tests {
     use super::*;
     use crate::http1::slots;
 
+    /// The ids of a request that came with these fields.
+    fn told(fields: &str) -> [String; 2] {
+        let text = format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}\r\n");
+        let mut slots = slots();
+        let head = RequestHead::parse(text.as_bytes(), &mut slots).expect("a good head");
+        let lines = String::from_utf8(ids(&head)).expect("text");
+        let mut lines = lines.lines();
+        ["x-request-id: ", "x-correlation-id: "].map(|name| {
+            let line = lines.next().expect("a line");
+            line.strip_prefix(name).expect("this id").to_owned()
+        })
+    }
+
     #[test]
     fn ids_are_kept_when_they_are_good() {
-        let long = "x".repeat(129);
+        let (longest, long) = ("x".repeat(128), "x".repeat(129));
         for (brought, kept) in [
             ("abc", true),
+            ("a b", true),
+            (&*longest, true),
             ("", false),
             (&*long, false),
             ("\u{e4}", false),
         ] {
-            let text = format!("GET / HTTP/1.1\r\nhost: a\r\nx-request-id: {brought}\r\n\r\n");
-            let mut slots = slots();
-            let head = RequestHead::parse(text.as_bytes(), &mut slots).expect("a good head");
-            let lines = String::from_utf8(ids(&head)).expect("text");
-            let values: Vec<&str> = lines
-                .lines()
-                .filter_map(|line| line.split(": ").nth(1))
-                .collect();
-            assert_eq!(values[0], values[1]);
-            assert_eq!(values[0] == brought, kept, "{brought}");
-            assert!(kept || values[0].len() == 36, "{lines}");
+            for name in ["x-request-id", "X-Correlation-ID"] {
+                let [request, correlation] = told(&format!("{name}: {brought}\r\n"));
+                assert_eq!(request, correlation, "only one was brought");
+                assert_eq!(request == brought, kept, "{name} {brought}");
+                assert!(kept || request.len() == 36, "{request}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_ids_are_two() {
+        for (request, correlation, expected) in [
+            ("r", "c", ["r", "c"]),
+            ("r", "\u{e4}", ["r", "r"]),
+            ("\u{e4}", "c", ["c", "c"]),
+        ] {
+            let fields = format!("x-request-id: {request}\r\nx-correlation-id: {correlation}\r\n");
+            assert_eq!(told(&fields), expected);
         }
     }
 }

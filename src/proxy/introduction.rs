@@ -10,18 +10,18 @@ use crate::http1::{Field, RequestHead};
 
 /// What trusted proxies have said of the client already.
 #[derive(Default)]
-pub(super) struct Said {
+pub(super) struct Said<'a> {
     chain: Vec<u8>,
     /// The same as `Forwarded` says it.
     standard: Vec<u8>,
-    proto: bool,
-    host: bool,
-    port: bool,
+    proto: Option<&'a [u8]>,
+    host: Option<&'a [u8]>,
+    has_port: bool,
 }
 
-impl Said {
+impl<'a> Said<'a> {
     /// A field of a trusted proxy's; what stands alone passes.
-    pub(super) fn hear(&mut self, what: Option<Forwarded>, field: &Field<'_>, out: &mut Vec<u8>) {
+    pub(super) fn hear(&mut self, what: Option<Forwarded>, field: &Field<'a>, out: &mut Vec<u8>) {
         match what {
             Some(Forwarded::For) => {
                 self.chain.extend_from_slice(field.value);
@@ -33,9 +33,13 @@ impl Said {
                 self.standard.extend_from_slice(b", ");
                 return;
             }
-            Some(Forwarded::Proto) => self.proto = true,
-            Some(Forwarded::Host) => self.host = true,
-            Some(Forwarded::Port) => self.port = true,
+            Some(Forwarded::Proto) => {
+                self.proto.get_or_insert(field.value);
+            }
+            Some(Forwarded::Host) => {
+                self.host.get_or_insert(field.value);
+            }
+            Some(Forwarded::Port) => self.has_port = true,
             None => {}
         }
         line(out, field.name.as_bytes(), field.value);
@@ -49,18 +53,34 @@ impl Said {
         out.extend_from_slice(b"\r\nx-real-ip: ");
         address(out, client.ip);
         out.extend_from_slice(b"\r\n");
-        if !self.proto {
+        if self.proto.is_none() {
             line(out, b"x-forwarded-proto", client.scheme().as_bytes());
         }
-        if !self.host && !head.host.is_empty() {
+        if self.host.is_none() && !head.host.is_empty() {
             line(out, b"x-forwarded-host", head.host.as_bytes());
         }
-        if !self.port {
-            let port = port(head.host).unwrap_or(if client.is_encrypted { 443 } else { 80 });
+        if !self.has_port {
             out.extend_from_slice(b"x-forwarded-port: ");
-            put_number(out, port);
+            put_number(out, self.port(head, client));
             out.extend_from_slice(b"\r\n");
         }
+    }
+
+    /// The port that the client asked at, where nobody says it: that of the host, or the one that the scheme means. A
+    /// proxy that ended TLS before us often says its scheme alone.
+    fn port(&self, head: &RequestHead<'_>, client: &Client) -> u16 {
+        let host = match self.host {
+            Some(host) => std::str::from_utf8(first(host)).unwrap_or_default(),
+            None => head.host,
+        };
+        let is_encrypted = match self.proto.map(first) {
+            Some(proto) => {
+                let is = |scheme: &[u8]| proto.eq_ignore_ascii_case(scheme);
+                is(b"https") || is(b"wss")
+            }
+            None => client.is_encrypted,
+        };
+        port(host).unwrap_or(if is_encrypted { 443 } else { 80 })
     }
 
     /// The same in the form of RFC 7239, one element behind those of trusted proxies.
@@ -109,6 +129,12 @@ fn address(out: &mut Vec<u8>, ip: IpAddr) {
         }
         put_number(out, octet.into());
     }
+}
+
+/// What the proxy next to the client said, where each has added to a field.
+fn first(value: &[u8]) -> &[u8] {
+    let end = value.iter().position(|byte| *byte == b',');
+    value[..end.unwrap_or(value.len())].trim_ascii()
 }
 
 fn port(host: &str) -> Option<u16> {

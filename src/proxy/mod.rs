@@ -16,6 +16,7 @@ mod budget;
 mod cache;
 mod caching;
 mod call;
+mod cause;
 mod choosing;
 mod config;
 mod counter;
@@ -75,7 +76,7 @@ pub use policy::{
     RatePolicy, RetryPolicy, ServiceConfig, Share, UpstreamConfig,
 };
 pub use shared::{Admitted, Refused, SharedStreams, Soon, Top};
-pub use stats::{ServiceStats, UpstreamStats};
+pub use stats::{LastError, ServiceStats, UpstreamStats};
 pub use table::Changes;
 
 use crate::auth::Verifier;

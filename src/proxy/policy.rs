@@ -23,6 +23,13 @@ pub struct UpstreamConfig {
     pub weight: u32,
 }
 
+impl UpstreamConfig {
+    /// One that has no more to do than others.
+    pub const fn new(address: super::Address) -> Self {
+        Self { address, weight: 1 }
+    }
+}
+
 /// What holds for a service. `config` fills it; defaults and bounds stand there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {

@@ -1,5 +1,7 @@
 //! How the upstreams do, for dashboards.
 
+use std::time::Duration;
+
 use super::Proxy;
 use super::endpoint::Endpoint;
 use crate::model::Moment;
@@ -40,6 +42,17 @@ pub struct UpstreamStats {
     pub latency: Option<f64>,
     /// The last such time.
     pub last_latency: Option<f64>,
+    /// What failed last; none where nothing has.
+    pub last_error: Option<LastError>,
+}
+
+/// The last failure of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastError {
+    /// Why, in at most 256 bytes.
+    pub text: String,
+    /// How many milliseconds ago.
+    pub millis_ago: u64,
 }
 
 impl Proxy {
@@ -73,7 +86,7 @@ fn upstream(endpoint: &Endpoint, now: Moment) -> UpstreamStats {
     UpstreamStats {
         url: endpoint.address.url.clone(),
         is_healthy: endpoint.is_healthy(),
-        open_for_millis: open_for.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+        open_for_millis: open_for.map(millis),
         inflight: Carried::ALL
             .iter()
             .map(|carried| endpoint.inflight(*carried))
@@ -86,5 +99,13 @@ fn upstream(endpoint: &Endpoint, now: Moment) -> UpstreamStats {
         error_rate: levels.recent_errors as f64 / SECONDS,
         latency: levels.latency,
         last_latency: levels.last_latency,
+        last_error: endpoint.last_failure().told().map(|(text, at)| LastError {
+            text: text.to_owned(),
+            millis_ago: millis(now.since(at)),
+        }),
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -2,11 +2,13 @@
 //! as far as the request may be repeated and the service's budget goes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::attempt::Attempt;
 use super::call::{Call, State};
+use super::cause::Cause;
 use super::choosing::Wish;
 use super::dialling::{Dialled, Way};
 use super::endpoint::Endpoint;
@@ -16,6 +18,9 @@ use super::reply;
 use super::wire::{self, Wire};
 use crate::http1::{After, HeadScan};
 use crate::telemetry::proxy::Carried;
+
+/// How long after a request the end of a kept connection is taken for one that had begun before it: some round trips.
+const RACE_TIME_MAX: Duration = Duration::from_secs(1);
 
 impl Call {
     /// Asks an upstream that was not asked yet, where there is one.
@@ -83,15 +88,13 @@ impl Call {
 
     /// There is no connection.
     pub(super) fn is_undialled(&mut self, error: &DialError) {
-        if let Some(attempt) = &self.attempt {
-            let upstream = &attempt.endpoint.address.url;
-            tracing::debug!(%error, %upstream, "cannot reach an upstream");
-        }
         match error {
             // It has enough to do, and nobody has failed.
-            DialError::Full => self.fail_with(&ProxyError::Overloaded, true),
-            DialError::TimedOut => self.fail(&ProxyError::TimedOut),
-            DialError::Failed(_) => self.fail(&ProxyError::Unavailable),
+            DialError::Full => self.fail_with(&ProxyError::Overloaded, None),
+            DialError::TimedOut => self.fail(&ProxyError::TimedOut, &Cause::NoConnectionInTime),
+            DialError::Failed(error) => {
+                self.fail(&ProxyError::Unavailable, &Cause::NoConnection(error));
+            }
         }
     }
 
@@ -103,19 +106,23 @@ impl Call {
     }
 
     /// This try failed before the client got anything.
-    pub(super) fn fail(&mut self, error: &ProxyError) {
-        self.fail_with(error, false);
+    pub(super) fn fail(&mut self, error: &ProxyError, cause: &Cause<'_>) {
+        self.fail_with(error, Some(cause));
     }
 
     /// The upstream says that it has not looked at the request: any may be made again, as long as its body is here. That is
     /// no failure: an upstream may wind a connection down, and have more than enough to do.
     pub(super) fn refused(&mut self) {
-        self.fail_with(&ProxyError::Unavailable, true);
+        self.fail_with(&ProxyError::Unavailable, None);
     }
 
-    fn fail_with(&mut self, error: &ProxyError, is_refused: bool) {
+    /// Without a cause it is no failure of the upstream's: that has looked at nothing of the request.
+    fn fail_with(&mut self, error: &ProxyError, cause: Option<&Cause<'_>>) {
+        let is_refused = cause.is_none();
+        let waited = self.moved.elapsed();
         self.moved = Instant::now();
-        let was_reused = self.wire.take().is_some_and(|wire| wire.is_reused);
+        let wire = self.wire.take();
+        let was_reused = wire.as_ref().is_some_and(|wire| wire.is_reused);
         let is_untouched = self.upload.is_unsent() || (is_refused && self.upload.is_here());
         let may_repeat = !self.has_begun && (is_untouched || self.may_repeat(error));
         if was_reused && may_repeat && *error != ProxyError::TimedOut {
@@ -128,14 +135,30 @@ impl Call {
             }
         }
         let now = self.proxy.at(self.moved);
-        let attempt = self.attempt.take().filter(|_| !is_refused);
-        if let Some(mut attempt) = attempt {
-            attempt.failed(now);
+        let cause = cause.filter(|cause| match (cause, &wire) {
+            (Cause::Closed | Cause::NoAnswer(_), Some(wire)) => !self.has_lost_race(wire, waited),
+            _ => true,
+        });
+        if let (Some(mut attempt), Some(cause)) = (self.attempt.take(), cause) {
+            attempt.failed(cause, now);
         }
         if may_repeat && self.tries_left > 0 && self.is_in_budget() {
             return self.try_next();
         }
         self.tell(error);
+    }
+
+    /// Whether a kept connection ended as the request went out on it, before a byte of an answer: its upstream was about
+    /// to close it (RFC 9112 section 9.3.1). The client is told all the same when the request may not be repeated, for nobody
+    /// knows what became of it. But the breaker hears nothing: that happens whenever an upstream's time-out for idle
+    /// connections is shorter than ours, and all the more while it restarts, and five such requests would shut out one
+    /// that is well. If it is ill, the next request finds out: this connection is gone, and a new one cannot lose a
+    /// race. What ends later than a few round trips after the request was being worked on, so it counts; and so it does on
+    /// HTTP/2, where an upstream says which requests it has not looked at (`GOAWAY`).
+    fn has_lost_race(&self, wire: &Wire, waited: Duration) -> bool {
+        let endpoint = self.attempt.as_ref().map(|attempt| &attempt.endpoint);
+        let is_http1 = endpoint.is_some_and(|endpoint| !endpoint.may_share());
+        wire.is_reused && wire.read.is_empty() && is_http1 && waited < RACE_TIME_MAX
     }
 
     /// Whether a request of which something may have arrived can be made again.

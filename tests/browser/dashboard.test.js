@@ -81,7 +81,7 @@ test('shows a breaker that opens', async () => {
   await live(page);
   isBroken = true;
   for (let i = 0; i < 5; i++) assert.equal((await fetch(`${hub.base}/api/example/x`)).status, 500);
-  await shows(page, 'service-example', /0 of 1 healthy.*open, \d+ s/s);
+  await shows(page, 'service-example', /0 of 1 healthy.*it answered 500, \d+ s ago.*open, \d+ s/s);
   isBroken = false;
   assert.deepEqual(page.faults, []);
 });

@@ -272,7 +272,7 @@ async fn pages_of_elsewhere_read_what_they_are_let_read() {
     assert_eq!(answer.status, 204, "{answer:?}");
     assert_eq!(
         answer.header("access-control-allow-methods"),
-        Some("GET, POST, DELETE")
+        Some("GET, HEAD, POST, PUT, PATCH, DELETE")
     );
     assert_eq!(
         answer.header("access-control-allow-credentials"),

@@ -2,7 +2,7 @@
 
 use crate::http2::{Session, finish};
 use crate::node;
-use crate::support::eventually;
+use crate::support::{Hub, eventually, within};
 use crate::upstream::Upstream;
 
 const UNAVAILABLE: &str =
@@ -73,6 +73,90 @@ async fn one_that_resets_or_breaks_its_chunks_cuts_the_answer() {
     assert_eq!(node.get("/api/example/").await.status, 200);
 }
 
+/// What went wrong last with the only upstream of a node.
+async fn last_error(node: &Hub) -> String {
+    let stats = node.get("/admin/stats").await.json();
+    let last = &stats["services"]["example"]["upstreamDetails"][0]["lastError"];
+    if last.is_null() {
+        return String::new();
+    }
+    let (at, now) = (&last["atMs"], &stats["nowMs"]);
+    assert!(
+        at.as_u64() <= now.as_u64() && at.as_u64() > Some(0),
+        "{stats}"
+    );
+    last["message"].as_str().expect("a text").to_owned()
+}
+
+/// It stood in the log of debugging alone.
+#[tokio::test]
+async fn why_one_failed_stands_in_the_log_when_its_breaker_opens_and_in_the_statistics() {
+    let upstream = Upstream::start().await;
+    let time = ("HTTP_PROXY_TIMEOUT_MS", "200");
+    let node_of_one = node(&[&upstream], &[time]).await;
+    node_of_one.get("/api/example/").await;
+    assert_eq!(last_error(&node_of_one).await, "", "nothing has failed");
+    for (path, expected) in [
+        ("cut-head", "no answer: it closed the connection"),
+        ("no-http", "no answer: the answer's head is malformed"),
+        ("big-head", "no answer: the answer's head is too long"),
+        ("two-lengths", "no answer: the answer's head is malformed"),
+        ("unasked", "no answer: a 101 that was not asked for"),
+        (
+            "reset-head",
+            "no answer: Connection reset by peer (os error 104)",
+        ),
+        ("never", "no answer in time"),
+    ] {
+        node_of_one.get(&format!("/api/example/{path}")).await;
+        assert_eq!(last_error(&node_of_one).await, expected, "{path}");
+    }
+    upstream.set_ill(true);
+    node_of_one.get("/api/example/").await;
+    assert_eq!(last_error(&node_of_one).await, "it answered 500");
+    let refusing = Upstream::refusing().await;
+    let node_of_none = node(&[&refusing], &[]).await;
+    for _ in 0..5 {
+        node_of_none.get("/api/example/").await;
+    }
+    let cause = "no connection: Connection refused (os error 111)";
+    assert_eq!(last_error(&node_of_none).await, cause);
+    let log = node_of_none.log();
+    let line = log
+        .lines()
+        .find(|line| line.contains("the circuit breaker opens"));
+    assert!(line.is_some_and(|line| line.contains(cause)), "{log}");
+}
+
+/// What a reload, a time-out or a deploy of the upstream's does to kept connections says nothing of how it is.
+#[tokio::test]
+async fn a_kept_connection_that_ends_under_a_request_is_no_failure() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[("WORKERS", "1")]).await;
+    let errors = async || {
+        let stats = node.get("/admin/stats").await.json();
+        let only = &stats["services"]["example"]["upstreamDetails"][0];
+        assert!(only["circuitOpenUntilMs"].is_null(), "{stats}");
+        only["errorsTotal"].as_u64().expect("a number")
+    };
+    let post = async |path: &str| {
+        let answer = node.request("POST", path, &[], "x").await;
+        answer.expect_error(502, "upstream_unavailable");
+    };
+    for _ in 0..8 {
+        // Leaves a connection behind.
+        assert_eq!(node.get("/api/example/").await.status, 200);
+        post("/api/example/drop").await;
+    }
+    assert_eq!(errors().await, 0);
+    assert_eq!(upstream.requests(), 16, "none was made again");
+    post("/api/example/drop").await;
+    assert_eq!(errors().await, 1, "a new connection is another matter");
+    node.get("/api/example/").await;
+    post("/api/example/cut-head").await;
+    assert_eq!(errors().await, 2, "so is one that had begun to answer");
+}
+
 #[tokio::test]
 async fn one_that_closes_idle_connections_is_no_failure() {
     let upstream = Upstream::start().await;
@@ -105,7 +189,9 @@ async fn a_client_that_goes_away_takes_its_upstream_along() {
         })
         .await;
         if gone > 1 {
-            client.read_u8().await.expect("an answer");
+            within("an answer", client.read_u8())
+                .await
+                .expect("an answer");
         }
         drop(client);
         eventually(path, async || (upstream.gone() >= gone).then_some(())).await;
@@ -125,14 +211,18 @@ async fn a_slow_client_before_a_fast_upstream_costs_little() {
             .expect("the node");
         let request = "GET /api/example/endless HTTP/1.1\r\nhost: x\r\n\r\n";
         client.write_all(request.as_bytes()).await.expect("sent");
-        client.read_u8().await.expect("an answer");
+        within("an answer", client.read_u8())
+            .await
+            .expect("an answer");
         clients.push(client);
     }
     // The upstream writes as fast as it can; whatever is taken from it and not passed on would show here.
     let mut read = vec![0; 1 << 16];
     for _ in 0..50 {
         for client in &mut clients {
-            client.read_exact(&mut read).await.expect("more");
+            within("more", client.read_exact(&mut read))
+                .await
+                .expect("more");
         }
     }
     let grown = node.resident_bytes().saturating_sub(before);

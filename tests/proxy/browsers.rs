@@ -110,6 +110,19 @@ async fn a_preflight_is_answered_before_it_is_counted_and_without_a_token() {
     assert_eq!(answer.status, 200, "the one that counts: {answer:?}");
 }
 
+/// A page could not PUT where nobody had named that: the node has no such call itself.
+#[tokio::test]
+async fn pages_may_use_the_methods_that_services_have_without_more_ado() {
+    let upstream = Upstream::start().await;
+    let node = node(&[&upstream], &[("ALLOW_ORIGINS", PAGE)]).await;
+    for (status, fields) in both(&node, "OPTIONS", "/api/example/x", &PREFLIGHT).await {
+        assert_eq!(status, 204, "{fields:?}");
+        let all = "GET, HEAD, POST, PUT, PATCH, DELETE";
+        let name = "access-control-allow-methods";
+        assert!(has(&fields, name, all), "{fields:?}");
+    }
+}
+
 #[tokio::test]
 async fn who_is_not_allowed_is_refused_beforehand_as_ever() {
     let upstream = Upstream::start().await;

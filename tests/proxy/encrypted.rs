@@ -296,6 +296,9 @@ async fn an_upstream_that_nobody_vouches_for_gets_nothing() {
     let answer = node.get("/api/example/secret").await;
     answer.expect_error(502, "upstream_unavailable");
     assert_eq!(upstream.requests(), 0);
+    let stats = node.get("/admin/stats").await.text;
+    let cause = "\"no connection: invalid peer certificate: ";
+    assert!(stats.contains(cause), "{stats}");
     // Nor is one that does not speak TLS asked in clear instead.
     let services = json!({ "example": [upstream.url().replace("http:", "https:")] }).to_string();
     let certificate = text(&pair.certificate);

@@ -274,7 +274,9 @@ async fn an_upstream_that_waits_for_a_refused_body_gets_no_other_request() {
         }
         client.write_all(rest.as_bytes()).await.expect("a body");
         early.write_all(b"llo").await.expect("the other half");
-        client.read_to_end(&mut seen).await.expect("an end");
+        within("an end", client.read_to_end(&mut seen))
+            .await
+            .expect("an end");
         assert!(
             seen.ends_with(b"hello"),
             "{}",

@@ -116,14 +116,16 @@ async fn a_fast_client_before_a_slow_upstream_costs_little() {
             let chunk = vec![b'x'; 1 << 16];
             while client.write_all(&chunk).await.is_ok() {}
         }));
-        upstream.read_u8().await.expect("a head");
+        within("a head", upstream.read_u8()).await.expect("a head");
         upstreams.push(upstream);
     }
     // Each takes three megabytes, bit by bit, and its client as much as it gets rid of.
     let mut read = vec![0; 1 << 16];
     for _ in 0..50 {
         for upstream in &mut upstreams {
-            upstream.read_exact(&mut read).await.expect("more");
+            within("more", upstream.read_exact(&mut read))
+                .await
+                .expect("more");
         }
     }
     let grown = node.resident_bytes().saturating_sub(before);

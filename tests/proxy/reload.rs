@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::{Hub, QUIET, eventually};
+use crate::support::{Hub, QUIET, eventually, within};
 use crate::upstream::Upstream;
 use crate::{node_with, service};
 
@@ -29,7 +29,9 @@ async fn a_hang_up_swaps_the_upstreams_and_cuts_no_stream() {
     let mut stream = TcpStream::connect(node.address()).await.expect("the node");
     let request = "GET /sse/example/events HTTP/1.1\r\nhost: x\r\n\r\n";
     stream.write_all(request.as_bytes()).await.expect("sent");
-    stream.read_u8().await.expect("an answer");
+    within("an answer", stream.read_u8())
+        .await
+        .expect("an answer");
     node.rewrite(&service(&[&after], ""));
     node.hang_up();
     reloaded(&node, "done", 1).await;
@@ -77,6 +79,11 @@ async fn a_faulty_file_changes_nothing_and_is_told() {
         log.contains("services.example.tiemout is not known here"),
         "{log}"
     );
+    node.rewrite(&service(&[&upstream, &upstream], ""));
+    node.hang_up();
+    reloaded(&node, "failed", 2).await;
+    let log = node.log();
+    assert!(log.contains("must not have an upstream twice"), "{log}");
     node.rewrite(&service(&[&upstream], "timeout = \"100ms\""));
     node.hang_up();
     reloaded(&node, "done", 1).await;

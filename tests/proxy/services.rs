@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::node_with;
 use crate::support::hub::SECRET;
 use crate::support::token::token;
-use crate::support::{eventually, hub_with};
+use crate::support::{eventually, hub_with, within};
 use crate::upstream::Upstream;
 
 #[tokio::test]
@@ -102,6 +102,37 @@ async fn a_service_says_who_may_ask() {
     }
 }
 
+/// The node was given no secret: it signs with the one that its store keeps.
+#[tokio::test]
+async fn whoever_has_an_account_here_is_known_without_a_secret_in_the_configuration() {
+    let upstream = Upstream::start().await;
+    let urls = format!("upstreams = [{:?}]", upstream.url());
+    let file = format!(
+        "[services.closed]\n{urls}\nidentity = {{ required = true }}\n\
+         [services.own]\n{urls}\nshare = \"user\"\n\
+         [services.few]\n{urls}\nrate_limit = {{ max = 1, window = \"1h\", by = \"user\" }}"
+    );
+    let node = hub_with(&file, &[("RATE_LIMIT_MAX", "0")]).await;
+    let user =
+        json!({"username": "ann", "email": "ann@example.com", "password": "a long password"});
+    let answer = node.call("POST", "/sessions/register", "", &user).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let user = json!({"username": "ann", "password": "a long password"});
+    let login = node.call("POST", "/sessions/login", "", &user).await.json();
+    let bearer = format!(
+        "Bearer {}",
+        login["access_token"].as_str().expect("a token")
+    );
+    let fields = [("authorization", &*bearer)];
+    assert_eq!(node.get("/api/closed/").await.status, 401);
+    for (service, expected) in [("closed", 200), ("few", 200), ("few", 429)] {
+        let path = format!("/api/{service}/");
+        let answer = node.request("GET", &path, &fields, "").await;
+        assert_eq!(answer.status, expected, "{service} {answer:?}");
+    }
+    assert_eq!(node.get("/api/few/").await.status, 200, "somebody else");
+}
+
 #[tokio::test]
 async fn a_sticky_client_comes_back_to_its_upstream() {
     let (one, two) = (Upstream::start().await, Upstream::start().await);
@@ -160,7 +191,9 @@ async fn no_more_is_under_way_to_an_upstream_than_may_be() {
         .expect("the node");
     let request = "GET /sse/example/events HTTP/1.1\r\nhost: x\r\n\r\n";
     stream.write_all(request.as_bytes()).await.expect("sent");
-    stream.read_u8().await.expect("an answer");
+    within("an answer", stream.read_u8())
+        .await
+        .expect("an answer");
     let answer = node.get("/api/example/").await;
     assert_eq!(answer.status, 503, "{answer:?}");
     assert_eq!(answer.json()["error"], "upstream_overloaded");

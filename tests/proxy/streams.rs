@@ -30,7 +30,9 @@ async fn events_pass_at_once_and_outlive_every_time_out() {
     }
     // What is left of the first chunk, then silence for three time-outs.
     let mut rest = [0; 2];
-    client.read_exact(&mut rest).await.expect("the chunk's end");
+    within("the rest", client.read_exact(&mut rest))
+        .await
+        .expect("the chunk's end");
     let silence = tokio::time::timeout(QUIET, client.read_u8()).await;
     assert!(silence.is_err(), "{silence:?}");
     assert_eq!(upstream.gone(), 0);

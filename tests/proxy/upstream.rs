@@ -243,7 +243,7 @@ async fn answer(socket: &mut TcpStream, request: &Request, seen: &Seen) -> Optio
     }
     let keeps = !matches!(
         path,
-        "/cut-head" | "/cut-body" | "/close-after" | "/until-close" | "/hints-and-cut"
+        "/drop" | "/cut-head" | "/cut-body" | "/close-after" | "/until-close" | "/hints-and-cut"
     );
     let fixed = fixed(path);
     socket.write_all(fixed.as_bytes()).await.ok()?;
@@ -274,7 +274,7 @@ async fn answer(socket: &mut TcpStream, request: &Request, seen: &Seen) -> Optio
             let head = format!("HTTP/1.1 200 OK\r\nx-big: {}\r\n\r\n", "x".repeat(1 << 20));
             socket.write_all(head.as_bytes()).await.ok()
         }
-        _ if !fixed.is_empty() => keeps.then_some(()),
+        _ if !fixed.is_empty() || !keeps => keeps.then_some(()),
         _ => {
             let mut text = request.head.clone().into_bytes();
             text.extend_from_slice(&request.body);

@@ -10,6 +10,7 @@ use super::Proxy;
 use super::answer::Answer;
 use super::source::{Phase, Source};
 use crate::proxy::attempt::Attempt;
+use crate::proxy::cause::Cause;
 use crate::proxy::choosing::Wish;
 use crate::proxy::dialling::Way;
 use crate::proxy::endpoint::Endpoint;
@@ -76,30 +77,31 @@ impl Source {
         let most = policy.retries.try_timeout.filter(|_| !is_last);
         let patience = most.map_or(policy.timeout, |most| most.min(policy.timeout));
         let (began, endpoint) = (Instant::now(), attempt.endpoint.clone());
-        let asked = async {
-            let connector = proxy.connector.load_full();
-            let dialling = endpoint.dial(connector.as_deref(), Way::Any, Bounds::of(policy));
-            let socket = dialling.await?.socket;
-            let head = self.head_for(&endpoint, last_id);
-            let asked = timeout(patience, Answer::ask(socket, &head)).await;
-            Ok(asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?)
+        let connector = proxy.connector.load_full();
+        let dialling = endpoint.dial(connector.as_deref(), Way::Any, Bounds::of(policy));
+        let mut failed = |cause: Cause<'_>, phase| {
+            attempt.failed(&cause, proxy.now());
+            Err(phase)
         };
-        match asked.await {
-            Ok(mut answer) => {
+        let socket = match dialling.await {
+            Ok(dialled) => dialled.socket,
+            Err(DialError::Full) => return Err(Phase::Overloaded),
+            Err(DialError::TimedOut) => return failed(Cause::NoConnectionInTime, Phase::TimedOut),
+            Err(DialError::Failed(error)) => {
+                return failed(Cause::NoConnection(&error), Phase::Unavailable);
+            }
+        };
+        let head = self.head_for(&endpoint, last_id);
+        match timeout(patience, Answer::ask(socket, &head)).await {
+            Ok(Ok(mut answer)) => {
                 attempt.answered(&answer.verdict(), began.elapsed(), proxy.now());
                 answer.attempt = Some(attempt);
                 Ok(answer)
             }
-            Err(DialError::Full) => Err(Phase::Overloaded),
-            Err(error) => {
-                attempt.failed(proxy.now());
-                Err(match error {
-                    DialError::Failed(error) if error.kind() != io::ErrorKind::TimedOut => {
-                        Phase::Unavailable
-                    }
-                    _ => Phase::TimedOut,
-                })
+            Ok(Err(error)) if error.kind() != io::ErrorKind::TimedOut => {
+                failed(Cause::NoAnswer(&error), Phase::Unavailable)
             }
+            _ => failed(Cause::NoAnswerInTime, Phase::TimedOut),
         }
     }
 

@@ -149,14 +149,17 @@ impl EventStream {
         Some(String::from_utf8(line).expect("text"))
     }
 
-    /// The next block with data.
+    /// The next block with data. The deadline is for all of them: comments come for ever.
     pub(crate) async fn event(&mut self) -> Block {
-        loop {
-            let block = self.block().await.expect("an event, not the end");
-            if block.data.is_some() {
-                return block;
+        within("an event with data", async {
+            loop {
+                let block = self.read_block().await.expect("an event, not the end");
+                if block.data.is_some() {
+                    return block;
+                }
             }
-        }
+        })
+        .await
     }
 
     /// The id of the last event that had one.
