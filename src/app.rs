@@ -130,11 +130,7 @@ impl Node {
         )
         .map_err(ServerError::Start)?;
         if verifier.lacks_secret() {
-            let verifier = verifier.clone();
-            sessions.find_secret(move |secret| {
-                tracing::info!("no JWT_SECRET: tokens are signed with one that the store keeps");
-                verifier.adopt_secret(secret.as_bytes());
-            });
+            share_secret(&sessions, &verifier);
         }
         let rules = Rules {
             config: settings.client.clone(),
@@ -223,7 +219,7 @@ impl Node {
             .merge(crate::api::administration_router(sessions.clone()))
             .merge(crate::api::session_router(sessions))
             .merge(with_fresh_keys(crate::api::router(api), &context.verifier))
-            .merge(crate::api::openapi_router(self.settings.api.docs))
+            .merge(crate::api::openapi_router(&self.settings.api))
             .merge(with_fresh_keys(
                 crate::admin::router(admin),
                 &context.verifier,
@@ -421,6 +417,20 @@ fn make_broker(
     };
     let broker = Arc::new(MemoryBroker::new(&settings.broker, namespaces, clock));
     Ok((broker.clone(), Some(broker), None))
+}
+
+/// Lets a node that was given no secret sign with the one that the store keeps for all.
+fn share_secret(sessions: &Sessions, verifier: &Arc<Verifier>) {
+    verifier.await_secret();
+    let verifier = verifier.clone();
+    sessions.keep_secret(move |secret| {
+        if verifier.lacks_secret() {
+            tracing::info!("no JWT_SECRET: tokens are signed with one that the store keeps");
+        } else {
+            tracing::warn!("the store has lost the secret of tokens: the one is taken that another node has put there");
+        }
+        verifier.adopt_secret(secret.as_bytes());
+    });
 }
 
 /// The proxy, joined to what carries the streams that many share.

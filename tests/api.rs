@@ -237,7 +237,7 @@ fn namespaces() -> Namespaces {
             size: 0,
             ttl: Duration::ZERO,
         },
-        ..default
+        ..default.clone()
     };
     Namespaces::new(default, BTreeMap::from([("bare".to_owned(), bare)]))
 }
@@ -280,6 +280,7 @@ impl Hub {
                 body_bytes_max: 16_384,
                 batch_max: 1000,
                 docs: false,
+                redoc: false,
             },
         }));
         Self { router, broker }

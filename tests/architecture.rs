@@ -136,7 +136,10 @@ const RULES: Rules = Rules {
     ],
     homes: &[
         ("anyhow", &["main"]),
-        ("arc_swap", &["auth/issuers", "proxy", "tls"]),
+        (
+            "arc_swap",
+            &["auth/adopted", "auth/issuers", "proxy", "tls"],
+        ),
         ("argon2", &["session/password"]),
         ("axum", &["app", "server", "transport", "api", "admin"]),
         ("base64", &["*"]),

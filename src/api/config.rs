@@ -9,4 +9,6 @@ pub struct Config {
     pub batch_max: usize,
     /// Whether `/docs` shows the calls (`ENABLE_DOCS`).
     pub docs: bool,
+    /// Whether `/redoc` shows them as well (`ENABLE_REDOC`).
+    pub redoc: bool,
 }

@@ -56,6 +56,8 @@ pub struct Identity {
     pub user: UserId,
     /// The role: `user`, `publisher`, `admin` or one of the operator's own; empty for nobody.
     pub role: Arc<str>,
+    /// The roles that it has beside that one.
+    pub other_roles: Box<[Arc<str>]>,
     /// Whether a verified token stands behind it.
     pub authenticated: bool,
     /// The login session that the token was minted for; `None` for a token that was made elsewhere.
@@ -81,11 +83,25 @@ impl Identity {
         NOBODY.clone()
     }
 
+    /// Whether it has this role.
+    pub fn has_role(&self, role: &str) -> bool {
+        self.roles().any(|own| own == role)
+    }
+
+    /// All roles.
+    pub fn roles(&self) -> impl Iterator<Item = &str> {
+        let first = Some(&*self.role).filter(|role| !role.is_empty());
+        first
+            .into_iter()
+            .chain(self.other_roles.iter().map(|role| &**role))
+    }
+
     /// Nobody in particular.
     pub fn anonymous() -> Self {
         Self {
             user: Arc::from(""),
             role: Arc::from(""),
+            other_roles: Box::default(),
             authenticated: false,
             login_session: None,
             expires_at: None,

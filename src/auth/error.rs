@@ -32,6 +32,9 @@ pub enum AuthError {
     /// Our side: the issuer's keys could not be fetched yet.
     #[error("the issuer's keys are not here yet")]
     KeysUnavailable,
+    /// Our side: the secret that the nodes of this fleet share could not be found yet.
+    #[error("the secret of tokens is not here yet")]
+    SecretUnavailable,
     /// The session of the login that it was minted for is over.
     #[error("the session of the token has ended")]
     LoginEnded,
@@ -64,7 +67,7 @@ impl AuthError {
         match self {
             Self::Missing | Self::WrongKey => ErrorCode::Unauthorized,
             Self::NotAllowed => ErrorCode::Forbidden,
-            Self::KeysUnavailable => ErrorCode::Unavailable,
+            Self::KeysUnavailable | Self::SecretUnavailable => ErrorCode::Unavailable,
             Self::Malformed(_)
             | Self::BadClaim { .. }
             | Self::WrongAlgorithm

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{AuthError, Identity, Verifier, bearer};
+use crate::model::Role;
 
 /// What an operator wants at `/admin`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +50,7 @@ pub fn guard_hub(
     }
     let identity = verifier.identify(Some(shown), now_unix_seconds)?;
     verifier.check_login(&identity)?;
-    require_role(&identity, &["publisher", "admin"])?;
+    require_role(&identity, &[Role::PUBLISHER, Role::ADMIN])?;
     Ok(HubCaller::Token(identity))
 }
 
@@ -83,13 +84,13 @@ pub fn guard_admin(
     let identity = verifier.identify(Some(token), now_unix_seconds)?;
     verifier.check_login(&identity)?;
     if access == AdminAccess::Write {
-        require_role(&identity, &["admin"])?;
+        require_role(&identity, &[Role::ADMIN])?;
     }
     Ok(Some(identity))
 }
 
 fn require_role(identity: &Identity, roles: &[&str]) -> Result<(), AuthError> {
-    if roles.contains(&&*identity.role) {
+    if roles.iter().any(|role| identity.has_role(role)) {
         Ok(())
     } else {
         Err(AuthError::NotAllowed)

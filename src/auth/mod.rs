@@ -4,6 +4,7 @@
 //! `key`s, `guard` watches the doors of back ends and operators, `pass` is what an operator's browser keeps. The present time
 //! is an argument. Only `key_set` does I/O and reads a clock: it keeps the keys of issuers elsewhere.
 
+mod adopted;
 mod claims;
 mod config;
 mod credentials;

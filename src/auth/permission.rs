@@ -6,12 +6,13 @@
 //!    for them the further rules decide.
 //! 3. A channel that the token itself subscribes the client to (`channels`) may be subscribed to.
 //! 4. With `grants` in the token the grants decide alone: an action without a list is granted nowhere.
-//! 5. Without, the namespace decides.
+//! 5. Without, the role `admin` may.
+//! 6. For all others the namespace decides: nobody, whoever is known, anyone, or who has one of the roles that it names.
 //!
-//! Roles decide nothing here: `publisher` and `admin` are roles of back ends and open `/hub` (see `guard`).
+//! A role opens `/hub` and `/admin` elsewhere (see `guard`).
 
 use super::Identity;
-use crate::model::{ChannelKey, Namespace, Permission};
+use crate::model::{ChannelKey, Namespace, Permission, Role};
 
 /// What somebody wants to do in a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub fn may(
             .of(action)
             .iter()
             .any(|pattern| pattern.matches(channel.name())),
-        None => allows(permission(namespace, action), identity),
+        None => identity.has_role(Role::ADMIN) || allows(permission(namespace, action), identity),
     }
 }
 
@@ -57,20 +58,21 @@ fn is_for(channel: &ChannelKey, identity: &Identity) -> bool {
     })
 }
 
-const fn permission(namespace: &Namespace, action: Action) -> Permission {
+const fn permission(namespace: &Namespace, action: Action) -> &Permission {
     match action {
-        Action::Subscribe => namespace.subscribe,
-        Action::Publish => namespace.publish,
-        Action::History => namespace.read_history,
-        Action::Presence => namespace.read_presence,
+        Action::Subscribe => &namespace.subscribe,
+        Action::Publish => &namespace.publish,
+        Action::History => &namespace.read_history,
+        Action::Presence => &namespace.read_presence,
     }
 }
 
-const fn allows(permission: Permission, identity: &Identity) -> bool {
+fn allows(permission: &Permission, identity: &Identity) -> bool {
     match permission {
         Permission::Nobody => false,
         Permission::Authenticated => identity.authenticated,
         Permission::Anyone => true,
+        Permission::Roles(roles) => roles.iter().any(|role| identity.has_role(role.as_str())),
     }
 }
 
@@ -134,7 +136,7 @@ mod tests {
             (&Identity::anonymous(), &open, "SPHR"),
             (&user("ann"), &closed, "S-HR"),
             (&user("ann"), &open, "SPHR"),
-            (&admin, &closed, "S-HR"),
+            (&admin, &closed, "SPHR"),
         ] {
             assert_eq!(
                 rights(identity, namespace, "news"),
@@ -142,6 +144,51 @@ mod tests {
                 "{identity:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_role_opens_what_the_namespace_names_it_for() {
+        let roles = |names: &[&str]| {
+            let roles = names.iter().map(|name| name.parse().expect("a role"));
+            Permission::Roles(roles.collect())
+        };
+        let namespace = Namespace {
+            subscribe: roles(&["reader", "editor"]),
+            publish: roles(&["editor"]),
+            read_presence: Permission::Nobody,
+            ..Namespace::default_for(false)
+        };
+        let with = |role: &str, others: &[&str]| Identity {
+            role: role.into(),
+            other_roles: others.iter().map(|&other| other.into()).collect(),
+            ..user("ann")
+        };
+        for (identity, expected) in [
+            (with("reader", &[]), "S-H-"),
+            (with("editor", &[]), "SPH-"),
+            (with("user", &["x", "editor"]), "SPH-"),
+            (with("Editor", &["edito", ""]), "--H-"),
+            (with("", &[]), "--H-"),
+            (with("admin", &[]), "SPHR"),
+            (with("user", &["admin"]), "SPHR"),
+            (Identity::anonymous(), "----"),
+        ] {
+            assert_eq!(
+                rights(&identity, &namespace, "news"),
+                expected,
+                "{identity:?}"
+            );
+        }
+        let named = Identity {
+            grants: Some(Box::default()),
+            ..with("admin", &[])
+        };
+        assert_eq!(
+            rights(&named, &namespace, "news"),
+            "----",
+            "grants decide alone"
+        );
+        assert_eq!(rights(&with("admin", &[]), &namespace, "room#bob"), "----");
     }
 
     #[test]

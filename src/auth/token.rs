@@ -8,12 +8,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::{AuthError, Grants, Identity, Pattern};
-use crate::model::{ChannelKey, Payload, Scope, SessionId};
+use crate::model::{ChannelKey, Payload, ROLE_BYTES_MAX, Scope, SessionId};
 
 /// The most bytes of a user's name, as of a channel's: a user stands in channel names (`#<user>`).
 const USER_BYTES_MAX: usize = 255;
-/// The most bytes of a role.
-const ROLE_BYTES_MAX: usize = 64;
+/// The most roles.
+const ROLES_MAX: usize = 100;
 /// The most bytes of `info`: it is kept for every connection and sent with every join.
 const INFO_BYTES_MAX: usize = 4 * 1024;
 /// How deep `info` may be nested, as every payload.
@@ -35,6 +35,9 @@ pub struct TokenClaims {
     /// `user`, `publisher`, `admin` or one of the operator's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
+    /// Several roles, of which `role` may be one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
     /// The login session that it is minted for: with the session, the token ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login_session: Option<String>,
@@ -87,6 +90,8 @@ pub(super) struct SignedClaims<'a> {
     #[serde(borrow, deserialize_with = "present")]
     role: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
+    roles: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
     login_session: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
     exp: Option<&'a RawValue>,
@@ -137,12 +142,12 @@ impl SignedClaims<'_> {
             Some(user) => Some(user),
             None => user("user_id", self.user_id)?,
         };
-        let rule = "a string of at most 64 bytes";
-        let role = text("role", self.role, rule, ROLE_BYTES_MAX)?;
+        let (role, other_roles) = roles(self.role, self.roles)?;
         let end = self.seconds(Claim::Exp)?;
         Ok(Identity {
             user: Arc::from(user.unwrap_or_default()),
-            role: Arc::from(role.unwrap_or_default()),
+            role,
+            other_roles,
             authenticated: true,
             login_session: login_session(self.login_session)?,
             expires_at: end.map(|end| end.saturating_add(leeway.as_secs())),
@@ -165,6 +170,15 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 pub(super) enum OneOrMany {
     One(String),
     Many(Vec<String>),
+}
+
+impl From<OneOrMany> for Vec<String> {
+    fn from(names: OneOrMany) -> Self {
+        match names {
+            OneOrMany::One(one) => vec![one],
+            OneOrMany::Many(many) => many,
+        }
+    }
 }
 
 impl OneOrMany {
@@ -205,6 +219,29 @@ pub(super) fn user(
     json: Option<&RawValue>,
 ) -> Result<Option<String>, AuthError> {
     text(name, json, "a string of at most 255 bytes", USER_BYTES_MAX)
+}
+
+/// The role that is told where there is room for one, and the others.
+type Roles = (Arc<str>, Box<[Arc<str>]>);
+
+/// Without `role` the first is that of `roles`.
+fn roles(role: Option<&RawValue>, roles: Option<&RawValue>) -> Result<Roles, AuthError> {
+    let rule = "a string of at most 64 bytes";
+    let role = text("role", role, rule, ROLE_BYTES_MAX)?;
+    let rule = "a string or a list of at most 100 strings, of at most 64 bytes each";
+    let roles: Vec<String> = claim("roles", roles, rule)?.map_or_else(Vec::new, OneOrMany::into);
+    if roles.len() > ROLES_MAX || roles.iter().any(|role| role.len() > ROLE_BYTES_MAX) {
+        let claim = "roles";
+        return Err(AuthError::BadClaim { claim, rule });
+    }
+    let mut all: Vec<Arc<str>> = Vec::with_capacity(1 + roles.len());
+    for role in role.into_iter().chain(roles) {
+        if !role.is_empty() && !all.iter().any(|known| **known == *role) {
+            all.push(role.into());
+        }
+    }
+    let others = all.split_off(1.min(all.len()));
+    Ok((all.pop().unwrap_or_default(), others.into()))
 }
 
 fn login_session(json: Option<&RawValue>) -> Result<Option<SessionId>, AuthError> {

@@ -3,13 +3,14 @@
 //! A token chooses among the keys that are configured (`key`) but never brings its own. No claim is required; a claim that
 //! is there must be right: a wrong type is an error, never "as if absent".
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, Header};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::adopted::Adopted;
 use super::ended::EndedLogins;
 use super::issuers::Issued;
 use super::key::Key;
@@ -27,18 +28,13 @@ pub struct Verifier {
     /// The keys of the configuration.
     own: Vec<Key>,
     /// A secret that came later, for a node that was given none.
-    adopted: OnceLock<Adopted>,
+    adopted: Adopted,
     /// The keys of issuers elsewhere.
     issued: Vec<Issued>,
     /// How often the keys of issuers were replaced.
     generation: AtomicUsize,
     known: Known,
     ended: EndedLogins,
-}
-
-struct Adopted {
-    secret: Box<[u8]>,
-    key: Key,
 }
 
 /// What a signature stands for.
@@ -75,7 +71,7 @@ impl Verifier {
         Self {
             config: config.clone(),
             own: keys.filter(Key::is_useful).collect(),
-            adopted: OnceLock::new(),
+            adopted: Adopted::default(),
             issued: config.key_sources.iter().map(Issued::new).collect(),
             generation: AtomicUsize::new(0),
             known: Known::default(),
@@ -106,21 +102,31 @@ impl Verifier {
 
     /// Whether there is any key by which a token could be valid.
     pub fn has_keys(&self) -> bool {
-        !self.own.is_empty() || self.adopted.get().is_some() || !self.issued.is_empty()
+        !self.own.is_empty()
+            || !self.issued.is_empty()
+            || self.adopted.secret().is_some()
+            || self.adopted.is_awaited()
     }
 
     /// Whether it cannot mint.
     pub fn lacks_secret(&self) -> bool {
-        self.signing_secret().is_none()
+        self.config.secrets.is_empty() && self.adopted.secret().is_none()
     }
 
-    /// Takes a secret to sign with, once, where the configuration has none.
-    pub fn adopt_secret(&self, secret: &[u8]) {
+    /// A secret will come, where the configuration has none: until then nobody is told that a token is wrong which it may have
+    /// signed.
+    pub fn await_secret(&self) {
         if self.config.secrets.is_empty() {
-            let key = Key::secret(secret, &self.config.algorithms);
-            let secret = secret.into();
-            // A second one would not verify what the first one signed.
-            let _ = self.adopted.set(Adopted { secret, key });
+            self.adopted.expect();
+        }
+    }
+
+    /// Takes a secret to sign with, where the configuration has none. The one before verifies as well, the one before that
+    /// no more.
+    pub fn adopt_secret(&self, secret: &[u8]) {
+        let is_needed = self.config.secrets.is_empty();
+        if is_needed && self.adopted.take(secret, &self.config.algorithms) {
+            self.forget_verified();
         }
     }
 
@@ -144,7 +150,11 @@ impl Verifier {
     /// Puts these in the place of an issuer's keys.
     pub(super) fn replace_issued(&self, issued: &Issued, keys: Vec<Key>) {
         issued.keys.store(Some(Arc::new(keys)));
-        // Some of them may have been verified by a key that is gone.
+        self.forget_verified();
+    }
+
+    /// Some tokens may have been verified by a key that is gone.
+    fn forget_verified(&self) {
         self.known.clear();
         self.generation.fetch_add(1, Ordering::Release);
     }
@@ -228,7 +238,10 @@ impl Verifier {
     /// # Errors
     /// [`AuthError::NoKey`] without a secret.
     pub fn mint(&self, claims: &TokenClaims) -> Result<String, AuthError> {
-        let secret = self.signing_secret().ok_or(AuthError::NoKey)?;
+        let adopted = self.adopted.secret();
+        let own = self.config.secrets.first().map(|secret| &**secret);
+        let secret = own.or_else(|| adopted.as_ref().map(|adopted| &*adopted.bytes));
+        let secret = secret.ok_or(AuthError::NoKey)?;
         let mut algorithms = self.config.algorithms.iter();
         let algorithm = algorithms
             .find(|algorithm| algorithm.family() == AlgorithmFamily::Hmac)
@@ -239,11 +252,6 @@ impl Verifier {
         let key = EncodingKey::from_secret(secret);
         jsonwebtoken::encode(&Header::new(*algorithm), &claims, &key)
             .map_err(|_| AuthError::Malformed("its claims cannot be written"))
-    }
-
-    fn signing_secret(&self) -> Option<&[u8]> {
-        let own = self.config.secrets.first().map(|secret| &**secret);
-        own.or_else(|| self.adopted.get().map(|adopted| &*adopted.secret))
     }
 
     /// Who a token stands for, and when.
@@ -269,9 +277,10 @@ impl Verifier {
         let issued = issued.as_ref().and_then(|keys| keys.as_deref());
         let issued = issued.map(Vec::as_slice);
         let name = issuer.and_then(|issuer| issuer.source.issuer.as_deref());
-        let adopted = self.adopted.get().map(|adopted| &adopted.key);
+        let adopted = self.adopted.secret();
+        let shared = || adopted.iter().flat_map(|secret| secret.keys());
         let keys = || {
-            let own = self.own.iter().chain(adopted).map(|key| (key, None));
+            let own = self.own.iter().chain(shared()).map(|key| (key, None));
             let issued = issued.unwrap_or_default().iter();
             own.chain(issued.map(|key| (key, name)))
         };
@@ -292,6 +301,9 @@ impl Verifier {
         }
         let is_public = algorithm.family() != AlgorithmFamily::Hmac;
         Err(match refusal {
+            _ if self.adopted.is_awaited() && self.may_sign(algorithm) => {
+                AuthError::SecretUnavailable
+            }
             Some(refusal) => refusal,
             None if issuer.is_some() && is_public => match issued {
                 Some(_) => AuthError::UnknownKey,
@@ -301,6 +313,11 @@ impl Verifier {
             None if is_public && !self.issued.is_empty() => AuthError::WrongIssuer,
             None => AuthError::WrongAlgorithm,
         })
+    }
+
+    /// Whether a secret of ours could sign with this.
+    fn may_sign(&self, algorithm: Algorithm) -> bool {
+        algorithm.family() == AlgorithmFamily::Hmac && self.config.algorithms.contains(&algorithm)
     }
 
     fn check_times(&self, claims: &SignedClaims<'_>, now: u64) -> Result<Span, AuthError> {

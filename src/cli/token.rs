@@ -12,9 +12,9 @@ pub(super) struct Options {
     /// The user
     #[arg(long)]
     sub: Option<String>,
-    /// The role: user, publisher, admin or one of your own
+    /// A role: user, publisher, admin or one of your own; may be given several times
     #[arg(long)]
-    role: Option<String>,
+    role: Vec<String>,
     /// How long it lasts, as 30m or 12h [default: ACCESS_TOKEN_EXPIRE_MINUTES]
     #[arg(long, value_name = "DURATION")]
     ttl: Option<String>,
@@ -83,7 +83,11 @@ fn claims(options: &Options, exp: u64) -> Result<TokenClaims, CliError> {
     };
     Ok(TokenClaims {
         sub: options.sub.clone(),
-        role: options.role.clone(),
+        role: options.role.first().cloned(),
+        roles: match &options.role[..] {
+            [] | [_] => Vec::new(),
+            several => several.to_vec(),
+        },
         exp: Some(exp),
         info,
         channels: options.channel.clone(),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use toml::de::{DeTable, DeValue};
 
 use super::place::{Key, Place, Value};
-use crate::model::{ChannelKey, Namespace, OverflowPolicy, Permission};
+use crate::model::{ChannelKey, Namespace, OverflowPolicy, Permission, Role, RoleError};
 
 /// The most publications of one channel that can be kept; the bytes over all have their own bound.
 const HISTORY_SIZE_MAX: u64 = 1_000_000;
@@ -71,10 +71,10 @@ impl Place<'_> {
             "presence" => self.boolean(path, value, &mut to.presence),
             "join_leave" => self.boolean(path, value, &mut to.join_leave),
             "overflow" => self.choice(path, value, &OVERFLOW, &mut to.overflow),
-            "subscribe" => self.choice(path, value, &PERMISSION, &mut to.subscribe),
-            "publish" => self.choice(path, value, &PERMISSION, &mut to.publish),
-            "read_presence" => self.choice(path, value, &PERMISSION, &mut to.read_presence),
-            "read_history" => self.choice(path, value, &PERMISSION, &mut to.read_history),
+            "subscribe" => self.permission(path, value, &mut to.subscribe),
+            "publish" => self.permission(path, value, &mut to.publish),
+            "read_presence" => self.permission(path, value, &mut to.read_presence),
+            "read_history" => self.permission(path, value, &mut to.read_history),
             "consent" => self.boolean(path, value, &mut to.consent),
             "idle_ttl" => self.duration(path, value, &mut to.idle_ttl),
             "publication_bytes_max" => {
@@ -89,6 +89,28 @@ impl Place<'_> {
                  consent, idle_ttl, publication_bytes_max",
             ),
         }
+    }
+
+    /// One of the words, or a list of roles. A role alone is no word: who mistypes `authenticated` should hear of it.
+    fn permission(&mut self, path: &str, value: &Value<'_>, to: &mut Permission) {
+        const RULE: &str =
+            "must be one of nobody, authenticated, anyone, or a list of roles as [\"editor\"]";
+        let said = value.get_ref().as_str();
+        if let Some((_, word)) = PERMISSION.iter().find(|(word, _)| Some(*word) == said) {
+            *to = word.clone();
+            return;
+        }
+        let before = self.faults.len();
+        let list = self.list(path, value, RULE);
+        let role = |one| self.text(path, one, &RoleError.to_string(), |text| text.parse().ok());
+        let roles: Vec<Role> = list.iter().filter_map(role).collect();
+        if self.faults.len() > before {
+            return;
+        }
+        if roles.is_empty() {
+            return self.wrong(value, path, "must name a role, or be \"nobody\"");
+        }
+        *to = Permission::Roles(roles.into());
     }
 
     fn history(&mut self, path: &str, value: &Value<'_>, to: &mut Namespace) {
@@ -193,6 +215,23 @@ mod tests {
     }
 
     #[test]
+    fn roles_are_named_in_a_list() {
+        let (namespaces, faults) = read(
+            "[namespaces.a]\nsubscribe = [\"reader\", \"editor\"]\npublish = [\"editor\"]\nread_history = [\"x y\"]",
+        );
+        assert_eq!(faults, [""; 0]);
+        let roles = |names: &[&str]| {
+            let roles = names.iter().map(|name| name.parse().expect("a role"));
+            Permission::Roles(roles.collect())
+        };
+        let a = of(&namespaces, "a:x");
+        assert_eq!(a.subscribe, roles(&["reader", "editor"]));
+        assert_eq!(a.publish, roles(&["editor"]));
+        assert_eq!(a.read_history, roles(&["x y"]));
+        assert_eq!(a.read_presence, Permission::Authenticated);
+    }
+
+    #[test]
     fn named_ones_take_from_the_default_wherever_it_stands() {
         let (namespaces, faults) = read(
             "[namespaces.a]\npresence = false\n[namespaces.default]\nhistory = { size = 7 }\npublish = \"anyone\"",
@@ -213,7 +252,7 @@ mod tests {
 
     /// The file's text, and how the fault begins after the file's name.
     #[rustfmt::skip]
-    const FAULTS: [(&str, &str); 18] = [
+    const FAULTS: [(&str, &str); 23] = [
         ("[routes]\n", "1: routes is not known here"),
         ("namespaces = 3", "1: namespaces=\"3\" must be a table"),
         ("[namespaces]\na = 3", "2: namespaces.a=\"3\" must be a table"),
@@ -228,6 +267,11 @@ mod tests {
         ("[namespaces.a]\npresence = 1", "2: namespaces.a.presence=\"1\" must be true or false"),
         ("[namespaces.a]\noverflow = \"x\"", "2: namespaces.a.overflow=\"x\" must be one of disc"),
         ("[namespaces.a]\npublish = true", "2: namespaces.a.publish=\"true\" must be one of nobody"),
+        ("[namespaces.a]\npublish = \"editor\"", "2: namespaces.a.publish=\"editor\" must be one of nobody"),
+        ("[namespaces.a]\nsubscribe = []", "2: namespaces.a.subscribe=\"[]\" must name a role"),
+        ("[namespaces.a]\nsubscribe = [\"a\",\n\"anyone\"]", "3: namespaces.a.subscribe=\"anyone\" must be a role"),
+        ("[namespaces.a]\nread_history = [\" a\"]", "2: namespaces.a.read_history=\" a\" must be a role"),
+        ("[namespaces.a]\nread_presence = [3]", "2: namespaces.a.read_presence=\"3\" must be a role"),
         ("[namespaces.a]\npublication_bytes_max = 0", "2: namespaces.a.publication_bytes_max=\"0\""),
         ("[namespaces.\"a:b\"]\n", "1: a:b must be named as"),
         ("[namespaces.a]\npresence = false\njoin_leave = true", "1: namespaces.a must have presence"),

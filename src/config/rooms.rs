@@ -27,6 +27,7 @@ pub(super) fn compute_defaults(reader: &mut Reader, machine: &Machine, stage: St
     let production = stage == Stage::Production;
     reader.default_boolean("AUTH_REQUIRED", production);
     reader.default_boolean("ENABLE_DOCS", !production);
+    reader.default_boolean("ENABLE_REDOC", reader.boolean("ENABLE_DOCS"));
     reader.default_integer("WORKERS", machine.cores.clamp(1, WORKERS_MAX) as u64);
     let node = format!("{}-{}", machine.host_name, machine.process_id);
     reader.default_text(
@@ -310,6 +311,7 @@ pub(super) fn api(reader: &Reader) -> api::Config {
         },
         batch_max: reader.size("MAX_BATCH"),
         docs: reader.boolean("ENABLE_DOCS"),
+        redoc: reader.boolean("ENABLE_REDOC"),
     }
 }
 

@@ -294,6 +294,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Upstreams, "CACHE_WAIT_MS", Integer(0, DAY_MS), Value("5000"), "ms", "How long a request waits for another one's answer to the same before it asks as well."),
 
     row(Operations, "ENABLE_DOCS", Boolean, Computed("false in production, else true"), "", "Whether `/docs` shows the calls of `/openapi.json`."),
+    row(Operations, "ENABLE_REDOC", Boolean, Computed("as ENABLE_DOCS"), "", "Whether `/redoc` shows them too, as in the FastAPI gateway: the same page."),
     row(Operations, "LOG_LEVEL", Text(value::log_level, "off, error, warn, info, debug or trace (pino's and Python's names too), or a filter as info,fanfare=debug"), Value("info"), "", "What is logged.").alias(&["LOGGING_LEVEL"]),
     row(Operations, "LOG_FORMAT", Text(value::log_format, "json or pretty"), Computed("pretty on a terminal outside production, else json"), "", "How a log line looks."),
     row(Operations, "UNDER_PRESSURE_MAX_EVENT_LOOP_DELAY_MS", Integer(1, 3_600_000), Value("1000"), "milliseconds", "How late a worker's loop may be before `/_pressure` says so and new streams and WebSockets are answered 503; four times as late, requests to upstreams too."),

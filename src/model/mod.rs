@@ -13,6 +13,7 @@ mod namespace;
 mod peer;
 mod position;
 mod publication;
+mod role;
 mod session_id;
 mod timestamp;
 mod wire;
@@ -30,6 +31,7 @@ pub use namespace::{HistoryPolicy, Namespace, Namespaces, OverflowPolicy, Permis
 pub use peer::{Encrypted, PeerAddr, WorkerIndex};
 pub use position::{Epoch, Position};
 pub use publication::{Envelope, Event, Member, Origin, Payload, Publication};
+pub use role::{ROLE_BYTES_MAX, Role, RoleError};
 pub use session_id::{SessionId, SessionIdError};
 pub use timestamp::{parse_rfc3339, rfc3339};
 pub use wire::{Encode, WireFormat};

@@ -1,9 +1,10 @@
 //! What a namespace says of its channels, and which namespace a channel is in.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::ChannelKey;
+use super::{ChannelKey, Role};
 
 /// How much of a channel's stream is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +34,8 @@ pub enum OverflowPolicy {
     Latest,
 }
 
-/// Who may do something in a namespace when the token has no `grants`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who may do something in a namespace when the token has no `grants`. The role `admin` always may.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Permission {
     /// Nobody without a grant.
     Nobody,
@@ -42,6 +43,8 @@ pub enum Permission {
     Authenticated,
     /// Any client.
     Anyone,
+    /// Whoever has one of these roles.
+    Roles(Arc<[Role]>),
 }
 
 /// The rules for the channels of one namespace.
@@ -76,7 +79,7 @@ pub struct Namespace {
 impl Namespace {
     /// The defaults that serve without a configuration file: history of 100 publications for 5 minutes, presence on,
     /// publishing from a socket for nobody without a grant. `open` (development) lets anyone do everything.
-    pub const fn default_for(open: bool) -> Self {
+    pub fn default_for(open: bool) -> Self {
         let client = if open {
             Permission::Anyone
         } else {
@@ -91,13 +94,13 @@ impl Namespace {
             presence: true,
             join_leave: true,
             overflow: OverflowPolicy::Disconnect,
-            subscribe: client,
+            subscribe: client.clone(),
             publish: if open {
                 Permission::Anyone
             } else {
                 Permission::Nobody
             },
-            read_presence: client,
+            read_presence: client.clone(),
             read_history: client,
             consent: true,
             idle_ttl: Duration::from_secs(600),

@@ -35,6 +35,9 @@ pub(super) enum ProxyError {
     /// The client showed no valid token.
     #[error("no valid token")]
     Unauthorized,
+    /// The keys that the client's token is verified with are not here yet.
+    #[error("no keys to verify the token with yet")]
+    Unverifiable,
     /// The client's role is not one that may.
     #[error("the role may not")]
     Forbidden,
@@ -200,6 +203,10 @@ impl ProxyError {
                 let message = "Every upstream has as much to do as it may";
                 short(503, "upstream_overloaded", message)
             }
+            Self::Unverifiable => {
+                let message = "The keys of tokens are not here yet";
+                framework(503, None, "Service Unavailable", message)
+            }
             Self::Forbidden => framework(403, None, "Forbidden", "This role may not"),
             Self::Unauthorized => framework(401, None, "Unauthorized", "Invalid or missing token"),
             Self::BadPath => {
@@ -210,17 +217,7 @@ impl ProxyError {
                 let message = "The request cannot be passed on over HTTP/2";
                 framework(400, None, "Bad Request", message)
             }
-            Self::Body(BodyError::TooLarge) => {
-                let code = Some("FST_ERR_CTP_BODY_TOO_LARGE");
-                framework(413, code, "Payload Too Large", "Request body is too large")
-            }
-            Self::Body(BodyError::TimedOut) => {
-                let message = "Request body did not arrive in time";
-                framework(408, None, "Request Timeout", message)
-            }
-            Self::Body(BodyError::Broken) => {
-                framework(400, None, "Bad Request", "Request body is broken")
-            }
+            Self::Body(error) => broken_body(*error),
         }
     }
 
@@ -232,9 +229,24 @@ impl ProxyError {
             }
             Self::Unauthorized => "www-authenticate: Bearer\r\n",
             Self::UnderPressure => "retry-after: 10\r\n",
-            Self::Overloaded => "retry-after: 1\r\n",
+            Self::Overloaded | Self::Unverifiable => "retry-after: 1\r\n",
             _ => "",
         }
+    }
+}
+
+/// A client's body that failed on its way.
+fn broken_body(error: BodyError) -> (u16, Vec<u8>) {
+    match error {
+        BodyError::TooLarge => {
+            let code = Some("FST_ERR_CTP_BODY_TOO_LARGE");
+            framework(413, code, "Payload Too Large", "Request body is too large")
+        }
+        BodyError::TimedOut => {
+            let message = "Request body did not arrive in time";
+            framework(408, None, "Request Timeout", message)
+        }
+        BodyError::Broken => framework(400, None, "Bad Request", "Request body is broken"),
     }
 }
 
@@ -300,6 +312,8 @@ mod tests {
         let unauthorized =
             r#"{"statusCode":401,"error":"Unauthorized","message":"Invalid or missing token"}"#;
         check(&ProxyError::Unauthorized, 401, unauthorized);
+        let unverifiable = r#"{"statusCode":503,"error":"Service Unavailable","message":"The keys of tokens are not here yet"}"#;
+        check(&ProxyError::Unverifiable, 503, unverifiable);
         let not_found =
             r#"{"message":"Route GET:/api/x not found","error":"Not Found","statusCode":404}"#;
         let error = ProxyError::NotFound("GET".to_owned(), "/api/x".to_owned());

@@ -22,6 +22,7 @@ use super::{IdentityRule, Proxy, Strain};
 use crate::auth::{Identity, bearer, client_token};
 use crate::http1::{Exchange, RequestHead, has_entry};
 use crate::limits::Decision;
+use crate::model::ErrorCode;
 use crate::telemetry::proxy::{self as counts, Carried};
 
 /// What a token said, and where it stood.
@@ -311,14 +312,17 @@ impl Proxy {
             Carried::Http => authorization.and_then(bearer).map(Cow::Borrowed),
             Carried::Sse | Carried::Ws => client_token(query, authorization, protocols),
         };
-        match token.and_then(|token| self.tokens.verify(&token, self.unix_seconds())) {
-            Some(identity) if !may(&identity, rule) => Err(ProxyError::Forbidden),
-            Some(identity) => Ok(Admitted {
+        match token.map(|token| self.tokens.verify(&token, self.unix_seconds())) {
+            Some(Ok(identity)) if !may(&identity, rule) => Err(ProxyError::Forbidden),
+            Some(Ok(identity)) => Ok(Admitted {
                 identity: Some(identity),
                 is_in_query: !in_header && !in_protocol,
                 is_in_protocol: in_protocol,
             }),
             // Where none is required, it may be meant for the upstream.
+            Some(Err(error)) if rule.required && error.code() == ErrorCode::Unavailable => {
+                Err(ProxyError::Unverifiable)
+            }
             _ if rule.required => Err(ProxyError::Unauthorized),
             _ => Ok(Admitted::NOBODY),
         }
@@ -348,10 +352,10 @@ fn split(target: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Whether the role of a token is one of those that may.
+/// Whether a role of the token is one of those that may.
 fn may(identity: &Identity, rule: &IdentityRule) -> bool {
     let mut roles = rule.roles.iter();
-    rule.roles.is_empty() || roles.any(|role| **role == *identity.role)
+    rule.roles.is_empty() || roles.any(|role| identity.has_role(role))
 }
 
 /// Whether the client's connection is encrypted: to us, or to a trusted proxy that says so.

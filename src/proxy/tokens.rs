@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use crate::auth::{Identity, Verifier};
+use crate::auth::{AuthError, Identity, Verifier};
 
 /// The most tokens of a worker; when there are more, all are forgotten. About 2 MB.
 const TOKENS_MAX: usize = 4096;
@@ -44,15 +44,22 @@ impl Tokens {
         &self.verifier
     }
 
-    /// Who shows this token; nobody when it is not accepted.
-    pub(super) fn verify(&self, token: &str, unix_seconds: u64) -> Option<Arc<Identity>> {
+    /// Who shows this token.
+    ///
+    /// # Errors
+    /// Why it is not accepted.
+    pub(super) fn verify(
+        &self,
+        token: &str,
+        unix_seconds: u64,
+    ) -> Result<Arc<Identity>, AuthError> {
         // Read before the token is: should the keys change meanwhile, nobody finds it.
         let key = (self.id, self.verifier.generation(), Box::from(token));
         let known = KNOWN.with_borrow(|known| known.get(&key).cloned());
         if let Some((identity, _)) = known.filter(|(_, until)| unix_seconds < *until) {
-            return Some(identity);
+            return Ok(identity);
         }
-        let (identity, until) = self.verifier.verify_until(token, unix_seconds).ok()?;
+        let (identity, until) = self.verifier.verify_until(token, unix_seconds)?;
         let identity = Arc::new(identity);
         if let Some(end) = identity.expires_at.map(|end| end.min(until))
             && unix_seconds < end
@@ -64,7 +71,7 @@ impl Tokens {
                 known.insert(key, (identity.clone(), end));
             });
         }
-        Some(identity)
+        Ok(identity)
     }
 }
 
@@ -102,8 +109,8 @@ mod tests {
             ..Config::default()
         };
         let tokens = Tokens::new(Arc::new(Verifier::new(&config)));
-        assert!(tokens.verify(&token, 499).is_some());
-        assert!(tokens.verify(&token, 500).is_none());
+        assert!(tokens.verify(&token, 499).is_ok());
+        assert!(tokens.verify(&token, 500).is_err());
     }
 
     #[test]
@@ -117,8 +124,8 @@ mod tests {
             let identity = ours.verify(&token, 999).expect("a good token");
             assert_eq!(&*identity.user as &str, "alice");
         }
-        assert!(ours.verify(&token, 1001).is_none(), "its end has come");
-        assert!(others.verify(&token, 999).is_none(), "of another secret");
-        assert!(ours.verify(&format!("{token}x"), 999).is_none());
+        assert!(ours.verify(&token, 1001).is_err(), "its end has come");
+        assert!(others.verify(&token, 999).is_err(), "of another secret");
+        assert!(ours.verify(&format!("{token}x"), 999).is_err());
     }
 }

@@ -35,6 +35,6 @@ pub use redis::RedisStore;
 pub use sessions::Sessions;
 pub use sqlite::{FileLock, IN_MEMORY, OpenError, SqliteStore};
 pub use store::{
-    Answer, Begun, Counts, LIFE_MAX, ServerInfo, SessionLimits, Store, StoreError, Swept, Update,
-    Updated, Used,
+    Answer, Begun, Chosen, Counts, LIFE_MAX, ServerInfo, SessionLimits, Store, StoreError, Swept,
+    Update, Updated, Used,
 };

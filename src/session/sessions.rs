@@ -12,9 +12,9 @@ use tokio::time::timeout;
 use super::activity::Activity;
 use super::attempts::Attempts;
 use super::{
-    Admission, Config, Connection, EMPTY_DATA, FileLock, IN_MEMORY, OpenError, Opened, Passwords,
-    PostgresStore, RedisStore, Session, SessionHead, SqliteStore, Store, StoreError, Swept, Update,
-    Updated, Used, upkeep,
+    Admission, Chosen, Config, Connection, EMPTY_DATA, FileLock, IN_MEMORY, OpenError, Opened,
+    Passwords, PostgresStore, RedisStore, Session, SessionHead, SqliteStore, Store, StoreError,
+    Swept, Update, Updated, upkeep,
 };
 use crate::broker::{Broker, Control};
 use crate::model::{ClientId, NodeId, SessionId, UserId};
@@ -141,14 +141,15 @@ impl Sessions {
         runtime.shutdown_timeout(END_TIMEOUT);
     }
 
-    /// Finds the secret that all nodes on this store sign with, for a node that was given none. `found` is called with it
-    /// once: with a file before this returns, with Redis when that is there.
-    pub fn find_secret(&self, found: impl FnOnce(&str) + Send + 'static) {
+    /// Finds the secret that all nodes on this store sign with, for a node that was given none. `found` is called with it:
+    /// with a file once, before this returns; with Redis when that is there, and again when another one stands there. Where
+    /// Redis has lost it, it is put back.
+    pub fn keep_secret(&self, found: impl Fn(&str) + Send + 'static) {
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(runtime) = &*runtime else { return };
-        let search = runtime.spawn(upkeep::find_secret(self.store.clone(), found));
-        if self.file.is_some() && runtime.block_on(search).is_err() {
-            tracing::error!("the secret of tokens was not found");
+        match &self.file {
+            Some(_) => found(&runtime.block_on(upkeep::find_secret(&*self.store))),
+            None => drop(runtime.spawn(upkeep::keep_secret(self.store.clone(), found))),
         }
     }
 
@@ -178,40 +179,32 @@ impl Sessions {
         id: Option<SessionId>,
         login: Option<SessionId>,
     ) -> Result<Opened, StoreError> {
-        let now = self.store.now();
-        let found = match id {
-            Some(id) => self.store.session(id, now).await?,
-            None => {
-                let chat_id = chat_id.unwrap_or(DEFAULT_CHAT);
-                self.store.session_for(user, chat_id, now).await?
+        if let Some(id) = id
+            && let Some(session) = self.store.session(id, self.store.now()).await?
+        {
+            if session.head.user != *user {
+                return Ok(Opened::NotOwner);
             }
-        };
-        match found {
-            Some(session) if session.head.user != *user => Ok(Opened::NotOwner),
-            Some(session) => {
-                self.saw(session.head.id, user);
-                Ok(Opened::Session(session))
-            }
-            None => {
-                // Where a user has too many, the one that was used the longest ago goes: not the one that is used now.
-                if let Some(session) = login {
-                    let (user, at) = (user.clone(), now);
-                    self.store.touch(vec![Used { session, user, at }]).await?;
-                }
-                let session = self.new_session(user, chat_id.unwrap_or(DEFAULT_CHAT));
-                let ended = self.store.add_session(session.clone()).await?;
-                self.close_sockets(user, ended).await;
-                self.announce(
-                    "session:new",
-                    user,
-                    &[
-                        ("session_id", &id_text(&session.head)),
-                        ("chat_id", &session.head.chat_id),
-                    ],
-                );
-                Ok(Opened::Session(session))
-            }
+            self.saw(id, user);
+            self.announce_use("http", user, id);
+            return Ok(Opened::Session(session));
         }
+        let new = self.new_session(user, chat_id.unwrap_or(DEFAULT_CHAT));
+        let Chosen {
+            session,
+            is_new,
+            ended,
+        } = self.store.choose_session(new, login).await?;
+        let (id, chat_id) = (session.head.id, &session.head.chat_id);
+        if is_new {
+            self.close_sockets(user, ended).await;
+            let fields = [("session_id", &*id.to_string()), ("chat_id", chat_id)];
+            self.announce("session:new", user, &fields);
+        } else {
+            self.saw(id, user);
+        }
+        self.announce_use("http", user, id);
+        Ok(Opened::Session(session))
     }
 
     /// Changes a session: what was answered, every node sees.
@@ -307,8 +300,7 @@ impl Sessions {
             connected_at: self.store.now(),
         });
         self.drive(connected);
-        let session = session.to_string();
-        self.announce("connection:ws", user, &[("session_id", &session)]);
+        self.announce_use("ws", user, session);
     }
 
     /// A socket with a session closed.
@@ -321,6 +313,20 @@ impl Sessions {
     fn announce(&self, what: &str, user: &str, fields: &[(&str, &str)]) {
         let own = [("gateway_id", self.node.as_str())];
         announce(&*self.store, what, user, &[&own, fields].concat());
+    }
+
+    /// Tells those of a session that is used from now on, by a socket (`ws`) or by calls (`http`), as that system's list
+    /// of connections has it.
+    fn announce_use(&self, by: &str, user: &str, session: SessionId) {
+        let event = serde_json::json!({
+            "gateway_id": self.node.as_str(),
+            "last_seen": self.store.now().as_secs_f64(),
+            "session_id": session.to_string(),
+            "user_id": user,
+            "ws_connected": if by == "ws" { "1" } else { "0" },
+        });
+        let channel = format!("events:connection:{by}:{user}");
+        self.store.announce(&channel, &event.to_string());
     }
 
     /// Sees to what nobody waits for. It was asked already, in the order of the calls.
@@ -384,8 +390,4 @@ fn event(user: &str, fields: &[(&str, &str)]) -> String {
     let event: BTreeMap<&str, &str> = [("user_id", user)].into_iter().chain(fields).collect();
     // A map of texts cannot fail to be written.
     serde_json::to_string(&event).unwrap_or_default()
-}
-
-fn id_text(head: &SessionHead) -> String {
-    head.id.to_string()
 }

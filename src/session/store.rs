@@ -87,6 +87,17 @@ pub struct Begun {
     pub ended: Vec<SessionId>,
 }
 
+/// The session for a conversation, and whether there was one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// The session.
+    pub session: Session,
+    /// Whether it has begun now.
+    pub is_new: bool,
+    /// The sessions that had to go because the user has too many.
+    pub ended: Vec<SessionId>,
+}
+
 /// One use of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Used {
@@ -205,13 +216,10 @@ pub trait Store: Send + Sync {
     /// Whose a session is that has not expired at this time.
     fn owner(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<UserId>>;
 
-    /// The session of the user for a conversation: the one that was used last, when there are several.
-    fn session_for<'a>(
-        &'a self,
-        user: &'a str,
-        chat_id: &'a str,
-        now: UnixTime,
-    ) -> Answer<'a, Option<Session>>;
+    /// The session of `new`'s user for the conversation of `new`: the one that was used last, when there are several, and
+    /// `new` when none has been used within the time-out before `new`. Of several who ask at once all get the same. `login` is
+    /// used at that moment: where the user has too many sessions, it is not the one that goes.
+    fn choose_session(&self, new: Session, login: Option<SessionId>) -> Answer<'_, Chosen>;
 
     /// The sessions of a user that have not expired, the newest first.
     fn sessions<'a>(&'a self, user: &'a str, now: UnixTime) -> Answer<'a, Vec<SessionHead>>;

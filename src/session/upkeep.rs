@@ -56,7 +56,7 @@ async fn adopt(store: Arc<dyn Store>) {
 }
 
 /// Asks until there is an answer: a secret of 256 random bits, in hexadecimal.
-pub(super) async fn find_secret(store: Arc<dyn Store>, found: impl FnOnce(&str)) {
+pub(super) async fn find_secret(store: &dyn Store) -> String {
     let candidate = format!(
         "{:032x}{:032x}",
         rand::random::<u128>(),
@@ -64,10 +64,28 @@ pub(super) async fn find_secret(store: Arc<dyn Store>, found: impl FnOnce(&str))
     );
     loop {
         match store.shared_secret(&candidate).await {
-            Ok(secret) => return found(&secret),
+            Ok(secret) => return secret,
             Err(error) => tracing::debug!(%error, "the secret of tokens is not here yet"),
         }
         sleep(SECRET_PAUSE).await;
+    }
+}
+
+/// Finds the secret, and looks after it: a store that was emptied, or rolled back, gets it again. Where a node that came
+/// in between has put another one there, that is what all sign with: the sessions of before are gone with the old one.
+pub(super) async fn keep_secret(store: Arc<dyn Store>, found: impl Fn(&str)) {
+    let mut ours = find_secret(&*store).await;
+    found(&ours);
+    loop {
+        sleep(BEAT_INTERVAL).await;
+        match store.shared_secret(&ours).await {
+            Ok(theirs) if theirs != ours => {
+                found(&theirs);
+                ours = theirs;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "the secret of tokens is not looked after"),
+        }
     }
 }
 

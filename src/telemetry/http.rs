@@ -59,6 +59,8 @@ label! {
         Promote = "/admin/users/promote",
         /// `POST /admin/users/demote`.
         Demote = "/admin/users/demote",
+        /// `POST /admin/users/{user}/role`.
+        SetRole = "/admin/users/{user}/role",
         /// `GET /admin/users/stats`.
         UserStats = "/admin/users/stats",
         /// `GET /admin/system/stats`.

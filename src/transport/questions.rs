@@ -138,7 +138,9 @@ impl Shard {
             let alive = match verifier.identify_or_ask(Some(&token), now).await {
                 Ok(identity) => still_alive(&sessions, identity).await,
                 // Nobody can say: the old token holds.
-                Err(AuthError::KeysUnavailable) => Err(StoreError::Unavailable),
+                Err(AuthError::KeysUnavailable | AuthError::SecretUnavailable) => {
+                    Err(StoreError::Unavailable)
+                }
                 Err(_) => Ok(None),
             };
             Done::Refreshed(connection, ticket, alive)

@@ -4,20 +4,25 @@ use serde_json::{Value, json};
 
 use crate::redis_server::RedisServer;
 use crate::support::http::Answer;
-use crate::support::session::{PASSWORD, User, session_hub};
+use crate::support::session::{PASSWORD, SESSIONS, User, session_hub};
 use crate::support::token::token;
 use crate::support::ws::Socket;
-use crate::support::{Hub, eventually};
+use crate::support::{Hub, eventually, hub_with};
 
 const KEY: &str = "an-admin-key-of-some-length";
 
 /// Every path, with a body that is right for it.
-fn calls() -> [(&'static str, &'static str, Value); 7] {
+fn calls() -> [(&'static str, &'static str, Value); 8] {
     let bob = json!({"username": "bob"});
     [
         ("GET", "/admin/users", Value::Null),
         ("POST", "/admin/users/promote", bob.clone()),
         ("POST", "/admin/users/demote", bob),
+        (
+            "POST",
+            "/admin/users/bob/role",
+            json!({"role": "publisher"}),
+        ),
         ("GET", "/admin/users/stats", Value::Null),
         ("GET", "/admin/system/stats", Value::Null),
         ("GET", "/admin/system/redis-info", Value::Null),
@@ -349,4 +354,127 @@ async fn an_admin_who_is_demoted_publishes_no_more() {
         (publish(&forgotten.token).await == 401).then_some(())
     })
     .await;
+}
+
+/// Gives a user a role, with the key.
+async fn give(hub: &Hub, name: &str, role: &Value) -> Answer {
+    let path = format!("/admin/users/{name}/role");
+    with_key(hub, KEY, "POST", &path, &json!({"role": role})).await
+}
+
+/// Whether a socket of this token may subscribe to and publish in a channel of the desk.
+async fn desk(hub: &Hub, token: &str) -> (bool, bool) {
+    let mut socket = Socket::open_at(hub, &format!("/ws/connect?token={token}"), &[]).await;
+    let mut may = async |ask: Value| {
+        socket.send(&ask).await;
+        let answer = socket.next().await;
+        let is_done = answer["type"] != "error";
+        assert!(is_done || answer["code"] == "forbidden", "{answer}");
+        is_done
+    };
+    let publishes = may(json!({"type": "publish", "channel": "desk:1", "data": 1})).await;
+    let subscribes = may(json!({"type": "subscribe", "channel": "desk:1"})).await;
+    (subscribes, publishes)
+}
+
+#[tokio::test]
+async fn roles_of_ones_own_open_namespaces_on_every_node() {
+    let redis = RedisServer::start_with(&["--save", ""]);
+    let url = redis.url();
+    let text = "[namespaces.desk]\nsubscribe = [\"clerk\", \"editor\"]\npublish = [\"editor\"]\n";
+    let variables = [
+        ("REDIS_URL", url.as_str()),
+        ("ADMIN_API_KEY", KEY),
+        ("AUTH_REQUIRED", "true"),
+    ];
+    let variables = [&SESSIONS[..], &variables].concat();
+    let (hub, other) = (
+        hub_with(text, &variables).await,
+        hub_with(text, &variables).await,
+    );
+    eventually("a user", async || {
+        (other.register("ann").await.status == 200).then_some(())
+    })
+    .await;
+    let publishes_at_hub = async |user: &User| {
+        let body = json!({"channel": "news", "data": 1});
+        hub.call("POST", "/hub/publish", &user.token, &body)
+            .await
+            .status
+    };
+    let mut ann = other.login("ann").await;
+    assert_eq!(desk(&other, &ann.token).await, (false, false));
+    assert_eq!(publishes_at_hub(&ann).await, 403);
+    for (role, expected, at_hub) in [
+        ("clerk", (true, false), 403),
+        ("editor", (true, true), 403),
+        ("publisher", (false, false), 200),
+        ("admin", (true, true), 200),
+        ("user", (false, false), 403),
+    ] {
+        let mut socket = Socket::open_at(&other, &ann.ws_path(), &[]).await;
+        let given = give(&hub, "ANN", &json!(role)).await;
+        assert_eq!(given.status, 200, "{given:?}");
+        assert_eq!(
+            given.json(),
+            json!({"message": format!("User ANN has the role {role} now"), "username": "ANN", "role": role})
+        );
+        assert_eq!(socket.closed().await.0, 4003, "{role}");
+        let list = other.call(
+            "GET",
+            "/sessions/users/ann/sessions",
+            &ann.token,
+            &Value::Null,
+        );
+        assert_eq!(list.await.status, 401, "the token ended with its session");
+        ann = other.login("ann").await;
+        assert_eq!(desk(&other, &ann.token).await, expected, "{role}");
+        assert_eq!(publishes_at_hub(&ann).await, at_hub, "{role}");
+    }
+    // Whoever else signs tokens with our secret.
+    for (claims, expected) in [
+        (
+            json!({"sub": "bob", "roles": ["x", "clerk"]}),
+            (true, false),
+        ),
+        (
+            json!({"sub": "bob", "role": "clerk", "roles": "editor"}),
+            (true, true),
+        ),
+        (json!({"sub": "bob", "role": "Editor"}), (false, false)),
+    ] {
+        assert_eq!(
+            desk(&hub, &token(claims.clone())).await,
+            expected,
+            "{claims}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_is_none_is_refused() {
+    let hub = hub().await;
+    let bob = admin(&hub, "bob").await;
+    for role in [
+        json!(""),
+        json!("anyone"),
+        json!(" x"),
+        json!("a\u{0}"),
+        json!("x".repeat(65)),
+    ] {
+        let answer = give(&hub, "bob", &role).await;
+        answer.expect_refusal_at("/admin/", 422, "Validation Error");
+        assert_eq!(answer.json()["errors"][0]["type"], "value_error", "{role}");
+    }
+    let answer = give(&hub, "bob", &json!(7)).await;
+    assert_eq!(answer.json()["errors"][0]["type"], "string_type");
+    for name in ["nobody", "%00", "%20"] {
+        let answer = give(&hub, name, &json!("clerk")).await;
+        answer.expect_refusal_at("/admin/", 404, "User not found");
+    }
+    let path = "/admin/users/Bob/role";
+    let answer = hub
+        .call("POST", path, &bob.token, &json!({"role": "user"}))
+        .await;
+    answer.expect_refusal_at("/admin/", 400, "Cannot change your own role");
 }

@@ -31,6 +31,7 @@ mod overload;
 mod presence;
 mod publish_forms;
 mod recovery;
+mod session_events;
 mod session_fleet;
 mod session_records;
 mod session_sockets;

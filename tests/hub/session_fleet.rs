@@ -6,7 +6,7 @@ use crate::redis_server::RedisServer;
 use crate::support::clock::other_clock;
 use crate::support::session::{PASSWORD, SESSIONS, session_hub};
 use crate::support::sse::EventStream;
-use crate::support::ws::Socket;
+use crate::support::ws::{Socket, handshake};
 use crate::support::{Hub, eventually};
 
 struct Fleet {
@@ -50,12 +50,21 @@ async fn no_session_begins_before_its_token_can_be_signed() {
         ("READY_REDIS_GRACE_MS", "0"),
     ];
     let first = session_hub(&variables).await;
-    assert_eq!(first.register("ann").await.status, 200);
+    eventually("the store answers", async || {
+        (first.register("ann").await.status == 200).then_some(())
+    })
+    .await;
+    let ann = first.login("ann").await;
     // What the next node finds there is no secret.
     let key = redis.ask(&["KEYS", "*idx:secret"]).trim().to_owned();
     redis.ask(&["RENAME", &key, "aside"]);
     redis.ask(&["LPUSH", &key, "no secret"]);
-    let second = Hub::start("", &[&SESSIONS[..], &variables].concat());
+    let second = [
+        ("AUTH_REQUIRED", "true"),
+        ("JWT_PUBLIC_KEY", PUBLIC_KEY),
+        ("UPSTREAMS", r#"{"x":["http://127.0.0.1:9"]}"#),
+    ];
+    let second = Hub::start("", &[&SESSIONS[..], &variables, &second].concat());
     eventually("the second node listens", async || {
         let stream = tokio::net::TcpStream::connect(second.address()).await;
         stream.is_ok().then_some(())
@@ -69,13 +78,75 @@ async fn no_session_begins_before_its_token_can_be_signed() {
     assert_eq!(refused.status, 503, "{refused:?}");
     assert_eq!(second.get("/readyz").await.status, 503);
     let sessions = redis.ask(&["KEYS", "*sessions:*-*"]);
-    assert_eq!(sessions.trim(), "", "no session has begun");
+    assert!(
+        sessions.trim().ends_with(&ann.session),
+        "no other has begun"
+    );
+    // Nobody is told that a token is wrong which the fleet signed.
+    let (own, get) = (format!("/sessions/{}", ann.session), "GET");
+    for (method, path) in [
+        (get, own.as_str()),
+        (get, "/api/x/y"),
+        ("POST", "/hub/publish"),
+    ] {
+        let answer = second.call(method, path, &ann.token, &Value::Null).await;
+        assert_eq!(answer.status, 503, "{path}: {answer:?}");
+        assert!(answer.header("retry-after").is_some(), "{path}");
+    }
+    let refused = handshake(&second, &ann.ws_path(), &[]).await;
+    assert_eq!(refused.expect_err("nobody can say").status, 503);
     redis.ask(&["RENAME", "aside", &key]);
     eventually("the second node has a secret", async || {
         (second.get("/readyz").await.status == 200).then_some(())
     })
     .await;
+    second.session_data(&ann).await;
     second.login("ann").await;
+}
+
+/// The key of RFC 8037, appendix A.1.
+const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----\\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\\n-----END PUBLIC KEY-----";
+
+/// Users and sessions are gone with it. Whoever registers after that is known on every node, the new ones too.
+#[tokio::test]
+async fn a_redis_that_forgot_the_secret_gets_it_back() {
+    let redis = RedisServer::start_with(&["--save", ""]);
+    let url = redis.url();
+    let variables = [
+        ("JWT_SECRET", ""),
+        ("REDIS_URL", url.as_str()),
+        ("READY_REDIS_GRACE_MS", "0"),
+        ("LOGIN_RATE_MAX", "0"),
+    ];
+    let old = session_hub(&variables).await;
+    let secret = eventually("a secret", async || {
+        let key = redis.ask(&["KEYS", "*idx:secret"]).trim().to_owned();
+        (!key.is_empty()).then(|| (redis.ask(&["GET", &key]), key))
+    })
+    .await;
+    let (secret, key) = secret;
+    redis.ask(&["FLUSHALL"]);
+    eventually("the secret is back", async || {
+        (redis.ask(&["GET", &key]) == secret).then_some(())
+    })
+    .await;
+    // And where a node that came in between has made another.
+    let ann = old.user("ann").await;
+    redis.ask(&["SET", &key, &"f".repeat(64)]);
+    let new = session_hub(&variables).await;
+    eventually("both sign alike", async || {
+        let ann = old.login("ann").await;
+        let path = format!("/sessions/{}", ann.session);
+        let answer = new.call("GET", &path, &ann.token, &Value::Null).await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    let bob = new.user("bob").await;
+    old.session_data(&bob).await;
+    // The login of before ended with the next one, not with its secret.
+    let path = format!("/sessions/{}", ann.session);
+    let answer = old.call("GET", &path, &ann.token, &Value::Null).await;
+    assert!(answer.text.contains("has ended"), "{answer:?}");
 }
 
 #[tokio::test]
@@ -307,6 +378,30 @@ async fn of_many_who_register_one_name_on_all_nodes_exactly_one_gets_it() {
         statuses.iter().all(|status| [200, 400].contains(status)),
         "{statuses:?}"
     );
+}
+
+#[tokio::test]
+async fn of_many_who_open_one_conversation_on_all_nodes_all_get_the_same() {
+    let fleet = Fleet::start(3).await;
+    let ann = fleet.hubs[0].user("ann").await;
+    let unknown = "3f2504e0-4f89-41d3-9a0c-0305e82c3301";
+    let attempts = (0..24).map(|number| {
+        let (hub, ann) = (&fleet.hubs[number % 3], &ann);
+        // Who names a session that is gone gets that of the conversation, too.
+        let body = match number % 2 {
+            0 => json!({"chat_id": "chat"}),
+            _ => json!({"chat_id": "chat", "session_id": unknown}),
+        };
+        async move {
+            let answer = hub
+                .call("POST", "/sessions/create", &ann.token, &body)
+                .await;
+            answer.json()["session_id"].as_str().map(str::to_owned)
+        }
+    });
+    let opened = futures_util::future::join_all(attempts).await;
+    assert!(opened[0].as_deref().is_some_and(|id| id != unknown));
+    assert!(opened.iter().all(|id| *id == opened[0]), "{opened:?}");
 }
 
 #[tokio::test]

@@ -132,6 +132,8 @@ macro_rules! store_conformance {
                 sessions: a_login_has_the_role_of_its_moment;
                 sessions: too_many_sessions_end_the_oldest;
                 sessions: a_conversation_has_its_session;
+                sessions: many_who_want_a_conversation_get_the_same;
+                sessions: a_further_conversation_ends_the_oldest_and_never_the_logins;
                 sessions: sessions_are_listed_for_their_user_only;
                 sessions: sessions_end_one_by_one_and_all_at_once;
                 sessions: what_expired_is_swept;

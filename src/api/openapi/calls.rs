@@ -11,9 +11,11 @@ pub(super) enum Door {
     User,
     /// Clients that connect.
     Client,
+    /// Clients of services behind the hub.
+    Proxy,
     /// Operators.
     Admin,
-    /// The dashboard's numbers.
+    /// The dashboard and its numbers.
     Statistics,
     /// Balancers and monitoring.
     Operations,
@@ -29,6 +31,7 @@ pub(super) struct Call {
     pub(super) parameters: &'static [&'static str],
     /// The schema of the body, and whether there has to be one.
     pub(super) body: Option<(&'static str, bool)>,
+    pub(super) body_type: &'static str,
     pub(super) status: u16,
     pub(super) done: &'static str,
     /// The schema of the answer, or nothing.
@@ -52,6 +55,7 @@ const fn call(
         summary,
         parameters: &[],
         body: None,
+        body_type: "application/json",
         status: 200,
         done: "Done",
         answer,
@@ -71,6 +75,23 @@ impl Call {
         self
     }
 
+    const fn takes_form(self, schema: &'static str) -> Self {
+        Self {
+            body_type: "application/x-www-form-urlencoded",
+            ..self.takes(schema)
+        }
+    }
+
+    /// Whatever somebody sends, and whatever a service answers.
+    const fn passes(self) -> Self {
+        Self {
+            body_type: "*/*",
+            done: "What the service answers, with its status",
+            media_type: "*/*",
+            ..self
+        }
+    }
+
     const fn with(mut self, parameters: &'static [&'static str]) -> Self {
         self.parameters = parameters;
         self
@@ -86,9 +107,18 @@ impl Call {
         self.done = "Upgraded (RFC 6455)";
         self
     }
+
+    const fn leads(mut self, done: &'static str) -> Self {
+        self.status = 303;
+        self.done = done;
+        self
+    }
 }
 
-use Door::{Admin, Client, Hub, Open, Operations, Statistics, User};
+use Door::{Admin, Client, Hub, Open, Operations, Proxy, Statistics, User};
+
+/// What a call of a service may come to before the service is asked, or instead of its answer.
+const OF_PROXY: &[u16] = &[400, 401, 403, 404, 413, 429, 502, 503, 504];
 
 /// All of them, by plane.
 #[rustfmt::skip]
@@ -119,15 +149,33 @@ pub(super) const CALLS: &[Call] = &[
     call(Client, "get", "/ws/connect", "Open a WebSocket", "", &[400, 401, 403, 503]).with(&["session_id"]).upgrades(),
     call(Client, "get", "/sse/connect", "Open a stream of server-sent events", "Text", &[400, 401, 403, 503]).with(&["channels", "last_event_id"]).as_media("text/event-stream"),
 
+    call(Client, "get", "/ws/echo", "Open a WebSocket that sends back what it is sent, where WS_ECHO is true", "", &[400, 503]).upgrades(),
+
+    call(Proxy, "get", "/api/{service}/{path}", "Ask a service; the path may have any number of parts, and a query", "Any", OF_PROXY).passes().with(&["service", "path"]),
+    call(Proxy, "head", "/api/{service}/{path}", "The same without the body", "", OF_PROXY).passes().with(&["service", "path"]),
+    call(Proxy, "post", "/api/{service}/{path}", "Ask a service", "Any", OF_PROXY).may_take("Any").passes().with(&["service", "path"]),
+    call(Proxy, "put", "/api/{service}/{path}", "Ask a service", "Any", OF_PROXY).may_take("Any").passes().with(&["service", "path"]),
+    call(Proxy, "patch", "/api/{service}/{path}", "Ask a service", "Any", OF_PROXY).may_take("Any").passes().with(&["service", "path"]),
+    call(Proxy, "delete", "/api/{service}/{path}", "Ask a service", "Any", OF_PROXY).may_take("Any").passes().with(&["service", "path"]),
+    call(Proxy, "options", "/api/{service}/{path}", "Ask a service, unless it is the preflight of a page that is allowed", "Any", OF_PROXY).passes().with(&["service", "path"]),
+    call(Proxy, "get", "/sse/{service}/{path}", "An event stream of a service", "Text", OF_PROXY).passes().as_media("text/event-stream").with(&["service", "path"]),
+    call(Proxy, "head", "/sse/{service}/{path}", "The same without the body", "", OF_PROXY).passes().with(&["service", "path"]),
+    call(Proxy, "get", "/ws/{service}", "Open a WebSocket to a service", "", &[400, 401, 403, 404, 426, 429, 502, 503, 504]).with(&["service", "target"]).upgrades(),
+
     call(Admin, "get", "/admin/users", "Users in the order of their names", "Users", &[400, 401, 403, 503]).with(&["cursor", "limit"]),
     call(Admin, "post", "/admin/users/promote", "Make a user an admin", "Done", &[401, 403, 404, 422, 503]).takes("UserName"),
     call(Admin, "post", "/admin/users/demote", "Make an admin a user again and end the sessions", "Done", &[400, 401, 403, 404, 422, 503]).takes("UserName"),
+    call(Admin, "post", "/admin/users/{user}/role", "Give a user a role and end the sessions", "RoleSet", &[400, 401, 403, 404, 422, 503]).takes("Role").with(&["user"]),
     call(Admin, "get", "/admin/users/stats", "How many users, sessions and connections there are", "UserStats", &[401, 403, 503]),
     call(Admin, "get", "/admin/system/stats", "This node's process", "SystemStats", &[401, 403, 503]),
     call(Admin, "get", "/admin/system/redis-info", "What Redis says of itself", "RedisInfo", &[401, 403, 404, 503]),
     call(Admin, "post", "/admin/system/cleanup-sessions", "Throw away what has expired, now", "CleanedUp", &[401, 403, 503]),
-    call(Admin, "delete", "/admin/cache", "Forget what this node's cache has of a service", "Object", &[400, 401, 404]).with(&["service", "prefix"]),
+    call(Admin, "delete", "/admin/cache", "Forget what this node's cache has of a service", "Object", &[400, 401, 404]).with(&["service_of_cache", "prefix"]),
 
+    call(Statistics, "get", "/admin", "The dashboard, or a form to log in", "Text", &[401]).with(&["token"]).as_media("text/html"),
+    call(Open, "post", "/admin", "Log in to the dashboard with ADMIN_API_KEY or a token", "", &[]).takes_form("Pass").leads("To the dashboard, with a cookie"),
+    call(Open, "post", "/admin/logout", "Take the cookie away", "", &[]).leads("To the form, without the cookie"),
+    call(Statistics, "get", "/admin/events", "The dashboard's figures, once a second", "Text", &[401, 503]).as_media("text/event-stream"),
     call(Statistics, "get", "/admin/stats", "The node and its upstreams", "Object", &[401]),
     call(Operations, "get", "/healthz", "Whether the process lives", "Object", &[]),
     call(Operations, "get", "/health", "The same with more to read", "Object", &[]),

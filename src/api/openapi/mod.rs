@@ -1,6 +1,7 @@
 //! `GET /openapi.json`: every call over HTTP as OpenAPI 3.1, and `GET /docs`, a page that shows it.
 //!
-//! The calls stand in one table; what their bodies look like in `components.json`. A test holds the table to the routes.
+//! The calls stand in one table; what their bodies look like in `components.json`. A test of the hub holds the table to the
+//! routes of the sources, both ways.
 
 use std::sync::LazyLock;
 
@@ -13,6 +14,7 @@ use http::header::{
 };
 use serde_json::{Map, Value, json};
 
+use super::Config;
 use crate::telemetry::http::{Route, Stopwatch};
 
 mod calls;
@@ -24,16 +26,21 @@ const POLICY: &str = "default-src 'none'; connect-src 'self'; script-src 'self';
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| document().to_string());
 
-/// The document; with `page`, the page too.
-pub fn openapi_router(page: bool) -> Router {
-    let router = Router::new().route("/openapi.json", get(openapi));
-    match page {
-        true => router
-            .route("/docs", get(docs))
-            .route("/docs/page.js", get(script))
-            .route("/docs/page.css", get(style)),
-        false => router,
+/// The document, and the page at the paths where it is wanted.
+pub fn openapi_router(config: &Config) -> Router {
+    let mut router = Router::new().route("/openapi.json", get(openapi));
+    if config.docs {
+        router = router.route("/docs", get(docs));
     }
+    if config.redoc {
+        router = router.route("/redoc", get(docs));
+    }
+    if config.docs || config.redoc {
+        router = router
+            .route("/docs/page.js", get(script))
+            .route("/docs/page.css", get(style));
+    }
+    router
 }
 
 async fn openapi() -> Response {
@@ -91,6 +98,7 @@ fn document() -> Value {
             {"name": "hub", "description": "For back ends"},
             {"name": "sessions", "description": "For users"},
             {"name": "connections", "description": "WebSockets and event streams"},
+            {"name": "services", "description": "Services behind the hub"},
             {"name": "admin", "description": "For operators"},
             {"name": "operations", "description": "Health and numbers"},
         ],
@@ -116,7 +124,7 @@ fn operation(call: &Call) -> Value {
         operation["parameters"] = parameters.collect();
     }
     if let Some((schema, required)) = call.body {
-        let content = json!({"application/json": {"schema": reference("schemas", schema)}});
+        let content = json!({call.body_type: {"schema": reference("schemas", schema)}});
         operation["requestBody"] = json!({"required": required, "content": content});
     }
     operation
@@ -145,6 +153,7 @@ impl Door {
             Self::Hub => "hub",
             Self::Open | Self::User => "sessions",
             Self::Client => "connections",
+            Self::Proxy => "services",
             Self::Admin => "admin",
             Self::Operations | Self::Statistics => "operations",
         }
@@ -154,6 +163,7 @@ impl Door {
     const fn errors(self) -> &'static str {
         match self {
             Self::Open | Self::User | Self::Admin => "Session",
+            Self::Proxy => "Proxy",
             Self::Hub | Self::Client | Self::Operations | Self::Statistics => "Hub",
         }
     }
@@ -164,7 +174,7 @@ impl Door {
             Self::Hub => json!([{"hub": []}, {}]),
             Self::Open | Self::Operations => json!([]),
             Self::User => json!([{"token": []}]),
-            Self::Client => json!([{"token": []}, {"tokenInQuery": []}, {}]),
+            Self::Client | Self::Proxy => json!([{"token": []}, {"tokenInQuery": []}, {}]),
             Self::Admin => json!([{"adminKey": []}, {"token": []}]),
             Self::Statistics => json!([{"adminKey": []}, {"token": []}, {}]),
         }
@@ -215,7 +225,9 @@ mod tests {
     #[test]
     fn every_route_that_is_counted_is_described_and_no_other() {
         let described: BTreeSet<&str> = CALLS.iter().map(|call| call.path).collect();
-        let own_pages = ["/", "/admin", "unmatched"];
+        let own_pages = ["/", "unmatched"];
+        // Together with what they belong to; the proxy has numbers of its own, and tools are not counted.
+        let joined = ["/admin/events", "/admin/logout", "/ws/echo"];
         for route in Route::ALL {
             let label = route.label();
             let is_page = own_pages.contains(&label) || label == Route::Health.label();
@@ -226,10 +238,13 @@ mod tests {
         }
         let counted: BTreeSet<&str> = Route::ALL.iter().map(|route| route.label()).collect();
         for path in described {
-            let is_health = CALLS
-                .iter()
-                .any(|call| call.path == path && call.door == Door::Operations);
-            assert!(is_health || counted.contains(path), "{path} is not counted");
+            let mut calls = CALLS.iter().filter(|call| call.path == path);
+            let is_elsewhere = joined.contains(&path)
+                || calls.any(|call| matches!(call.door, Door::Operations | Door::Proxy));
+            assert!(
+                is_elsewhere || counted.contains(path),
+                "{path} is not counted"
+            );
         }
     }
 

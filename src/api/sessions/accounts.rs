@@ -79,7 +79,7 @@ pub(super) async fn login(state: &SessionState, request: Request) -> Result<Vec<
     fields.check()?;
     // Before a session begins that nobody could use.
     if state.verifier.lacks_secret() {
-        return Err(AuthError::NoKey.into());
+        return Err(AuthError::SecretUnavailable.into());
     }
     // A name that nobody can have is nobody's, like any other unknown one.
     let name = UserName::new(&name).map_err(|_| AccountError::Refused)?;

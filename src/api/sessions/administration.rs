@@ -6,11 +6,12 @@ use axum::extract::Request;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 
-use super::caller::Caller;
+use super::caller::{Caller, named};
 use super::fields::Fields;
 use super::{SessionError, SessionState, written};
 use crate::api::body;
 use crate::auth::{AdminAccess, guard_admin};
+use crate::model::Role;
 use crate::session::{Answer, Connection, NAME_BYTES_MAX, SessionHead, UnixTime, User, UserName};
 
 /// The most bytes of a body: one name, every byte of which may be escaped in six.
@@ -137,7 +138,7 @@ pub(super) async fn promote(
 ) -> Result<Vec<u8>, SessionError> {
     operator(state, request.headers()).await?;
     let name = named_user(request).await?;
-    if !state.sessions.store().set_role(&name, "admin").await? {
+    if !state.sessions.store().set_role(&name, Role::ADMIN).await? {
         return Err(no_user());
     }
     let name = name.text();
@@ -165,6 +166,42 @@ pub(super) async fn demote(
     tracing::info!(user = %name, "a user is no admin any more");
     written(&Done {
         message: format!("User {name} demoted to user"),
+    })
+}
+
+#[derive(Serialize)]
+struct RoleSet<'a> {
+    message: String,
+    username: &'a str,
+    role: &'a str,
+}
+
+/// `{"role"}`: gives the user whom the path names another role, at once: sessions end, and with them tokens that say
+/// something else.
+pub(super) async fn set_role(
+    state: &SessionState,
+    mut request: Request,
+) -> Result<Vec<u8>, SessionError> {
+    let operator = operator(state, request.headers()).await?;
+    let name = UserName::new(&named(&mut request).await?).map_err(|_| no_user())?;
+    let body = body::read(request, BODY_BYTES_MAX).await?;
+    let mut fields = Fields::parse(&body)?;
+    let role: Option<Role> = fields.parsed("role");
+    fields.check()?;
+    let role = role.ok_or_else(SessionError::internal)?;
+    let username = name.text();
+    if operator.is_some_and(|operator| operator.is(username)) {
+        let error = "Cannot change your own role";
+        return Err(SessionError::new(StatusCode::BAD_REQUEST, error));
+    }
+    if !state.sessions.set_role(&name, role.as_str()).await? {
+        return Err(no_user());
+    }
+    tracing::info!(user = %username, %role, "a user has another role now");
+    written(&RoleSet {
+        message: format!("User {username} has the role {role} now"),
+        username,
+        role: role.as_str(),
     })
 }
 

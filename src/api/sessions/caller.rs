@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::{SessionError, SessionState};
 use crate::auth::{AuthError, Identity, bearer};
-use crate::model::SessionId;
+use crate::model::{Role, SessionId};
 use crate::session::{UnixTime, UserName};
 
 /// Who calls: a user with a token that is worth something now.
@@ -94,7 +94,7 @@ impl Caller {
     }
 
     pub(super) fn is_admin(&self) -> bool {
-        &*self.0.role == "admin"
+        self.0.has_role(Role::ADMIN)
     }
 
     /// Whether a name that was written in a request is the caller's.

@@ -114,7 +114,7 @@ impl SessionError {
 impl From<AuthError> for SessionError {
     fn from(error: AuthError) -> Self {
         match error {
-            AuthError::KeysUnavailable | AuthError::NoKey => {
+            AuthError::KeysUnavailable | AuthError::SecretUnavailable | AuthError::NoKey => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable")
                     .with_detail(error.to_string())
                     .retry_after(Duration::from_secs(1))

@@ -119,6 +119,23 @@ impl<'a> Fields<'a> {
         name: &'static str,
     ) -> Option<T> {
         let text = self.any_text(name, false).filter(|text| !text.is_empty())?;
+        self.made(name, &text)
+    }
+
+    /// A text that has to be there and is made something else, or breaks the rule that the error tells.
+    pub(super) fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
+        &mut self,
+        name: &'static str,
+    ) -> Option<T> {
+        let text = self.any_text(name, true)?;
+        self.made(name, &text)
+    }
+
+    fn made<T: std::str::FromStr<Err: std::fmt::Display>>(
+        &mut self,
+        name: &'static str,
+        text: &str,
+    ) -> Option<T> {
         match text.parse() {
             Ok(value) => Some(value),
             Err(error) => {

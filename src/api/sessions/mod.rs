@@ -79,6 +79,7 @@ pub fn administration_router(state: SessionState) -> Router {
         .route("/admin/users", get(users))
         .route("/admin/users/promote", post(promote))
         .route("/admin/users/demote", post(demote))
+        .route("/admin/users/{user}/role", post(set_role))
         .route("/admin/users/stats", get(user_stats))
         .route("/admin/system/stats", get(system_stats))
         .route("/admin/system/redis-info", get(redis_info))
@@ -136,6 +137,7 @@ handlers! {
     users: Users => administration::users;
     promote: Promote => administration::promote;
     demote: Demote => administration::demote;
+    set_role: SetRole => administration::set_role;
     user_stats: UserStats => administration::user_stats;
     system_stats: SystemStats => administration::system_stats;
     redis_info: RedisInfo => administration::redis_info;

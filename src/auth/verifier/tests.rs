@@ -80,6 +80,35 @@ fn reads_every_claim() {
 }
 
 #[test]
+fn a_token_may_have_several_roles() {
+    for (claims, role, all) in [
+        (r#"{"role":"user"}"#, "user", &["user"][..]),
+        (r#"{"roles":"editor"}"#, "editor", &["editor"]),
+        (
+            r#"{"roles":["editor","clerk","editor"]}"#,
+            "editor",
+            &["editor", "clerk"],
+        ),
+        (
+            r#"{"role":"user","roles":["editor","user",""]}"#,
+            "user",
+            &["user", "editor"],
+        ),
+        (r#"{"role":"","roles":["editor"]}"#, "editor", &["editor"]),
+        (r#"{"roles":[]}"#, "", &[]),
+    ] {
+        let identity = verify(claims).expect("valid");
+        assert_eq!(&*identity.role, role, "{claims}");
+        assert_eq!(identity.roles().collect::<Vec<_>>(), all, "{claims}");
+        assert!(all.iter().all(|role| identity.has_role(role)), "{claims}");
+        assert!(
+            !identity.has_role("admin") && !identity.has_role(""),
+            "{claims}"
+        );
+    }
+}
+
+#[test]
 fn requires_no_claim() {
     let identity = verify("{}").expect("valid");
     assert!(identity.authenticated && identity.user.is_empty() && identity.role.is_empty());
@@ -179,6 +208,66 @@ fn without_a_secret_nothing_is_valid() {
         verifier.mint(&TokenClaims::default()),
         Err(AuthError::NoKey)
     );
+}
+
+#[test]
+fn until_the_secret_comes_no_token_is_wrong_that_it_may_have_signed() {
+    let pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n";
+    for public_keys in ["", pem] {
+        let verifier = Verifier::new(&Config {
+            public_keys: public_keys.parse().unwrap_or_default(),
+            previous_secret: Some((OTHER.into(), NOW + 10)),
+            required: true,
+            ..Config::default()
+        });
+        verifier.await_secret();
+        let token = signed("{}");
+        assert_eq!(
+            verifier.verify(&token, NOW),
+            Err(AuthError::SecretUnavailable)
+        );
+        assert_eq!(AuthError::SecretUnavailable.code(), ErrorCode::Unavailable);
+        // What it cannot have signed is as wrong as ever.
+        let stronger = signed_as(r#"{"alg":"HS512"}"#, Algorithm::HS512, SECRET, "{}");
+        assert_eq!(
+            verifier.verify(&stronger, NOW),
+            Err(AuthError::WrongAlgorithm)
+        );
+        let previous = signed_as(r#"{"alg":"HS256"}"#, Algorithm::HS256, OTHER, "{}");
+        assert!(verifier.verify(&previous, NOW).is_ok());
+        verifier.adopt_secret(b"a-secret-of-the-store-of-32-bytes");
+        assert_eq!(verifier.verify(&token, NOW), Err(AuthError::BadSignature));
+    }
+}
+
+#[test]
+fn a_secret_of_the_store_that_changes_verifies_once_more() {
+    let verifier = Verifier::new(&Config {
+        required: true,
+        ..Config::default()
+    });
+    let mint = || verifier.mint(&TokenClaims::default());
+    let identify = |token: &str| verifier.identify(Some(token), NOW).map(drop);
+    assert_eq!(mint(), Err(AuthError::NoKey));
+    verifier.adopt_secret(SECRET);
+    let first = mint().expect("a secret");
+    assert_eq!(identify(&first), Ok(()));
+    let generation = verifier.generation();
+    verifier.adopt_secret(SECRET);
+    assert_eq!(verifier.generation(), generation, "nothing has changed");
+    verifier.adopt_secret(OTHER);
+    assert_ne!(verifier.generation(), generation);
+    let second = mint().expect("a secret");
+    assert_eq!((identify(&first), identify(&second)), (Ok(()), Ok(())));
+    verifier.adopt_secret(b"a-third-secret-of-at-least-32-bytes");
+    let third = mint().expect("a secret");
+    assert_eq!(identify(&first), Err(AuthError::BadSignature));
+    assert_eq!((identify(&second), identify(&third)), (Ok(()), Ok(())));
+    // Whoever was given a secret needs no other.
+    let given = Verifier::new(&config());
+    given.await_secret();
+    given.adopt_secret(OTHER);
+    assert_eq!(given.verify(&second, NOW), Err(AuthError::BadSignature));
 }
 
 #[test]
@@ -315,6 +404,9 @@ fn a_claim_of_the_wrong_type_is_an_error_and_named() {
         (r#"{"sub":null,"user_id":"ann"}"#, "sub"),
         (r#"{"user_id":7}"#, "user_id"),
         (r#"{"role":["admin"]}"#, "role"),
+        (r#"{"roles":{"a":["admin"]}}"#, "roles"),
+        (r#"{"roles":["admin",7]}"#, "roles"),
+        (r#"{"roles":null}"#, "roles"),
         (r#"{"channels":"news"}"#, "channels"),
         (r#"{"channels":["a b"]}"#, "channels"),
         (r#"{"channels":[""]}"#, "channels"),
@@ -343,6 +435,8 @@ fn every_claim_is_bounded() {
     for (claim, fits, too_much) in [
         ("sub", string(255), string(256)),
         ("role", string(64), string(65)),
+        ("roles", string(64), string(65)),
+        ("roles", list(100), list(101)),
         ("info", string(4094), string(4095)),
         ("info", nested(64), nested(65)),
         (

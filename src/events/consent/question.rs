@@ -52,6 +52,9 @@ struct Subject<'a> {
     authenticated: bool,
     #[serde(skip_serializing_if = "str::is_empty")]
     role: &'a str,
+    /// All of them, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    roles: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -167,6 +170,10 @@ impl<'a> Subject<'a> {
             user: &identity.user,
             authenticated: identity.authenticated,
             role: &identity.role,
+            roles: match identity.other_roles.is_empty() {
+                true => Vec::new(),
+                false => identity.roles().collect(),
+            },
             session: None,
             address: None,
             headers: BTreeMap::new(),
@@ -210,6 +217,30 @@ mod tests {
             question.write(),
             r#"{"ask":"connect","node":"node-1","transport":"ws","user":"","authenticated":false,"session":"s","address":"192.0.2.1","headers":{"cookie":"a=1; b=2"}}"#
         );
+    }
+
+    #[test]
+    fn several_roles_are_told_and_an_answer_is_for_all_of_them() {
+        let several = Identity {
+            other_roles: ["editor".into()].into(),
+            ..ann()
+        };
+        let (node, one) = (NodeId::new("node-1"), ann());
+        let news = ChannelKey::new("news").expect("a name");
+        let asker = |identity| Asker {
+            identity,
+            client: None,
+            session: None,
+            transport: "ws",
+        };
+        let (first, second) = (asker(&several), asker(&one));
+        let asked = Question::subscribe(&node, &first, &news);
+        assert_eq!(
+            asked.write(),
+            r#"{"ask":"subscribe","node":"node-1","transport":"ws","user":"ann","authenticated":true,"role":"user","roles":["user","editor"],"channel":"news"}"#
+        );
+        let other = Question::subscribe(&node, &second, &news);
+        assert_ne!(asked.subject(), other.subject());
     }
 
     #[test]

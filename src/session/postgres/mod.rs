@@ -16,7 +16,7 @@ use sqlx::postgres::PgPool;
 
 pub use database::{DATABASE_RULE, Database, DatabaseUrlError};
 
-use super::store::{Answer, Begun, Counts, ServerInfo, Swept, Update, Updated, Used};
+use super::store::{Answer, Begun, Chosen, Counts, ServerInfo, Swept, Update, Updated, Used};
 use super::tables::migrator;
 use super::{Connection, Session, SessionHead, Store, UnixTime, User, UserName};
 use crate::model::{ClientId, SessionId, UserId};
@@ -198,13 +198,8 @@ impl Store for PostgresStore {
         self.rest.owner(id, now)
     }
 
-    fn session_for<'a>(
-        &'a self,
-        user: &'a str,
-        chat_id: &'a str,
-        now: UnixTime,
-    ) -> Answer<'a, Option<Session>> {
-        self.rest.session_for(user, chat_id, now)
+    fn choose_session(&self, new: Session, login: Option<SessionId>) -> Answer<'_, Chosen> {
+        self.rest.choose_session(new, login)
     }
 
     fn sessions<'a>(&'a self, user: &'a str, now: UnixTime) -> Answer<'a, Vec<SessionHead>> {

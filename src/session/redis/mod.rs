@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 use clock::Clock;
 
 use super::store::{
-    Answer, Begun, Counts, LIFE_MAX, ServerInfo, SessionLimits, Swept, Update, Updated, Used,
+    Answer, Begun, Chosen, Counts, LIFE_MAX, ServerInfo, SessionLimits, Swept, Update, Updated,
+    Used,
 };
 use super::{Connection, Session, SessionHead, Store, StoreError, UnixTime, User, UserName};
 use crate::model::{ClientId, SessionId, UserId};
@@ -282,21 +283,14 @@ impl Store for RedisStore {
         })
     }
 
-    fn session_for<'a>(
-        &'a self,
-        user: &'a str,
-        chat_id: &'a str,
-        now: UnixTime,
-    ) -> Answer<'a, Option<Session>> {
-        let heads = self.sessions(user, now);
-        Box::pin(async move {
-            let mut heads = heads.await?;
-            heads.retain(|head| *head.chat_id == *chat_id);
-            match heads.into_iter().max_by_key(|head| head.last_access) {
-                Some(head) => self.session(head.id, now).await,
-                None => Ok(None),
-            }
-        })
+    fn choose_session(&self, new: Session, login: Option<SessionId>) -> Answer<'_, Chosen> {
+        let most = self.limits.per_user_max;
+        let login = login.map(|login| login.to_string());
+        let command = self
+            .with_session(self.script(&scripts::CHOOSE), &new, most)
+            .word(&*new.head.chat_id)
+            .word(login.unwrap_or_default());
+        self.ask(command, move |value| record::chosen(value, new))
     }
 
     fn sessions<'a>(&'a self, user: &'a str, now: UnixTime) -> Answer<'a, Vec<SessionHead>> {

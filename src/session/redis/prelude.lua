@@ -151,6 +151,23 @@ local function find(prefix, id)
   return user, math.max(tonumber(used) or 0, millis(last)), used and true, record
 end
 
+-- Whose a session is and when it was last used, as a text: the length of the name, the use, the name and, where it is wanted
+-- (1), the record; empty when there is none.
+local function read(prefix, id, is_wanted)
+  local user, used, _, record = find(prefix, id)
+  if not user then return '' end
+  return #user .. ' ' .. whole(used) .. ' ' .. user .. (is_wanted == '1' and record or '')
+end
+
+-- The session was used at this time, if it lives and that is new. Whether it was.
+local function touch(prefix, keys, id, at, timeout)
+  local used = tonumber(redis.call('ZSCORE', keys.sessions, id))
+  if not used or at <= used or redis.call('PEXPIREAT', prefix .. 'sessions:' .. id, whole(at + timeout)) == 0 then return false end
+  use(keys, id, at)
+  expire(keys, timeout)
+  return true
+end
+
 -- A process lives at this time.
 local function live(prefix, process, at)
   local last = redis.call('ZSCORE', prefix .. 'idx:lives', process)

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::model::{ClientId, NodeId, SessionId, UserId};
 use crate::redis::Value;
-use crate::session::store::Begun;
+use crate::session::store::{Begun, Chosen};
 use crate::session::{Connection, ServerInfo, Session, SessionHead, UnixTime, User, UserName};
 
 /// What a session is for that another system made and did not say.
@@ -160,6 +160,29 @@ pub(super) fn begun(value: Value) -> Option<Option<Begun>> {
         role: Arc::from(role.as_string()?),
         ended: ids(ended)?,
     }))
+}
+
+/// The session for a conversation: `new`, after an empty text and the ids of those that ended; or the one that there was,
+/// from its id and what a script says of it.
+pub(super) fn chosen(value: Value, new: Session) -> Option<Chosen> {
+    let mut parts = value.into_array();
+    let id = parts.first()?.as_string()?;
+    if id.is_empty() {
+        let ended = parts.drain(1..).filter_map(|id| id.as_str()?.parse().ok());
+        return Some(Chosen {
+            session: new,
+            is_new: true,
+            ended: ended.collect(),
+        });
+    }
+    let told = parts.get(1)?.as_str()?;
+    // The script has seen that it lives.
+    let session = session(id.parse().ok()?, &told, UnixTime::default())??;
+    Some(Chosen {
+        session,
+        is_new: false,
+        ended: Vec::new(),
+    })
 }
 
 /// What a script says of a session, taken apart: user, last use and record.

@@ -23,6 +23,7 @@ pub(super) const ALL: &[&Script] = &[
     &LIST_USERS,
     &LOG_IN,
     &ADD,
+    &CHOOSE,
     &LIST,
     &SESSIONS,
     &END,
@@ -148,6 +149,35 @@ pub(super) static ADD: Script = script!(
 return add(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]))"
 );
 
+/// ARGV: as those of `ADD`, then the conversation, and the session of the login or nothing. Answers the id of the session that
+/// there is, with what `read` says of it; or an empty text and the ids of those that ended.
+pub(super) static CHOOSE: Script = script!(
+    r#"
+local prefix, user, now, timeout = KEYS[1], ARGV[1], tonumber(ARGV[5]), tonumber(ARGV[6])
+local keys = of_user(prefix, user)
+
+local function chat_of(head)
+  local _, values = members(head)
+  local chat = values['"chat_id"'] or 'null'
+  return chat == 'null' and 'default' or text(chat)
+end
+
+local ids = redis.call('ZRANGEBYSCORE', keys.sessions, whole(now - timeout), '+inf')
+for i = #ids, 1, -1 do
+  local id = ids[i]
+  local head = redis.call('HGET', keys.heads, id)
+  local is_readable, chat = pcall(chat_of, head or '{}')
+  if head and is_readable and chat == ARGV[8] then
+    local told = read(prefix, id, '1')
+    if told ~= '' then return {id, told} end
+  end
+end
+if ARGV[9] ~= '' then touch(prefix, keys, ARGV[9], now, timeout) end
+local ended = add(prefix, user, ARGV[2], ARGV[3], ARGV[4], now, timeout, tonumber(ARGV[7]))
+table.insert(ended, 1, '')
+return ended"#
+);
+
 /// ARGV: user, alive since. Answers id, last use and head in turn.
 pub(super) static LIST: Script = script!(
     r"
@@ -178,12 +208,6 @@ pub(super) static SESSIONS: Script = Script::of_many(concat!(
     r#"
 local timeout, most, events = string.match(ARGV[1], '^(%d+) (%d+) (.*)$')
 timeout, most = tonumber(timeout), tonumber(most)
-
-local function read(prefix, id, is_wanted)
-  local user, used, _, record = find(prefix, id)
-  if not user then return '' end
-  return #user .. ' ' .. whole(used) .. ' ' .. user .. (is_wanted == '1' and record or '')
-end
 
 local function merge(kept, changes)
   local names, values = members(kept)
@@ -290,12 +314,7 @@ pub(super) static TOUCH: Script = script!(
 local prefix, timeout, gone = KEYS[1], tonumber(ARGV[1]), {}
 for i = 2, #ARGV, 3 do
   local id, keys, at = ARGV[i], of_user(prefix, ARGV[i + 1]), tonumber(ARGV[i + 2])
-  local used = tonumber(redis.call('ZSCORE', keys.sessions, id))
-  if used and at > used and redis.call('PEXPIREAT', prefix .. 'sessions:' .. id, whole(at + timeout)) == 1 then
-    redis.call('ZADD', keys.sessions, whole(at), id)
-    redis.call('ZADD', keys.all, whole(at), id)
-    expire(keys, timeout)
-  elseif redis.call('EXISTS', prefix .. 'sessions:' .. id) == 0 then
+  if not touch(prefix, keys, id, at, timeout) and redis.call('EXISTS', prefix .. 'sessions:' .. id) == 0 then
     gone[#gone + 1] = id
   end
 end
@@ -352,8 +371,10 @@ pub(super) static CLOCK: Script = script!(r"return redis.call('TIME')");
 pub(super) static SHARED_SECRET: Script = script!(
     r"
 local at = KEYS[1] .. 'idx:secret'
-redis.call('SETNX', at, ARGV[1])
-return redis.call('GET', at)"
+local kept = redis.call('GET', at)
+if kept then return kept end
+redis.call('SET', at, ARGV[1])
+return ARGV[1]"
 );
 
 /// Tells who listens. ARGV: the channel, the event.

@@ -99,6 +99,7 @@ impl Sessions {
             user.name.text(),
             &[("session_id", &session_id), ("chat_id", DEFAULT_CHAT)],
         );
+        self.announce_use("http", user.name.text(), id);
         Ok(Some(LoggedIn {
             user: user.name.text().clone(),
             role,
@@ -182,14 +183,23 @@ impl Sessions {
         Ok(found.filter(|name| **name.text() == **user))
     }
 
-    /// Makes an admin a user like any other, at once: a token that says more ends with its session. Answers whether there
-    /// is such a user.
+    /// Makes somebody a user like any other, as [`Sessions::set_role`] does.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn demote(&self, name: &UserName) -> Result<bool, StoreError> {
+        self.set_role(name, DEFAULT_ROLE).await
+    }
+
+    /// Gives a user another role, at once: a token that says something else ends with its session, and so do its sockets.
+    /// Answers whether there is such a user. Whoever has the role already loses the sessions as well, so that a call that
+    /// failed half way can be made again.
     ///
     /// # Errors
     /// When the store failed; the role may have changed then, and sessions not ended.
-    pub async fn demote(&self, name: &UserName) -> Result<bool, StoreError> {
+    pub async fn set_role(&self, name: &UserName, role: &str) -> Result<bool, StoreError> {
         // The role first: whoever logs in meanwhile gets the new one.
-        if !self.store.set_role(name, DEFAULT_ROLE).await? {
+        if !self.store.set_role(name, role).await? {
             return Ok(false);
         }
         // Sessions are kept under the name as it was registered.

@@ -21,7 +21,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
 use super::connections::Connections;
 use super::store::{
-    Answer, Begun, Counts, ServerInfo, SessionLimits, Swept, Update, Updated, Used,
+    Answer, Begun, Chosen, Counts, ServerInfo, SessionLimits, Swept, Update, Updated, Used,
 };
 use super::tables::{column, migrator, time};
 use super::{Connection, Session, SessionHead, Store, UnixTime, User, UserName};
@@ -226,16 +226,20 @@ impl Store for SqliteStore {
             .read(move |connection| Box::pin(sessions::owner(connection, id, alive_since)))
     }
 
-    fn session_for<'a>(
-        &'a self,
-        user: &'a str,
-        chat_id: &'a str,
-        now: UnixTime,
-    ) -> Answer<'a, Option<Session>> {
-        let alive_since = now.before(self.limits.timeout);
-        let (user, chat_id) = (user.to_owned(), chat_id.to_owned());
-        self.writer.read(move |connection| {
-            Box::pin(sessions::get_for(connection, user, chat_id, alive_since))
+    fn choose_session(&self, new: Session, login: Option<SessionId>) -> Answer<'_, Chosen> {
+        let SessionLimits {
+            timeout,
+            per_user_max,
+            ..
+        } = self.limits;
+        self.writer.change(move |connection| {
+            Box::pin(sessions::choose(
+                connection,
+                new,
+                login,
+                timeout,
+                per_user_max,
+            ))
         })
     }
 

@@ -1,6 +1,7 @@
 //! The table of sessions. A session is alive when it was used at or after a time that the caller gives.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::sqlite::SqliteRow;
@@ -8,7 +9,7 @@ use sqlx::{Row as _, SqliteConnection};
 
 use super::{column, time};
 use crate::model::{NodeId, SessionId, UserId};
-use crate::session::store::Used;
+use crate::session::store::{Chosen, Used};
 use crate::session::{Session, SessionHead, UnixTime};
 
 /// Adds a session; of the user's sessions the `most` that were used last stay. Answers those that went.
@@ -107,10 +108,44 @@ pub(super) async fn owner(
     Ok(user.map(UserId::from))
 }
 
-pub(super) async fn get_for(
+/// The session of the user for the conversation, or else `new`, in one change.
+pub(super) async fn choose(
     connection: &mut SqliteConnection,
-    user: String,
-    chat_id: String,
+    new: Session,
+    login: Option<SessionId>,
+    timeout: Duration,
+    most: usize,
+) -> Result<Chosen, sqlx::Error> {
+    let SessionHead {
+        user,
+        chat_id,
+        last_access: now,
+        ..
+    } = &new.head;
+    let found = get_for(connection, user, chat_id, now.before(timeout)).await?;
+    if let Some(session) = found {
+        return Ok(Chosen {
+            session,
+            is_new: false,
+            ended: Vec::new(),
+        });
+    }
+    if let Some(session) = login {
+        let (user, at) = (user.clone(), *now);
+        touch(connection, vec![Used { session, user, at }]).await?;
+    }
+    let ended = add(connection, new.clone(), most).await?;
+    Ok(Chosen {
+        session: new,
+        is_new: true,
+        ended,
+    })
+}
+
+async fn get_for(
+    connection: &mut SqliteConnection,
+    user: &str,
+    chat_id: &str,
     alive_since: UnixTime,
 ) -> Result<Option<Session>, sqlx::Error> {
     let row = sqlx::query(

@@ -1,6 +1,6 @@
 //! Sessions: how they begin, last and end.
 
-use fanfare::session::{Session, Store, UnixTime, Used};
+use fanfare::session::{Chosen, Session, Store, UnixTime, Used};
 
 use super::{HASH, Harness, LIMITS, name, seconds, session, sorted, start, user, with_session};
 
@@ -40,8 +40,9 @@ pub(crate) async fn a_session_ends_without_use(harness: &impl Harness) {
     assert!(!is_there(&*store, &session, over).await);
     assert_eq!(store.sessions(ann.text(), over).await, Ok(Vec::new()));
     assert_eq!(store.owner(session.head.id, over).await, Ok(None));
-    let found = store.session_for(ann.text(), "default", over).await;
-    assert_eq!(found, Ok(None));
+    let next = super::session(&ann, "default", over);
+    let chosen = store.choose_session(next.clone(), None).await;
+    assert_eq!(chosen, Ok(new(next)));
 }
 
 pub(crate) async fn use_keeps_a_session_alive(harness: &impl Harness) {
@@ -168,12 +169,73 @@ pub(crate) async fn a_conversation_has_its_session(harness: &impl Harness) {
     for session in [&newer, &older] {
         store.add_session(session.clone()).await.expect("added");
     }
-    let found = store.session_for(ann.text(), "chat", now).await;
-    assert_eq!(found, Ok(Some(newer)));
-    for (user, chat_id) in [(ann.text(), "Chat"), (name("bob").text(), "chat")] {
-        let found = store.session_for(user, chat_id, now).await;
-        assert_eq!(found, Ok(None));
+    let chosen = store.choose_session(session(&ann, "chat", now), None).await;
+    assert_eq!(chosen, Ok(known(newer)));
+    for (user, chat_id) in [(&name("ann"), "Chat"), (&name("bob"), "chat")] {
+        let next = session(user, chat_id, now);
+        let chosen = store.choose_session(next.clone(), None).await;
+        assert_eq!(chosen, Ok(new(next.clone())));
+        let again = session(user, chat_id, now);
+        let chosen = store.choose_session(again, None).await;
+        assert_eq!(chosen, Ok(known(next)));
     }
+}
+
+fn new(session: Session) -> Chosen {
+    Chosen {
+        session,
+        is_new: true,
+        ended: Vec::new(),
+    }
+}
+
+fn known(session: Session) -> Chosen {
+    Chosen {
+        is_new: false,
+        ..new(session)
+    }
+}
+
+/// With names that need escapes, as JSON and as patterns.
+pub(crate) async fn many_who_want_a_conversation_get_the_same(harness: &impl Harness) {
+    let store = harness.store(LIMITS).await;
+    for chat_id in ["default", "a \"b\" \\ é %d [x]"] {
+        let ann = name("ann");
+        let tasks = (0..20).map(|_| {
+            let (store, session) = (store.clone(), session(&ann, chat_id, start()));
+            tokio::spawn(async move { store.choose_session(session, None).await })
+        });
+        let tasks: Vec<_> = tasks.collect();
+        let mut chosen = Vec::new();
+        for task in tasks {
+            chosen.push(task.await.expect("no panic").expect("it answers"));
+        }
+        assert_eq!(chosen.iter().filter(|one| one.is_new).count(), 1);
+        let id = chosen[0].session.head.id;
+        assert!(chosen.iter().all(|one| one.session.head.id == id));
+        let kept = store.sessions(ann.text(), start()).await;
+        assert_eq!(kept.expect("it answers").len(), 1, "{chat_id}");
+    }
+}
+
+pub(crate) async fn a_further_conversation_ends_the_oldest_and_never_the_logins(
+    harness: &impl Harness,
+) {
+    let store = harness.store(LIMITS).await;
+    let (ann, now) = (name("ann"), start());
+    let mut ids = Vec::new();
+    for (number, chat_id) in ["login", "b", "c"].iter().enumerate() {
+        let at = now.after(seconds(number as u64));
+        let session = session(&ann, chat_id, at);
+        ids.push(session.head.id);
+        assert_eq!(store.add_session(session).await, Ok(Vec::new()));
+    }
+    let next = session(&ann, "d", now.after(seconds(10)));
+    let chosen = store.choose_session(next, Some(ids[0])).await;
+    assert_eq!(chosen.expect("it answers").ended, [ids[1]]);
+    let next = session(&ann, "e", now.after(seconds(20)));
+    let chosen = store.choose_session(next, None).await;
+    assert_eq!(chosen.expect("it answers").ended, [ids[2]]);
 }
 
 pub(crate) async fn sessions_are_listed_for_their_user_only(harness: &impl Harness) {

@@ -43,7 +43,7 @@ pub(crate) async fn fields_replace_fields(harness: &impl Harness) {
 }
 
 pub(crate) async fn an_update_is_use(harness: &impl Harness) {
-    let (store, _, session) = with_session(harness).await;
+    let (store, name, session) = with_session(harness).await;
     let now = session.head.last_access.after(seconds(600));
     let mut update = update(&session, "{}", now);
     update.chat_id = Some("another".into());
@@ -54,8 +54,9 @@ pub(crate) async fn an_update_is_use(harness: &impl Harness) {
     assert_eq!(head.last_access, now);
     assert_eq!(&*head.chat_id, "another");
     assert_eq!(head.node.as_str(), "node-2");
-    let found = store.session_for(&head.user, "another", alive).await;
-    assert!(found.expect("it answers").is_some());
+    let next = super::session(&name, "another", alive);
+    let chosen = store.choose_session(next, None).await.expect("it answers");
+    assert_eq!(chosen.session.head.id, head.id);
 }
 
 pub(crate) async fn only_the_owner_updates(harness: &impl Harness) {
