@@ -23,6 +23,8 @@ pub(super) fn defaults() -> Policy {
             failures: 5,
             window: Duration::from_secs(10),
             percent: 0,
+            success_percent: 0,
+            requests_min: 50,
             open: Duration::from_secs(15),
             open_max: Duration::from_secs(60),
             probes: 1,
@@ -59,6 +61,8 @@ impl Place<'_> {
                 "failures" => self.small(&path, value, 1, 10_000, &mut to.failures),
                 "window" => self.duration(&path, value, &mut to.window),
                 "percent" => self.small(&path, value, 0, 100, &mut to.percent),
+                "success_percent" => self.small(&path, value, 0, 100, &mut to.success_percent),
+                "requests_min" => self.small(&path, value, 1, 1_000_000, &mut to.requests_min),
                 "open" => self.duration(&path, value, &mut to.open),
                 "open_max" => {
                     says_most = true;
@@ -68,7 +72,7 @@ impl Place<'_> {
                 _ => self.unknown(
                     key,
                     &path,
-                    "failures, window, percent, open, open_max, probes",
+                    "failures, window, percent, success_percent, requests_min, open, open_max, probes",
                 ),
             }
         }

@@ -37,7 +37,7 @@ fn reads_every_key() {
         connect_timeout = "500ms"
         connections_max = 100
         http2_connections_max = 8
-        breaker = { failures = 3, window = "5s", percent = 50, open = "2m", probes = 2 }
+        breaker = { failures = 3, window = "5s", percent = 50, success_percent = 90, requests_min = 9, open = "2m", probes = 2 }
         retries = { tries = 2, statuses = [500], non_idempotent = true, budget_percent = 5, try_timeout = "1s" }
         health = { path = "/up?x", interval = "1s", timeout = "2s", healthy = 1, unhealthy = 2 }
         share = "user"
@@ -63,6 +63,8 @@ fn reads_every_key() {
             window: Duration::from_secs(5),
             percent: 50,
             open: Duration::from_secs(120),
+            success_percent: 90,
+            requests_min: 9,
             open_max: Duration::from_secs(120),
             probes: 2,
         },
@@ -131,6 +133,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("http2_connections_max = 0", "3: services.a.http2_connections_max=\"0\" must be a whole number from 1"),
     ("breaker = 5", "3: services.a.breaker=\"5\" must be a table"),
     ("breaker = { percent = 101 }", "3: services.a.breaker.percent=\"101\" must be a whole number from 0 to 100"),
+    ("breaker = { requests_min = 0 }", "3: services.a.breaker.requests_min=\"0\" must be a whole number from 1"),
     ("breaker = { failure = 1 }", "3: services.a.breaker.failure is not known here"),
     ("breaker = { open = \"9s\", open_max = \"1s\" }", "1: services.a must have a breaker.open_max"),
     ("retries = { tries = 0 }", "3: services.a.retries.tries=\"0\" must be a whole number from 1"),

@@ -211,10 +211,10 @@ impl Call {
     }
 }
 
-/// `Retry-After` in seconds (RFC 9110 section 10.2.3). A date would have to be held against a clock that the upstream may
+/// `Retry-After` of who has too much to do, in seconds (RFC 9110 section 10.2.3). A date would have to be held against a clock that the upstream may
 /// not share.
 fn retry_after(head: &ResponseHead<'_>) -> Option<Duration> {
-    if head.status != 503 {
+    if !matches!(head.status, 429 | 503) {
         return None;
     }
     let mut fields = head.fields.iter();

@@ -159,6 +159,11 @@ pub struct BreakerPolicy {
     pub window: Duration,
     /// ...that are also this part of the requests of the last ten seconds, in percent...
     pub percent: u32,
+    /// ...or fewer good answers than this among those of the last ten seconds, in percent, where 429 is none either; 0: that is
+    /// not looked at...
+    pub success_percent: u32,
+    /// ...and only when there were so many answers and failures...
+    pub requests_min: u32,
     /// ...open it for this long, and twice as long each time that a probe fails...
     pub open: Duration,
     /// ...but never longer than this.
@@ -200,6 +205,8 @@ pub(super) mod tests {
         failures: 5,
         window: Duration::from_secs(10),
         percent: 0,
+        success_percent: 0,
+        requests_min: 50,
         open: Duration::from_secs(15),
         open_max: Duration::from_secs(60),
         probes: 1,
