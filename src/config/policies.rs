@@ -7,7 +7,7 @@ use toml::de::DeValue;
 use super::place::{Place, Value};
 use crate::proxy::{
     Balance, BreakerPolicy, CachePolicy, HealthPolicy, IdentityRule, Policy, RateKey, RatePolicy,
-    RetryPolicy,
+    RetryPolicy, StreamsPolicy,
 };
 
 const STATUS_RULE: &str = "must be statuses from 400 to 599, as [502, 503, 504]";
@@ -44,6 +44,7 @@ pub(super) fn defaults() -> Policy {
         share: None,
         heartbeat: None,
         rate: None,
+        streams: None,
         health: None,
     }
 }
@@ -168,6 +169,32 @@ impl Place<'_> {
             self.wrong(value, path, "must have a max; 0 is no limit");
         }
         Some(rate)
+    }
+
+    /// How many streams somebody may have open.
+    pub(super) fn streams(&mut self, path: &str, value: &Value<'_>) -> Option<StreamsPolicy> {
+        let mut streams = StreamsPolicy {
+            sse_max: u32::MAX,
+            ws_max: u32::MAX,
+            by: RateKey::Address,
+        };
+        let rule = "must be a table as { sse = 10, ws = 10, by = \"address\" }";
+        for (key, value) in self.table(path, value, rule) {
+            let path = format!("{path}.{}", key.get_ref());
+            match key.get_ref().as_ref() {
+                "sse" => self.small(&path, value, 1, 1_000_000, &mut streams.sse_max),
+                "ws" => self.small(&path, value, 1, 1_000_000, &mut streams.ws_max),
+                "by" => self.choice(&path, value, &RATE_KEYS, &mut streams.by),
+                _ => self.unknown(key, &path, "sse, ws, by"),
+            }
+        }
+        if let DeValue::Table(table) = value.get_ref()
+            && !table.contains_key("sse")
+            && !table.contains_key("ws")
+        {
+            self.wrong(value, path, "must have sse, ws or both");
+        }
+        Some(streams)
     }
 
     /// How answers are kept: `base` where it does not say otherwise.

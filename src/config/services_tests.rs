@@ -5,6 +5,7 @@ use crate::config::file;
 use crate::model::Namespace;
 use crate::proxy::{
     BreakerPolicy, CachePolicy, HealthPolicy, IdentityRule, RateKey, RatePolicy, RetryPolicy,
+    StreamsPolicy,
 };
 
 fn read_with(text: &str, mut services: Services) -> (Vec<ServiceConfig>, Vec<String>) {
@@ -43,6 +44,7 @@ fn reads_every_key() {
         share = "user"
         heartbeat = "15s"
         rate_limit = { max = 7, window = "1s", by = "user" }
+        streams_max = { ws = 2, by = "user" }
         identity = { roles = ["admin"] }
     "#,
     );
@@ -90,6 +92,11 @@ fn reads_every_key() {
             window: Duration::from_secs(1),
             by: RateKey::User,
         }),
+        streams: Some(StreamsPolicy {
+            sse_max: u32::MAX,
+            ws_max: 2,
+            by: RateKey::User,
+        }),
         health: Some(HealthPolicy {
             path: "/up?x".to_owned(),
             interval: Duration::from_secs(1),
@@ -134,6 +141,9 @@ const FAULTS: &[(&str, &str)] = &[
     ("breaker = 5", "3: services.a.breaker=\"5\" must be a table"),
     ("breaker = { percent = 101 }", "3: services.a.breaker.percent=\"101\" must be a whole number from 0 to 100"),
     ("breaker = { requests_min = 0 }", "3: services.a.breaker.requests_min=\"0\" must be a whole number from 1"),
+    ("streams_max = { by = \"user\" }", "3: services.a.streams_max must have sse, ws or both"),
+    ("streams_max = { ws = 0 }", "3: services.a.streams_max.ws=\"0\" must be a whole number from 1"),
+    ("streams_max = 3", "3: services.a.streams_max=\"3\" must be a table as"),
     ("breaker = { failure = 1 }", "3: services.a.breaker.failure is not known here"),
     ("breaker = { open = \"9s\", open_max = \"1s\" }", "1: services.a must have a breaker.open_max"),
     ("retries = { tries = 0 }", "3: services.a.retries.tries=\"0\" must be a whole number from 1"),

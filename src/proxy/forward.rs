@@ -14,11 +14,12 @@ use super::course::{Asked, Course, accepts_problems, expects, key};
 use super::error::ProxyError;
 use super::fields::{Introduction, is_looping, write_request};
 use super::ids::{ids, request_id};
+use super::open_streams::{Kind, StreamPermit};
 use super::path::normalise;
 use super::rate::Whose;
 use super::table::{Route, Target, target};
 use super::websocket::{Handshake, upstream_target};
-use super::{IdentityRule, Proxy, Strain};
+use super::{IdentityRule, Proxy, RateKey, Strain};
 use crate::auth::{Identity, bearer, client_token};
 use crate::http1::{Exchange, RequestHead, has_entry};
 use crate::limits::Decision;
@@ -207,6 +208,7 @@ impl Proxy {
             Way::of(head, key, identity.is_some(), policy)
         });
         self.check_strain(target.carried, cache.as_ref(), &fields)?;
+        let permit = stream_permit(route, target.carried, client, admitted.identity.as_deref())?;
         Ok(Course {
             route: route.clone(),
             key,
@@ -216,6 +218,7 @@ impl Proxy {
             is_secure,
             handshake,
             cache,
+            permit,
         })
     }
 
@@ -327,6 +330,30 @@ impl Proxy {
             _ => Ok(Admitted::NOBODY),
         }
     }
+}
+
+/// A place among the streams that somebody may have open; none for what is no stream, or where they are not counted.
+fn stream_permit(
+    route: &Route,
+    carried: Carried,
+    client: &Client,
+    identity: Option<&Identity>,
+) -> Result<Option<StreamPermit>, ProxyError> {
+    let Some(policy) = route.policy.streams else {
+        return Ok(None);
+    };
+    let (kind, most) = match carried {
+        Carried::Http => return Ok(None),
+        Carried::Sse => (Kind::Events, policy.sse_max),
+        Carried::Ws => (Kind::WebSocket, policy.ws_max),
+    };
+    let user = identity.filter(|_| policy.by == RateKey::User);
+    let whose = match user {
+        Some(identity) => Whose::User(identity.user.clone()),
+        None => Whose::address(client.ip),
+    };
+    let permit = route.open.open(whose, kind, most);
+    permit.map(Some).ok_or(ProxyError::TooManyStreams)
 }
 
 /// Whether a request is taken on under such a strain. Streams and WebSockets go first: they would stay.

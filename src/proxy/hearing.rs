@@ -103,7 +103,8 @@ impl Call {
             }
             Heard::Switched => {
                 // It lives long, and takes the call's place: nothing else of that is needed any more.
-                let kept = (self.attempt.take(), self.asked.entry.take());
+                let permit = self.course.as_mut().and_then(|course| course.permit.take());
+                let kept = (self.attempt.take(), self.asked.entry.take(), permit);
                 let mut tunnel = Tunnel::new(wire, out, kept, self.proxy.tunnel);
                 if let Some(window) = self.draining {
                     tunnel.handle_drain(window);

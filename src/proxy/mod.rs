@@ -41,6 +41,7 @@ mod lease;
 mod leaving;
 mod line;
 mod multiplexed;
+mod open_streams;
 mod pages;
 mod path;
 mod policy;
@@ -70,10 +71,11 @@ use tokio::time::Instant;
 pub use address::Arrival;
 pub use config::{Address, CacheConfig, Config, RESERVED_NAMES};
 pub use fleet::Fleet;
+pub use open_streams::StreamPermit;
 pub use pages::{Pages, Told};
 pub use policy::{
     Balance, BreakerPolicy, CachePolicy, HashKey, HealthPolicy, IdentityRule, Policy, RateKey,
-    RatePolicy, RetryPolicy, ServiceConfig, Share, UpstreamConfig,
+    RatePolicy, RetryPolicy, ServiceConfig, Share, StreamsPolicy, UpstreamConfig,
 };
 pub use shared::{Admitted, Refused, SharedStreams, Soon, Top};
 pub use stats::{LastError, ServiceStats, UpstreamStats};

@@ -60,6 +60,8 @@ pub struct Policy {
     pub heartbeat: Option<Duration>,
     /// How often it may be asked; `None`: as the node says for all services.
     pub rate: Option<RatePolicy>,
+    /// How many event streams and WebSockets somebody may have open at once; `None`: any number.
+    pub streams: Option<StreamsPolicy>,
     /// How it is found out beforehand whether an upstream is well; `None`: not at all.
     pub health: Option<HealthPolicy>,
 }
@@ -89,6 +91,17 @@ pub struct RatePolicy {
     pub max: u32,
     /// ...come back in this time.
     pub window: Duration,
+    /// Whose they are.
+    pub by: RateKey,
+}
+
+/// How many streams somebody may have open at once, on each node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamsPolicy {
+    /// Streams of events; `u32::MAX` is no limit.
+    pub sse_max: u32,
+    /// WebSockets; `u32::MAX` is no limit.
+    pub ws_max: u32,
     /// Whose they are.
     pub by: RateKey,
 }
@@ -234,6 +247,7 @@ pub(super) mod tests {
             share: None,
             heartbeat: None,
             rate: None,
+            streams: None,
             health: None,
         }
     }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::super::access::Entry;
 use super::super::attempt::Attempt;
+use super::super::open_streams::StreamPermit;
 use super::super::wire::Wire;
 use super::flow::Flow;
 use super::frames::{Towards, close, ping};
@@ -33,6 +34,10 @@ pub(in crate::proxy) struct TunnelConfig {
     pub(in crate::proxy) pong_timeout: Duration,
 }
 
+/// What lives as long as a tunnel: its part of the upstream's load, its line in the access log, its place among somebody's
+/// streams.
+type Kept = (Option<Attempt>, Option<Box<Entry>>, Option<StreamPermit>);
+
 /// One bridged WebSocket.
 #[derive(Debug)]
 pub(in crate::proxy) struct Tunnel {
@@ -49,8 +54,8 @@ pub(in crate::proxy) struct Tunnel {
     close_by: Option<Instant>,
     drain_at: Option<Instant>,
     is_given_up: bool,
-    /// What is under way to the upstream, for its load; and in all.
-    _counted: (Option<Attempt>, Bridged),
+    /// What is under way to the upstream, for its load; in all; and of whose streams it is one.
+    _counted: (Option<Attempt>, Bridged, Option<StreamPermit>),
     /// Its line in the access log, which is written at its end.
     _entry: Option<Box<Entry>>,
 }
@@ -60,7 +65,7 @@ impl Tunnel {
     pub(in crate::proxy) fn new(
         wire: Wire,
         head: Vec<u8>,
-        (attempt, entry): (Option<Attempt>, Option<Box<Entry>>),
+        (attempt, entry, permit): Kept,
         config: TunnelConfig,
     ) -> Self {
         Self {
@@ -74,7 +79,7 @@ impl Tunnel {
             close_by: None,
             drain_at: None,
             is_given_up: false,
-            _counted: (attempt, Bridged::begin()),
+            _counted: (attempt, Bridged::begin(), permit),
             _entry: entry,
         }
     }
