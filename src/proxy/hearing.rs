@@ -14,7 +14,8 @@ use super::download::{Download, Form};
 use super::error::ProxyError;
 use super::fields::is_event_stream;
 use super::reply;
-use super::websocket::Tunnel;
+use super::websocket::{Tunnel, TunnelConfig};
+use super::wire::Wire;
 use crate::http1::{After, Exchange as _, Framing, HeadScan, ResponseHead, slots};
 use crate::telemetry::proxy::{self as counts, Carried};
 
@@ -101,17 +102,25 @@ impl Call {
                     keeps_wire,
                 };
             }
-            Heard::Switched => {
-                // It lives long, and takes the call's place: nothing else of that is needed any more.
-                let permit = self.course.as_mut().and_then(|course| course.permit.take());
-                let kept = (self.attempt.take(), self.asked.entry.take(), permit);
-                let mut tunnel = Tunnel::new(wire, out, kept, self.proxy.tunnel);
-                if let Some(window) = self.draining {
-                    tunnel.handle_drain(window);
-                }
-                self.state = State::Tunnel(Box::new(tunnel));
-            }
+            Heard::Switched => self.switch(wire, out),
         }
+    }
+
+    /// A WebSocket from here on, whose client gets this first.
+    fn switch(&mut self, wire: Wire, out: Vec<u8>) {
+        // It lives long, and takes the call's place: nothing else of that is needed any more.
+        let permit = self.course.as_mut().and_then(|course| course.permit.take());
+        let kept = (self.attempt.take(), self.asked.entry.take(), permit);
+        let policy = self.course.as_ref().map(|course| &course.route.policy);
+        let config = TunnelConfig {
+            message_bytes_max: policy.and_then(|policy| policy.message_bytes_max),
+            ..self.proxy.tunnel
+        };
+        let mut tunnel = Tunnel::new(wire, out, kept, config);
+        if let Some(window) = self.draining {
+            tunnel.handle_drain(window);
+        }
+        self.state = State::Tunnel(Box::new(tunnel));
     }
 
     /// What the client gets of a head, and what follows it.

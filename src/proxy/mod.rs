@@ -174,6 +174,7 @@ impl Proxy {
             tunnel: TunnelConfig {
                 ping_interval: config.ping_interval,
                 pong_timeout: config.pong_timeout,
+                message_bytes_max: None,
             },
             connector: ArcSwapOption::new(config.connector.clone().map(Arc::new)),
             cache: Arc::new(Cache::new(config.cache)),

@@ -62,6 +62,8 @@ pub struct Policy {
     pub rate: Option<RatePolicy>,
     /// How many event streams and WebSockets somebody may have open at once; `None`: any number.
     pub streams: Option<StreamsPolicy>,
+    /// The most payload bytes of a message of a WebSocket, of either side; `None`: any.
+    pub message_bytes_max: Option<u64>,
     /// How it is found out beforehand whether an upstream is well; `None`: not at all.
     pub health: Option<HealthPolicy>,
 }
@@ -248,6 +250,7 @@ pub(super) mod tests {
             heartbeat: None,
             rate: None,
             streams: None,
+            message_bytes_max: None,
             health: None,
         }
     }

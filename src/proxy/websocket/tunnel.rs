@@ -2,8 +2,8 @@
 //!
 //! Whichever end closes, the other gets that very close frame. An end that goes without one is told to the other: 1011
 //! `upstream_error`, 1001 `client_closed`. We close by ourselves when the node drains (1012), when a side has taken
-//! nothing for a pong's time (1013 `backpressure`: until then the other is simply not read), and when a ping of ours is
-//! not followed by any sign of life (4004).
+//! nothing for a pong's time (1013 `backpressure`: until then the other is simply not read), when a message of either side is
+//! over the most (1009), and when a ping of ours is not followed by any sign of life (4004).
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -32,6 +32,8 @@ pub(in crate::proxy) struct TunnelConfig {
     pub(in crate::proxy) ping_interval: Duration,
     /// How long a sign of life may take after a ping, and a side may take nothing.
     pub(in crate::proxy) pong_timeout: Duration,
+    /// The most payload bytes of a message, as they are on the wire; `None`: any.
+    pub(in crate::proxy) message_bytes_max: Option<u64>,
 }
 
 /// What lives as long as a tunnel: its part of the upstream's load, its line in the access log, its place among somebody's
@@ -70,8 +72,8 @@ impl Tunnel {
     ) -> Self {
         Self {
             wire,
-            down: Flow::beginning_with(head),
-            up: Flow::default(),
+            down: Flow::new(head, config.message_bytes_max),
+            up: Flow::new(Vec::new(), config.message_bytes_max),
             config,
             next_look: Instant::now() + config.ping_interval,
             unanswered_since: None,
@@ -111,6 +113,16 @@ impl Tunnel {
         client_left || upstream_left
     }
 
+    /// Closes when a message was too big; tells whether one was.
+    fn note_size(&mut self) -> bool {
+        let is_over = self.up.is_cut || self.down.is_cut;
+        if is_over {
+            let reason = CloseReason::MessageTooBig;
+            self.close(reason.code(), reason.text(), Instant::now());
+        }
+        is_over
+    }
+
     /// Whether client and upstream still live; and the next ping.
     fn look(&mut self, now: Instant) {
         self.next_look = now + self.config.ping_interval;
@@ -142,13 +154,11 @@ impl Tunnel {
             self.close_by = Some(now + OUR_CLOSE_TIME_MAX);
         }
         self.down.end_with(close(code, reason, Towards::Client));
-        // What happened to the client is no reason for the upstream to stay away.
-        let reason = if code == 1013 {
-            reason
-        } else {
-            "client_closed"
+        // What else happens to the client is no reason for the upstream to stay away.
+        let (code, reason) = match code {
+            1009 | 1013 => (code, reason),
+            _ => (1001, "client_closed"),
         };
-        let code = if code == 1013 { code } else { 1001 };
         self.up.end_with(close(code, reason, Towards::Upstream));
     }
 }
@@ -158,9 +168,12 @@ impl Exchange for Tunnel {
         if self.is_given_up {
             return Poll::Ready(After::Cut);
         }
-        self.carry(cx, &mut peer);
-        if self.note_ends() {
+        // At most five times: each side ends once, and is cut once.
+        loop {
             self.carry(cx, &mut peer);
+            if !(self.note_size() | self.note_ends()) {
+                break;
+            }
         }
         match self.up.is_finished() && self.down.is_finished() {
             true => Poll::Ready(After::Close),
