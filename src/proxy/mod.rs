@@ -8,6 +8,7 @@
 
 mod access;
 mod address;
+mod admitting;
 mod answering;
 mod asking;
 mod attempt;
@@ -51,6 +52,7 @@ mod reply;
 mod resolve;
 mod shared;
 mod stats;
+mod strain;
 mod table;
 mod tally;
 mod tokens;
@@ -61,7 +63,7 @@ mod wire;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -79,6 +81,7 @@ pub use policy::{
 };
 pub use shared::{Admitted, Refused, SharedStreams, Soon, Top};
 pub use stats::{LastError, ServiceStats, UpstreamStats};
+pub use strain::Strain;
 pub use table::Changes;
 
 use crate::auth::Verifier;
@@ -92,18 +95,6 @@ use shared::Shared;
 use table::{Route, Table};
 use tokens::Tokens;
 use websocket::TunnelConfig;
-
-/// How much a node has to do: what is turned away then.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Strain {
-    /// Nothing.
-    #[default]
-    None,
-    /// New streams and WebSockets: they would stay.
-    Streams,
-    /// Every request.
-    Requests,
-}
 
 /// The proxy of a node, shared by its workers.
 pub struct Proxy {
@@ -224,11 +215,6 @@ impl Proxy {
         self.table.store(Arc::new(table));
         self.connect_fleet();
         changes
-    }
-
-    /// Whether more requests are under way than may be.
-    pub fn is_full(&self) -> bool {
-        self.inflight.load(Relaxed) >= self.inflight_max
     }
 
     /// Whether a path is the proxy's to answer.

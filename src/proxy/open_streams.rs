@@ -5,7 +5,13 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::RateKey;
+use super::address::Client;
+use super::error::ProxyError;
 use super::rate::Whose;
+use super::table::Route;
+use crate::auth::Identity;
+use crate::telemetry::proxy::Carried;
 
 /// Who has how many. There are no more entries than open streams, and of those no more than connections.
 #[derive(Debug, Default)]
@@ -15,19 +21,40 @@ type Key = (Whose, Kind);
 
 /// What a stream is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
+enum Kind {
     Events,
     WebSocket,
 }
 
+impl Route {
+    /// A place among the streams that somebody may have open; none for what is no stream, or where they are not counted.
+    pub(super) fn stream_permit(
+        &self,
+        carried: Carried,
+        client: &Client,
+        identity: Option<&Identity>,
+    ) -> Result<Option<StreamPermit>, ProxyError> {
+        let Some(policy) = self.policy.streams else {
+            return Ok(None);
+        };
+        let (kind, most) = match carried {
+            Carried::Http => return Ok(None),
+            Carried::Sse => (Kind::Events, policy.sse_max),
+            Carried::Ws => (Kind::WebSocket, policy.ws_max),
+        };
+        let user = identity.filter(|_| policy.by == RateKey::User);
+        let whose = match user {
+            Some(identity) => Whose::User(identity.user.clone()),
+            None => Whose::address(client.ip),
+        };
+        let permit = self.open.open(whose, kind, most);
+        permit.map(Some).ok_or(ProxyError::TooManyStreams)
+    }
+}
+
 impl OpenStreams {
     /// Counts one more of somebody's, unless that has so many already.
-    pub(super) fn open(
-        self: &Arc<Self>,
-        whose: Whose,
-        kind: Kind,
-        most: u32,
-    ) -> Option<StreamPermit> {
+    fn open(self: &Arc<Self>, whose: Whose, kind: Kind, most: u32) -> Option<StreamPermit> {
         let key = (whose, kind);
         let mut open = self.lock();
         let count = open.get(&key).copied().unwrap_or_default();
