@@ -45,6 +45,7 @@ pub(super) fn defaults() -> Policy {
         heartbeat: None,
         rate: None,
         streams: None,
+        idle_timeout: None,
         message_bytes_max: None,
         health: None,
     }

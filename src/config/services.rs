@@ -17,7 +17,7 @@ use crate::proxy::{
 
 /// The keys of a service.
 const KEYS: &str = "upstreams, balance, hash_on, timeout, connect_timeout, connections_max, http2_connections_max, \
-                    slow_start, breaker, retries, rate_limit, streams_max, message_bytes_max, cache, share, heartbeat, health, identity";
+                    slow_start, breaker, retries, rate_limit, streams_max, idle_timeout, message_bytes_max, cache, share, heartbeat, health, identity";
 const URL_RULE: &str = "must be an http, https or h2c URL (http://host[:port][/base]), or a table as { url = \"http://host\", weight = 2 }";
 const WEIGHT_MAX: u64 = 1000;
 
@@ -221,6 +221,7 @@ impl Place<'_> {
             "retries" => self.retries(path, value, &mut policy.retries),
             "rate_limit" => policy.rate = self.rate(path, value),
             "streams_max" => policy.streams = self.streams(path, value),
+            "idle_timeout" => policy.idle_timeout = self.optional_duration(path, value),
             "message_bytes_max" => {
                 policy.message_bytes_max = self.integer(path, value, 125, 1 << 40);
             }

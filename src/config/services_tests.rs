@@ -42,6 +42,7 @@ share = "user"
 heartbeat = "15s"
 rate_limit = { max = 7, window = "1s", by = "user" }
 streams_max = { ws = 2, by = "user" }
+idle_timeout = "10m"
 message_bytes_max = 1048576
 identity = { roles = ["admin"] }
 "#;
@@ -98,6 +99,7 @@ fn reads_every_key() {
             ws_max: 2,
             by: RateKey::User,
         }),
+        idle_timeout: Some(Duration::from_secs(600)),
         message_bytes_max: Some(1 << 20),
         health: Some(HealthPolicy {
             path: "/up?x".to_owned(),

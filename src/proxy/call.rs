@@ -52,7 +52,7 @@ pub(super) struct Call {
     inflight: Option<Inflight>,
     /// The node drains, within this time.
     pub(super) draining: Option<Duration>,
-    /// When a stream ends because of that.
+    /// When a stream ends because of that, or of its silence.
     pub(super) leaving: Option<Leaving>,
     pub(super) state: State,
 }
@@ -183,12 +183,18 @@ impl Call {
 
     /// Notes that something moved, so that no time-out is due yet.
     pub(super) fn note_moves(&mut self) {
-        let mut has_moved = std::mem::take(&mut self.upload.has_moved);
+        let (mut has_moved, mut has_heard) = (std::mem::take(&mut self.upload.has_moved), false);
         if let State::Answering { download, .. } = &mut self.state {
             has_moved |= std::mem::take(&mut download.has_moved);
+            has_heard = std::mem::take(&mut download.has_heard);
         }
         if has_moved {
             self.moved = Instant::now();
+        }
+        if has_heard && self.asked.carried == Carried::Sse && self.draining.is_none() {
+            let policy = self.course.as_ref().map(|course| &course.route.policy);
+            let most = policy.and_then(|policy| policy.idle_timeout);
+            self.leaving = most.map(|most| Leaving::at(self.moved + most));
         }
     }
 }

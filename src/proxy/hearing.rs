@@ -113,6 +113,7 @@ impl Call {
         let kept = (self.attempt.take(), self.asked.entry.take(), permit);
         let policy = self.course.as_ref().map(|course| &course.route.policy);
         let config = TunnelConfig {
+            idle_timeout: policy.and_then(|policy| policy.idle_timeout),
             message_bytes_max: policy.and_then(|policy| policy.message_bytes_max),
             ..self.proxy.tunnel
         };

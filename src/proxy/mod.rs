@@ -165,6 +165,7 @@ impl Proxy {
             tunnel: TunnelConfig {
                 ping_interval: config.ping_interval,
                 pong_timeout: config.pong_timeout,
+                idle_timeout: None,
                 message_bytes_max: None,
             },
             connector: ArcSwapOption::new(config.connector.clone().map(Arc::new)),

@@ -62,6 +62,9 @@ pub struct Policy {
     pub rate: Option<RatePolicy>,
     /// How many event streams and WebSockets somebody may have open at once; `None`: any number.
     pub streams: Option<StreamsPolicy>,
+    /// How long nobody may say anything in an event stream (the upstream) or a WebSocket (either side, pings and pongs left out)
+    /// before it is ended; `None`: for ever.
+    pub idle_timeout: Option<Duration>,
     /// The most payload bytes of a message of a WebSocket, of either side; `None`: any.
     pub message_bytes_max: Option<u64>,
     /// How it is found out beforehand whether an upstream is well; `None`: not at all.
@@ -250,6 +253,7 @@ pub(super) mod tests {
             heartbeat: None,
             rate: None,
             streams: None,
+            idle_timeout: None,
             message_bytes_max: None,
             health: None,
         }

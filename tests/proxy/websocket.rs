@@ -378,6 +378,43 @@ async fn a_message_of_a_clients_that_is_too_big_closes_both_ends_and_does_not_pa
     ends(&mut client).await;
 }
 
+/// Pings are sent and answered meanwhile.
+#[tokio::test]
+async fn a_socket_on_which_nobody_says_anything_is_closed_where_the_service_says_so() {
+    let mut sockets = Sockets::start().await;
+    let url = &sockets.url;
+    let file = format!("[services.example]\nupstreams = [{url:?}]\nidle_timeout = \"500ms\"\n");
+    let node = hub_with(&file, &[("WS_PING_INTERVAL_MS", "100")]).await;
+    let (mut client, mut upstream) = pair(&node, &mut sockets).await;
+    let (mut pings, mut said) = (0, 0);
+    let close = loop {
+        let (head, payload) = client.next().await.expect("a frame");
+        if head == FIN | CLOSE {
+            break payload;
+        }
+        if head == FIN | PING {
+            pings += 1;
+            client.send(&raw::frame(FIN | PONG, &payload)).await;
+            // As long as there are messages it stays, whoever sends them.
+            if pings < 10 {
+                upstream.send(&[FIN | TEXT, 1, b'x']).await;
+            }
+        } else {
+            said += 1;
+        }
+    };
+    assert_eq!(close, b"\x0f\xa4inactive");
+    assert!(said == 9 && pings > 10, "{said} {pings}");
+    client.send(&raw::frame(FIN | CLOSE, &close)).await;
+    let close = loop {
+        let (head, payload) = next_masked(&mut upstream).await;
+        if head == FIN | CLOSE {
+            break payload;
+        }
+    };
+    assert_eq!(close, b"\x03\xe9client_closed");
+}
+
 #[tokio::test]
 async fn one_of_an_upstreams_does_so_too_however_its_header_comes() {
     let mut sockets = Sockets::start().await;

@@ -58,6 +58,11 @@ impl Flow {
         }
     }
 
+    /// Whether something of a message came since this was last asked.
+    pub(super) fn take_data(&mut self) -> bool {
+        std::mem::take(&mut self.frames.has_data)
+    }
+
     /// Whether nothing more goes this way.
     pub(super) fn is_finished(&self) -> bool {
         let is_flushed = self.out_sent == self.out.len();

@@ -18,6 +18,8 @@ pub(super) struct Frames {
     /// Payload bytes of the present frame that are still to come.
     left: u64,
     is_close: bool,
+    /// A frame of a message has begun since this was last cleared.
+    pub(super) has_data: bool,
     /// Payload bytes of the present message, as far as its frames have told.
     message: u64,
     /// The most that it may have.
@@ -117,6 +119,7 @@ impl Frames {
         self.left = short.unwrap_or_else(long);
         let opcode = header[0] & 0xf;
         self.is_close = opcode == CLOSE;
+        self.has_data |= opcode < CLOSE;
         self.message = match opcode {
             CONTINUATION => self.message.saturating_add(self.left),
             // Control frames stand between those of a message.

@@ -3,7 +3,8 @@
 //! Whichever end closes, the other gets that very close frame. An end that goes without one is told to the other: 1011
 //! `upstream_error`, 1001 `client_closed`. We close by ourselves when the node drains (1012), when a side has taken
 //! nothing for a pong's time (1013 `backpressure`: until then the other is simply not read), when a message of either side is
-//! over the most (1009), and when a ping of ours is not followed by any sign of life (4004).
+//! over the most (1009), and when a ping of ours is not followed by any sign of life, or no message went either way for too long
+//! (4004).
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub(in crate::proxy) struct TunnelConfig {
     pub(in crate::proxy) ping_interval: Duration,
     /// How long a sign of life may take after a ping, and a side may take nothing.
     pub(in crate::proxy) pong_timeout: Duration,
+    /// How long no message may go either way; `None`: for ever.
+    pub(in crate::proxy) idle_timeout: Option<Duration>,
     /// The most payload bytes of a message, as they are on the wire; `None`: any.
     pub(in crate::proxy) message_bytes_max: Option<u64>,
 }
@@ -53,6 +56,8 @@ pub(in crate::proxy) struct Tunnel {
     /// A ping went out then, and nothing has come since.
     unanswered_since: Option<Instant>,
     is_alive: bool,
+    /// When it is closed unless a message comes; where that is looked at.
+    idle_at: Option<Instant>,
     close_by: Option<Instant>,
     drain_at: Option<Instant>,
     is_given_up: bool,
@@ -70,14 +75,16 @@ impl Tunnel {
         (attempt, entry, permit): Kept,
         config: TunnelConfig,
     ) -> Self {
+        let now = Instant::now();
         Self {
             wire,
             down: Flow::new(head, config.message_bytes_max),
             up: Flow::new(Vec::new(), config.message_bytes_max),
             config,
-            next_look: Instant::now() + config.ping_interval,
+            next_look: now + config.ping_interval,
             unanswered_since: None,
             is_alive: false,
+            idle_at: config.idle_timeout.map(|most| now + most),
             close_by: None,
             drain_at: None,
             is_given_up: false,
@@ -92,6 +99,11 @@ impl Tunnel {
         self.up.poll(cx, peer.socket, peer.read, socket);
         let has_read = std::mem::take(&mut self.up.has_read);
         self.is_alive |= has_read | std::mem::take(&mut self.down.has_written);
+        if let Some(most) = self.config.idle_timeout
+            && (self.up.take_data() | self.down.take_data())
+        {
+            self.idle_at = Some(Instant::now() + most);
+        }
     }
 
     /// Passes on that one end has gone; tells whether there is something to write for that.
@@ -182,7 +194,10 @@ impl Exchange for Tunnel {
     }
 
     fn due(&self) -> Option<Instant> {
-        let others = [self.close_by, self.drain_at].into_iter().flatten();
+        let idle_at = self.idle_at.filter(|_| self.close_by.is_none());
+        let others = [self.close_by, self.drain_at, idle_at]
+            .into_iter()
+            .flatten();
         Some(others.fold(self.next_look, Instant::min))
     }
 
@@ -192,6 +207,9 @@ impl Exchange for Tunnel {
         } else if self.drain_at.is_some_and(|at| at <= now) {
             self.drain_at = None;
             self.close(CloseReason::Drain.code(), CloseReason::Drain.text(), now);
+        } else if self.close_by.is_none() && self.idle_at.is_some_and(|at| at <= now) {
+            let reason = CloseReason::Inactive;
+            self.close(reason.code(), reason.text(), now);
         } else if self.next_look <= now {
             self.look(now);
         }
