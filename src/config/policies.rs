@@ -18,6 +18,7 @@ pub(super) fn defaults() -> Policy {
         balance: Balance::LeastLoad,
         timeout: Duration::from_secs(30),
         connect_timeout: Duration::from_secs(3),
+        total_timeout: None,
         // As the systems that Fanfare stands in for have it.
         breaker: BreakerPolicy {
             failures: 5,

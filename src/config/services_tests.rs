@@ -33,6 +33,7 @@ balance = "hash"
 hash_on = "header:X-Tenant"
 timeout = "10s"
 connect_timeout = "500ms"
+total_timeout = "1m"
 connections_max = 100
 http2_connections_max = 8
 breaker = { failures = 3, window = "5s", percent = 50, success_percent = 90, requests_min = 9, open = "2m", probes = 2 }
@@ -62,6 +63,7 @@ fn reads_every_key() {
         balance: Balance::Hash(HashKey::Field("x-tenant".to_owned())),
         timeout: Duration::from_secs(10),
         connect_timeout: Duration::from_millis(500),
+        total_timeout: Some(Duration::from_secs(60)),
         breaker: BreakerPolicy {
             failures: 3,
             window: Duration::from_secs(5),

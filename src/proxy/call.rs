@@ -173,6 +173,19 @@ impl Call {
         Some(course.try_timeout(self.tries_left == 0))
     }
 
+    /// When the whole exchange has to be over.
+    fn deadline(&self) -> Option<Instant> {
+        let course = self.course.as_ref();
+        let course = course.filter(|_| self.asked.carried == Carried::Http)?;
+        Some(self.asked.started + course.route.policy.total_timeout?)
+    }
+
+    /// Whether its time is over.
+    pub(super) fn is_late(&self) -> bool {
+        self.deadline()
+            .is_some_and(|deadline| self.moved >= deadline)
+    }
+
     /// When the stream that is being answered leaves.
     fn leaving(&self) -> Option<&Leaving> {
         match &self.state {
@@ -251,7 +264,10 @@ impl Exchange for Call {
             Waits::ForUpstream => upstream_may.map(|time| self.moved + time),
         };
         let leaves = self.leaving().map(Leaving::due);
-        pause.into_iter().chain(leaves).min()
+        // What we say ourselves is said, however late it is.
+        let is_upstreams = matches!(self.state, State::Asking | State::Answering { .. });
+        let ends = [pause, leaves, self.deadline().filter(|_| is_upstreams)];
+        ends.into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {

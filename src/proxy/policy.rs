@@ -39,6 +39,9 @@ pub struct Policy {
     pub timeout: Duration,
     /// How long it may take to accept a connection.
     pub connect_timeout: Duration,
+    /// How long a whole exchange at `/api` may take, from the request's head to the end of the answer; `None`: as long as
+    /// something moves.
+    pub total_timeout: Option<Duration>,
     /// When it is left alone.
     pub breaker: BreakerPolicy,
     /// When another one is asked.
@@ -236,6 +239,7 @@ pub(super) mod tests {
             balance,
             timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(3),
+            total_timeout: None,
             breaker: POLICY,
             retries: RetryPolicy {
                 tries: 3,
