@@ -8,6 +8,7 @@
 
 mod access;
 mod address;
+mod admitting;
 mod answering;
 mod asking;
 mod attempt;
@@ -41,6 +42,7 @@ mod lease;
 mod leaving;
 mod line;
 mod multiplexed;
+mod open_streams;
 mod pages;
 mod path;
 mod policy;
@@ -50,6 +52,7 @@ mod reply;
 mod resolve;
 mod shared;
 mod stats;
+mod strain;
 mod table;
 mod tally;
 mod tokens;
@@ -60,7 +63,7 @@ mod wire;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -70,13 +73,15 @@ use tokio::time::Instant;
 pub use address::Arrival;
 pub use config::{Address, CacheConfig, Config, RESERVED_NAMES};
 pub use fleet::Fleet;
+pub use open_streams::StreamPermit;
 pub use pages::{Pages, Told};
 pub use policy::{
     Balance, BreakerPolicy, CachePolicy, HashKey, HealthPolicy, IdentityRule, Policy, RateKey,
-    RatePolicy, RetryPolicy, ServiceConfig, Share, UpstreamConfig,
+    RatePolicy, RetryPolicy, ServiceConfig, Share, StreamsPolicy, UpstreamConfig,
 };
 pub use shared::{Admitted, Refused, SharedStreams, Soon, Top};
 pub use stats::{LastError, ServiceStats, UpstreamStats};
+pub use strain::Strain;
 pub use table::Changes;
 
 use crate::auth::Verifier;
@@ -90,18 +95,6 @@ use shared::Shared;
 use table::{Route, Table};
 use tokens::Tokens;
 use websocket::TunnelConfig;
-
-/// How much a node has to do: what is turned away then.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Strain {
-    /// Nothing.
-    #[default]
-    None,
-    /// New streams and WebSockets: they would stay.
-    Streams,
-    /// Every request.
-    Requests,
-}
 
 /// The proxy of a node, shared by its workers.
 pub struct Proxy {
@@ -172,6 +165,8 @@ impl Proxy {
             tunnel: TunnelConfig {
                 ping_interval: config.ping_interval,
                 pong_timeout: config.pong_timeout,
+                idle_timeout: None,
+                message_bytes_max: None,
             },
             connector: ArcSwapOption::new(config.connector.clone().map(Arc::new)),
             cache: Arc::new(Cache::new(config.cache)),
@@ -221,11 +216,6 @@ impl Proxy {
         self.table.store(Arc::new(table));
         self.connect_fleet();
         changes
-    }
-
-    /// Whether more requests are under way than may be.
-    pub fn is_full(&self) -> bool {
-        self.inflight.load(Relaxed) >= self.inflight_max
     }
 
     /// Whether a path is the proxy's to answer.
