@@ -22,6 +22,7 @@ mod sqlite;
 mod store;
 mod tables;
 mod upkeep;
+mod users_table;
 
 pub use config::Config;
 pub use name::{NAME_BYTES_MAX, NameError, UserName};
