@@ -13,23 +13,21 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 
 use crate::broker::{BrokerError, Sink, Start};
-use crate::model::{ChannelKey, Envelope, Event, Position};
+use crate::model::{ChannelKey, Position};
 
-use super::entry::{Check, Entry, Phase, ToRead, is_before};
-use super::{envelope, give_back, give_back_line};
+use super::entry::{Check, Entry, Phase};
+use super::{give_back, give_back_line};
+
+mod hearing;
 
 /// How long a channel stays subscribed to that nobody wants: churn must not become a storm.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// The most channels of one SUBSCRIBE.
 const BATCH_MAX: usize = 512;
-
-/// The most envelopes that wait for the position of their channel; more are a hole.
-const HELD_MAX: usize = 1024;
 
 /// What happens when a mark comes back.
 #[derive(Debug, Default)]
@@ -336,149 +334,6 @@ impl Interest {
             entry.begin_again();
         }
         state.starting = state.channels.keys().cloned().collect();
-    }
-
-    /// A mark came back. Answers the channels whose position is to be read now.
-    pub(super) fn passed(&self, mark: u64, now: Instant) -> Vec<ToRead> {
-        let mut state = self.lock();
-        let state = &mut *state;
-        let Some(barrier) = state.barriers.remove(&mark) else {
-            return Vec::new();
-        };
-        state.is_controlled |= barrier.is_control;
-        for name in barrier.ended {
-            let Some(entry) = state.channels.get_mut(&name) else {
-                continue;
-            };
-            entry.ends.clear();
-            if matches!(entry.phase, Phase::Ending) {
-                entry.phase = Phase::Idle(now);
-                state.idle.push_back(name);
-            }
-        }
-        for check in barrier.checks {
-            if let Some(entry) = state.channels.get_mut(&check.name)
-                && entry.is_off(&check)
-            {
-                entry.last = check.found;
-                self.hole(&entry.channel);
-            }
-        }
-        let mut to_read = Vec::new();
-        for name in barrier.started {
-            let Some(entry) = state.channels.get_mut(&name) else {
-                continue;
-            };
-            if !matches!(entry.phase, Phase::Asked) {
-                continue;
-            }
-            if !entry.is_wanted {
-                // Its position is not asked for: that would make one.
-                let nobody = Err(BrokerError::Unavailable);
-                self.go_live(state, &name, Vec::new(), nobody);
-            } else if entry.keeps_history {
-                // Somebody waits for the position; and after a hole the checks need one to begin from.
-                entry.phase = Phase::Reading(Vec::new());
-                to_read.push(ToRead {
-                    name,
-                    channel: entry.channel.clone(),
-                    life: entry.life,
-                });
-            } else {
-                self.go_live(state, &name, Vec::new(), Ok(None));
-            }
-        }
-        to_read
-    }
-
-    /// The position of a channel was read. What was asked before the connection was lost is passed over: it is not yet
-    /// subscribed to again, and another read follows.
-    pub(super) fn read(&self, name: &str, life: u64, start: Result<Start, BrokerError>) {
-        let mut state = self.lock();
-        let entry = state.channels.get_mut(name);
-        let Some(entry) = entry.filter(|entry| entry.life == life) else {
-            return;
-        };
-        let Phase::Reading(held) = &mut entry.phase else {
-            return;
-        };
-        let held = std::mem::take(held);
-        self.go_live(&mut state, name, held, start);
-    }
-
-    /// From now on what comes is handed over; what came meanwhile first.
-    fn go_live(
-        &self,
-        state: &mut State,
-        name: &str,
-        held: Vec<Envelope>,
-        start: Result<Start, BrokerError>,
-    ) {
-        let Some(entry) = state.channels.get_mut(name) else {
-            return;
-        };
-        entry.phase = Phase::Live;
-        let position = start.ok().flatten();
-        entry.last = position;
-        for start_of in entry.starts.drain(..) {
-            let _ = start_of.send(start);
-        }
-        for envelope in held {
-            if !is_before(&envelope, position) {
-                self.hand_over(entry, &envelope);
-            }
-        }
-        if std::mem::take(&mut entry.has_hole) {
-            self.hole(&entry.channel);
-        }
-        if !entry.is_wanted {
-            entry.phase = Phase::Ending;
-            state.ending.push(name.to_owned());
-            self.changed.notify_one();
-        }
-    }
-
-    /// A message came.
-    pub(super) fn message(&self, name: &str, payload: &Bytes) {
-        if name == self.ears.control {
-            if let (Some(sink), Some(control)) =
-                (self.ears.sink.get(), envelope::unpack_control(payload))
-            {
-                sink.control(&control);
-            }
-            return;
-        }
-        let mut state = self.lock();
-        let Some(entry) = state.channels.get_mut(name) else {
-            return;
-        };
-        if matches!(entry.phase, Phase::Asked | Phase::Idle(_)) {
-            return;
-        }
-        let Some(envelope) = envelope::unpack(&entry.channel, payload) else {
-            return;
-        };
-        match &mut entry.phase {
-            Phase::Reading(held) if held.len() < HELD_MAX => held.push(envelope),
-            Phase::Reading(_) => entry.has_hole = true,
-            _ => self.hand_over(entry, &envelope),
-        }
-    }
-
-    /// The lock is held: so envelopes of one channel stay in order. The sink does not call back.
-    fn hand_over(&self, entry: &mut Entry, envelope: &Envelope) {
-        if let (Some(epoch), Event::Publication(publication)) = (envelope.epoch, &envelope.event) {
-            entry.last = Some(Position::new(epoch, publication.offset));
-        }
-        if let Some(sink) = self.ears.sink.get() {
-            sink.deliver(envelope);
-        }
-    }
-
-    fn hole(&self, channel: &ChannelKey) {
-        if let Some(sink) = self.ears.sink.get() {
-            sink.hole(Some(channel));
-        }
     }
 }
 
