@@ -22,7 +22,6 @@ mod sqlite;
 mod store;
 mod tables;
 mod upkeep;
-mod users_table;
 
 pub use config::Config;
 pub use name::{NAME_BYTES_MAX, NameError, UserName};

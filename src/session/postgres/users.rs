@@ -5,8 +5,8 @@ use std::sync::Arc;
 use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{PgConnection, Row as _};
 
+use crate::session::tables::users::users_table;
 use crate::session::tables::{column, time};
-use crate::session::users_table::users_table;
 use crate::session::{UnixTime, User, UserName};
 
 /// How many users one sweep looks at.

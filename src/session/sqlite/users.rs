@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::{column, time};
-use crate::session::users_table::users_table;
+use crate::session::tables::users::users_table;
 use crate::session::{UnixTime, User, UserName};
 
 /// How many users one sweep removes: the others are not kept waiting for long.

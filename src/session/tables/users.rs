@@ -148,4 +148,4 @@ macro_rules! users_table {
     };
 }
 
-pub(super) use users_table;
+pub(in crate::session) use users_table;
