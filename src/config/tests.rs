@@ -686,3 +686,22 @@ fn events_need_what_they_stand_on() {
     assert!(!format!("{webhook:?}").contains(SECRET));
     assert_eq!(settings.events.stream.expect("a stream").key, "mine:events");
 }
+
+/// As the row of the variable says, which operators read.
+#[test]
+fn users_have_a_prefix_only_where_one_is_set() {
+    let prefixes = |set: &[(&str, &str)]| {
+        let all = [&[("REDIS_URL", "redis://localhost")], set].concat();
+        let settings = settings(&all);
+        let fleet = settings.redis.expect("a fleet").prefix;
+        (fleet, settings.session.redis_prefix)
+    };
+    let expected = |fleet: &str, users: &str| (fleet.to_owned(), users.to_owned());
+    assert_eq!(prefixes(&[]), expected("fanfare", ""));
+    for value in ["fanfare", "mine"] {
+        let set = prefixes(&[("REDIS_KEY_PREFIX", value)]);
+        assert_eq!(set, expected(value, &format!("{value}:")));
+    }
+    let row = variable::variable("REDIS_KEY_PREFIX").expect("a row");
+    assert!(row.doc.contains("only where it is set"), "{}", row.doc);
+}

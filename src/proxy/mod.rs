@@ -67,10 +67,10 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
-pub use address::Arrival;
+pub use address::{Arrival, Origin};
 pub use config::{Address, CacheConfig, Config, RESERVED_NAMES};
 pub use fleet::Fleet;
 pub use open_streams::StreamPermit;
@@ -230,9 +230,8 @@ impl Proxy {
             || path.strip_prefix("/ws/").is_some_and(is_own)
     }
 
-    /// Whose request this is that came from `peer`: the client's address behind the proxies that are trusted, and whether
-    /// it came by TLS, to us or, as they say, to them.
-    pub fn origin(&self, peer: IpAddr, is_encrypted: bool, headers: &HeaderMap) -> (IpAddr, bool) {
+    /// Whose request this is that came from `peer`, to us or, as they say, to the proxies that are trusted.
+    pub fn origin(&self, peer: IpAddr, is_encrypted: bool, headers: &HeaderMap) -> Origin {
         let fields: Vec<Field<'_>> = headers
             .iter()
             .map(|(name, value)| Field {
@@ -241,10 +240,13 @@ impl Proxy {
             })
             .collect();
         let client = address::client(peer, is_encrypted, &fields, &self.trusted);
-        let scheme = headers.get("x-forwarded-proto");
-        let is_https = scheme.is_some_and(|scheme| scheme == "https");
-        let is_secure = is_encrypted || (client.is_behind_trusted && is_https);
-        (client.ip, is_secure)
+        let scheme = headers.get("x-forwarded-proto").map(HeaderValue::as_bytes);
+        Origin {
+            ip: client.ip,
+            is_secure: is_encrypted
+                || (client.is_behind_trusted && scheme.is_some_and(introduction::is_encrypted)),
+            is_behind_trusted: client.is_behind_trusted,
+        }
     }
 
     /// Forgets what the cache has of a service, as far as its paths begin with this; tells how many answers went. None
