@@ -241,8 +241,8 @@ impl Proxy {
             })
             .collect();
         let client = address::client(peer, is_encrypted, &fields, &self.trusted);
-        let scheme = headers.get("x-forwarded-proto");
-        let is_https = scheme.is_some_and(|scheme| scheme == "https");
+        let proto = headers.get("x-forwarded-proto");
+        let is_https = proto.is_some_and(|proto| address::says_encrypted(proto.as_bytes()));
         let is_secure = is_encrypted || (client.is_behind_trusted && is_https);
         (client.ip, is_secure)
     }
