@@ -37,7 +37,7 @@ const PAGE: usize = 256;
 const PAGES_MAX: usize = 64;
 
 /// How long a read that failed waits to be tried again.
-const AGAIN_AFTER: Duration = Duration::from_millis(250);
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// An order, and by what it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
