@@ -504,6 +504,28 @@ test('pending commands are bounded', async () => {
   assert.ok((await Promise.allSettled(all)).every(({ reason }) => reason.code === 'disconnected'));
 });
 
+test('commands that wait through an outage, as many as may, leave the subscriptions alone', async () => {
+  const socket = await connected();
+  const seen = listen('news');
+  socket.answers('subscribe', subscribed('e', 1));
+  socket.ends(1006);
+  const all = Array.from({ length: 1000 }, (_, i) => hub.publish('other', i));
+  await pass(250);
+  last().greets();
+  last().answers('subscribe', subscribed('e', 1, { recovered: true }));
+  last().says(publication('news', 2));
+  assert.deepEqual(seen, [2]);
+  // Each answer makes room for one more.
+  await assert.rejects(hub.publish('other', 1000), { code: 'too_many_commands' });
+  const [{ id }] = last().sent.filter((m) => m.type === 'publish');
+  last().says({ type: 'published', id, channel: 'other' });
+  await all[0];
+  const more = hub.publish('other', 1000);
+  assert.equal(last().sent.filter((m) => m.type === 'publish').length, 1001);
+  hub.close();
+  await Promise.allSettled([...all, more]);
+});
+
 // --- Tokens --------------------------------------------------------------------------------------------------
 
 test('refreshes the token ahead of its end, again and again', async () => {

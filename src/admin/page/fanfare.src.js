@@ -7,7 +7,8 @@
 
 // After these close codes the hub would only say the same again.
 const FINAL = [1000, 1002, 1003, 1007, 1008, 1009, 4002, 4003];
-// What waits for a connection or an answer, at most: a long outage must not fill the memory.
+// What the application asked and is not answered, at most: a long outage must not fill the memory. Subscriptions
+// are not counted, for a full house must not keep them from starting again.
 const COMMANDS_MAX = 1000;
 const ignore = () => {};
 const fault = (code, message) => Object.assign(Error(message), { code });
@@ -15,7 +16,7 @@ const fault = (code, message) => Object.assign(Error(message), { code });
 export function Fanfare(url = '/ws/connect', options = {}) {
 	const hub = this, subs = new Map(), asked = new Map(), listeners = {};
 	const { minDelay = 500, maxDelay = 30_000, getToken, WebSocket = globalThis.WebSocket } = options;
-	let { token } = options, lastId = 0, attempt = 0, failures = 0;
+	let { token } = options, lastId = 0, pending = 0, attempt = 0, failures = 0;
 	let socket, open, since, retry, pulse, renewal, ping, patience;
 	url = new URL(url, globalThis.location?.href);
 	url.protocol = url.protocol.replace('http', 'ws');
@@ -28,12 +29,20 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 	// the first publications after `subscribed` would be taken for old ones.
 	function command(m, done, fail) {
 		if (hub.state === 'closed') return fail(fault('disconnected', 'closed'));
-		if (asked.size >= COMMANDS_MAX) return fail(fault('too_many_commands', 'too many commands pending'));
 		m.id = ++lastId;
 		asked.set(lastId, { m, done, fail, sent: open });
 		if (open) send(m);
 	}
 	const ask = (m) => new Promise((done, fail) => command(m, done, fail));
+	async function request(m) {
+		if (pending >= COMMANDS_MAX) throw fault('too_many_commands', 'too many commands pending');
+		pending++;
+		try {
+			return await ask(m);
+		} finally {
+			pending--;
+		}
+	}
 
 	function add(channel) {
 		const sub = { channel, options: {}, given: true };
@@ -203,9 +212,9 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 		if (open && (!sub.live || options.presence)) start(sub);
 		return sub;
 	};
-	hub.publish = (channel, data, options) => ask({ ...options, type: 'publish', channel, data });
-	hub.history = (channel, options) => ask({ ...options, type: 'history', channel });
-	hub.presence = (channel) => ask({ type: 'presence', channel });
+	hub.publish = (channel, data, options) => request({ ...options, type: 'publish', channel, data });
+	hub.history = (channel, options) => request({ ...options, type: 'history', channel });
+	hub.presence = (channel) => request({ type: 'presence', channel });
 	hub.state = 'closed';
 	hub.connect();
 }
