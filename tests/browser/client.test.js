@@ -526,6 +526,25 @@ test('commands that wait through an outage, as many as may, leave the subscripti
   await Promise.allSettled([...all, more]);
 });
 
+test('what cannot be JSON rejects at once and wedges nothing', async () => {
+  const socket = await connect();
+  const circle = {};
+  circle.self = circle;
+  const first = hub.publish('news', 'one');
+  for (const data of [1n, circle]) await assert.rejects(hub.publish('news', data), { code: 'bad_request' });
+  const data = { n: 2 };
+  const second = hub.publish('news', data);
+  data.n = 'changed since';
+  socket.greets();
+  assert.equal(hub.state, 'connected');
+  assert.deepEqual(socket.sent.map((m) => m.data), ['one', { n: 2 }]);
+  await assert.rejects(hub.publish('news', 3n), { code: 'bad_request' });
+  const seen = listen('odd', { recover: { epoch: 1n, offset: 1 } });
+  assert.deepEqual(seen, [{ end: 'bad_request' }]);
+  hub.close();
+  await Promise.allSettled([first, second]);
+});
+
 // --- Tokens --------------------------------------------------------------------------------------------------
 
 test('refreshes the token ahead of its end, again and again', async () => {

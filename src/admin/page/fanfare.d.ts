@@ -117,7 +117,10 @@ export interface StateChange {
   delay?: number;
 }
 
-/** The hub's error answer, or `disconnected` (whether the command took effect is unknown), or `too_many_commands`. */
+/**
+ * The hub's error answer, or `disconnected` (whether the command took effect is unknown), or `too_many_commands`
+ * (1,000 are not answered yet), or `bad_request` at once for what cannot be JSON.
+ */
 export interface FanfareError extends Error {
   code: string;
 }

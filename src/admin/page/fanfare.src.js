@@ -23,15 +23,20 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 
 	const emit = (event, m) => listeners[event]?.forEach((f) => f(m));
 	const tell = (state, more) => emit('state', { state: (hub.state = state), ...more });
-	const send = (m) => socket.send(JSON.stringify(m));
 
 	// Callbacks, because a promise settles only after the frames that arrive together with the answer:
 	// the first publications after `subscribed` would be taken for old ones.
 	function command(m, done, fail) {
 		if (hub.state === 'closed') return fail(fault('disconnected', 'closed'));
-		m.id = ++lastId;
-		asked.set(lastId, { m, done, fail, sent: open });
-		if (open) send(m);
+		let text;
+		try {
+			// Now, while somebody hears what cannot be JSON (a BigInt, a circle): when the connection comes nobody does.
+			text = JSON.stringify({ ...m, id: ++lastId });
+		} catch (e) {
+			return fail(fault('bad_request', e.message));
+		}
+		asked.set(lastId, { text, done, fail, sent: open });
+		if (open) socket.send(text);
 	}
 	const ask = (m) => new Promise((done, fail) => command(m, done, fail));
 	async function request(m) {
@@ -100,7 +105,7 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 		// Browsers hide protocol pings: break a silence with one of our own.
 		clearTimeout(pulse);
 		pulse = setTimeout(() => {
-			send({ type: 'ping' });
+			socket.send('{"type":"ping"}');
 			pulse = setTimeout(drop, patience, 4004, 'silence');
 		}, ping);
 		if (asked.delete(id)) return type === 'error' ? c.fail(fault(m.code, m.message)) : c.done(m);
@@ -126,7 +131,7 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 		}
 		subs.forEach((sub) => sub.live || start(sub));
 		asked.forEach((c) => {
-			if (!c.sent) send(c.m);
+			if (!c.sent) socket.send(c.text);
 			c.sent = true;
 		});
 		renew(m.expires_in);
