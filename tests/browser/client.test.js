@@ -440,6 +440,37 @@ test('a subscription that failed for want of the broker is tried again', async (
   assert.deepEqual(seen, [2]);
 });
 
+test('a subscription that came too fast is tried again, less and less often', async () => {
+  const socket = await connected();
+  const seen = listen('news');
+  const asked = () => socket.sent.filter((m) => m.type === 'subscribe').length;
+  const refuses = () => socket.answers('subscribe', { type: 'error', code: 'rate_limited', message: 'too fast' });
+  for (const [i, pause] of [3000, 6000, 12_000].entries()) {
+    refuses();
+    await pass(pause - 1);
+    assert.equal(asked(), i + 1);
+    await pass(1);
+    assert.equal(asked(), i + 2);
+  }
+  socket.answers('subscribe', subscribed('e', 1));
+  socket.says(publication('news', 2));
+  assert.deepEqual(seen, [2]);
+});
+
+test('a subscription that waits to be tried again starts with the next connection, once', async () => {
+  const socket = await connected();
+  listen('news');
+  const other = hub.subscribe('other');
+  for (const { id, channel } of [...socket.sent]) socket.says({ id, channel, type: 'error', code: 'rate_limited', message: 'too fast' });
+  other.unsubscribe();
+  socket.ends(1006);
+  await pass(250);
+  last().greets();
+  last().answers('subscribe', subscribed('e', 1));
+  await pass(10_000);
+  assert.deepEqual(last().sent.map((m) => m.channel), ['news']);
+});
+
 test('a subscription that the hub ends is told', async () => {
   const socket = await connected();
   const seen = listen('news');

@@ -50,10 +50,11 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 	}
 
 	function add(channel) {
-		const sub = { channel, options: {}, given: true };
+		const sub = { channel, options: {}, given: true, failures: 0 };
 		sub.unsubscribe = () => {
 			if (subs.get(channel) !== sub) return;
 			subs.delete(channel);
+			clearTimeout(sub.retry);
 			// With an id, so that the answer is not taken for the end of a newer subscription.
 			if (open) command({ type: 'unsubscribe', channel }, ignore, ignore);
 		};
@@ -70,8 +71,9 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 			(e) => {
 				// After a cut it starts again with the next connection.
 				if (e.code === 'disconnected' || !current()) return;
-				if (/^(broker_)?unavailable$/.test(e.code)) {
-					sub.retry = setTimeout(() => open && current() && start(sub), 2000 * (1 + Math.random()));
+				if (/^((broker_)?unavailable|rate_limited)$/.test(e.code)) {
+					const pause = Math.min(maxDelay, 2000 * 2 ** sub.failures++) * (1 + Math.random());
+					sub.retry = setTimeout(() => current() && start(sub), pause);
 					return;
 				}
 				subs.delete(channel);
@@ -79,7 +81,9 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 			});
 	}
 	function subscribed(sub, m) {
+		clearTimeout(sub.retry);
 		sub.live = true;
+		sub.failures = 0;
 		sub.position = { epoch: m.epoch ?? '', offset: m.offset ?? 0 };
 		sub.options.onSubscribed?.(m);
 		if (m.recovered === false) sub.options.onGap?.({ ...m, dropped: null });
@@ -173,6 +177,7 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 		const delay = Math.min(maxDelay, minDelay * 2 ** failures++) * (back + Math.random());
 		if (!final) retry = setTimeout(hub.connect, delay);
 		subs.forEach((sub) => {
+			clearTimeout(sub.retry);
 			sub.live = false;
 			if (sub.options.recover === false) sub.position = undefined;
 		});
