@@ -348,6 +348,32 @@ test('a channel without history delivers all it is sent', async () => {
   assert.deepEqual(seen, [1, 1]);
 });
 
+// --- Listeners that throw ------------------------------------------------------------------------------------
+
+test('what listeners throw is reported, and stops nothing', async () => {
+  const reports = [];
+  mock.method(globalThis, 'queueMicrotask', (report) => reports.push(report));
+  const bug = () => { throw new Error('a bug of the application'); };
+  await connect();
+  const stop = hub.on('state', bug);
+  const seen = [];
+  hub.on('state', ({ state }) => seen.push(state));
+  last().greets();
+  last().ends(1006);
+  await pass(250);
+  last().greets();
+  stop();
+  assert.deepEqual(seen, ['connected', 'connecting', 'connecting', 'connected']);
+  assert.equal(reports.length, 4);
+  for (const report of reports) assert.throws(report, /a bug of the application/);
+  hub.on('publication', ({ data }) => seen.push(data));
+  hub.subscribe('news', { onSubscribed: bug, onPublication: bug, onGap: bug, onUnsubscribed: bug, recover: { epoch: 'old', offset: 1 } });
+  last().answers('subscribe', subscribed('e', 1, { recovered: false }));
+  last().says(publication('news', 2), { type: 'unsubscribed', channel: 'news' });
+  assert.equal(reports.length, 8);
+  assert.equal(seen.at(-1), 2);
+});
+
 // --- Channels of the token -----------------------------------------------------------------------------------
 
 test('a channel of the token is live at once, and restarted where it was cut', async () => {

@@ -21,7 +21,15 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 	url = new URL(url, globalThis.location?.href);
 	url.protocol = url.protocol.replace('http', 'ws');
 
-	const emit = (event, m) => listeners[event]?.forEach((f) => f(m));
+	// What the application's functions throw is reported as theirs, and stops nothing here.
+	function call(owner, name, m) {
+		try {
+			owner?.[name]?.(m);
+		} catch (e) {
+			queueMicrotask(() => { throw e; });
+		}
+	}
+	const emit = (event, m) => listeners[event]?.forEach((f) => call({ f }, 'f', m));
 	const tell = (state, more) => emit('state', { state: (hub.state = state), ...more });
 
 	// Callbacks, because a promise settles only after the frames that arrive together with the answer:
@@ -77,7 +85,7 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 					return;
 				}
 				subs.delete(channel);
-				options.onUnsubscribed?.(e);
+				call(options, 'onUnsubscribed', e);
 			});
 	}
 	function subscribed(sub, m) {
@@ -85,8 +93,8 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 		sub.live = true;
 		sub.failures = 0;
 		sub.position = { epoch: m.epoch ?? '', offset: m.offset ?? 0 };
-		sub.options.onSubscribed?.(m);
-		if (m.recovered === false) sub.options.onGap?.({ ...m, dropped: null });
+		call(sub.options, 'onSubscribed', m);
+		if (m.recovered === false) call(sub.options, 'onGap', { ...m, dropped: null });
 	}
 
 	// Keeps the position. False for what is not to be delivered: from before `subscribed`, or a duplicate.
@@ -116,7 +124,7 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 		if (type === 'subscribed') return subscribed(sub ?? add(channel), m);
 		if (type === 'unsubscribed') subs.delete(channel);
 		else if (channel && !(sub && track(sub, m))) return;
-		sub?.options['on' + type[0].toUpperCase() + type.slice(1)]?.(m);
+		call(sub?.options, 'on' + type[0].toUpperCase() + type.slice(1), m);
 		emit(type, m);
 	}
 
