@@ -393,6 +393,37 @@ test('a channel of the token is live at once, and restarted where it was cut', a
   assert.deepEqual(seen, [6, 7, 8, 9, 10]);
 });
 
+test('a channel of the token tells that it is subscribed, as the others do', async () => {
+  const socket = await connect();
+  const told = [];
+  const onSubscribed = ({ channel, epoch, offset, recovered }) => told.push([channel, epoch, offset, recovered]);
+  hub.subscribe('mine', { onSubscribed });
+  hub.subscribe('typing', { onSubscribed });
+  // Taken over in the same breath as it becomes known, it is told once.
+  const stop = hub.on('state', ({ state }) => state === 'connected' && hub.subscribe('later', { onSubscribed }));
+  socket.greets({ channels: { mine: { epoch: 'e', offset: 5 }, typing: null, later: { epoch: 'e', offset: 7 }, latest: { epoch: 'e', offset: 8 } } });
+  stop();
+  await settle();
+  assert.deepEqual(told, [['mine', 'e', 5, undefined], ['typing', undefined, undefined, undefined], ['later', 'e', 7, undefined]]);
+  socket.says(publication('latest', 9));
+  hub.subscribe('latest', { onSubscribed });
+  assert.equal(told.length, 3);
+  await settle();
+  assert.deepEqual(told[3], ['latest', 'e', 9, undefined]);
+  const gone = hub.subscribe('gone', { onSubscribed });
+  gone.unsubscribe();
+  assert.deepEqual(socket.sent.map(({ type, channel }) => [type, channel]), [['subscribe', 'gone'], ['unsubscribe', 'gone']]);
+  // Where it stands now it starts from after a cut, and the answer tells it.
+  socket.ends(1012);
+  await pass(250);
+  told.length = 0;
+  last().greets({ channels: { mine: { epoch: 'e', offset: 5 }, typing: null } });
+  assert.deepEqual(told, [['typing', undefined, undefined, undefined]]);
+  const { id } = last().sent.find((m) => m.channel === 'mine');
+  last().says({ id, channel: 'mine', ...subscribed('e', 5, { recovered: true }) });
+  assert.deepEqual(told[1], ['mine', 'e', 5, true]);
+});
+
 test('a channel of the token that nobody subscribed reaches the hub, and recovers too', async () => {
   const socket = await connect();
   const seen = [];

@@ -59,7 +59,7 @@ export interface Member {
 export interface SubscribeOptions<T = unknown> {
   onPublication?: (publication: Publication<T>) => void;
   onGap?: (gap: Gap) => void;
-  /** After the first subscribing and after each reconnection. */
+  /** After the first subscribing and after each reconnection, on channels that the token subscribed too. */
   onSubscribed?: (answer: Subscribed) => void;
   /** The hub refused the subscription or ended it. It is not tried again. */
   onUnsubscribed?: (why: FanfareError | { channel: string; code?: number | string; reason?: string }) => void;

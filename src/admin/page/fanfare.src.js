@@ -97,6 +97,14 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 		if (m.recovered === false) call(sub.options, 'onGap', { ...m, dropped: null });
 	}
 
+	// For channels of the token, which no answer tells of.
+	function sayLive(sub) {
+		const { channel, position } = sub;
+		if (sub.live && subs.get(channel) === sub) {
+			call(sub.options, 'onSubscribed', { type: 'subscribed', channel, ...position });
+		}
+	}
+
 	// Keeps the position. False for what is not to be delivered: from before `subscribed`, or a duplicate.
 	function track(sub, { type, epoch, offset }) {
 		const at = sub.position ?? {};
@@ -141,6 +149,7 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 			sub.live = !sub.position && !sub.options.presence;
 			sub.position ??= m.channels[channel];
 		}
+		const live = [...subs.values()].filter((sub) => sub.live && !sub.given);
 		subs.forEach((sub) => sub.live || start(sub));
 		asked.forEach((c) => {
 			if (!c.sent) socket.send(c.text);
@@ -148,6 +157,7 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 		});
 		renew(m.expires_in);
 		tell('connected');
+		live.forEach(sayLive);
 	}
 	function renew(seconds) {
 		clearTimeout(renewal);
@@ -228,6 +238,7 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 		Object.assign(sub, { options, given: false });
 		if (options.recover?.epoch) sub.position = options.recover;
 		if (open && (!sub.live || options.presence)) start(sub);
+		else if (open) queueMicrotask(() => sayLive(sub));
 		return sub;
 	};
 	hub.publish = (channel, data, options) => request({ ...options, type: 'publish', channel, data });
