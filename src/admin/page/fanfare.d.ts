@@ -34,14 +34,15 @@ export interface Publication<T = unknown> {
   from?: { client: string; user: string };
 }
 
-/** Publications were missed and do not come any more. */
-export interface Gap extends Position {
+/** Publications were missed and do not come any more. Without a position on channels without history. */
+export interface Gap extends Partial<Position> {
   channel: string;
   /** How many, or null when nobody can count them. */
   dropped: number | null;
 }
 
-export interface Subscribed extends Position {
+/** Without a position on channels without history. */
+export interface Subscribed extends Partial<Position> {
   channel: string;
   /** Only when a position was asked for. When true, `offset` is the one asked, and what followed it comes now. */
   recovered?: boolean;
@@ -92,7 +93,7 @@ export interface Published {
 
 export interface History<T = unknown> extends Position {
   channel: string;
-  publications: { data: T; offset: number }[];
+  publications: { data: T; offset: number; from?: Publication['from'] }[];
   /** The answer was cut: ask on with `since`. */
   more?: boolean;
 }
