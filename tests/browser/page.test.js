@@ -88,6 +88,33 @@ test('a bad channel name is refused where it is typed', async () => {
   assert.equal(await at(page, 'channel').getAttribute('aria-invalid'), 'true');
 });
 
+test('Enter in the field of the channel switches and publishes nothing', async () => {
+  const page = await open();
+  const published = [];
+  page.on('request', (r) => r.url().endsWith('/hub/publish') && published.push(r.postDataJSON().channel));
+  const before = channel;
+  channel = `${channel}:other`;
+  await at(page, 'channel').fill(channel);
+  await at(page, 'channel').press('Enter');
+  await eventually('switched', () => new URL(page.url()).searchParams.get('channel') === channel);
+  for (const lane of ['ws', 'sse']) await state(page, lane, 'connected');
+  await at(page, 'publish').click();
+  await eventually('published', () => published.length > 0);
+  await at(page, 'channel').fill('~shared:x');
+  await at(page, 'channel').press('Enter');
+  await at(page, 'publish').click();
+  await at(page, 'burst').click();
+  await at(page, 'message').press('Enter');
+  assert.match(await at(page, 'error').textContent(), /A channel is/);
+  await at(page, 'channel').fill(before);
+  await at(page, 'channel').press('Enter');
+  await eventually('back', () => new URL(page.url()).searchParams.get('channel') === before);
+  assert.equal(await at(page, 'error').textContent(), '');
+  await at(page, 'publish').click();
+  await eventually('published again', () => published.length > 1);
+  assert.deepEqual(published, [`${before}:other`, before]);
+});
+
 test('a publication of a back end arrives in both lanes, and the curl line says how', async () => {
   const page = await open();
   await hub.publish(channel, { text: 'from a back end' });
