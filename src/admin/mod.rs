@@ -130,6 +130,17 @@ pub struct AdminState {
     pub live: Arc<Live>,
 }
 
+/// The paths by which operators' tools judge the node. They are answered when it is full, too.
+pub const VITAL: [&str; 7] = [
+    "/healthz",
+    "/health",
+    "/readyz",
+    "/ready",
+    "/ws/health",
+    "/_pressure",
+    "/metrics",
+];
+
 /// Health, metrics and the page. The router has no fallback: `app` sets [`not_found`] for the whole process.
 pub fn router(state: AdminState) -> Router {
     let mut router = Router::new()

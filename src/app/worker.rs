@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderMap;
 
+use crate::admin;
 use crate::api::ApiState;
 use crate::http1::{Exchange, RequestHead};
 use crate::model::{ConnectionPermit, DrainSignal};
@@ -22,6 +23,11 @@ pub(super) struct NodeWorker {
 
 impl Worker for NodeWorker {
     type Slot = Slot;
+
+    fn is_vital(&self, head: &RequestHead<'_>) -> bool {
+        let path = head.target.split('?').next().unwrap_or_default();
+        matches!(head.method, "GET" | "HEAD") && admin::VITAL.contains(&path)
+    }
 
     fn take(&self, head: &RequestHead<'_>, caller: server::Caller) -> Option<Box<dyn Exchange>> {
         let arrival = Arrival {

@@ -26,6 +26,7 @@ pub struct ServerCounts {
     pub accept_pauses: AtomicU64,
     open: AtomicUsize,
     handshakes: AtomicUsize,
+    spare: AtomicUsize,
     closed: Notify,
 }
 
@@ -43,6 +44,11 @@ impl ServerCounts {
     /// A place among the connections, or `None` when `most` are taken.
     pub fn connection(self: &Arc<Self>, most: usize) -> Option<ConnectionPermit> {
         take(&self.open, most).then(|| ConnectionPermit(Arc::clone(self)))
+    }
+
+    /// A place beyond those of the connections, or `None` when `most` are taken.
+    pub fn spare(self: &Arc<Self>, most: usize) -> Option<SparePermit> {
+        take(&self.spare, most).then(|| SparePermit(Arc::clone(self)))
     }
 
     /// A place among the handshakes, or `None` when `most` are taken.
@@ -64,6 +70,16 @@ impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Relaxed);
         self.0.closed.notify_waiters();
+    }
+}
+
+/// One place beyond those of the connections. Keep it as long as the socket.
+#[derive(Debug)]
+pub struct SparePermit(Arc<ServerCounts>);
+
+impl Drop for SparePermit {
+    fn drop(&mut self) {
+        self.0.spare.fetch_sub(1, Relaxed);
     }
 }
 

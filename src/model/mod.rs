@@ -18,7 +18,7 @@ mod session_id;
 mod timestamp;
 mod wire;
 
-pub use admission::{ConnectionPermit, HandshakePermit, ServerCounts};
+pub use admission::{ConnectionPermit, HandshakePermit, ServerCounts, SparePermit};
 pub use alike::{Fingerprints, SettingsGroup};
 pub use body::BodyError;
 pub use channel::{ChannelKey, ChannelNameError, Scope};

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use super::answer::Refusal;
 use super::local::Local;
+use super::place::Place;
 use super::{Worker, connection, encrypted, linger};
 use crate::telemetry::metrics;
 
@@ -56,27 +57,20 @@ pub(super) fn accept_last<W: Worker>(
 }
 
 fn admit<W: Worker>(local: &Rc<Local<W>>, socket: TcpStream, peer: SocketAddr) {
-    let counts = &local.counts;
-    counts.accepted.fetch_add(1, Relaxed);
-    let Some(permit) = counts.connection(local.connections_max) else {
-        counts.refused_connections.fetch_add(1, Relaxed);
-        metrics::refused(metrics::Refusal::OverCapacity);
-        return refuse(local, socket, Refusal::TooManyConnections);
-    };
-    let Some(handshake) = counts.handshake(local.handshakes_max) else {
-        counts.refused_handshakes.fetch_add(1, Relaxed);
-        metrics::refused(metrics::Refusal::Handshakes);
-        return refuse(local, socket, Refusal::TooManyHandshakes);
+    local.counts.accepted.fetch_add(1, Relaxed);
+    let (place, handshake) = match Place::of_connection(local) {
+        Ok(places) => places,
+        Err(refusal) => return refuse(local, socket, refusal),
     };
     let local = Rc::clone(local);
     match local.acceptor.clone() {
         None => {
             let socket = socket.into();
-            spawn_local(connection::serve(local, socket, peer, permit, handshake));
+            spawn_local(connection::serve(local, socket, peer, place, handshake));
         }
         Some(acceptor) => {
             spawn_local(encrypted::serve(
-                local, acceptor, socket, peer, permit, handshake,
+                local, acceptor, socket, peer, place, handshake,
             ));
         }
     }

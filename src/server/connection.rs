@@ -9,8 +9,9 @@ use super::answer::Refusal;
 use super::course::{End, drive};
 use super::link::{Handover, Link};
 use super::local::Local;
+use super::place::{self, Place};
 use super::{Caller, Carrier, Worker, linger, multiplexed};
-use crate::model::{ConnectionPermit, HandshakePermit};
+use crate::model::HandshakePermit;
 use crate::tls::Stream;
 
 /// Serves `socket` until HTTP is done with it.
@@ -18,8 +19,8 @@ pub(super) async fn serve<W: Worker>(
     local: Rc<Local<W>>,
     socket: Stream,
     peer: SocketAddr,
-    permit: ConnectionPermit,
-    handshake: HandshakePermit,
+    place: Place,
+    handshake: Option<HandshakePermit>,
 ) {
     let caller = Caller {
         peer,
@@ -27,12 +28,11 @@ pub(super) async fn serve<W: Worker>(
         is_http2: false,
     };
     if local.speaks_http2() && socket.is_http2() {
-        let serving =
-            multiplexed::serve(local, (socket, Vec::new()), caller, permit, Some(handshake));
+        let serving = multiplexed::serve(local, (socket, Vec::new()), caller, place, handshake);
         return Box::pin(serving).await;
     }
-    let link = Rc::new(Link::new(socket, Some(handshake)));
-    finish(local, link, caller, permit).await;
+    let link = Rc::new(Link::new(socket, handshake));
+    finish(local, link, caller, place).await;
 }
 
 /// Serves one stream of a connection, whose request has come.
@@ -40,19 +40,19 @@ pub(super) async fn serve_stream<W: Worker>(
     local: Rc<Local<W>>,
     socket: Stream,
     caller: Caller,
-    permit: ConnectionPermit,
+    place: Place,
 ) {
     let link = Rc::new(Link::new(socket, None));
-    finish(local, link, caller, permit).await;
+    finish(local, link, caller, place).await;
 }
 
 async fn finish<W: Worker>(
     local: Rc<Local<W>>,
     link: Rc<Link<W::Slot>>,
     caller: Caller,
-    permit: ConnectionPermit,
+    place: Place,
 ) {
-    let end = drive(&local, &link, caller).await;
+    let end = drive(&local, &link, caller, &place).await;
     let mid_head = link.is_mid_head();
     let handshake = link.take_handshake();
     let handover = link.handover.get();
@@ -62,21 +62,28 @@ async fn finish<W: Worker>(
     };
     let (socket, read, slot) = link.into_parts();
     match end {
-        End::Done if handover != Handover::None => match socket.into_std() {
-            Ok((socket, layer)) => {
+        End::Done if handover != Handover::None => match (socket.into_std(), place.regular()) {
+            (Ok((socket, layer)), Some(permit)) => {
                 local.counts.upgraded.fetch_add(1, Relaxed);
                 let carrier = Carrier { socket, layer };
                 local.worker.adopt(carrier, read.into(), slot, permit);
             }
-            Err(error) => tracing::warn!(%error, "cannot hand a socket over to its worker"),
+            (Err(error), _) => tracing::warn!(%error, "cannot hand a socket over to its worker"),
+            // Nothing that may be asked from there becomes the worker's.
+            (Ok(_), None) => {}
         },
         End::Http2 => {
             // On the heap: most connections never come here.
-            let serving = multiplexed::serve(local, (socket, read), caller, permit, handshake);
+            let serving = multiplexed::serve(local, (socket, read), caller, place, handshake);
             Box::pin(serving).await;
         }
         End::Done => linger::close(&local, socket, &[]).await,
-        End::Refused(refusal) => linger::close(&local, socket, &refusal.bytes()).await,
+        End::Refused(refusal) => {
+            if place.bound() == Some(refusal) {
+                place::count(&local, refusal);
+            }
+            linger::close(&local, socket, &refusal.bytes()).await;
+        }
         End::TimedOut if mid_head => {
             linger::close(&local, socket, &Refusal::HeadTimedOut.bytes()).await;
         }

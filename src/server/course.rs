@@ -6,6 +6,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use hyper::server::conn;
 use tokio::time::{Instant, Sleep, sleep};
@@ -13,6 +14,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::answer::Refusal;
 use super::link::{Link, LinkIo, NextHead};
 use super::local::{Local, Seat};
+use super::place::Place;
 use super::replies::Replies;
 use super::service::Front;
 use super::{Caller, Reply, Worker, strict};
@@ -41,11 +43,14 @@ pub(super) async fn drive<W: Worker>(
     local: &Rc<Local<W>>,
     link: &Rc<Link<W::Slot>>,
     caller: Caller,
+    place: &Place,
 ) -> End {
     let mut course = Course {
         local,
         link,
         caller,
+        bound: place.bound(),
+        header_timeout: place.header_timeout(local),
         http: None,
         exchange: None,
         replies: Replies::default(),
@@ -53,7 +58,7 @@ pub(super) async fn drive<W: Worker>(
         end: None,
     };
     let mut seat = Seat::take(local);
-    let mut timer = pin!(sleep(local.header_timeout));
+    let mut timer = pin!(sleep(course.header_timeout));
     poll_fn(|cx| {
         seat.know(cx.waker());
         course.poll_turn(cx, timer.as_mut())
@@ -79,6 +84,9 @@ struct Course<'a, W: Worker> {
     local: &'a Rc<Local<W>>,
     link: &'a Rc<Link<W::Slot>>,
     caller: Caller,
+    /// Why it may only ask how the node is.
+    bound: Option<Refusal>,
+    header_timeout: Duration,
     /// Made for the first request that is the router's.
     http: Option<Box<Http<W>>>,
     /// Answers the present request in the router's place.
@@ -261,6 +269,9 @@ impl<W: Worker> Course<'_, W> {
 
     /// The preface of HTTP/2 looks like a head of an unknown version, so whoever speaks HTTP/1 pays nothing for it.
     fn end_for(&self, refusal: Refusal) -> End {
+        if let (Refusal::UnknownVersion, Some(bound)) = (refusal, self.bound) {
+            return End::Refused(bound);
+        }
         let may_begin = refusal == Refusal::UnknownVersion
             && self.link.is_new()
             && self.local.speaks_http2()
@@ -302,6 +313,12 @@ impl<W: Worker> Course<'_, W> {
         let (head, behind) = bytes.split_at(length);
         let mut slots = http1::slots();
         let head = RequestHead::parse(head, &mut slots)?;
+        if let Some(refusal) = self.bound {
+            return match worker.is_vital(&head) {
+                true => strict::check(&head, body.bytes_max).map(|()| Begun::Routed(head.body)),
+                false => Err(refusal),
+            };
+        }
         if let Framing::Length(body_bytes) = head.body
             && let Ok(body_bytes) = usize::try_from(body_bytes)
             && let Some(body) = behind.get(..body_bytes)
@@ -336,6 +353,7 @@ impl<W: Worker> Course<'_, W> {
                 local: Rc::clone(local),
                 link: Rc::clone(link),
                 caller: self.caller,
+                is_last: self.bound.is_some(),
             };
             let io = LinkIo(Rc::clone(link));
             Box::new(local.http.serve_connection(io, service))
@@ -345,7 +363,7 @@ impl<W: Worker> Course<'_, W> {
     /// One timer for the connection's life. It is moved forward when something is due sooner, which is rare; otherwise
     /// it fires late at most, sees that all is well, and is set again.
     fn poll_time(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
-        let header_timeout = self.local.header_timeout;
+        let header_timeout = self.header_timeout;
         let due = self.link.due(header_timeout, self.local.body.pause_max);
         let exchange_due = self.exchange.as_ref().and_then(|exchange| exchange.due());
         let due = due.into_iter().chain(exchange_due).min();

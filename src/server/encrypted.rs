@@ -9,8 +9,9 @@ use tokio::time::timeout;
 
 use super::answer::Refusal;
 use super::local::Local;
+use super::place::Place;
 use super::{Worker, connection, linger};
-use crate::model::{ConnectionPermit, HandshakePermit};
+use crate::model::HandshakePermit;
 use crate::telemetry::metrics;
 use crate::tls::{Acceptor, Stream};
 
@@ -23,14 +24,14 @@ pub(super) async fn serve<W: Worker>(
     acceptor: Acceptor,
     socket: TcpStream,
     peer: SocketAddr,
-    permit: ConnectionPermit,
-    handshake: HandshakePermit,
+    place: Place,
+    handshake: Option<HandshakePermit>,
 ) {
     // On the heap: the connection's task would carry the room of it for its life.
     let accepting = Box::pin(accept(&acceptor, socket));
-    match timeout(local.header_timeout, accepting).await {
+    match timeout(place.header_timeout(&local), accepting).await {
         Ok(Some(Accepted::Encrypted(stream))) => {
-            Box::pin(connection::serve(local, stream, peer, permit, handshake)).await;
+            Box::pin(connection::serve(local, stream, peer, place, handshake)).await;
         }
         Ok(Some(Accepted::Plain(socket))) => {
             metrics::refused(metrics::Refusal::BadRequest);

@@ -18,6 +18,7 @@ mod link;
 mod listen;
 mod local;
 mod multiplexed;
+mod place;
 mod replies;
 mod request_id;
 mod run;

@@ -18,9 +18,10 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::answer::Refusal;
 use super::local::{Local, Seat};
+use super::place::Place;
 use super::{Caller, Worker, connection, linger};
 use crate::http2::{Carried, Incoming, Served, Socket, handshake};
-use crate::model::{ConnectionPermit, HandshakePermit};
+use crate::model::HandshakePermit;
 use crate::telemetry::metrics;
 use crate::tls::{Pipe, Stream};
 
@@ -43,7 +44,7 @@ pub(super) async fn serve<W: Worker>(
     local: Rc<Local<W>>,
     (socket, read): (Stream, Vec<u8>),
     caller: Caller,
-    _connection: ConnectionPermit,
+    _place: Place,
     first: Option<HandshakePermit>,
 ) {
     let mut seat = Seat::take(&local);
@@ -215,14 +216,9 @@ impl<W: Worker> Course<W> {
             ..self.caller
         };
         let open = Open::new(&self.streams);
-        let counts = &local.counts;
-        let permit = counts.connection(local.connections_max);
-        if permit.is_none() {
-            counts.refused_connections.fetch_add(1, Relaxed);
-            metrics::refused(metrics::Refusal::OverCapacity);
-        }
+        let place = Place::of_stream(&local);
         spawn_local(async move {
-            let mut inner = Some(Box::pin(serve_stream(local.clone(), pipe, caller, permit)));
+            let mut inner = Some(Box::pin(serve_stream(local.clone(), pipe, caller, place)));
             let carried = poll_fn(|cx| {
                 let ended = inner
                     .as_mut()
@@ -301,15 +297,15 @@ async fn serve_stream<W: Worker>(
     local: Rc<Local<W>>,
     pipe: Pipe,
     caller: Caller,
-    permit: Option<ConnectionPermit>,
+    place: Result<Place, Refusal>,
 ) {
     use tokio::io::AsyncWriteExt as _;
-    match permit {
-        Some(permit) => connection::serve_stream(local, pipe.into(), caller, permit).await,
-        None => {
+    match place {
+        Ok(place) => connection::serve_stream(local, pipe.into(), caller, place).await,
+        Err(refusal) => {
             let mut pipe = pipe;
             // The far end may be gone: then nobody hears it.
-            let _ = pipe.write_all(&Refusal::TooManyConnections.bytes()).await;
+            let _ = pipe.write_all(&refusal.bytes()).await;
             let _ = pipe.shutdown().await;
         }
     }

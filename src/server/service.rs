@@ -29,6 +29,8 @@ pub(super) struct Front<W: Worker> {
     pub(super) local: Rc<Local<W>>,
     pub(super) link: Rc<Link<W::Slot>>,
     pub(super) caller: Caller,
+    /// Its connection ends with the answer.
+    pub(super) is_last: bool,
 }
 
 impl<W: Worker> hyper::service::Service<Request<Incoming>> for Front<W> {
@@ -48,7 +50,7 @@ impl<W: Worker> hyper::service::Service<Request<Incoming>> for Front<W> {
         let browsers = &self.local.browsers;
         let origin = browsers.origin(&head.headers).map(Box::new);
         let is_hot = is_hot(head.uri.path());
-        let is_last = asks_for_websocket(&head.headers);
+        let is_last = self.is_last || asks_for_websocket(&head.headers);
         let stage = match browsers.preflight(&head) {
             Some(response) => Stage::Answered(Some(Box::new(response))),
             None => self.route(self.equip(head, body)),

@@ -40,6 +40,12 @@ pub trait Worker: 'static {
     /// What a handler leaves in the request's extensions for the worker. `Default` is empty; clones share one slot.
     type Slot: Slot;
 
+    /// Whether a request is answered where there is no room for it, as long as it needs none of anybody's: by it is judged
+    /// whether the node lives. It is the router's.
+    fn is_vital(&self, _head: &RequestHead<'_>) -> bool {
+        false
+    }
+
     /// Looks at a request before the router does. What it gives answers the request with bytes of its own; `None`
     /// leaves it to the router.
     fn take(&self, _head: &RequestHead<'_>, _caller: Caller) -> Option<Box<dyn Exchange>> {

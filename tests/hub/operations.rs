@@ -201,6 +201,52 @@ async fn most_connections_is_a_limit_that_gives_places_back() {
 }
 
 #[tokio::test]
+async fn a_full_node_says_how_it_is_and_nothing_else() {
+    let hub = hub(&[("MAX_CONNECTIONS", "3"), ("MAX_HANDSHAKES", "3")]).await;
+    let mut sockets = Vec::new();
+    eventually("it is full", async || {
+        match handshake(&hub, "/ws/connect", &[]).await {
+            Ok((socket, _)) => sockets.push(socket),
+            Err(refused) => assert_eq!(refused.status, 503),
+        }
+        (sockets.len() == 3).then_some(())
+    })
+    .await;
+    // More often than there are places for this: each is given back.
+    for _ in 0..20 {
+        for path in [
+            "/healthz",
+            "/health",
+            "/readyz",
+            "/ready",
+            "/metrics",
+            "/_pressure",
+        ] {
+            let answer = hub.get(path).await;
+            assert_eq!(answer.status, 200, "{path} {answer:?}");
+            assert_eq!(answer.header("connection"), Some("close"), "{path}");
+        }
+    }
+    for path in ["/", "/healthz/x", "/hub/stats", "/sse/connect?channel=a"] {
+        let answer = hub.get(path).await;
+        answer.expect_error(503, "unavailable");
+        assert!(answer.header("retry-after").is_some(), "{answer:?}");
+    }
+    let post = hub.post("/healthz", &json!({})).await;
+    post.expect_error(503, "unavailable");
+    // Nobody keeps these places by saying nothing.
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(TcpStream::connect(hub.address()).await.expect("a socket"));
+    }
+    eventually("they are given back", async || {
+        (hub.get("/healthz").await.status == 200).then_some(())
+    })
+    .await;
+    drop((silent, sockets));
+}
+
+#[tokio::test]
 async fn a_node_under_pressure_takes_no_new_clients() {
     let hub = hub(&[("UNDER_PRESSURE_MAX_RSS_BYTES", "1000")]).await;
     eventually("it says so", async || {

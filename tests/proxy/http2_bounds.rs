@@ -59,14 +59,15 @@ async fn a_stream_has_a_place_among_the_connections() {
         })
         .await;
     }
-    let refused = session.get("/healthz").await;
+    let refused = session.get("/api/example/item").await;
     assert_eq!(
         (refused.status, refused.field("retry-after")),
         (503, Some("1"))
     );
+    assert_eq!(session.get("/healthz").await.status, 200);
     open.pop();
     eventually("there is room again", async || {
-        (session.get("/healthz").await.status == 200).then_some(())
+        (session.get("/api/example/item").await.status == 200).then_some(())
     })
     .await;
 }

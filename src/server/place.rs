@@ -1,0 +1,104 @@
+//! A connection's place among those of the process, or one of a few behind them, from which only that may be asked by which it is
+//! judged whether the node lives: whoever asks so does it the most when it is full, and ends a node that does not answer.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::Worker;
+use super::answer::Refusal;
+use super::local::Local;
+use crate::model::{ConnectionPermit, HandshakePermit, SparePermit};
+use crate::telemetry::metrics;
+
+/// The most connections beyond those of the process. As many files are free beside `MAX_CONNECTIONS`, and more.
+const SPARE_MAX: usize = 16;
+
+/// How long one of them may take with its head: nobody may keep them from those for whom they are.
+const SPARE_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Where a connection, or a stream of one, stands.
+pub(super) enum Place {
+    /// It may ask for anything.
+    Regular(ConnectionPermit),
+    /// There was no such place, for this reason, which whoever asks for anything else is told.
+    Spare(
+        #[allow(dead_code, reason = "held, not read")] SparePermit,
+        Refusal,
+    ),
+}
+
+impl Place {
+    /// One for a connection that has yet to bring its first head.
+    pub(super) fn of_connection<W: Worker>(
+        local: &Local<W>,
+    ) -> Result<(Self, Option<HandshakePermit>), Refusal> {
+        let counts = &local.counts;
+        let why = match counts.connection(local.connections_max) {
+            None => Refusal::TooManyConnections,
+            Some(permit) => match counts.handshake(local.handshakes_max) {
+                Some(handshake) => return Ok((Self::Regular(permit), Some(handshake))),
+                None => Refusal::TooManyHandshakes,
+            },
+        };
+        Ok((Self::spare(local, why)?, None))
+    }
+
+    /// One for a stream, whose head has come.
+    pub(super) fn of_stream<W: Worker>(local: &Local<W>) -> Result<Self, Refusal> {
+        match local.counts.connection(local.connections_max) {
+            Some(permit) => Ok(Self::Regular(permit)),
+            None => Self::spare(local, Refusal::TooManyConnections),
+        }
+    }
+
+    fn spare<W: Worker>(local: &Local<W>, why: Refusal) -> Result<Self, Refusal> {
+        match local.counts.spare(SPARE_MAX) {
+            Some(permit) => Ok(Self::Spare(permit, why)),
+            None => {
+                count(local, why);
+                Err(why)
+            }
+        }
+    }
+
+    /// Why it may not ask for everything.
+    pub(super) fn bound(&self) -> Option<Refusal> {
+        match self {
+            Self::Regular(_) => None,
+            Self::Spare(_, why) => Some(*why),
+        }
+    }
+
+    /// The permit of one that may.
+    pub(super) fn regular(self) -> Option<ConnectionPermit> {
+        match self {
+            Self::Regular(permit) => Some(permit),
+            Self::Spare(..) => None,
+        }
+    }
+
+    /// How long its heads may take.
+    pub(super) fn header_timeout<W: Worker>(&self, local: &Rc<Local<W>>) -> Duration {
+        match self {
+            Self::Regular(_) => local.header_timeout,
+            Self::Spare(..) => local.header_timeout.min(SPARE_HEADER_TIMEOUT),
+        }
+    }
+}
+
+/// Somebody was refused for want of a place.
+pub(super) fn count<W: Worker>(local: &Local<W>, why: Refusal) {
+    let (counter, reason) = match why {
+        Refusal::TooManyHandshakes => (
+            &local.counts.refused_handshakes,
+            metrics::Refusal::Handshakes,
+        ),
+        _ => (
+            &local.counts.refused_connections,
+            metrics::Refusal::OverCapacity,
+        ),
+    };
+    counter.fetch_add(1, Relaxed);
+    metrics::refused(reason);
+}
