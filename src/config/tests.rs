@@ -412,7 +412,11 @@ fn a_redis_url_makes_a_fleet() {
     let settings = settings(&[("REDIS_URL", "redis://:private@redis:6379/1")]);
     let redis = settings.redis.as_ref().expect("a fleet");
     assert_eq!(redis.address.to_string(), "redis://redis:6379/1");
-    assert_eq!(redis.prefix, "fanfare");
+    assert_eq!(redis.prefix, "fanfare@1");
+    for url in ["redis://redis", "redis://redis/0", "redis-cluster://redis"] {
+        let settings = self::settings(&[("REDIS_URL", url), ("REDIS_KEY_PREFIX", "mine")]);
+        assert_eq!(settings.redis.expect("a fleet").prefix, "mine", "{url}");
+    }
 }
 
 #[test]
