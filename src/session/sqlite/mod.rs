@@ -27,7 +27,7 @@ use super::tables::{column, migrator, time};
 use super::{Connection, Session, SessionHead, Store, UnixTime, User, UserName};
 use crate::model::{ClientId, SessionId, UserId};
 use joined::OnSession;
-pub use lock::FileLock;
+pub use lock::{FileLock, check_data_file};
 use writer::Writer;
 
 /// What stands for no file at all.
