@@ -54,8 +54,7 @@ pub enum OpenError {
     File {
         /// `DATA_FILE`.
         file: String,
-        /// What SQLite says.
-        #[source]
+        /// What SQLite says. Told above, so it is no source: it would be told again.
         cause: sqlx::Error,
     },
     /// Another node works with it.
@@ -73,8 +72,7 @@ pub enum OpenError {
     Migration {
         /// `DATA_FILE`.
         file: String,
-        /// Why.
-        #[source]
+        /// Why; told above.
         cause: MigrateError,
     },
 }
