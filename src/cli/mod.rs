@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::auth::AuthError;
 use crate::config::{self, ConfigError, Settings};
 
 /// A real-time fan-out hub: publish once, every subscriber has it, over WebSocket and SSE.
@@ -55,8 +56,8 @@ enum CliError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// No token could be minted.
-    #[error("{0}; set JWT_SECRET")]
-    Token(#[from] crate::auth::AuthError),
+    #[error("{0}{hint}", hint = if matches!(.0, AuthError::NoKey) { "; set JWT_SECRET" } else { "" })]
+    Token(#[from] AuthError),
     /// An argument is not what it must be.
     #[error("{argument} {rule}")]
     Argument {
@@ -79,6 +80,12 @@ enum CliError {
     /// The hub refused or ended each subscription.
     #[error("no channel is left to follow")]
     NoChannel,
+    /// The admin would be forgotten as soon as the password is printed.
+    #[error(
+        "DATA_FILE is :memory:, where an admin is gone when this command ends; name a file, REDIS_URL or DATABASE_URL \
+         (NODE_ENV=test keeps in memory unless DATA_FILE says otherwise)"
+    )]
+    Forgotten,
     /// The data file cannot be opened.
     #[error(transparent)]
     File(#[from] crate::session::OpenError),
