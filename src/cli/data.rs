@@ -58,7 +58,7 @@ pub(super) fn seed(options: &SeedOptions, out: &mut dyn Write) -> Result<(), Cli
     if session.redis.is_none() && session.database.is_none() && session.data_file == IN_MEMORY {
         return Err(CliError::Forgotten);
     }
-    let name = UserName::new(&options.admin).map_err(|error| CliError::Argument {
+    let name = UserName::for_account(&options.admin).map_err(|error| CliError::Argument {
         argument: "--admin",
         rule: error.to_string(),
     })?;

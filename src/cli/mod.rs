@@ -49,6 +49,14 @@ enum Command {
     Seed(data::SeedOptions),
 }
 
+/// What helps.
+const fn advice(error: &AuthError) -> &'static str {
+    match error {
+        AuthError::NoKey => "; set JWT_SECRET",
+        _ => "",
+    }
+}
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum CliError {
@@ -56,7 +64,7 @@ enum CliError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// No token could be minted.
-    #[error("{0}{hint}", hint = if matches!(.0, AuthError::NoKey) { "; set JWT_SECRET" } else { "" })]
+    #[error("{0}{advice}", advice = advice(.0))]
     Token(#[from] AuthError),
     /// An argument is not what it must be.
     #[error("{argument} {rule}")]

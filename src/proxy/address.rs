@@ -15,6 +15,17 @@ pub struct Arrival {
     pub is_http2: bool,
 }
 
+/// Where a request came from, as rooms outside are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The client's address, behind the proxies that are trusted.
+    pub ip: IpAddr,
+    /// Whether the client itself speaks TLS.
+    pub is_secure: bool,
+    /// Whether a trusted proxy brought it, so that what it says of the client is believed.
+    pub is_behind_trusted: bool,
+}
+
 /// Where a request came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Client {

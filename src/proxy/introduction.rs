@@ -73,13 +73,7 @@ impl<'a> Said<'a> {
             Some(host) => std::str::from_utf8(first(host)).unwrap_or_default(),
             None => head.host,
         };
-        let is_encrypted = match self.proto.map(first) {
-            Some(proto) => {
-                let is = |scheme: &[u8]| proto.eq_ignore_ascii_case(scheme);
-                is(b"https") || is(b"wss")
-            }
-            None => client.is_encrypted,
-        };
+        let is_encrypted = self.proto.map_or(client.is_encrypted, is_encrypted);
         port(host).unwrap_or(if is_encrypted { 443 } else { 80 })
     }
 
@@ -102,6 +96,12 @@ impl<'a> Said<'a> {
         let parts = [&b";proto="[..], client.scheme().as_bytes(), b"\r\n"];
         parts.iter().for_each(|part| out.extend_from_slice(part));
     }
+}
+
+/// Whether this scheme is one over TLS: of several the client's, which stands first.
+pub(super) fn is_encrypted(proto: &[u8]) -> bool {
+    let is = |scheme: &[u8]| first(proto).eq_ignore_ascii_case(scheme);
+    is(b"https") || is(b"wss")
 }
 
 fn standard_address(out: &mut Vec<u8>, ip: IpAddr) {
