@@ -46,6 +46,18 @@ impl Client {
     }
 }
 
+/// Whether `X-Forwarded-Proto` of a trusted proxy says that the client's connection is encrypted.
+pub(super) fn says_encrypted(proto: &[u8]) -> bool {
+    let is = |scheme: &[u8]| first(proto).eq_ignore_ascii_case(scheme);
+    is(b"https") || is(b"wss")
+}
+
+/// What the proxy next to the client said, where each has added to a field.
+pub(super) fn first(value: &[u8]) -> &[u8] {
+    let end = value.iter().position(|byte| *byte == b',');
+    value[..end.unwrap_or(value.len())].trim_ascii()
+}
+
 /// The client of a request that came from `peer`.
 pub(super) fn client(
     peer: IpAddr,
@@ -148,6 +160,21 @@ mod tests {
         let fields: Vec<Field<'_>> = forwarded.iter().map(field).collect();
         let client = client(ip(peer), false, &fields, &trusted);
         assert_eq!(client.ip, ip(expected), "{peer} {forwarded:?}");
+    }
+
+    #[test]
+    fn the_scheme_is_that_of_the_proxy_next_to_the_client() {
+        for (proto, expected) in [
+            ("https", true),
+            ("HTTPS , http", true),
+            ("wss", true),
+            ("http, https", false),
+            ("ws", false),
+            ("", false),
+            ("httpsx", false),
+        ] {
+            assert_eq!(says_encrypted(proto.as_bytes()), expected, "{proto}");
+        }
     }
 
     #[test]

@@ -89,6 +89,8 @@ fn requests_lose_what_is_not_for_the_upstream() {
         "Keep-Alive",
         "Proxy-Connection",
         "Proxy-Authorization",
+        "Proxy",
+        "Proxy-Anything",
         "Upgrade",
         "HTTP2-Settings",
         "X-API-Key",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::Proxy;
-use super::address::{Arrival, Client, client};
+use super::address::{Arrival, Client, client, says_encrypted};
 use super::admitting::Admitted;
 use super::cache::{self, Way};
 use super::call::Call;
@@ -229,7 +229,7 @@ fn split(target: &str) -> (&str, Option<&str>) {
 /// Whether the client's connection is encrypted: to us, or to a trusted proxy that says so.
 fn is_secure(head: &RequestHead<'_>, client: &Client) -> bool {
     let proto = head.field("x-forwarded-proto");
-    let is_https = proto.is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"));
+    let is_https = proto.is_some_and(says_encrypted);
     client.is_encrypted || (client.is_behind_trusted && is_https)
 }
 

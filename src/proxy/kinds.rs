@@ -41,6 +41,9 @@ pub(super) fn kind(name: &str) -> Kind {
         b"x-forwarded-port" => Kind::Forwarded(Some(Forwarded::Port)),
         lower if lower.starts_with(b"x-forwarded-") => Kind::Forwarded(None),
         lower if is_hop_by_hop(lower) => Kind::Hop,
+        // What is for proxies is for us; and back ends of CGI's kind take `Proxy` for their own proxy (CVE-2016-5385).
+        b"proxy" => Kind::Hop,
+        lower if lower.starts_with(b"proxy-") => Kind::Hop,
         _ if name.as_bytes().contains(&b'_') => Kind::Hop,
         _ => Kind::Plain,
     }

@@ -244,7 +244,7 @@ impl Proxy {
         Origin {
             ip: client.ip,
             is_secure: is_encrypted
-                || (client.is_behind_trusted && scheme.is_some_and(introduction::is_encrypted)),
+                || (client.is_behind_trusted && scheme.is_some_and(address::says_encrypted)),
             is_behind_trusted: client.is_behind_trusted,
         }
     }

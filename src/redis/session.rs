@@ -34,6 +34,10 @@ const MESSAGES_MAX: usize = 8192;
 /// Pauses between attempts: from … to …, with jitter.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
+/// A connection that brought messages for so long is made anew at once: meanwhile nobody hears anything. One that ends sooner
+/// may be one that ends each time.
+const LASTED: Duration = Duration::from_secs(1);
+
 /// Marks of this room's own begin here; those of the listener stay below.
 const OWN_MARKS: u64 = 1 << 62;
 
@@ -118,7 +122,7 @@ pub(super) async fn message_sessions(shared: Arc<Shared>, server: Arc<Server>) {
             end_with(session.run(&mut known), ended).await;
             retire(&shared, &server.messages, client);
             listener.lost(server.id);
-            if began.elapsed() > MARK_TIMEOUT {
+            if began.elapsed() > LASTED {
                 pause = Pause::default();
             }
         }

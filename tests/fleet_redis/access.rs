@@ -95,6 +95,7 @@ fn the_documented_rules_have_every_command_of_a_script() {
     for text in [
         include_str!("../../src/broker/redis/scripts.rs"),
         include_str!("../../src/broker/redis/scripts/members.rs"),
+        include_str!("../../src/broker/redis/scripts/orders.rs"),
         include_str!("../../src/session/redis/scripts.rs"),
         include_str!("../../src/session/redis/prelude.lua"),
     ] {

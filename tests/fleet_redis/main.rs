@@ -30,6 +30,7 @@ mod channels;
 mod limits;
 mod members;
 mod nodes;
+mod orders;
 mod outage;
 mod purge;
 mod shared;

@@ -178,7 +178,9 @@ impl Connections for Tee {
                     (Err(_), Err(_)) => true,
                     _ => false,
                 };
-                if !is_unknown(model) {
+                // Before the first connection stands, orders are asked for again.
+                let was_sent = *real != Err(CallError::NotSent);
+                if !is_unknown(model) && was_sent {
                     beside.compared += 1;
                     if !are_same {
                         beside.differs(command, model, real);

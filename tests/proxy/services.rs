@@ -136,7 +136,7 @@ async fn whoever_has_an_account_here_is_known_without_a_secret_in_the_configurat
 #[tokio::test]
 async fn a_whole_exchange_takes_no_longer_than_the_service_says() {
     let upstreams = [Upstream::start().await, Upstream::start().await];
-    let lines = "total_timeout = \"300ms\"\nretries = { try_timeout = \"200ms\" }";
+    let lines = "total_timeout = \"1s\"\nretries = { try_timeout = \"600ms\" }";
     let node = node_with(&[&upstreams[0], &upstreams[1]], lines, &[]).await;
     let answer = node.get("/api/example/never").await;
     answer.expect_error(504, "upstream_timeout");

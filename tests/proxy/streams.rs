@@ -72,7 +72,7 @@ async fn a_silent_stream_gets_comments_between_its_events_and_nowhere_else() {
 #[tokio::test]
 async fn a_stream_of_which_nothing_comes_for_too_long_ends_where_the_service_says_so() {
     let upstream = Upstream::start().await;
-    let lines = "idle_timeout = \"200ms\"\nheartbeat = \"50ms\"";
+    let lines = "idle_timeout = \"1s\"\nheartbeat = \"50ms\"";
     let node = crate::node_with(&[&upstream], lines, &[]).await;
     for (path, ends_well) in [("events", true), ("half-event", false)] {
         let mut client = TcpStream::connect(node.address()).await.expect("the node");

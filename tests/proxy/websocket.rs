@@ -383,35 +383,41 @@ async fn a_message_of_a_clients_that_is_too_big_closes_both_ends_and_does_not_pa
 async fn a_socket_on_which_nobody_says_anything_is_closed_where_the_service_says_so() {
     let mut sockets = Sockets::start().await;
     let url = &sockets.url;
-    let file = format!("[services.example]\nupstreams = [{url:?}]\nidle_timeout = \"500ms\"\n");
+    let file = format!("[services.example]\nupstreams = [{url:?}]\nidle_timeout = \"2s\"\n");
     let node = hub_with(&file, &[("WS_PING_INTERVAL_MS", "100")]).await;
     let (mut client, mut upstream) = pair(&node, &mut sockets).await;
     let (mut pings, mut said) = (0, 0);
-    let close = loop {
-        let (head, payload) = client.next().await.expect("a frame");
-        if head == FIN | CLOSE {
-            break payload;
-        }
-        if head == FIN | PING {
-            pings += 1;
-            client.send(&raw::frame(FIN | PONG, &payload)).await;
-            // As long as there are messages it stays, whoever sends them.
-            if pings < 10 {
-                upstream.send(&[FIN | TEXT, 1, b'x']).await;
+    let close = within("a close", async {
+        loop {
+            let (head, payload) = client.next().await.expect("a frame");
+            match head {
+                head if head == FIN | CLOSE => break payload,
+                head if head == FIN | PING => {
+                    pings += 1;
+                    client.send(&raw::frame(FIN | PONG, &payload)).await;
+                    // As long as there are messages it stays, whoever sends them.
+                    if pings < 10 {
+                        upstream.send(&[FIN | TEXT, 1, b'x']).await;
+                    }
+                }
+                _ => said += 1,
             }
-        } else {
-            said += 1;
         }
-    };
+    })
+    .await;
     assert_eq!(close, b"\x0f\xa4inactive");
     assert!(said == 9 && pings > 10, "{said} {pings}");
     client.send(&raw::frame(FIN | CLOSE, &close)).await;
-    let close = loop {
-        let (head, payload) = next_masked(&mut upstream).await;
-        if head == FIN | CLOSE {
-            break payload;
+    // Behind the pongs.
+    let close = within("a close", async {
+        loop {
+            let (head, payload) = next_masked(&mut upstream).await;
+            if head == FIN | CLOSE {
+                break payload;
+            }
         }
-    };
+    })
+    .await;
     assert_eq!(close, b"\x03\xe9client_closed");
 }
 

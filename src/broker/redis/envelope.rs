@@ -18,6 +18,7 @@ use crate::model::{
 };
 
 use super::keys::{channel_of, tag};
+use super::orders::Order;
 
 const VERSION: u8 = 1;
 
@@ -165,7 +166,7 @@ pub(super) fn unpack(channel: &ChannelKey, bytes: &Bytes) -> Option<Envelope> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Order<'a> {
+struct WireOrder<'a> {
     #[serde(rename = "v")]
     version: u8,
     #[serde(rename = "k", borrow)]
@@ -182,10 +183,13 @@ struct Order<'a> {
     service: Option<String>,
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     prefix: Option<String>,
+    #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
+    id: Option<u64>,
 }
 
 /// An order to all nodes.
-pub(super) fn pack_control(control: &Control) -> Bytes {
+pub(super) fn pack_order(order: &Order) -> Bytes {
+    let control = &order.control;
     let user = |user: &UserId| Some(Target::User(user.clone()));
     let (kind, target, channel) = match control {
         Control::Disconnect(target) => ("disconnect", Some(target.clone()), None),
@@ -214,7 +218,7 @@ pub(super) fn pack_control(control: &Control) -> Bytes {
         _ => None,
     };
     let (service, prefix) = purged.map(|purged| (purged.service, purged.prefix)).unzip();
-    pack(&Order {
+    pack(&WireOrder {
         version: VERSION,
         kind,
         user,
@@ -223,20 +227,31 @@ pub(super) fn pack_control(control: &Control) -> Bytes {
         sessions,
         service,
         prefix,
+        id: order.id,
     })
 }
 
 /// The order of these bytes; `None` for one that this version does not know.
-pub(super) fn unpack_control(bytes: &[u8]) -> Option<Control> {
-    let order: Order<'_> = rmp_serde::from_slice(bytes).ok()?;
+pub(super) fn unpack_order(bytes: &[u8]) -> Option<Order> {
+    let order: WireOrder<'_> = rmp_serde::from_slice(bytes).ok()?;
+    let control = control(&order)?;
+    Some(Order {
+        id: order.id,
+        control,
+    })
+}
+
+fn control(order: &WireOrder<'_>) -> Option<Control> {
     let channel = order.channel.as_deref().and_then(channel_of);
     let target = match (order.user, order.client) {
         (Some(user), _) => Target::User(Arc::from(user)),
         (None, Some(client)) => Target::Client(client),
         (None, None) if order.kind == "end_streams" => return channel.map(Control::EndStreams),
         (None, None) if order.kind == "purge" => {
-            let (service, prefix) = (order.service?, order.prefix?);
-            return Some(Control::Purge(Purged { service, prefix }));
+            return Some(Control::Purge(Purged {
+                service: order.service.clone()?,
+                prefix: order.prefix.clone()?,
+            }));
         }
         (None, None) => return None,
     };
@@ -363,14 +378,14 @@ mod tests {
             assert!(unpack(&news(), &future(kind)).is_some(), "{kind}");
         }
         assert_eq!(unpack(&news(), &future("later")), None);
-        assert_eq!(unpack_control(&future("later")), None);
+        assert_eq!(unpack_order(&future("later")), None);
     }
 
     #[test]
     fn noise_is_passed_over() {
         for bytes in [&b""[..], b"\xc1", b"\x81\xa1v", b"hello"] {
             assert_eq!(unpack(&news(), &Bytes::copy_from_slice(bytes)), None);
-            assert_eq!(unpack_control(bytes), None);
+            assert_eq!(unpack_order(bytes), None);
         }
     }
 
@@ -380,7 +395,7 @@ mod tests {
             Target::User(Arc::from("ann")),
             Target::Client(ClientId::from_bits(1)),
         );
-        for order in [
+        for control in [
             Control::Disconnect(user.clone()),
             Control::LogOut(Arc::from("ann")),
             Control::EndSessions(
@@ -395,7 +410,11 @@ mod tests {
                 prefix: String::new(),
             }),
         ] {
-            assert_eq!(unpack_control(&pack_control(&order)), Some(order));
+            for id in [None, Some(u64::MAX)] {
+                let control = control.clone();
+                let order = Order { id, control };
+                assert_eq!(unpack_order(&pack_order(&order)), Some(order));
+            }
         }
     }
 }

@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
-use crate::broker::{BrokerError, Sink, Start};
+use crate::broker::{BrokerError, Control, Sink, Start};
 use crate::model::{ChannelKey, Position};
 
 use super::entry::{Check, Entry, Phase};
+use super::orders::Orders;
 use super::{give_back, give_back_line};
 
 mod hearing;
@@ -74,11 +75,20 @@ pub(super) struct Interest {
     ears: Arc<Ears>,
 }
 
-/// Where everything is handed over, and where orders come.
+/// Where everything is handed over, where orders come, and which did.
 #[derive(Default)]
 pub(super) struct Ears {
     pub(super) sink: OnceLock<Arc<dyn Sink>>,
     pub(super) control: String,
+    pub(super) orders: Orders,
+}
+
+impl Ears {
+    pub(super) fn execute(&self, control: &Control) {
+        if let Some(sink) = self.sink.get() {
+            sink.control(control);
+        }
+    }
 }
 
 impl Interest {
@@ -104,6 +114,9 @@ impl Interest {
     pub(super) fn want_control(&self, wants: bool) {
         let mut state = self.lock();
         state.is_controlled &= wants;
+        if wants && !state.wants_control {
+            self.ears.orders.lost();
+        }
         state.wants_control = wants;
         self.changed.notify_one();
     }
@@ -323,6 +336,9 @@ impl Interest {
         let state = &mut *state;
         state.is_connected = false;
         state.is_controlled = false;
+        if state.wants_control {
+            self.ears.orders.lost();
+        }
         state.barriers.clear();
         state.ending.clear();
         state.checks.clear();

@@ -7,7 +7,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::oneshot;
 
 use super::interest::{Ears, Interest};
-use crate::broker::{BrokerError, Sink, Start};
+use super::orders::{Order, Orders};
+use crate::broker::{BrokerError, Control, Sink, Start};
 use crate::model::ChannelKey;
 use crate::redis::{Connections, ServerId};
 
@@ -61,7 +62,20 @@ impl Interests {
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         let mut known = by_server.iter().filter(|(id, _)| **id != ServerId::NOWHERE);
-        by_server.len() > 1 && known.all(|(_, interest)| interest.is_ready())
+        by_server.len() > 1
+            && known.all(|(_, interest)| interest.is_ready())
+            && !self.ears.orders.is_new()
+    }
+
+    /// Which orders came.
+    pub(super) fn orders(&self) -> &Orders {
+        &self.ears.orders
+    }
+
+    /// What stands of them was read: see [`Orders::read`].
+    pub(super) fn orders_read(&self, life: u64, stand: &[Order]) {
+        let execute = |control: &Control| self.ears.execute(control);
+        self.ears.orders.read(life, stand, execute);
     }
 
     /// See [`Interest::add`].

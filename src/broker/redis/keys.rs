@@ -55,6 +55,11 @@ impl Keys {
         format!("{}:{{fleet}}:control", self.prefix)
     }
 
+    /// Where they are kept for a while.
+    pub(super) fn orders(&self) -> Bytes {
+        self.fleet("orders")
+    }
+
     /// Where a node publishes marks to itself.
     pub(super) fn marks(&self, node: &str) -> String {
         format!("{}:marks:{node}", self.prefix)

@@ -41,6 +41,7 @@ impl Listener for Ears {
             return;
         };
         let to_read = interest.passed(mark, self.0.redis.now());
+        self.0.read_orders();
         if to_read.is_empty() {
             return;
         }
@@ -57,5 +58,7 @@ impl Listener for Ears {
     fn changed(&self) {
         self.0.presence.doubt();
         self.0.interests.hole_everywhere();
+        self.0.interests.orders().doubt();
+        self.0.read_orders();
     }
 }

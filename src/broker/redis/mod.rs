@@ -13,6 +13,8 @@
 //! *Occupancy.* Where somebody wants to hear of it, the nodes that have subscribers of a channel stand in Redis: the change that
 //! is the first or the last is told once for the fleet (`occupancy`).
 //!
+//! *Orders.* What all nodes are to do is published, and kept for a while for those that do not hear it (`orders`).
+//!
 //! *Outages.* What cannot be sent is [`BrokerError::Unavailable`] at once; what was sent and is not answered within two
 //! seconds is [`BrokerError::OutcomeUnknown`]; nothing is ever sent twice. When a connection is back, every channel has
 //! a hole, which the relay reads again.
@@ -45,6 +47,7 @@ mod interests;
 mod keys;
 mod listener;
 mod occupancy;
+mod orders;
 mod outbox;
 mod presence;
 mod read;
@@ -374,11 +377,7 @@ impl Broker for RedisBroker {
     }
 
     fn control(&self, control: Control) -> Answer<'_, ()> {
-        let command = Command::new("PUBLISH")
-            .word(self.inner.keys.control())
-            .word(envelope::pack_control(&control));
-        let answer = self.inner.redis.call_one(command);
-        Box::pin(async move { answer.await.map(drop).map_err(broker_error) })
+        Box::pin(self.inner.order(control))
     }
 
     fn announce(&self, node: NodeInfo, channels: Vec<ActiveChannel>) -> Answer<'_, ()> {

@@ -10,10 +10,12 @@ use crate::redis::Script;
 mod members;
 mod nodes;
 mod occupancy;
+mod orders;
 
 pub(super) use members::{JOIN, LEAVE, LEAVE_NODE, PRESENCE};
 pub(super) use nodes::{ALIVE, ANNOUNCE, CHANNELS, COUNT, EXPIRED, FORGET, NODES, NOTE};
 pub(super) use occupancy::{OCCUPY, VACATE};
+pub(super) use orders::ORDER;
 
 /// All of them.
 pub(super) static ALL: &[&Script] = &[
@@ -35,6 +37,7 @@ pub(super) static ALL: &[&Script] = &[
     &COUNT,
     &CHANNELS,
     &ALIVE,
+    &ORDER,
     &PROBE,
 ];
 
@@ -272,7 +275,9 @@ return refused",
 
 /// What is asked for outside of scripts.
 #[cfg(test)]
-const PLAIN: [&str; 7] = ["PUBLISH", "DEL", "GET", "HGET", "MGET", "SMEMBERS", "SREM"];
+const PLAIN: [&str; 8] = [
+    "PUBLISH", "DEL", "GET", "HGET", "MGET", "SMEMBERS", "SREM", "XRANGE",
+];
 
 #[cfg(test)]
 mod tests {

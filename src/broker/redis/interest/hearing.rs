@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::super::entry::{Entry, Phase, ToRead, is_before};
 use super::super::envelope;
 use super::{Interest, State};
-use crate::broker::{BrokerError, Start};
+use crate::broker::{BrokerError, Control, Start};
 use crate::model::{ChannelKey, Envelope, Event, Position};
 
 /// The most envelopes that wait for the position of their channel; more are a hole.
@@ -21,7 +21,10 @@ impl Interest {
         let Some(barrier) = state.barriers.remove(&mark) else {
             return Vec::new();
         };
-        state.is_controlled |= barrier.is_control;
+        if barrier.is_control && state.wants_control {
+            state.is_controlled = true;
+            self.ears.orders.back();
+        }
         for name in barrier.ended {
             let Some(entry) = state.channels.get_mut(&name) else {
                 continue;
@@ -117,10 +120,9 @@ impl Interest {
     /// A message came.
     pub(in super::super) fn message(&self, name: &str, payload: &Bytes) {
         if name == self.ears.control {
-            if let (Some(sink), Some(control)) =
-                (self.ears.sink.get(), envelope::unpack_control(payload))
-            {
-                sink.control(&control);
+            if let Some(order) = envelope::unpack_order(payload) {
+                let execute = |control: &Control| self.ears.execute(control);
+                self.ears.orders.came(order, execute);
             }
             return;
         }
