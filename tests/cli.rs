@@ -104,7 +104,7 @@ fn check_reads_the_files_of_its_directory() {
         .expect("the binary runs");
     let text = stdout(&output);
     assert!(text.contains("from .env (PORT)"), "{text}");
-    assert!(text.contains("overflow Latest"), "{text}");
+    assert!(text.contains("overflow latest, subscribe anyone"), "{text}");
 }
 
 #[test]
@@ -204,6 +204,62 @@ fn refuses_to_mint_what_the_hub_would_refuse() {
     }
 }
 
+#[test]
+fn check_and_serve_refuse_a_data_file_that_cannot_be_used() {
+    let folder = directory(
+        "data-files",
+        &[("none.db", "this is no database, it is text")],
+    );
+    let missing = folder.join("missing/users.db").display().to_string();
+    let is_folder = folder.display().to_string();
+    for arguments in [["check"], ["serve"], ["migrate"]] {
+        for file in [&missing, &is_folder] {
+            let output = fanfare(&arguments, &[("DATA_FILE", file), ("PORT", "23990")]);
+            let text = stderr(&output);
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {text}");
+            assert!(text.contains(&format!("{file}: ")), "{arguments:?}: {text}");
+        }
+    }
+    let file = folder.join("none.db").display().to_string();
+    let variables = [("DATA_FILE", file.as_str()), ("PORT", "23990")];
+    for arguments in [["serve"], ["migrate"]] {
+        let text = stderr(&fanfare(&arguments, &variables));
+        let said = text.matches("file is not a database").count();
+        assert_eq!(said, 1, "{text}");
+    }
+}
+
+#[test]
+fn check_refuses_a_folder_that_cannot_be_written() {
+    // Nobody may write there, root neither.
+    let output = fanfare(&["check"], &[("DATA_FILE", "/proc/self/users.db")]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.contains("/proc/self/users.db: "), "{text}");
+}
+
+#[test]
+fn seed_makes_no_admin_who_is_gone_at_once() {
+    let said = [("DATA_FILE", ":memory:")];
+    for variables in [&[("NODE_ENV", "test")][..], &said] {
+        let output = fanfare(&["seed"], variables);
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(stdout(&output), "");
+        let text = stderr(&output);
+        assert!(text.contains("DATA_FILE is :memory:"), "{text}");
+    }
+    let folder = directory("seed", &[]);
+    let file = folder.join("users.db");
+    let _ = std::fs::remove_file(&file);
+    let variables = [
+        ("NODE_ENV", "test"),
+        ("DATA_FILE", &file.display().to_string()),
+    ];
+    let output = fanfare(&["seed"], &variables);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).contains("the admin is admin with the password "));
+}
+
 /// Answers one HTTP request with `answer`; the request's text comes back when it is joined.
 fn stub(answer: &'static str) -> (String, thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -282,16 +338,34 @@ fn tells_what_the_hub_refused() {
 }
 
 #[test]
-fn health_asks_the_configured_port() {
-    let (url, served) = stub(FINE);
-    let port = url.rsplit(':').next().expect("a port");
-    let output = fanfare(&["health"], &[("PORT", port), ("HOST", "0.0.0.0")]);
-    assert!(output.status.success(), "{}", stderr(&output));
+fn health_and_pub_ask_the_configured_port() {
+    for (arguments, expected) in [
+        (&["health"][..], "get /healthz"),
+        (&["pub", "news", "1"], "post /hub/publish"),
+    ] {
+        let (url, served) = stub(FINE);
+        let port = url.rsplit(':').next().expect("a port");
+        let output = fanfare(arguments, &[("PORT", port), ("HOST", "0.0.0.0")]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let request = served.join().expect("a request");
+        assert!(request.starts_with(expected), "{request}");
+        assert!(
+            request.contains(&format!("host: 127.0.0.1:{port}\r\n")),
+            "{request}"
+        );
+    }
+}
+
+#[test]
+fn sub_asks_the_configured_port() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = free.local_addr().expect("an address").port().to_string();
+    drop(free);
+    let output = fanfare(&["sub", "news"], &[("PORT", &port)]);
+    let text = stderr(&output);
     assert!(
-        served
-            .join()
-            .expect("a request")
-            .starts_with("get /healthz")
+        text.contains(&format!("cannot reach http://127.0.0.1:{port}")),
+        "{text}"
     );
 }
 
@@ -307,7 +381,13 @@ fn health_fails_when_nobody_is_there() {
         "{}",
         stderr(&output)
     );
-    for wrong in ["ftp://hub", "hub", "http://"] {
+    for wrong in [
+        "ftp://hub",
+        "hub",
+        "http://",
+        "http://hub/base",
+        "http://hub/?a",
+    ] {
         let wrong = fanfare(&["health", "--url", wrong], &[]);
         assert!(stderr(&wrong).contains("--url must be http://host[:port] or https://host[:port]"));
     }

@@ -5,8 +5,9 @@ use std::io::Write;
 use super::CliError;
 use crate::config::{ConfigError, Settings};
 use crate::model::Namespace;
+use crate::session::check_data_file;
 
-/// Prints the configuration; the faults are the error.
+/// Prints the configuration; the faults are the error, and a data file that `serve` could not work with.
 pub(super) fn run(
     settings: &Result<Settings, ConfigError>,
     out: &mut dyn Write,
@@ -48,14 +49,17 @@ pub(super) fn run(
     for warning in &settings.warnings {
         writeln!(out, "warning: {warning}")?;
     }
+    if settings.session.redis.is_none() {
+        check_data_file(&settings.session.data_file)?;
+    }
     Ok(())
 }
 
 fn described(namespace: &Namespace) -> String {
     let on = |on: bool| if on { "on" } else { "off" };
     format!(
-        "history {} for {:?}, recovery {}, presence {}, join_leave {}, overflow {:?}, subscribe {:?}, publish {:?}, \
-         read_presence {:?}, read_history {:?}, idle_ttl {:?}, publication_bytes_max {}",
+        "history {} for {:?}, recovery {}, presence {}, join_leave {}, overflow {}, subscribe {}, publish {}, \
+         read_presence {}, read_history {}, idle_ttl {:?}, publication_bytes_max {}",
         namespace.history.size,
         namespace.history.ttl,
         on(namespace.recovery),

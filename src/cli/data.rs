@@ -10,7 +10,7 @@ use super::CliError;
 use super::hub::runtime;
 use crate::config::Settings;
 use crate::session::{
-    Passwords, PostgresStore, RedisStore, SqliteStore, Store, UnixTime, User, UserName,
+    IN_MEMORY, Passwords, PostgresStore, RedisStore, SqliteStore, Store, UnixTime, User, UserName,
 };
 
 /// How long Redis may take to be there.
@@ -54,6 +54,10 @@ pub(super) fn migrate(out: &mut dyn Write) -> Result<(), CliError> {
 /// Makes an admin, once, and prints the password.
 pub(super) fn seed(options: &SeedOptions, out: &mut dyn Write) -> Result<(), CliError> {
     let settings = Settings::from_process()?;
+    let session = &settings.session;
+    if session.redis.is_none() && session.database.is_none() && session.data_file == IN_MEMORY {
+        return Err(CliError::Forgotten);
+    }
     let name = UserName::for_account(&options.admin).map_err(|error| CliError::Argument {
         argument: "--admin",
         rule: error.to_string(),

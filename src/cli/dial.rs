@@ -40,6 +40,14 @@ impl Address {
             let rule = "must be http://host[:port] or https://host[:port]";
             return Err(refused("--url", rule.to_owned()));
         };
+        // The commands know their paths; one of a proxy in front would have to stand before all of them.
+        if uri
+            .path_and_query()
+            .is_some_and(|rest| rest.as_str() != "/")
+        {
+            let rule = "must be http://host[:port] or https://host[:port], without a path";
+            return Err(refused("--url", rule.to_owned()));
+        }
         let is_encrypted = scheme == "https";
         let connector = is_encrypted
             .then(|| connector(trust.ca.as_deref()))

@@ -18,18 +18,15 @@ use crate::config::Settings;
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most bytes of an answer that are read.
 pub(super) const ANSWER_BYTES_MAX: usize = 1024 * 1024;
-/// Where a hub is expected.
-pub(super) const DEFAULT_URL: &str = "http://127.0.0.1:8080";
-
 #[derive(Debug, clap::Args)]
 pub(super) struct PublishOptions {
     /// The channel
     channel: String,
     /// The data: JSON; what is no JSON is published as a string
     data: String,
-    /// Where the hub is
-    #[arg(long, default_value = DEFAULT_URL)]
-    url: String,
+    /// Where the hub is [default: HOST and PORT]
+    #[arg(long)]
+    url: Option<String>,
     /// A token with the role publisher or admin
     #[arg(long, conflicts_with = "key")]
     token: Option<String>,
@@ -61,7 +58,7 @@ pub(super) fn publish(options: &PublishOptions, out: &mut dyn Write) -> Result<(
         .or_else(|| options.key.clone())
         .or_else(from_environment)
         .filter(|credential| !credential.is_empty());
-    let hub = Address::parse(&options.url, &options.trust)?;
+    let hub = Address::parse(&url_or_local(options.url.as_deref())?, &options.trust)?;
     let (path, body) = ("/hub/publish", body.to_string());
     let answer = ask(&hub, Method::POST, path, credential.as_deref(), body)?;
     writeln!(out, "{answer}")?;
@@ -84,6 +81,19 @@ pub(super) fn health(options: &HealthOptions, out: &mut dyn Write) -> Result<(),
     let answer = ask(&hub, Method::GET, "/healthz", None, String::new())?;
     writeln!(out, "{answer}")?;
     Ok(())
+}
+
+/// The URL that was given, or that of the hub which these settings would start.
+pub(super) fn url_or_local(url: Option<&str>) -> Result<String, CliError> {
+    if let Some(url) = url {
+        return Ok(url.to_owned());
+    }
+    let settings = Settings::from_process()?;
+    let scheme = match settings.server.tls {
+        Some(_) => "https",
+        None => "http",
+    };
+    Ok(format!("{scheme}://{}", local_authority(&settings)))
 }
 
 /// The hub's address as seen from its own machine: the wildcard is no address to connect to.

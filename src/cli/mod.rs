@@ -88,6 +88,12 @@ enum CliError {
     /// The hub refused or ended each subscription.
     #[error("no channel is left to follow")]
     NoChannel,
+    /// The admin would be forgotten as soon as the password is printed.
+    #[error(
+        "DATA_FILE is :memory:, where an admin is gone when this command ends; name a file, REDIS_URL or DATABASE_URL \
+         (NODE_ENV=test keeps in memory unless DATA_FILE says otherwise)"
+    )]
+    Forgotten,
     /// The data file cannot be opened.
     #[error(transparent)]
     File(#[from] crate::session::OpenError),

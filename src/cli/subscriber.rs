@@ -28,9 +28,9 @@ pub(super) struct Options {
     /// The channels
     #[arg(required = true)]
     channels: Vec<String>,
-    /// Where the hub is
-    #[arg(long, default_value = hub::DEFAULT_URL)]
-    url: String,
+    /// Where the hub is [default: HOST and PORT]
+    #[arg(long)]
+    url: Option<String>,
     /// The client's token
     #[arg(long)]
     token: Option<String>,
@@ -46,7 +46,8 @@ pub(super) struct Options {
 
 /// Prints until it is stopped, has enough, or the hub says no for good.
 pub(super) fn run(options: &Options, out: &mut dyn Write) -> Result<(), CliError> {
-    let address = Address::parse(&options.url, &options.trust)?;
+    let url = hub::url_or_local(options.url.as_deref())?;
+    let address = Address::parse(&url, &options.trust)?;
     let mut follower = Follower::new(&options.channels, options.count);
     hub::runtime()?.block_on(follow(options, &address, &mut follower, out))
 }
@@ -101,7 +102,7 @@ async fn converse(
     let opened = tokio::time::timeout(hub::ANSWER_TIMEOUT, opened).await;
     let (mut socket, _) = opened
         .map_err(|_| address.unreachable("no answer in 10 s"))?
-        .map_err(|error| refusal(&options.url, error))?;
+        .map_err(|error| refusal(&address.url, error))?;
     follower.was_connected = true;
     for message in follower.subscribes() {
         if let Err(error) = socket.send(Message::text(message)).await {
@@ -472,13 +473,13 @@ mod tests {
     fn the_token_goes_into_a_header_not_into_the_address() {
         let options = Options {
             channels: Vec::new(),
-            url: "http://hub:1/".to_owned(),
+            url: None,
             token: Some("secret".to_owned()),
             count: None,
             once: false,
             trust: Trust::default(),
         };
-        let address = Address::parse(&options.url, &options.trust).expect("an address");
+        let address = Address::parse("http://hub:1/", &options.trust).expect("an address");
         let request = request(&options, &address).expect("a request");
         assert_eq!(request.uri().to_string(), "ws://hub:1/ws/connect");
         assert_eq!(request.headers()["authorization"], "Bearer secret");

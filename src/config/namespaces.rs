@@ -180,6 +180,21 @@ mod tests {
     }
 
     #[test]
+    fn words_are_written_as_they_are_read() {
+        for (word, policy) in &OVERFLOW {
+            assert_eq!(policy.to_string(), *word);
+        }
+        for (word, permission) in &PERMISSION {
+            assert_eq!(permission.to_string(), *word);
+        }
+        let (namespaces, _) = read("[namespaces.a]\npublish = [\"editor\", \"chief\"]");
+        assert_eq!(
+            of(&namespaces, "a:1").publish.to_string(),
+            r#"["editor", "chief"]"#
+        );
+    }
+
+    #[test]
     fn reads_every_key() {
         let (namespaces, faults) = read(
             r#"

@@ -19,6 +19,8 @@ use crate::{
 
 /// Files of the process that are no connections: listeners, logs, polls, standard streams.
 const FILES_RESERVED: u64 = 128;
+/// Fewer connections than this are a limit of files that nobody meant for a server.
+const CONNECTIONS_FEW: u64 = 256;
 /// What a computed default of messages and publications is at most.
 pub(super) const MESSAGE_BYTES: u64 = 65_536;
 
@@ -67,6 +69,13 @@ pub(super) fn default_connections(reader: &mut Reader, machine: &Machine, has_up
     let files = machine.open_files.saturating_sub(FILES_RESERVED);
     // A request to an upstream takes two.
     let connections = (files / (1 + u64::from(has_upstreams))).max(1);
+    if connections < CONNECTIONS_FEW && !reader.is_set("MAX_CONNECTIONS") {
+        reader.warn(format!(
+            "the limit of open files is {}, so MAX_CONNECTIONS is {connections}; raise `ulimit -n` (LimitNOFILE in \
+             systemd, --ulimit nofile in Docker)",
+            machine.open_files
+        ));
+    }
     reader.default_integer("MAX_CONNECTIONS", connections);
     let handshakes = reader.integer("MAX_CONNECTIONS").min(4096);
     reader.default_integer("MAX_HANDSHAKES", handshakes);

@@ -97,6 +97,35 @@ fn nothing_set_is_a_development_node_that_says_it_is_open() {
 }
 
 #[test]
+fn a_limit_of_few_files_is_warned_of() {
+    let warned = |open_files, variables: &[(&str, &str)]| {
+        let settings = Settings::load(&Inputs {
+            environment: variables
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            machine: Machine {
+                open_files,
+                ..machine()
+            },
+            read_file: &|_| Err(io::ErrorKind::NotFound.into()),
+        })
+        .expect("a sound configuration");
+        let said = |warning: &String| warning.contains("the limit of open files is");
+        (
+            settings.server.connections_max,
+            settings.warnings.iter().any(said),
+        )
+    };
+    let upstreams = ("UPSTREAMS", r#"{"a":["http://a:1"]}"#);
+    assert_eq!(warned(100, &[]), (1, true));
+    assert_eq!(warned(383, &[]), (255, true));
+    assert_eq!(warned(384, &[]), (256, false));
+    assert_eq!(warned(384, &[upstreams]), (128, true));
+    assert_eq!(warned(384, &[("MAX_CONNECTIONS", "100")]), (100, false));
+}
+
+#[test]
 fn production_is_closed_and_logs_json() {
     let settings = settings(&[("NODE_ENV", "production"), ("JWT_SECRET", SECRET)]);
     assert!(settings.auth.required && settings.transport.auth_required);
@@ -562,9 +591,11 @@ fn the_operations_chapter_names_no_variable_that_is_not_there() {
             && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
     };
     let known = |word: &str| {
-        variable::VARIABLES
-            .iter()
-            .any(|row| row.name == word || row.aliases.contains(&word))
+        // Not ours: a convention of terminals.
+        word == "NO_COLOR"
+            || variable::VARIABLES
+                .iter()
+                .any(|row| row.name == word || row.aliases.contains(&word))
             || variable::NOT_YET.iter().any(|row| row.name == word)
     };
     for word in text

@@ -1,6 +1,7 @@
 //! What a namespace says of its channels, and which namespace a channel is in.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,17 @@ pub enum OverflowPolicy {
     Latest,
 }
 
+/// As `CONFIG_FILE` has it.
+impl fmt::Display for OverflowPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disconnect => "disconnect",
+            Self::DropOldest => "drop_oldest",
+            Self::Latest => "latest",
+        })
+    }
+}
+
 /// Who may do something in a namespace when the token has no `grants`. The role `admin` always may.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Permission {
@@ -45,6 +57,21 @@ pub enum Permission {
     Anyone,
     /// Whoever has one of these roles.
     Roles(Arc<[Role]>),
+}
+
+/// As `CONFIG_FILE` has it.
+impl fmt::Display for Permission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nobody => f.write_str("nobody"),
+            Self::Authenticated => f.write_str("authenticated"),
+            Self::Anyone => f.write_str("anyone"),
+            Self::Roles(roles) => {
+                let names = roles.iter().map(|role| format!("\"{role}\""));
+                write!(f, "[{}]", names.collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
 }
 
 /// The rules for the channels of one namespace.

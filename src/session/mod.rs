@@ -33,7 +33,7 @@ pub use postgres::{DATABASE_RULE, Database, DatabaseError, DatabaseUrlError, Pos
 pub use records::{Connection, EMPTY_DATA, Session, SessionHead, UnixTime, User};
 pub use redis::RedisStore;
 pub use sessions::Sessions;
-pub use sqlite::{FileLock, IN_MEMORY, OpenError, SqliteStore};
+pub use sqlite::{FileLock, IN_MEMORY, OpenError, SqliteStore, check_data_file};
 pub use store::{
     Answer, Begun, Chosen, Counts, LIFE_MAX, ServerInfo, SessionLimits, Store, StoreError, Swept,
     Update, Updated, Used,

@@ -4,6 +4,7 @@
 //! counted when that thread cannot keep up. Metrics are kept by the Prometheus recorder; somebody must call
 //! [`Exporter::keep_up`], or histograms grow until the next scrape.
 
+use std::ffi::OsStr;
 use std::io::IsTerminal as _;
 
 use ::metrics::{counter, gauge};
@@ -158,8 +159,17 @@ fn subscriber(
                 .with_span_list(false)
                 .finish(),
         ),
-        LogFormat::Pretty => Box::new(builder.with_ansi(std::io::stdout().is_terminal()).finish()),
+        LogFormat::Pretty => {
+            let no_color = std::env::var_os("NO_COLOR");
+            let is_colored = is_colored(std::io::stdout().is_terminal(), no_color.as_deref());
+            Box::new(builder.with_ansi(is_colored).finish())
+        }
     }
+}
+
+/// Colours are for terminals whose owner did not say `NO_COLOR` (<https://no-color.org>), with any value but an empty one.
+fn is_colored(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
+    is_terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
 /// Repeats the lines of metrics that have another name under that name.
@@ -222,6 +232,20 @@ mod tests {
             text.contains("fanfare_fan_out_seconds_bucket{le=\"0.00005\"} 1"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn colours_are_for_terminals_that_want_them() {
+        for (is_terminal, no_color, expected) in [
+            (true, None, true),
+            (true, Some(""), true),
+            (true, Some("1"), false),
+            (true, Some("0"), false),
+            (false, None, false),
+        ] {
+            let said = no_color.map(OsStr::new);
+            assert_eq!(is_colored(is_terminal, said), expected, "{no_color:?}");
+        }
     }
 
     #[test]

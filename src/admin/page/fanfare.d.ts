@@ -13,7 +13,8 @@
  *
  * It connects at once, and again whenever the connection is lost, with jittered exponential backoff. Each
  * subscription then resumes at its position: publications come in order and exactly once, or `onGap` says
- * that some are gone. What a listener throws is reported like any uncaught error, and stops nothing.
+ * that some are gone. What a listener throws stops nothing here and is reported like any uncaught
+ * error, which ends a Node process that has no listener for `uncaughtException`.
  */
 
 /** Where a reader stands in a channel's stream. Offsets count from 1 within an epoch. */

@@ -36,8 +36,7 @@ pub enum DatabaseError {
     Unreachable {
         /// Where, without a password.
         address: String,
-        /// What it says.
-        #[source]
+        /// What it says. Told above, so it is no source: it would be told again.
         cause: sqlx::Error,
     },
     /// The table could not be made what this version needs.
@@ -45,8 +44,7 @@ pub enum DatabaseError {
     Migration {
         /// Where, without a password.
         address: String,
-        /// Why.
-        #[source]
+        /// Why; told above.
         cause: MigrateError,
     },
 }

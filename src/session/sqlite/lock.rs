@@ -54,6 +54,34 @@ impl FileLock {
     }
 }
 
+/// Whether a node could work with this data file, found out without making it or keeping anything: the folder must be there and take new
+/// files, and a file that is there must be open to reading and writing.
+///
+/// # Errors
+/// When it could not, as [`FileLock::take`] and opening the store would say.
+pub fn check_data_file(file: &str) -> Result<(), OpenError> {
+    if file == IN_MEMORY {
+        return Ok(());
+    }
+    check_access(Path::new(file)).map_err(|cause| OpenError::File {
+        file: file.to_owned(),
+        cause: sqlx::Error::Io(cause),
+    })
+}
+
+fn check_access(file: &Path) -> std::io::Result<()> {
+    // Beside the data file stand its lock and SQLite's journal. Only making a file tells whether one can be made: rights
+    // say nothing of quotas and of file systems that take none.
+    let mut probe = lock_file(file)?.into_os_string();
+    probe.push(".check");
+    File::create(&probe)?;
+    std::fs::remove_file(&probe)?;
+    match OpenOptions::new().read(true).write(true).open(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The same for all ways to write the path of a file.
 fn lock_file(file: &Path) -> std::io::Result<PathBuf> {
     let whole = match file.canonicalize() {

@@ -27,7 +27,7 @@ use super::tables::{column, migrator, time};
 use super::{Connection, Session, SessionHead, Store, UnixTime, User, UserName};
 use crate::model::{ClientId, SessionId, UserId};
 use joined::OnSession;
-pub use lock::FileLock;
+pub use lock::{FileLock, check_data_file};
 use writer::Writer;
 
 /// What stands for no file at all.
@@ -54,8 +54,7 @@ pub enum OpenError {
     File {
         /// `DATA_FILE`.
         file: String,
-        /// What SQLite says.
-        #[source]
+        /// What SQLite says. Told above, so it is no source: it would be told again.
         cause: sqlx::Error,
     },
     /// Another node works with it.
@@ -73,8 +72,7 @@ pub enum OpenError {
     Migration {
         /// `DATA_FILE`.
         file: String,
-        /// Why.
-        #[source]
+        /// Why; told above.
         cause: MigrateError,
     },
 }
