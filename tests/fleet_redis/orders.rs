@@ -14,7 +14,7 @@ fn allow(fleet: &Fleet, rule: &str) {
 }
 
 /// Ends what brings messages to the nodes, and lets nothing take its place.
-async fn cut(fleet: &Fleet) {
+pub(crate) async fn cut(fleet: &Fleet) {
     allow(fleet, "-info");
     fleet.redis.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     for node in &fleet.nodes {
@@ -22,7 +22,7 @@ async fn cut(fleet: &Fleet) {
     }
 }
 
-async fn mend(fleet: &Fleet) {
+pub(crate) async fn mend(fleet: &Fleet) {
     allow(fleet, "+info");
     for node in &fleet.nodes {
         eventually("ready", async || is_ready(node).await.then_some(())).await;
