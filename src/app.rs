@@ -236,8 +236,12 @@ impl Node {
             let peer = request.extensions().get::<PeerAddr>();
             let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
             let is_encrypted = request.extensions().get::<Encrypted>().is_some();
-            let (ip, is_secure) = proxy.origin(peer, is_encrypted, request.headers());
-            Origin { ip, is_secure }
+            let origin = proxy.origin(peer, is_encrypted, request.headers());
+            Origin {
+                ip: origin.ip,
+                is_secure: origin.is_secure,
+                is_behind_trusted: origin.is_behind_trusted,
+            }
         })
     }
 

@@ -93,6 +93,7 @@ const RULES: Rules = Rules {
                 "RetryPolicy",
                 "ServiceConfig",
                 "Share",
+                "StreamsPolicy",
                 "UpstreamConfig",
             ],
         ),

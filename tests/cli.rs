@@ -189,10 +189,18 @@ fn refuses_to_mint_what_the_hub_would_refuse() {
             &secret,
             "claim grants must be",
         ),
+        (
+            &["token", "--role", "clerk", "--role", &"x".repeat(65)],
+            &secret,
+            "claim roles must be",
+        ),
     ] {
         let output = fanfare(arguments, variables);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
-        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+        let text = stderr(&output);
+        assert!(text.contains(expected), "{text}");
+        // What does not help is not advised.
+        assert_eq!(text.contains("JWT_SECRET"), variables.is_empty(), "{text}");
     }
 }
 

@@ -13,7 +13,7 @@ use crate::model::{
 };
 use crate::proxy::{Admitted, Arrival, Proxy, Refused, SharedStreams, Soon, Top};
 use crate::relay::Relay;
-use crate::transport::{Doors, Slot};
+use crate::transport::{Attached, Doors, Held, Slot};
 
 /// What the proxy needs of the hub.
 pub(super) struct Streams {
@@ -137,11 +137,17 @@ impl Shared {
                 channel,
                 from,
                 fields,
+                permit,
             }) => match key(&channel) {
                 Some(channel) => {
                     let place = (slot, *worker);
-                    let what = (channel, from.as_deref());
-                    self.doors.attach(place, &head.headers, what, pairs(fields))
+                    let what = Attached {
+                        channel,
+                        from: from.as_deref(),
+                        fields: pairs(fields),
+                        held: permit.map(|permit| Box::new(permit) as Held),
+                    };
+                    self.doors.attach(place, &head.headers, what)
                 }
                 None => StatusCode::NOT_FOUND.into_response(),
             },

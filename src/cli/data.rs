@@ -54,7 +54,7 @@ pub(super) fn migrate(out: &mut dyn Write) -> Result<(), CliError> {
 /// Makes an admin, once, and prints the password.
 pub(super) fn seed(options: &SeedOptions, out: &mut dyn Write) -> Result<(), CliError> {
     let settings = Settings::from_process()?;
-    let name = UserName::new(&options.admin).map_err(|error| CliError::Argument {
+    let name = UserName::for_account(&options.admin).map_err(|error| CliError::Argument {
         argument: "--admin",
         rule: error.to_string(),
     })?;

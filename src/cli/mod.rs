@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::auth::AuthError;
 use crate::config::{self, ConfigError, Settings};
 
 /// A real-time fan-out hub: publish once, every subscriber has it, over WebSocket and SSE.
@@ -48,6 +49,14 @@ enum Command {
     Seed(data::SeedOptions),
 }
 
+/// What helps.
+const fn advice(error: &AuthError) -> &'static str {
+    match error {
+        AuthError::NoKey => "; set JWT_SECRET",
+        _ => "",
+    }
+}
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum CliError {
@@ -55,8 +64,8 @@ enum CliError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// No token could be minted.
-    #[error("{0}; set JWT_SECRET")]
-    Token(#[from] crate::auth::AuthError),
+    #[error("{0}{advice}", advice = advice(.0))]
+    Token(#[from] AuthError),
     /// An argument is not what it must be.
     #[error("{argument} {rule}")]
     Argument {

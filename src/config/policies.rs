@@ -7,7 +7,7 @@ use toml::de::DeValue;
 use super::place::{Place, Value};
 use crate::proxy::{
     Balance, BreakerPolicy, CachePolicy, HealthPolicy, IdentityRule, Policy, RateKey, RatePolicy,
-    RetryPolicy,
+    RetryPolicy, StreamsPolicy,
 };
 
 const STATUS_RULE: &str = "must be statuses from 400 to 599, as [502, 503, 504]";
@@ -18,11 +18,14 @@ pub(super) fn defaults() -> Policy {
         balance: Balance::LeastLoad,
         timeout: Duration::from_secs(30),
         connect_timeout: Duration::from_secs(3),
+        total_timeout: None,
         // As the systems that Fanfare stands in for have it.
         breaker: BreakerPolicy {
             failures: 5,
             window: Duration::from_secs(10),
             percent: 0,
+            success_percent: 0,
+            requests_min: 50,
             open: Duration::from_secs(15),
             open_max: Duration::from_secs(60),
             probes: 1,
@@ -42,6 +45,9 @@ pub(super) fn defaults() -> Policy {
         share: None,
         heartbeat: None,
         rate: None,
+        streams: None,
+        idle_timeout: None,
+        message_bytes_max: None,
         health: None,
     }
 }
@@ -59,6 +65,8 @@ impl Place<'_> {
                 "failures" => self.small(&path, value, 1, 10_000, &mut to.failures),
                 "window" => self.duration(&path, value, &mut to.window),
                 "percent" => self.small(&path, value, 0, 100, &mut to.percent),
+                "success_percent" => self.small(&path, value, 0, 100, &mut to.success_percent),
+                "requests_min" => self.small(&path, value, 1, 1_000_000, &mut to.requests_min),
                 "open" => self.duration(&path, value, &mut to.open),
                 "open_max" => {
                     says_most = true;
@@ -68,7 +76,7 @@ impl Place<'_> {
                 _ => self.unknown(
                     key,
                     &path,
-                    "failures, window, percent, open, open_max, probes",
+                    "failures, window, percent, success_percent, requests_min, open, open_max, probes",
                 ),
             }
         }
@@ -164,6 +172,32 @@ impl Place<'_> {
             self.wrong(value, path, "must have a max; 0 is no limit");
         }
         Some(rate)
+    }
+
+    /// How many streams somebody may have open.
+    pub(super) fn streams(&mut self, path: &str, value: &Value<'_>) -> Option<StreamsPolicy> {
+        let mut streams = StreamsPolicy {
+            sse_max: u32::MAX,
+            ws_max: u32::MAX,
+            by: RateKey::Address,
+        };
+        let rule = "must be a table as { sse = 10, ws = 10, by = \"address\" }";
+        for (key, value) in self.table(path, value, rule) {
+            let path = format!("{path}.{}", key.get_ref());
+            match key.get_ref().as_ref() {
+                "sse" => self.small(&path, value, 1, 1_000_000, &mut streams.sse_max),
+                "ws" => self.small(&path, value, 1, 1_000_000, &mut streams.ws_max),
+                "by" => self.choice(&path, value, &RATE_KEYS, &mut streams.by),
+                _ => self.unknown(key, &path, "sse, ws, by"),
+            }
+        }
+        if let DeValue::Table(table) = value.get_ref()
+            && !table.contains_key("sse")
+            && !table.contains_key("ws")
+        {
+            self.wrong(value, path, "must have sse, ws or both");
+        }
+        Some(streams)
     }
 
     /// How answers are kept: `base` where it does not say otherwise.

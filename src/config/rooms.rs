@@ -335,9 +335,15 @@ pub(super) fn shared_history(reader: &Reader) -> HistoryPolicy {
 /// `None` without `REDIS_URL`.
 pub(super) fn redis(reader: &Reader) -> Option<redis::Config> {
     let url = reader.text("REDIS_URL")?.trim();
+    let address = redis::Address::parse(url).ok()?;
+    let prefix = reader.text("REDIS_KEY_PREFIX")?;
     Some(redis::Config {
-        address: redis::Address::parse(url).ok()?,
-        prefix: reader.text("REDIS_KEY_PREFIX")?.to_owned(),
+        // What is published is heard by the subscribers of all databases: only names part them.
+        prefix: match address.database() {
+            0 => prefix.to_owned(),
+            database => format!("{prefix}@{database}"),
+        },
+        address,
         ready_grace: millis(reader, "READY_REDIS_GRACE_MS"),
         ca_file: reader.text("REDIS_CA_FILE").map(PathBuf::from),
     })

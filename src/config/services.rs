@@ -16,8 +16,8 @@ use crate::proxy::{
 };
 
 /// The keys of a service.
-const KEYS: &str = "upstreams, balance, hash_on, timeout, connect_timeout, connections_max, http2_connections_max, \
-                    slow_start, breaker, retries, rate_limit, cache, share, heartbeat, health, identity";
+const KEYS: &str = "upstreams, balance, hash_on, timeout, connect_timeout, total_timeout, connections_max, http2_connections_max, \
+                    slow_start, breaker, retries, rate_limit, streams_max, idle_timeout, message_bytes_max, cache, share, heartbeat, health, identity";
 const URL_RULE: &str = "must be an http, https or h2c URL (http://host[:port][/base]), or a table as { url = \"http://host\", weight = 2 }";
 const WEIGHT_MAX: u64 = 1000;
 
@@ -206,6 +206,7 @@ impl Place<'_> {
             }
             "timeout" => self.duration(path, value, &mut policy.timeout),
             "connect_timeout" => self.duration(path, value, &mut policy.connect_timeout),
+            "total_timeout" => policy.total_timeout = self.optional_duration(path, value),
             "connections_max" => {
                 if let Some(most) = self.integer(path, value, 1, 1_000_000_000) {
                     policy.connections_max = usize::try_from(most).unwrap_or(usize::MAX);
@@ -220,6 +221,11 @@ impl Place<'_> {
             "breaker" => self.breaker(path, value, &mut policy.breaker),
             "retries" => self.retries(path, value, &mut policy.retries),
             "rate_limit" => policy.rate = self.rate(path, value),
+            "streams_max" => policy.streams = self.streams(path, value),
+            "idle_timeout" => policy.idle_timeout = self.optional_duration(path, value),
+            "message_bytes_max" => {
+                policy.message_bytes_max = self.integer(path, value, 125, 1 << 40);
+            }
             "cache" => policy.cache = self.cache(path, value, draft.cache),
             "share" => {
                 let rule = "must be \"all\" or \"user\"";

@@ -5,6 +5,7 @@ use crate::config::file;
 use crate::model::Namespace;
 use crate::proxy::{
     BreakerPolicy, CachePolicy, HealthPolicy, IdentityRule, RateKey, RatePolicy, RetryPolicy,
+    StreamsPolicy,
 };
 
 fn read_with(text: &str, mut services: Services) -> (Vec<ServiceConfig>, Vec<String>) {
@@ -25,27 +26,31 @@ fn policy(text: &str) -> Policy {
     services[0].policy.clone()
 }
 
+const EVERY_KEY: &str = r#"
+[services.a]
+upstreams = ["http://x:1/b/", { url = "http://y", weight = 3 }]
+balance = "hash"
+hash_on = "header:X-Tenant"
+timeout = "10s"
+connect_timeout = "500ms"
+total_timeout = "1m"
+connections_max = 100
+http2_connections_max = 8
+breaker = { failures = 3, window = "5s", percent = 50, success_percent = 90, requests_min = 9, open = "2m", probes = 2 }
+retries = { tries = 2, statuses = [500], non_idempotent = true, budget_percent = 5, try_timeout = "1s" }
+health = { path = "/up?x", interval = "1s", timeout = "2s", healthy = 1, unhealthy = 2 }
+share = "user"
+heartbeat = "15s"
+rate_limit = { max = 7, window = "1s", by = "user" }
+streams_max = { ws = 2, by = "user" }
+idle_timeout = "10m"
+message_bytes_max = 1048576
+identity = { roles = ["admin"] }
+"#;
+
 #[test]
 fn reads_every_key() {
-    let (services, faults) = read(
-        r#"
-        [services.a]
-        upstreams = ["http://x:1/b/", { url = "http://y", weight = 3 }]
-        balance = "hash"
-        hash_on = "header:X-Tenant"
-        timeout = "10s"
-        connect_timeout = "500ms"
-        connections_max = 100
-        http2_connections_max = 8
-        breaker = { failures = 3, window = "5s", percent = 50, open = "2m", probes = 2 }
-        retries = { tries = 2, statuses = [500], non_idempotent = true, budget_percent = 5, try_timeout = "1s" }
-        health = { path = "/up?x", interval = "1s", timeout = "2s", healthy = 1, unhealthy = 2 }
-        share = "user"
-        heartbeat = "15s"
-        rate_limit = { max = 7, window = "1s", by = "user" }
-        identity = { roles = ["admin"] }
-    "#,
-    );
+    let (services, faults) = read(EVERY_KEY);
     assert_eq!(faults, [""; 0]);
     let service = services.first().expect("the service");
     let upstreams: Vec<_> = service
@@ -58,11 +63,14 @@ fn reads_every_key() {
         balance: Balance::Hash(HashKey::Field("x-tenant".to_owned())),
         timeout: Duration::from_secs(10),
         connect_timeout: Duration::from_millis(500),
+        total_timeout: Some(Duration::from_secs(60)),
         breaker: BreakerPolicy {
             failures: 3,
             window: Duration::from_secs(5),
             percent: 50,
             open: Duration::from_secs(120),
+            success_percent: 90,
+            requests_min: 9,
             open_max: Duration::from_secs(120),
             probes: 2,
         },
@@ -88,6 +96,13 @@ fn reads_every_key() {
             window: Duration::from_secs(1),
             by: RateKey::User,
         }),
+        streams: Some(StreamsPolicy {
+            sse_max: u32::MAX,
+            ws_max: 2,
+            by: RateKey::User,
+        }),
+        idle_timeout: Some(Duration::from_secs(600)),
+        message_bytes_max: Some(1 << 20),
         health: Some(HealthPolicy {
             path: "/up?x".to_owned(),
             interval: Duration::from_secs(1),
@@ -131,6 +146,11 @@ const FAULTS: &[(&str, &str)] = &[
     ("http2_connections_max = 0", "3: services.a.http2_connections_max=\"0\" must be a whole number from 1"),
     ("breaker = 5", "3: services.a.breaker=\"5\" must be a table"),
     ("breaker = { percent = 101 }", "3: services.a.breaker.percent=\"101\" must be a whole number from 0 to 100"),
+    ("breaker = { requests_min = 0 }", "3: services.a.breaker.requests_min=\"0\" must be a whole number from 1"),
+    ("streams_max = { by = \"user\" }", "3: services.a.streams_max must have sse, ws or both"),
+    ("streams_max = { ws = 0 }", "3: services.a.streams_max.ws=\"0\" must be a whole number from 1"),
+    ("message_bytes_max = 124", "3: services.a.message_bytes_max=\"124\" must be a whole number from 125"),
+    ("streams_max = 3", "3: services.a.streams_max=\"3\" must be a table as"),
     ("breaker = { failure = 1 }", "3: services.a.breaker.failure is not known here"),
     ("breaker = { open = \"9s\", open_max = \"1s\" }", "1: services.a must have a breaker.open_max"),
     ("retries = { tries = 0 }", "3: services.a.retries.tries=\"0\" must be a whole number from 1"),

@@ -412,7 +412,11 @@ fn a_redis_url_makes_a_fleet() {
     let settings = settings(&[("REDIS_URL", "redis://:private@redis:6379/1")]);
     let redis = settings.redis.as_ref().expect("a fleet");
     assert_eq!(redis.address.to_string(), "redis://redis:6379/1");
-    assert_eq!(redis.prefix, "fanfare");
+    assert_eq!(redis.prefix, "fanfare@1");
+    for url in ["redis://redis", "redis://redis/0", "redis-cluster://redis"] {
+        let settings = self::settings(&[("REDIS_URL", url), ("REDIS_KEY_PREFIX", "mine")]);
+        assert_eq!(settings.redis.expect("a fleet").prefix, "mine", "{url}");
+    }
 }
 
 #[test]
@@ -681,4 +685,23 @@ fn events_need_what_they_stand_on() {
     assert_eq!(webhook.kinds, "connect,disconnect".parse().expect("kinds"));
     assert!(!format!("{webhook:?}").contains(SECRET));
     assert_eq!(settings.events.stream.expect("a stream").key, "mine:events");
+}
+
+/// As the row of the variable says, which operators read.
+#[test]
+fn users_have_a_prefix_only_where_one_is_set() {
+    let prefixes = |set: &[(&str, &str)]| {
+        let all = [&[("REDIS_URL", "redis://localhost")], set].concat();
+        let settings = settings(&all);
+        let fleet = settings.redis.expect("a fleet").prefix;
+        (fleet, settings.session.redis_prefix)
+    };
+    let expected = |fleet: &str, users: &str| (fleet.to_owned(), users.to_owned());
+    assert_eq!(prefixes(&[]), expected("fanfare", ""));
+    for value in ["fanfare", "mine"] {
+        let set = prefixes(&[("REDIS_KEY_PREFIX", value)]);
+        assert_eq!(set, expected(value, &format!("{value}:")));
+    }
+    let row = variable::variable("REDIS_KEY_PREFIX").expect("a row");
+    assert!(row.doc.contains("only where it is set"), "{}", row.doc);
 }

@@ -270,8 +270,8 @@ pub(super) const VARIABLES: &[Variable] = &[
 
     row(Fleet, "REDIS_URL", ANY, Unset, "", "The Redis server that the nodes of a fleet share, redis://[[user]:password@]host[:port][/database], or the Sentinels that know it, redis-sentinel://[[user]:password@]host[:port][/database]?sentinelServiceName=name&node=host:port, or members of a Cluster, redis-cluster://[[user]:password@]host[:port]?node=host:port; over TLS with rediss. Unset, the node is alone and keeps everything in its memory.").secret(),
     row(Fleet, "REDIS_CA_FILE", ANY, Unset, "", "A PEM file with the certificates by which a Redis server is trusted over TLS. Unset, those of the system."),
-    row(Fleet, "REDIS_KEY_PREFIX", Text(value::node_id, "at most 128 printable characters without blanks"), Value("fanfare"), "", "What every key and channel in Redis begins with; nodes with the same one are one fleet."),
-    row(Fleet, "READY_REDIS_GRACE_MS", Integer(0, DAY_MS), Value("5000"), "ms", "How long Redis may be away before `/readyz` answers 503."),
+    row(Fleet, "REDIS_KEY_PREFIX", Text(value::node_id, "at most 128 printable characters without blanks"), Value("fanfare"), "", "What every key and channel in Redis begins with, with `@` and the number of the database where `REDIS_URL` names another than 0; nodes with the same one are one fleet. Users, sessions and their events are apart: they have the names of the FastAPI gateway (`users:…`), and begin with this only where it is set, even to fanfare."),
+    row(Fleet, "READY_REDIS_GRACE_MS", Integer(0, DAY_MS), Value("10000"), "ms", "How long Redis may be away before `/readyz` answers 503."),
 
     row(Upstreams, "UPSTREAMS", ANY, Value("{}"), "", "JSON that maps names of services to lists of http, https or h2c URLs, as `{\"users\":[\"http://localhost:3001\"]}`; `/api/<name>/*`, `/sse/<name>/*` and `/ws/<name>?path=/p` are forwarded to them."),
     row(Upstreams, "UPSTREAM_HTTP2", Boolean, Value("true"), "", "Whether https upstreams are offered HTTP/2 (ALPN). Upstreams at `h2c://` URLs are asked in it without TLS, whatever stands here."),

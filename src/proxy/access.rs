@@ -6,7 +6,11 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::Proxy;
+use super::address::Client;
 use super::endpoint::Endpoint;
+use super::ids::request_id;
+use crate::http1::RequestHead;
 
 /// What is answered in the log for a client that went away before it got an answer.
 const CLIENT_GONE: u16 = 499;
@@ -25,6 +29,32 @@ pub(super) struct Entry {
     pub(super) upstream: Option<Arc<Endpoint>>,
     /// What the client was answered; none so far.
     pub(super) status: Option<u16>,
+}
+
+impl Proxy {
+    /// The line of a request in the access log, where there is one.
+    pub(super) fn entry(
+        &self,
+        head: &RequestHead<'_>,
+        ids: &[u8],
+        client: &Client,
+        began: Instant,
+    ) -> Option<Box<Entry>> {
+        let percent = self.access_percent;
+        (percent > 0).then(|| {
+            let path = head.target.split('?').next().unwrap_or_default();
+            Box::new(Entry {
+                is_chosen: rand::random_range(0..100) < percent,
+                method: head.method.into(),
+                path: path.into(),
+                client: client.ip,
+                request_id: request_id(ids).into(),
+                began,
+                upstream: None,
+                status: None,
+            })
+        })
+    }
 }
 
 impl Drop for Entry {

@@ -15,6 +15,17 @@ pub struct Arrival {
     pub is_http2: bool,
 }
 
+/// Where a request came from, as rooms outside are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The client's address, behind the proxies that are trusted.
+    pub ip: IpAddr,
+    /// Whether the client itself speaks TLS.
+    pub is_secure: bool,
+    /// Whether a trusted proxy brought it, so that what it says of the client is believed.
+    pub is_behind_trusted: bool,
+}
+
 /// Where a request came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Client {
@@ -33,6 +44,18 @@ impl Client {
     pub(super) const fn scheme(&self) -> &'static str {
         if self.is_encrypted { "https" } else { "http" }
     }
+}
+
+/// Whether `X-Forwarded-Proto` of a trusted proxy says that the client's connection is encrypted.
+pub(super) fn says_encrypted(proto: &[u8]) -> bool {
+    let is = |scheme: &[u8]| first(proto).eq_ignore_ascii_case(scheme);
+    is(b"https") || is(b"wss")
+}
+
+/// What the proxy next to the client said, where each has added to a field.
+pub(super) fn first(value: &[u8]) -> &[u8] {
+    let end = value.iter().position(|byte| *byte == b',');
+    value[..end.unwrap_or(value.len())].trim_ascii()
 }
 
 /// The client of a request that came from `peer`.
@@ -137,6 +160,21 @@ mod tests {
         let fields: Vec<Field<'_>> = forwarded.iter().map(field).collect();
         let client = client(ip(peer), false, &fields, &trusted);
         assert_eq!(client.ip, ip(expected), "{peer} {forwarded:?}");
+    }
+
+    #[test]
+    fn the_scheme_is_that_of_the_proxy_next_to_the_client() {
+        for (proto, expected) in [
+            ("https", true),
+            ("HTTPS , http", true),
+            ("wss", true),
+            ("http, https", false),
+            ("ws", false),
+            ("", false),
+            ("httpsx", false),
+        ] {
+            assert_eq!(says_encrypted(proto.as_bytes()), expected, "{proto}");
+        }
     }
 
     #[test]

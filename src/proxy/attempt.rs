@@ -48,15 +48,29 @@ impl Attempt {
         self.endpoint.measured(elapsed, now);
         if answer.status >= 500 {
             self.failed(&Cause::Status(answer.status), now);
+        } else if answer.status == 429 && self.endpoint.breaker.counts_good() {
+            self.limited(answer, now);
         } else {
             self.is_judged = true;
-            if self.endpoint.breaker.succeeded(self.pass) {
+            if self.endpoint.breaker.succeeded(self.pass, now) {
                 self.endpoint.begin_slowly(now);
                 tracing::info!(upstream = %self.endpoint.address.url, "the circuit breaker closes: the upstream is well");
             }
         }
         if let (503, Some(time)) = (answer.status, answer.retry_after) {
             self.endpoint.rest(time, now);
+        }
+    }
+
+    /// It is asked too much. One client may be, so it is left alone only when that opens its breaker, and then for as long as
+    /// it wants.
+    fn limited(&mut self, answer: &Answered, now: Moment) {
+        self.is_judged = true;
+        if self.endpoint.breaker.limited(self.pass, now) {
+            self.opened(&Cause::Status(answer.status));
+            if let Some(time) = answer.retry_after {
+                self.endpoint.rest(time, now);
+            }
         }
     }
 
@@ -71,9 +85,14 @@ impl Attempt {
             .breaker
             .failed(self.pass, now, || endpoint.failed_percent(now))
         {
-            counts::opened();
-            tracing::warn!(%upstream, %cause, "the circuit breaker opens: too many failures");
+            self.opened(cause);
         }
+    }
+
+    fn opened(&self, cause: &Cause<'_>) {
+        counts::opened();
+        let upstream = &self.endpoint.address.url;
+        tracing::warn!(%upstream, %cause, "the circuit breaker opens");
     }
 }
 

@@ -1,13 +1,15 @@
-//! One upstream's circuit breaker: so many failures within a window open it for a while; then a few requests at a time
-//! are let through as probes, and their outcomes close it or open it again, for twice as long.
+//! One upstream's circuit breaker: so many failures within a window, or too few good answers, open it for a while; then a few
+//! requests at a time are let through as probes, and their outcomes close it or open it again, for twice as long.
 //!
-//! The time is an argument. While closed, a request costs one load.
+//! It knows one upstream: how others do is nothing to it. The time is an argument. While closed, a request costs one load, and two
+//! counters more where good answers are counted.
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::BreakerPolicy;
+use super::counter::Recent;
 use crate::model::Moment;
 
 const CLOSED: u8 = 0;
@@ -19,6 +21,15 @@ pub(super) struct Breaker {
     policy: BreakerPolicy,
     state: AtomicU8,
     detail: Mutex<Detail>,
+    /// Where the part of good answers is looked at.
+    outcomes: Option<Outcomes>,
+}
+
+/// What came of the requests of the last ten seconds.
+#[derive(Debug, Default)]
+struct Outcomes {
+    all: Recent,
+    bad: Recent,
 }
 
 #[derive(Debug)]
@@ -72,6 +83,7 @@ impl Breaker {
             policy,
             state: AtomicU8::new(CLOSED),
             detail: Mutex::new(Detail::new(&policy)),
+            outcomes: (policy.success_percent > 0).then(Outcomes::default),
         }
     }
 
@@ -104,9 +116,10 @@ impl Breaker {
         (!self.is_closed()).then(|| self.lock().until)
     }
 
-    /// The upstream answered; tells whether that closed the breaker.
-    pub(super) fn succeeded(&self, pass: Pass) -> bool {
+    /// The upstream answered well; tells whether that closed the breaker.
+    pub(super) fn succeeded(&self, pass: Pass, now: Moment) -> bool {
         if pass == Pass::Free {
+            self.count(true, now);
             return false;
         }
         let mut detail = self.lock();
@@ -115,6 +128,11 @@ impl Breaker {
         let is_well = detail.passed >= self.policy.probes && !self.is_closed();
         if is_well {
             *detail = Detail::new(&self.policy);
+            if let Some(Outcomes { all, bad }) = &self.outcomes {
+                // Or what opened it would open it again.
+                all.clear();
+                bad.clear();
+            }
             self.state.store(CLOSED, Relaxed);
         }
         is_well
@@ -128,14 +146,59 @@ impl Breaker {
         now: Moment,
         failed_percent: impl FnOnce() -> u32,
     ) -> bool {
+        self.count(false, now);
         let mut detail = self.lock();
         let many = detail.note(now, self.policy.window);
+        let is_due = || (many && failed_percent() >= self.policy.percent) || self.is_poor(now);
+        self.open(&mut detail, pass, now, is_due)
+    }
+
+    /// The upstream answered that it is asked too much (429): no failure, but no good answer either, where those are counted; tells
+    /// whether that opened the breaker. Where they are not, it is an answer as any other.
+    pub(super) fn limited(&self, pass: Pass, now: Moment) -> bool {
+        self.count(false, now);
+        self.open(&mut self.lock(), pass, now, || self.is_poor(now))
+    }
+
+    /// Whether good answers are counted.
+    pub(super) const fn counts_good(&self) -> bool {
+        self.outcomes.is_some()
+    }
+
+    fn count(&self, is_good: bool, now: Moment) {
+        let Some(Outcomes { all, bad }) = &self.outcomes else {
+            return;
+        };
+        all.add(now);
+        if !is_good {
+            bad.add(now);
+        }
+    }
+
+    /// Whether too few of the last answers were good.
+    fn is_poor(&self, now: Moment) -> bool {
+        self.outcomes.as_ref().is_some_and(|outcomes| {
+            let (all, bad) = (outcomes.all.count(now), outcomes.bad.count(now));
+            let good = all.saturating_sub(bad);
+            all >= u64::from(self.policy.requests_min)
+                && good * 100 < all * u64::from(self.policy.success_percent)
+        })
+    }
+
+    /// Opens after a bad outcome: of a probe always, of others when it is due.
+    fn open(
+        &self,
+        detail: &mut Detail,
+        pass: Pass,
+        now: Moment,
+        is_due: impl FnOnce() -> bool,
+    ) -> bool {
         if pass == Pass::Probe {
             detail.probing = detail.probing.saturating_sub(1);
             if self.is_closed() {
                 return false;
             }
-        } else if !many || !self.is_closed() || failed_percent() < self.policy.percent {
+        } else if !self.is_closed() || !is_due() {
             return false;
         }
         let open = (detail.open * 2).min(self.policy.open_max);
@@ -212,6 +275,57 @@ mod tests {
         assert!(breaker.failed(Pass::Free, at(1), || 50));
     }
 
+    /// A breaker that never has enough failures.
+    fn counting() -> Breaker {
+        Breaker::new(BreakerPolicy {
+            failures: 1000,
+            success_percent: 80,
+            requests_min: 10,
+            ..POLICY
+        })
+    }
+
+    fn succeeds(breaker: &Breaker, count: u32) {
+        (0..count).for_each(|_| {
+            assert!(!breaker.succeeded(Pass::Free, at(1)));
+        });
+    }
+
+    #[test]
+    fn too_few_good_answers_open_it_too() {
+        let breaker = counting();
+        succeeds(&breaker, 8);
+        let opens = (0..3).map(|_| breaker.failed(Pass::Free, at(1), || 0));
+        // 8 of 9 are too few to tell, 8 of 10 are enough, 8 of 11 are not.
+        assert_eq!(opens.collect::<Vec<_>>(), [false, false, true]);
+        assert_eq!(breaker.open_until(), Some(at(16)));
+        let later = counting();
+        succeeds(&later, 9);
+        let mut seconds = (20..100).step_by(2);
+        assert!(
+            seconds.all(|n| !later.limited(Pass::Free, at(n))),
+            "too few in ten seconds"
+        );
+    }
+
+    #[test]
+    fn being_asked_too_much_is_no_good_answer_where_those_are_counted() {
+        let breaker = counting();
+        succeeds(&breaker, 7);
+        let opens: Vec<bool> = (0..3).map(|_| breaker.limited(Pass::Free, at(1))).collect();
+        assert_eq!(opens, [false, false, true]);
+        assert_eq!(breaker.admit(at(16)), Some(Pass::Probe));
+        assert!(breaker.limited(Pass::Probe, at(16)), "for twice as long");
+        assert_eq!(breaker.admit(at(46)), Some(Pass::Probe));
+        assert!(breaker.succeeded(Pass::Probe, at(46)));
+        assert!(
+            !breaker.limited(Pass::Free, at(1)),
+            "counts from nothing again"
+        );
+        let other = Breaker::default();
+        assert!(!other.counts_good() && (0..99).all(|_| !other.limited(Pass::Free, at(1))));
+    }
+
     #[test]
     fn a_probe_decides() {
         let breaker = opened(POLICY);
@@ -221,7 +335,7 @@ mod tests {
         assert_eq!(breaker.admit(at(51)), Some(Pass::Probe));
         breaker.abandoned(Pass::Probe);
         assert_eq!(breaker.admit(at(51)), Some(Pass::Probe));
-        assert!(breaker.succeeded(Pass::Probe));
+        assert!(breaker.succeeded(Pass::Probe, at(50)));
         assert_eq!(breaker.admit(at(51)), Some(Pass::Free));
         assert!(
             !fails(&breaker, Pass::Free, at(52)),
@@ -249,13 +363,16 @@ mod tests {
         });
         let admitted: Vec<_> = (0..3).map(|_| breaker.admit(at(20))).collect();
         assert_eq!(admitted, [Some(Pass::Probe), Some(Pass::Probe), None]);
-        assert!(!breaker.succeeded(Pass::Probe));
+        assert!(!breaker.succeeded(Pass::Probe, at(50)));
         assert_eq!(breaker.admit(at(20)), None);
         assert!(fails(&breaker, Pass::Probe, at(20)));
         assert_eq!(breaker.admit(at(50)), Some(Pass::Probe));
-        assert!(!breaker.succeeded(Pass::Probe), "from nothing again");
+        assert!(
+            !breaker.succeeded(Pass::Probe, at(50)),
+            "from nothing again"
+        );
         assert_eq!(breaker.admit(at(50)), Some(Pass::Probe));
-        assert!(breaker.succeeded(Pass::Probe));
+        assert!(breaker.succeeded(Pass::Probe, at(50)));
     }
 
     #[test]

@@ -247,6 +247,7 @@ impl Call {
             is_secure: course.is_secure,
             handshake: None,
             cache: Some(Way::Wants(Box::new(wanted))),
+            permit: None,
         };
         let proxy = self.proxy.clone();
         let asked = renewal();

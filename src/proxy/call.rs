@@ -52,7 +52,7 @@ pub(super) struct Call {
     inflight: Option<Inflight>,
     /// The node drains, within this time.
     pub(super) draining: Option<Duration>,
-    /// When a stream ends because of that.
+    /// When a stream ends because of that, or of its silence.
     pub(super) leaving: Option<Leaving>,
     pub(super) state: State,
 }
@@ -173,6 +173,19 @@ impl Call {
         Some(course.try_timeout(self.tries_left == 0))
     }
 
+    /// When the whole exchange has to be over.
+    fn deadline(&self) -> Option<Instant> {
+        let course = self.course.as_ref();
+        let course = course.filter(|_| self.asked.carried == Carried::Http)?;
+        Some(self.asked.started + course.route.policy.total_timeout?)
+    }
+
+    /// Whether its time is over.
+    pub(super) fn is_late(&self) -> bool {
+        self.deadline()
+            .is_some_and(|deadline| self.moved >= deadline)
+    }
+
     /// When the stream that is being answered leaves.
     fn leaving(&self) -> Option<&Leaving> {
         match &self.state {
@@ -183,12 +196,18 @@ impl Call {
 
     /// Notes that something moved, so that no time-out is due yet.
     pub(super) fn note_moves(&mut self) {
-        let mut has_moved = std::mem::take(&mut self.upload.has_moved);
+        let (mut has_moved, mut has_heard) = (std::mem::take(&mut self.upload.has_moved), false);
         if let State::Answering { download, .. } = &mut self.state {
             has_moved |= std::mem::take(&mut download.has_moved);
+            has_heard = std::mem::take(&mut download.has_heard);
         }
         if has_moved {
             self.moved = Instant::now();
+        }
+        if has_heard && self.asked.carried == Carried::Sse && self.draining.is_none() {
+            let policy = self.course.as_ref().map(|course| &course.route.policy);
+            let most = policy.and_then(|policy| policy.idle_timeout);
+            self.leaving = most.map(|most| Leaving::at(self.moved + most));
         }
     }
 }
@@ -245,7 +264,10 @@ impl Exchange for Call {
             Waits::ForUpstream => upstream_may.map(|time| self.moved + time),
         };
         let leaves = self.leaving().map(Leaving::due);
-        pause.into_iter().chain(leaves).min()
+        // What we say ourselves is said, however late it is.
+        let is_upstreams = matches!(self.state, State::Asking | State::Answering { .. });
+        let ends = [pause, leaves, self.deadline().filter(|_| is_upstreams)];
+        ends.into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {

@@ -24,6 +24,11 @@ impl Recent {
         }
     }
 
+    /// It is as if it had never happened.
+    pub(super) fn clear(&self) {
+        self.0.iter().for_each(|slot| slot.store(0, Relaxed));
+    }
+
     /// How many times within the last ten seconds.
     pub(super) fn count(&self, now: Moment) -> u64 {
         let second = now.as_millis() / 1000;

@@ -9,6 +9,7 @@ use super::access::Entry;
 use super::address::Client;
 use super::cache::Way;
 use super::endpoint::Endpoint;
+use super::open_streams::StreamPermit;
 use super::pages::Audience;
 use super::rate::Limits;
 use super::table::Route;
@@ -70,6 +71,8 @@ pub(super) struct Course {
     pub(super) handshake: Option<Handshake>,
     /// What it means to the cache; none where it means nothing.
     pub(super) cache: Option<Way>,
+    /// It counts as a stream of somebody's; none where those are not counted.
+    pub(super) permit: Option<StreamPermit>,
 }
 
 impl Course {

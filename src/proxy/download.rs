@@ -61,6 +61,8 @@ pub(super) struct Download {
     has_heartbeats: bool,
     /// Something went on since this was last cleared.
     pub(super) has_moved: bool,
+    /// The upstream said something since this was last cleared.
+    pub(super) has_heard: bool,
     /// Takes the body down for the cache.
     recorder: Option<Box<Recorder>>,
 }
@@ -81,6 +83,7 @@ impl Download {
             events: None,
             has_heartbeats: false,
             has_moved: false,
+            has_heard: true,
             recorder: None,
         }
     }
@@ -202,7 +205,10 @@ impl Download {
                     self.body = Framing::NONE;
                 }
                 Ok(0) | Err(_) => return Poll::Ready(Err(DownloadFault::Upstream)),
-                Ok(_) => self.has_moved = true,
+                Ok(_) => {
+                    self.has_moved = true;
+                    self.has_heard = true;
+                }
             }
         }
     }

@@ -44,6 +44,9 @@ pub(super) enum ProxyError {
     /// The client's address asks too often.
     #[error("too many requests")]
     TooMany(Decision),
+    /// The client has as many streams open as it may.
+    #[error("too many streams are open")]
+    TooManyStreams,
     /// The client's body failed on its way.
     #[error("the request's body failed: {0}")]
     Body(BodyError),
@@ -135,7 +138,7 @@ impl ProxyError {
         let problem = Problem {
             kind: match self {
                 // Of the registry of problem types; draft-ietf-httpapi-ratelimit-headers-10 section 7.
-                Self::TooMany(_) => {
+                Self::TooMany(_) | Self::TooManyStreams => {
                     "https://iana.org/assignments/http-problem-types#quota-exceeded"
                 }
                 _ => "about:blank",
@@ -191,6 +194,9 @@ impl ProxyError {
                 let message = format!("Rate limit exceeded, retry in {wait}");
                 framework(429, None, "Too Many Requests", &message)
             }
+            Self::TooManyStreams => {
+                framework(429, None, "Too Many Requests", "Too many streams are open")
+            }
             Self::UnderPressure => {
                 let (code, error) = ("FST_UNDER_PRESSURE", "Service Unavailable");
                 framework(503, Some(code), error, error)
@@ -228,7 +234,7 @@ impl ProxyError {
                 "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
             }
             Self::Unauthorized => "www-authenticate: Bearer\r\n",
-            Self::UnderPressure => "retry-after: 10\r\n",
+            Self::UnderPressure | Self::TooManyStreams => "retry-after: 10\r\n",
             Self::Overloaded | Self::Unverifiable => "retry-after: 1\r\n",
             _ => "",
         }

@@ -1,44 +1,26 @@
-//! Who is let in: the route, the path, the rate, the token; and what the upstream is told of the client.
+//! A request comes: the route that it is matched to, what stands in its way, and where it goes.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::access::Entry;
-use super::address::{Arrival, Client, client};
+use super::Proxy;
+use super::address::{Arrival, Client, client, says_encrypted};
+use super::admitting::Admitted;
 use super::cache::{self, Way};
 use super::call::Call;
 use super::counting::Limiter;
 use super::course::{Asked, Course, accepts_problems, expects, key};
 use super::error::ProxyError;
 use super::fields::{Introduction, is_looping, write_request};
-use super::ids::{ids, request_id};
+use super::ids::ids;
 use super::path::normalise;
 use super::rate::Whose;
 use super::table::{Route, Target, target};
 use super::websocket::{Handshake, upstream_target};
-use super::{IdentityRule, Proxy, Strain};
-use crate::auth::{Identity, bearer, client_token};
 use crate::http1::{Exchange, RequestHead, has_entry};
 use crate::limits::Decision;
-use crate::model::ErrorCode;
 use crate::telemetry::proxy::{self as counts, Carried};
-
-/// What a token said, and where it stood.
-struct Admitted {
-    identity: Option<Arc<Identity>>,
-    is_in_query: bool,
-    is_in_protocol: bool,
-}
-
-impl Admitted {
-    const NOBODY: Self = Self {
-        identity: None,
-        is_in_query: false,
-        is_in_protocol: false,
-    };
-}
 
 impl Proxy {
     /// Takes a request over whose path is the proxy's; of others it takes none.
@@ -183,10 +165,7 @@ impl Proxy {
         };
         let identity = admitted.identity.as_deref();
         let key = key(route, head, &forwarded, client, identity);
-        let identity = identity.map(|identity| (&*identity.user as &str, &*identity.role));
-        if identity.is_some_and(|(user, role)| !is_field_text(user) || !is_field_text(role)) {
-            return Err(ProxyError::Unauthorized);
-        }
+        let identity = admitted.for_fields()?;
         // As much as the allocator keeps ready for each thread (glibc: 1,032 bytes).
         let mut fields = Vec::with_capacity(1000);
         let introduction = Introduction {
@@ -207,6 +186,7 @@ impl Proxy {
             Way::of(head, key, identity.is_some(), policy)
         });
         self.check_strain(target.carried, cache.as_ref(), &fields)?;
+        let permit = route.stream_permit(target.carried, client, admitted.identity.as_deref())?;
         Ok(Course {
             route: route.clone(),
             key,
@@ -216,52 +196,7 @@ impl Proxy {
             is_secure,
             handshake,
             cache,
-        })
-    }
-
-    /// Whether the node has enough to do without this request, whose fields are these. What costs an upstream nothing is
-    /// answered as long as anything is.
-    fn check_strain(
-        &self,
-        carried: Carried,
-        cache: Option<&Way>,
-        fields: &[u8],
-    ) -> Result<(), ProxyError> {
-        match bears(self.strain(), carried) || self.has_fresh(cache, fields) {
-            true => Ok(()),
-            false => Err(ProxyError::UnderPressure),
-        }
-    }
-
-    /// How much there is to do, requests under way counted.
-    fn strain(&self) -> Strain {
-        match self.is_full() {
-            true => Strain::Requests,
-            false => (self.strain)(),
-        }
-    }
-
-    /// The line of a request in the access log, where there is one.
-    fn entry(
-        &self,
-        head: &RequestHead<'_>,
-        ids: &[u8],
-        client: &Client,
-        began: Instant,
-    ) -> Option<Box<Entry>> {
-        let percent = self.access_percent;
-        (percent > 0).then(|| {
-            let path = head.target.split('?').next().unwrap_or_default();
-            Box::new(Entry {
-                is_chosen: rand::random_range(0..100) < percent,
-                method: head.method.into(),
-                path: path.into(),
-                client: client.ip,
-                request_id: request_id(ids).into(),
-                began,
-                upstream: None,
-                status: None,
-            })
+            permit,
         })
     }
 
@@ -275,67 +210,6 @@ impl Proxy {
         let may = host == head.host || allowed.iter().any(|allowed| allowed == origin);
         may.then_some(handshake).ok_or(ProxyError::Origin)
     }
-
-    /// Whether it is known who asks.
-    pub(super) fn is_known(
-        &self,
-        head: &RequestHead<'_>,
-        carried: Carried,
-        query: Option<&str>,
-        rule: &IdentityRule,
-    ) -> bool {
-        let admitted = self.authenticate(head, carried, query, rule);
-        // Who is refused is refused wherever it comes to.
-        admitted.is_ok_and(|admitted| admitted.identity.is_some())
-    }
-
-    /// Says who asks; what the client says of itself goes no further.
-    fn authenticate(
-        &self,
-        head: &RequestHead<'_>,
-        carried: Carried,
-        query: Option<&str>,
-        rule: &IdentityRule,
-    ) -> Result<Admitted, ProxyError> {
-        if !rule.required && !self.tokens.verifier().has_keys() {
-            return Ok(Admitted::NOBODY);
-        }
-        let text = |name| {
-            head.field(name)
-                .and_then(|value| std::str::from_utf8(value).ok())
-        };
-        let authorization = text("authorization");
-        let protocols = text("sec-websocket-protocol").filter(|_| carried == Carried::Ws);
-        let in_header = authorization.and_then(bearer).is_some();
-        let in_protocol = !in_header && client_token(None, None, protocols).is_some();
-        let token = match carried {
-            Carried::Http => authorization.and_then(bearer).map(Cow::Borrowed),
-            Carried::Sse | Carried::Ws => client_token(query, authorization, protocols),
-        };
-        match token.map(|token| self.tokens.verify(&token, self.unix_seconds())) {
-            Some(Ok(identity)) if !may(&identity, rule) => Err(ProxyError::Forbidden),
-            Some(Ok(identity)) => Ok(Admitted {
-                identity: Some(identity),
-                is_in_query: !in_header && !in_protocol,
-                is_in_protocol: in_protocol,
-            }),
-            // Where none is required, it may be meant for the upstream.
-            Some(Err(error)) if rule.required && error.code() == ErrorCode::Unavailable => {
-                Err(ProxyError::Unverifiable)
-            }
-            _ if rule.required => Err(ProxyError::Unauthorized),
-            _ => Ok(Admitted::NOBODY),
-        }
-    }
-}
-
-/// Whether a request is taken on under such a strain. Streams and WebSockets go first: they would stay.
-fn bears(strain: Strain, carried: Carried) -> bool {
-    let most = match carried {
-        Carried::Http => Strain::Streams,
-        Carried::Sse | Carried::Ws => Strain::None,
-    };
-    strain <= most
 }
 
 /// Whether a WebSocket is asked for where there is none. Over HTTP/1 that is a request as any other, whose upgrade is not
@@ -352,22 +226,11 @@ fn split(target: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Whether a role of the token is one of those that may.
-fn may(identity: &Identity, rule: &IdentityRule) -> bool {
-    let mut roles = rule.roles.iter();
-    rule.roles.is_empty() || roles.any(|role| identity.has_role(role))
-}
-
 /// Whether the client's connection is encrypted: to us, or to a trusted proxy that says so.
 fn is_secure(head: &RequestHead<'_>, client: &Client) -> bool {
     let proto = head.field("x-forwarded-proto");
-    let is_https = proto.is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"));
+    let is_https = proto.is_some_and(says_encrypted);
     client.is_encrypted || (client.is_behind_trusted && is_https)
-}
-
-/// Whether a text can stand in a field as it is.
-fn is_field_text(text: &str) -> bool {
-    text.bytes().all(|byte| byte >= b' ' && byte != 0x7f)
 }
 
 /// Path and query as the upstream gets them: without the token, where that stood in the query and let the client in.
@@ -385,26 +248,5 @@ fn with_query(path: &str, query: Option<&str>, hides_token: bool) -> String {
     match kept.is_empty() {
         true => path.to_owned(),
         false => [path, "?", &kept.join("&")].concat(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn streams_are_turned_away_before_requests_are() {
-        let all = [Carried::Http, Carried::Sse, Carried::Ws];
-        for (strain, expected) in [
-            (Strain::None, [true, true, true]),
-            (Strain::Streams, [true, false, false]),
-            (Strain::Requests, [false, false, false]),
-        ] {
-            assert_eq!(
-                all.map(|carried| bears(strain, carried)),
-                expected,
-                "{strain:?}"
-            );
-        }
     }
 }

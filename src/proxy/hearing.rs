@@ -14,7 +14,8 @@ use super::download::{Download, Form};
 use super::error::ProxyError;
 use super::fields::is_event_stream;
 use super::reply;
-use super::websocket::Tunnel;
+use super::websocket::{Tunnel, TunnelConfig};
+use super::wire::Wire;
 use crate::http1::{After, Exchange as _, Framing, HeadScan, ResponseHead, slots};
 use crate::telemetry::proxy::{self as counts, Carried};
 
@@ -101,16 +102,26 @@ impl Call {
                     keeps_wire,
                 };
             }
-            Heard::Switched => {
-                // It lives long, and takes the call's place: nothing else of that is needed any more.
-                let kept = (self.attempt.take(), self.asked.entry.take());
-                let mut tunnel = Tunnel::new(wire, out, kept, self.proxy.tunnel);
-                if let Some(window) = self.draining {
-                    tunnel.handle_drain(window);
-                }
-                self.state = State::Tunnel(Box::new(tunnel));
-            }
+            Heard::Switched => self.switch(wire, out),
         }
+    }
+
+    /// A WebSocket from here on, whose client gets this first.
+    fn switch(&mut self, wire: Wire, out: Vec<u8>) {
+        // It lives long, and takes the call's place: nothing else of that is needed any more.
+        let permit = self.course.as_mut().and_then(|course| course.permit.take());
+        let kept = (self.attempt.take(), self.asked.entry.take(), permit);
+        let policy = self.course.as_ref().map(|course| &course.route.policy);
+        let config = TunnelConfig {
+            idle_timeout: policy.and_then(|policy| policy.idle_timeout),
+            message_bytes_max: policy.and_then(|policy| policy.message_bytes_max),
+            ..self.proxy.tunnel
+        };
+        let mut tunnel = Tunnel::new(wire, out, kept, config);
+        if let Some(window) = self.draining {
+            tunnel.handle_drain(window);
+        }
+        self.state = State::Tunnel(Box::new(tunnel));
     }
 
     /// What the client gets of a head, and what follows it.
@@ -211,10 +222,10 @@ impl Call {
     }
 }
 
-/// `Retry-After` in seconds (RFC 9110 section 10.2.3). A date would have to be held against a clock that the upstream may
+/// `Retry-After` of who has too much to do, in seconds (RFC 9110 section 10.2.3). A date would have to be held against a clock that the upstream may
 /// not share.
 fn retry_after(head: &ResponseHead<'_>) -> Option<Duration> {
-    if head.status != 503 {
+    if !matches!(head.status, 429 | 503) {
         return None;
     }
     let mut fields = head.fields.iter();

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 
-use super::address::Client;
+use super::address::{Client, first, says_encrypted};
 use super::kinds::Forwarded;
 use super::line::{line, put_number};
 use crate::http1::{Field, RequestHead};
@@ -73,11 +73,8 @@ impl<'a> Said<'a> {
             Some(host) => std::str::from_utf8(first(host)).unwrap_or_default(),
             None => head.host,
         };
-        let is_encrypted = match self.proto.map(first) {
-            Some(proto) => {
-                let is = |scheme: &[u8]| proto.eq_ignore_ascii_case(scheme);
-                is(b"https") || is(b"wss")
-            }
+        let is_encrypted = match self.proto {
+            Some(proto) => says_encrypted(proto),
             None => client.is_encrypted,
         };
         port(host).unwrap_or(if is_encrypted { 443 } else { 80 })
@@ -129,12 +126,6 @@ fn address(out: &mut Vec<u8>, ip: IpAddr) {
         }
         put_number(out, octet.into());
     }
-}
-
-/// What the proxy next to the client said, where each has added to a field.
-fn first(value: &[u8]) -> &[u8] {
-    let end = value.iter().position(|byte| *byte == b',');
-    value[..end.unwrap_or(value.len())].trim_ascii()
 }
 
 fn port(host: &str) -> Option<u16> {

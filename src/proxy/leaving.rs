@@ -1,5 +1,5 @@
 //! How a stream of events leaves a node that drains: at a moment of its own, so that not all clients come back at once, and
-//! between two events, so that none is lost in its middle.
+//! between two events, so that none is lost in its middle. One whose upstream has been silent for too long goes the same way.
 
 use std::time::Duration;
 
@@ -36,6 +36,12 @@ impl Leaving {
             by: now + window,
             stage: Stage::Stays,
         }
+    }
+
+    /// At this moment.
+    pub(super) const fn at(at: Instant) -> Self {
+        let stage = Stage::Stays;
+        Self { at, by: at, stage }
     }
 
     /// When [`Leaving::handle_timeout`] is to be called.

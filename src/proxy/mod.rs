@@ -8,6 +8,7 @@
 
 mod access;
 mod address;
+mod admitting;
 mod answering;
 mod asking;
 mod attempt;
@@ -41,6 +42,7 @@ mod lease;
 mod leaving;
 mod line;
 mod multiplexed;
+mod open_streams;
 mod pages;
 mod path;
 mod policy;
@@ -50,6 +52,7 @@ mod reply;
 mod resolve;
 mod shared;
 mod stats;
+mod strain;
 mod table;
 mod tally;
 mod tokens;
@@ -60,23 +63,25 @@ mod wire;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
-pub use address::Arrival;
+pub use address::{Arrival, Origin};
 pub use config::{Address, CacheConfig, Config, RESERVED_NAMES};
 pub use fleet::Fleet;
+pub use open_streams::StreamPermit;
 pub use pages::{Pages, Told};
 pub use policy::{
     Balance, BreakerPolicy, CachePolicy, HashKey, HealthPolicy, IdentityRule, Policy, RateKey,
-    RatePolicy, RetryPolicy, ServiceConfig, Share, UpstreamConfig,
+    RatePolicy, RetryPolicy, ServiceConfig, Share, StreamsPolicy, UpstreamConfig,
 };
 pub use shared::{Admitted, Refused, SharedStreams, Soon, Top};
 pub use stats::{LastError, ServiceStats, UpstreamStats};
+pub use strain::Strain;
 pub use table::Changes;
 
 use crate::auth::Verifier;
@@ -90,18 +95,6 @@ use shared::Shared;
 use table::{Route, Table};
 use tokens::Tokens;
 use websocket::TunnelConfig;
-
-/// How much a node has to do: what is turned away then.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Strain {
-    /// Nothing.
-    #[default]
-    None,
-    /// New streams and WebSockets: they would stay.
-    Streams,
-    /// Every request.
-    Requests,
-}
 
 /// The proxy of a node, shared by its workers.
 pub struct Proxy {
@@ -172,6 +165,8 @@ impl Proxy {
             tunnel: TunnelConfig {
                 ping_interval: config.ping_interval,
                 pong_timeout: config.pong_timeout,
+                idle_timeout: None,
+                message_bytes_max: None,
             },
             connector: ArcSwapOption::new(config.connector.clone().map(Arc::new)),
             cache: Arc::new(Cache::new(config.cache)),
@@ -223,11 +218,6 @@ impl Proxy {
         changes
     }
 
-    /// Whether more requests are under way than may be.
-    pub fn is_full(&self) -> bool {
-        self.inflight.load(Relaxed) >= self.inflight_max
-    }
-
     /// Whether a path is the proxy's to answer.
     pub fn takes(path: &str) -> bool {
         let is_own = |rest: &str| {
@@ -240,9 +230,8 @@ impl Proxy {
             || path.strip_prefix("/ws/").is_some_and(is_own)
     }
 
-    /// Whose request this is that came from `peer`: the client's address behind the proxies that are trusted, and whether
-    /// it came by TLS, to us or, as they say, to them.
-    pub fn origin(&self, peer: IpAddr, is_encrypted: bool, headers: &HeaderMap) -> (IpAddr, bool) {
+    /// Whose request this is that came from `peer`, to us or, as they say, to the proxies that are trusted.
+    pub fn origin(&self, peer: IpAddr, is_encrypted: bool, headers: &HeaderMap) -> Origin {
         let fields: Vec<Field<'_>> = headers
             .iter()
             .map(|(name, value)| Field {
@@ -251,10 +240,13 @@ impl Proxy {
             })
             .collect();
         let client = address::client(peer, is_encrypted, &fields, &self.trusted);
-        let scheme = headers.get("x-forwarded-proto");
-        let is_https = scheme.is_some_and(|scheme| scheme == "https");
-        let is_secure = is_encrypted || (client.is_behind_trusted && is_https);
-        (client.ip, is_secure)
+        let scheme = headers.get("x-forwarded-proto").map(HeaderValue::as_bytes);
+        Origin {
+            ip: client.ip,
+            is_secure: is_encrypted
+                || (client.is_behind_trusted && scheme.is_some_and(address::says_encrypted)),
+            is_behind_trusted: client.is_behind_trusted,
+        }
     }
 
     /// Forgets what the cache has of a service, as far as its paths begin with this; tells how many answers went. None

@@ -39,6 +39,9 @@ pub struct Policy {
     pub timeout: Duration,
     /// How long it may take to accept a connection.
     pub connect_timeout: Duration,
+    /// How long a whole exchange at `/api` may take, from the request's head to the end of the answer; `None`: as long as
+    /// something moves.
+    pub total_timeout: Option<Duration>,
     /// When it is left alone.
     pub breaker: BreakerPolicy,
     /// When another one is asked.
@@ -60,6 +63,13 @@ pub struct Policy {
     pub heartbeat: Option<Duration>,
     /// How often it may be asked; `None`: as the node says for all services.
     pub rate: Option<RatePolicy>,
+    /// How many event streams and WebSockets somebody may have open at once; `None`: any number.
+    pub streams: Option<StreamsPolicy>,
+    /// How long nobody may say anything in an event stream (the upstream) or a WebSocket (either side, pings and pongs left out)
+    /// before it is ended; `None`: for ever.
+    pub idle_timeout: Option<Duration>,
+    /// The most payload bytes of a message of a WebSocket, of either side; `None`: any.
+    pub message_bytes_max: Option<u64>,
     /// How it is found out beforehand whether an upstream is well; `None`: not at all.
     pub health: Option<HealthPolicy>,
 }
@@ -89,6 +99,17 @@ pub struct RatePolicy {
     pub max: u32,
     /// ...come back in this time.
     pub window: Duration,
+    /// Whose they are.
+    pub by: RateKey,
+}
+
+/// How many streams somebody may have open at once, on each node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamsPolicy {
+    /// Streams of events; `u32::MAX` is no limit.
+    pub sse_max: u32,
+    /// WebSockets; `u32::MAX` is no limit.
+    pub ws_max: u32,
     /// Whose they are.
     pub by: RateKey,
 }
@@ -159,6 +180,11 @@ pub struct BreakerPolicy {
     pub window: Duration,
     /// ...that are also this part of the requests of the last ten seconds, in percent...
     pub percent: u32,
+    /// ...or fewer good answers than this among those of the last ten seconds, in percent, where 429 is none either; 0: that is
+    /// not looked at...
+    pub success_percent: u32,
+    /// ...and only when there were so many answers and failures...
+    pub requests_min: u32,
     /// ...open it for this long, and twice as long each time that a probe fails...
     pub open: Duration,
     /// ...but never longer than this.
@@ -200,6 +226,8 @@ pub(super) mod tests {
         failures: 5,
         window: Duration::from_secs(10),
         percent: 0,
+        success_percent: 0,
+        requests_min: 50,
         open: Duration::from_secs(15),
         open_max: Duration::from_secs(60),
         probes: 1,
@@ -211,6 +239,7 @@ pub(super) mod tests {
             balance,
             timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(3),
+            total_timeout: None,
             breaker: POLICY,
             retries: RetryPolicy {
                 tries: 3,
@@ -227,6 +256,9 @@ pub(super) mod tests {
             share: None,
             heartbeat: None,
             rate: None,
+            streams: None,
+            idle_timeout: None,
+            message_bytes_max: None,
             health: None,
         }
     }

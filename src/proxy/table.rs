@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicUsize;
 
 use super::budget::Budget;
 use super::endpoint::Endpoint;
+use super::open_streams::OpenStreams;
 use super::rate::Limits;
 use super::{Policy, ServiceConfig, UpstreamConfig};
 use crate::model::Moment;
@@ -27,6 +28,8 @@ pub(super) struct Route {
     pub(super) budget: Arc<Budget>,
     /// Its own limits of rate; none where it has none, or is said to be without.
     pub(super) limits: Option<Arc<Limits>>,
+    /// Who has how many streams open.
+    pub(super) open: Arc<OpenStreams>,
 }
 
 /// One upstream of a route.
@@ -122,6 +125,7 @@ impl Table {
                 turn: AtomicUsize::new(0),
                 budget: before.map_or_else(Arc::default, |before| before.budget.clone()),
                 limits: limits(before.map(|before| &**before), &service.policy),
+                open: before.map_or_else(Arc::default, |before| before.open.clone()),
             };
             let name = service.name.as_str().into();
             table.services.insert(name, Arc::new(route));

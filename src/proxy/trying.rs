@@ -124,7 +124,8 @@ impl Call {
         let wire = self.wire.take();
         let was_reused = wire.as_ref().is_some_and(|wire| wire.is_reused);
         let is_untouched = self.upload.is_unsent() || (is_refused && self.upload.is_here());
-        let may_repeat = !self.has_begun && (is_untouched || self.may_repeat(error));
+        let may_repeat =
+            !self.has_begun && !self.is_late() && (is_untouched || self.may_repeat(error));
         if was_reused && may_repeat && *error != ProxyError::TimedOut {
             // The upstream had closed a connection that was kept: nobody's failure.
             if let (Some(attempt), Some(course)) = (&self.attempt, &self.course) {
@@ -190,6 +191,7 @@ impl Call {
             key: course.key,
         };
         self.tries_left > 0
+            && !self.is_late()
             && course.route.policy.retries.statuses.contains(&status)
             && course.may_repeat(&self.asked)
             && self.upload.can_repeat()

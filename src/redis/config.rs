@@ -37,6 +37,10 @@ const SENTINELS: &str = "must be redis-sentinel://[[user]:password@]host[:port][
 const CLUSTER: &str = "must be redis-cluster://[[user]:password@]host[:port], or rediss-cluster:// over TLS, with \
      ?node=host:port&node=host:port for further members; a Cluster has one database";
 
+/// What the way to a server cannot carry.
+const UNSPEAKABLE: &str =
+    "must have a user and a password without white space, control characters and quotes";
+
 impl Address {
     /// Reads `redis://[[user]:password@]host[:port][/database]`, or of Sentinels `redis-sentinel://…` with the parameters
     /// `sentinelServiceName`, `node` (further Sentinels), `sentinelUsername` and `sentinelPassword`, or of a Cluster
@@ -61,10 +65,16 @@ impl Address {
             url: url.to_owned(),
             is_secure,
         };
-        match is_right && address.target().is_some() {
-            true => Ok(address),
-            false => Err(rule),
+        let target = address.target().filter(|_| is_right).ok_or(rule)?;
+        let names = [&target.username, &target.password];
+        if names
+            .into_iter()
+            .flatten()
+            .any(|name| breaks_greeting(name))
+        {
+            return Err(UNSPEAKABLE);
         }
+        Ok(address)
     }
 
     /// What is connected to, without TLS.
@@ -77,10 +87,22 @@ impl Address {
         Target::from_url(&plain).ok()
     }
 
+    /// Which of the server's databases.
+    pub fn database(&self) -> u8 {
+        self.target()
+            .and_then(|target| target.database)
+            .unwrap_or(0)
+    }
+
     /// Whether everything goes over TLS.
     pub(super) const fn is_secure(&self) -> bool {
         self.is_secure
     }
+}
+
+/// The library greets the server with words between blanks, which know no other way to write these.
+fn breaks_greeting(name: &str) -> bool {
+    name.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\''))
 }
 
 fn names_service(rest: &str) -> bool {
@@ -137,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_may_have_any_character() {
+    fn a_password_may_have_any_other_character() {
         let url = "rediss://fan%2Ffare:p%40ss%2F%3A%25@host";
         let address = Address::parse(url).expect("an address");
         let target = address.target().expect("a target");
@@ -150,6 +172,11 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_with_the_rule() {
         for (url, why) in [
+            ("redis://ann:a%20b@host", "without white space"),
+            ("redis://ann:a%09b@host", "without white space"),
+            ("redis://:a%22b@host", "quotes"),
+            ("redis://a'nn:b@host", "quotes"),
+            ("redis-cluster://:a%27b@host", "quotes"),
             ("redis-cluster://host/1", "one database"),
             ("redis-cluster://host?nodes=a:1", "node=host:port"),
             ("redis-cluster://", "redis-cluster://"),

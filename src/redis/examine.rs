@@ -8,7 +8,9 @@ use fred::error::Error;
 use fred::interfaces::ClientLike as _;
 use fred::types::{ClusterHash, CustomCommand, Value};
 
-use super::{CallError, Command, Redis, Shared, cluster, session};
+use tokio::time::timeout;
+
+use super::{COMMAND_TIMEOUT, CallError, Command, Redis, Shared, cluster, session};
 
 /// How long a server may take to answer before the node begins without having asked.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -76,7 +78,8 @@ pub(super) fn refusal(error: &Error) -> Option<String> {
             &details[at..]
         ));
     }
-    let is_for_good = ["WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH"]
+    // The last: a database that the server has not.
+    let is_for_good = ["WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH", "ERR DB index"]
         .iter()
         .any(|word| details.starts_with(word));
     is_for_good.then(|| details.to_owned())
@@ -91,7 +94,7 @@ impl Redis {
     pub async fn examine(&self, probe: Command, channel: &str) -> Result<(), StartError> {
         let mut verdict = self.shared.verdict.subscribe();
         let known = verdict.wait_for(|verdict| *verdict != Verdict::Trying);
-        let known = tokio::time::timeout(PATIENCE, known).await;
+        let known = timeout(PATIENCE, known).await;
         let known = known.map(|known| known.map(|verdict| verdict.clone()));
         match known {
             Ok(Ok(Verdict::Refused(why))) => return Err(self.refused(why)),
@@ -104,7 +107,7 @@ impl Redis {
                 tokio::time::sleep(LOOK_AGAIN_AFTER).await;
             }
         };
-        let _ = tokio::time::timeout(PATIENCE, all).await;
+        let _ = timeout(PATIENCE, all).await;
         match self.call_one(probe).await {
             Ok(Value::Array(refused)) if !refused.is_empty() => {
                 let refused: Vec<_> = refused.iter().filter_map(Value::as_string).collect();
@@ -113,12 +116,29 @@ impl Redis {
             Err(CallError::Refused(why)) if why.starts_with("NOPERM") => {
                 return Err(self.refused(self.with_keys(why)));
             }
+            // Where what belongs together is on several servers, nothing can be done in one step.
+            Err(CallError::Refused(why)) if why.starts_with("CROSSSLOT") => {
+                return Err(self.refused(why));
+            }
             _ => {}
+        }
+        if let Some(why) = self.is_part_of_cluster().await {
+            return Err(self.refused(why));
         }
         match may_hear(&self.shared, channel).await {
             Some(why) => Err(self.refused(why)),
             None => Ok(()),
         }
+    }
+
+    /// What is wrong where one server was named, and it is a member of a Cluster: most channels would be elsewhere.
+    async fn is_part_of_cluster(&self) -> Option<String> {
+        if self.is_cluster() {
+            return None;
+        }
+        let info = self.call_one(Command::new("INFO").word("cluster")).await;
+        let is_member = info.ok()?.as_str()?.contains("cluster_enabled:1");
+        is_member.then(|| "it is a member of a Cluster: say redis-cluster://".to_owned())
     }
 
     /// What the server says of keys, which later versions do not name, with the rule that allows them.
@@ -141,7 +161,7 @@ impl Redis {
 /// so that a refusal is the only one that comes, and the answer to the next command would be taken for it otherwise.
 async fn may_hear(shared: &Shared, channel: &str) -> Option<String> {
     let server = shared.servers().into_iter().next()?;
-    let (client, _ended) = session::connect(shared, &server.target, 32).await?;
+    let (client, ended) = session::connect(shared, &server.target, 32).await?;
     if server.is_sharded()
         && let Some(why) = cluster::may_hear_sharded(&client, channel).await
     {
@@ -155,9 +175,10 @@ async fn may_hear(shared: &Shared, channel: &str) -> Option<String> {
         subscribed = subscribed => subscribed.err().and_then(|error| refusal(&error)),
         _ = after => None,
     };
-    // Its answer may be taken for another's as well: nobody waits for it.
+    // Its answer may be taken for another's as well, so nobody waits for it long. With the client its connection ends.
     tokio::spawn(async move {
-        let _ = client.quit().await;
+        let _ = timeout(COMMAND_TIMEOUT, client.quit()).await;
+        ended.abort();
     });
     why.map(|why| format!("SUBSCRIBE: {why}"))
 }

@@ -30,6 +30,9 @@ pub enum NameError {
     /// A control character, or white space at an end, that nobody would see.
     #[error("must not have control characters, or white space at its ends")]
     Invisible,
+    /// A step of a path, which browsers and proxies take out of it in any encoding.
+    #[error("must not be . or ..")]
+    Step,
 }
 
 impl UserName {
@@ -58,6 +61,17 @@ impl UserName {
             text: text.into(),
             key: key.into(),
         })
+    }
+
+    /// The same of somebody who comes anew: a name that cannot stand in a path is nobody's any more.
+    ///
+    /// # Errors
+    /// When nobody may be called that.
+    pub fn for_account(text: &str) -> Result<Self, NameError> {
+        match text {
+            "." | ".." => Err(NameError::Step),
+            _ => Self::new(text),
+        }
     }
 
     /// As it is shown.
@@ -154,6 +168,17 @@ mod tests {
         }
         assert!(UserName::new(&"x".repeat(128)).is_ok());
         assert_eq!(UserName::new(&"x".repeat(1 << 20)), Err(NameError::TooLong));
+    }
+
+    #[test]
+    fn a_step_of_a_path_is_no_new_name() {
+        for text in [".", ".."] {
+            assert_eq!(UserName::for_account(text), Err(NameError::Step));
+            assert!(UserName::new(text).is_ok(), "whoever has it keeps it");
+        }
+        for text in ["...", "a/b", "..a", "%2e"] {
+            assert!(UserName::for_account(text).is_ok(), "{text}");
+        }
     }
 
     proptest! {

@@ -1,5 +1,7 @@
 //! What the tables of both databases have in common.
 
+pub(super) mod users;
+
 use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 

@@ -10,6 +10,7 @@ use super::activity::Activity;
 use super::sessions::announce;
 use super::store::BEAT_INTERVAL;
 use crate::broker::{Broker, Control};
+use crate::model::SessionId;
 
 use super::{Config, Store, StoreError, Swept, UnixTime};
 
@@ -18,6 +19,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Between two questions for the secret of tokens, while the store is away.
 const SECRET_PAUSE: Duration = Duration::from_millis(200);
+
+/// Seconds before each look for a session that may have begun: longer together than a command may be under way.
+const UNHELD_PAUSES: [u64; 5] = [0, 1, 2, 4, 8];
 
 /// Begins all of it; it ends with the runtime.
 pub(super) fn begin(
@@ -85,6 +89,17 @@ pub(super) async fn keep_secret(store: Arc<dyn Store>, found: impl Fn(&str)) {
             }
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "the secret of tokens is not looked after"),
+        }
+    }
+}
+
+/// Ends a session that began perhaps, and perhaps only now: the order may wait in a connection that was given up. So one that
+/// is not there is looked for a few times; what is not found by then ends without use.
+pub(super) async fn end_unheld(store: Arc<dyn Store>, session: SessionId) {
+    for pause in UNHELD_PAUSES {
+        sleep(Duration::from_secs(pause)).await;
+        if store.end_session(session).await == Ok(true) {
+            return;
         }
     }
 }

@@ -30,17 +30,19 @@ impl Shard {
             permit,
         } = adopted;
         let Ticket {
-            purpose,
+            mut purpose,
             identity,
             session,
             refused,
             head,
             ..
         } = ticket;
-        let carrier = match &purpose {
+        let carrier = match &mut purpose {
             Purpose::Echo => Carrier::Echo(None),
             Purpose::Messages(_) => Carrier::WebSocket(None),
-            Purpose::Events(_) => Carrier::Events,
+            Purpose::Events(events) => Carrier::Events {
+                _held: events.held.take().map(Box::new),
+            },
         };
         let jitter = self.tools.jitter();
         let unix = unix_time().as_secs();
@@ -159,7 +161,7 @@ impl Shard {
 
     /// An event stream: the channels of its request.
     fn open_events(&mut self, connection: ConnectionRef, events: EventStream) {
-        let EventStream { channels, from } = events;
+        let EventStream { channels, from, .. } = events;
         let positions = match from {
             Resume::Now => vec![None; channels.len()],
             Resume::From(positions) => positions,

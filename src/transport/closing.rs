@@ -196,7 +196,7 @@ impl Shard {
         };
         let deadline = match (&socket.phase, &socket.carrier) {
             (Phase::Closing(_), _) => now + CLOSE_TIMEOUT,
-            (_, Carrier::Events) => (now + comment_interval).min(socket.client.expires_at()),
+            (_, Carrier::Events { .. }) => (now + comment_interval).min(socket.client.expires_at()),
             _ => socket.client.next_deadline(rules),
         };
         let deadline = if socket.is_closing() {

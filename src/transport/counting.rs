@@ -20,7 +20,7 @@ impl Shard {
     pub(super) fn count_connection(&mut self, carrier: &Carrier, came: bool) {
         let transport = match carrier {
             Carrier::WebSocket(_) | Carrier::Echo(_) => Transport::WebSocket,
-            Carrier::Events => Transport::Sse,
+            Carrier::Events { .. } => Transport::Sse,
         };
         let level = &mut self.counts.connections[transport.index()];
         *level = if came {

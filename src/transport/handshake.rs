@@ -29,7 +29,7 @@ use crate::session::Sessions;
 use crate::telemetry::metrics;
 
 use super::Config;
-use super::intake::{EventStream, Intake, Place, Purpose, Resume, Slot, Ticket};
+use super::intake::{EventStream, Held, Intake, Place, Purpose, Resume, Slot, Ticket};
 pub use introduction::AddressOf;
 use query::{parameter, resume, stream_channels};
 use refusal::Refusal;
@@ -54,6 +54,19 @@ pub struct Doors {
     pub intakes: Arc<[Arc<Intake>]>,
     /// Whether the node is too busy for another client.
     pub pressure: Pressure,
+}
+
+/// What somebody is attached to.
+#[derive(Debug)]
+pub struct Attached<'a> {
+    /// The channel.
+    pub channel: ChannelKey,
+    /// The id of an event, after which who names none goes on.
+    pub from: Option<&'a str>,
+    /// They stand in the head of the stream.
+    pub fields: HeaderMap,
+    /// What lives as long as the connection.
+    pub held: Option<Held>,
 }
 
 /// Tells whether the node is too busy for another client. Asked at each handshake, so it has to be cheap.
@@ -184,7 +197,11 @@ async fn sse_connect(
     let mut head = Vec::new();
     sse::response_head(&doors.stream_fields(headers), &mut head);
     doors.admit(&slot, worker, |place| Ticket {
-        purpose: Purpose::Events(EventStream { channels, from }),
+        purpose: Purpose::Events(EventStream {
+            channels,
+            from,
+            held: None,
+        }),
         identity,
         session: None,
         refused: None,
@@ -195,29 +212,32 @@ async fn sse_connect(
 
 impl Doors {
     /// Attaches whoever asks to a channel that the caller has let it into: the answer to its request. It goes on after its
-    /// own `Last-Event-ID`, or else after the given id, or from now on. `fields` stand in the head of the stream.
+    /// own `Last-Event-ID`, or else after the given id, or from now on.
     pub fn attach(
         &self,
         (slot, worker): (&Slot, WorkerIndex),
         headers: &HeaderMap,
-        (channel, id): (ChannelKey, Option<&str>),
-        fields: HeaderMap,
+        to: Attached<'_>,
     ) -> Response {
         let attached = || {
             self.check_origin(headers)?;
-            let channels = vec![channel];
-            let from = match (resume(headers, None, &channels), id) {
+            let channels = vec![to.channel];
+            let from = match (resume(headers, None, &channels), to.from) {
                 (Resume::Now, Some(id)) => {
                     sse::parse_last_event_id(id, &channels).map_or(Resume::Now, Resume::From)
                 }
                 (from, _) => from,
             };
             let mut extra = self.stream_fields(headers);
-            extra.extend(fields);
+            extra.extend(to.fields);
             let mut head = Vec::new();
             sse::response_head(&extra, &mut head);
             self.admit(slot, worker, |place| Ticket {
-                purpose: Purpose::Events(EventStream { channels, from }),
+                purpose: Purpose::Events(EventStream {
+                    channels,
+                    from,
+                    held: to.held,
+                }),
                 identity: Identity::nobody(),
                 session: None,
                 refused: None,

@@ -4,6 +4,7 @@
 //! [`Intake`] (there is none: 503), leaves a [`Ticket`] in the request's [`Slot`] and answers 101; the server then
 //! passes socket and slot to the worker.
 
+use std::any::Any;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -52,7 +53,12 @@ pub(super) struct EventStream {
     pub(super) channels: Vec<ChannelKey>,
     /// Where each goes on from.
     pub(super) from: Resume,
+    /// What lives as long as the connection.
+    pub(super) held: Option<Held>,
 }
+
+/// What somebody else wants to hear the end of: it is dropped with the connection.
+pub type Held = Box<dyn Any + Send>;
 
 /// Where an event stream goes on from.
 #[derive(Debug, Clone, PartialEq, Eq)]

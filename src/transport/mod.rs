@@ -33,7 +33,7 @@ mod worker;
 mod writing;
 
 pub use config::Config;
-pub use handshake::{AddressOf, Doors, Pressure, router};
-pub use intake::{Intake, Slot};
+pub use handshake::{AddressOf, Attached, Doors, Pressure, router};
+pub use intake::{Held, Intake, Slot};
 pub use levels::Levels;
 pub use worker::{Context, Worker};

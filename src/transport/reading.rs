@@ -119,7 +119,7 @@ impl Shard {
         let (mut partial, is_echo) = match &mut socket.carrier {
             Carrier::WebSocket(partial) => (partial.take(), false),
             Carrier::Echo(partial) => (partial.take(), true),
-            Carrier::Events => return,
+            Carrier::Events { .. } => return,
         };
         let generation = socket.generation;
         let limits = Limits {

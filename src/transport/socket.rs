@@ -9,6 +9,7 @@ use crate::relay::follow;
 
 use super::carried::Stream;
 use super::consent::Before;
+use super::intake::Held;
 use super::timer_wheel::{Link, Links};
 
 /// Names a connection for as long as it lives: an index is used again, a generation is not (not for 2^32 connections).
@@ -25,8 +26,9 @@ pub(super) enum Carrier {
     WebSocket(Option<Box<Partial>>),
     /// The same, every message sent back.
     Echo(Option<Box<Partial>>),
-    /// Server-sent events: nothing is read.
-    Events,
+    /// Server-sent events: nothing is read. What lives as long as the connection: boxed twice, for few have it and a
+    /// connection is no larger for it so.
+    Events { _held: Option<Box<Held>> },
 }
 
 /// How far the conversation is.
@@ -213,6 +215,6 @@ impl Socket {
 
     /// Whether it speaks WebSocket.
     pub(super) fn is_websocket(&self) -> bool {
-        !matches!(self.carrier, Carrier::Events)
+        !matches!(self.carrier, Carrier::Events { .. })
     }
 }

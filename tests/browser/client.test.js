@@ -348,6 +348,32 @@ test('a channel without history delivers all it is sent', async () => {
   assert.deepEqual(seen, [1, 1]);
 });
 
+// --- Listeners that throw ------------------------------------------------------------------------------------
+
+test('what listeners throw is reported, and stops nothing', async () => {
+  const reports = [];
+  mock.method(globalThis, 'queueMicrotask', (report) => reports.push(report));
+  const bug = () => { throw new Error('a bug of the application'); };
+  await connect();
+  const stop = hub.on('state', bug);
+  const seen = [];
+  hub.on('state', ({ state }) => seen.push(state));
+  last().greets();
+  last().ends(1006);
+  await pass(250);
+  last().greets();
+  stop();
+  assert.deepEqual(seen, ['connected', 'connecting', 'connecting', 'connected']);
+  assert.equal(reports.length, 4);
+  for (const report of reports) assert.throws(report, /a bug of the application/);
+  hub.on('publication', ({ data }) => seen.push(data));
+  hub.subscribe('news', { onSubscribed: bug, onPublication: bug, onGap: bug, onUnsubscribed: bug, recover: { epoch: 'old', offset: 1 } });
+  last().answers('subscribe', subscribed('e', 1, { recovered: false }));
+  last().says(publication('news', 2), { type: 'unsubscribed', channel: 'news' });
+  assert.equal(reports.length, 8);
+  assert.equal(seen.at(-1), 2);
+});
+
 // --- Channels of the token -----------------------------------------------------------------------------------
 
 test('a channel of the token is live at once, and restarted where it was cut', async () => {
@@ -365,6 +391,37 @@ test('a channel of the token is live at once, and restarted where it was cut', a
   last().answers('subscribe', subscribed('e', 6, { recovered: true }));
   last().says(...[7, 8, 9, 10].map((offset) => publication('mine', offset)));
   assert.deepEqual(seen, [6, 7, 8, 9, 10]);
+});
+
+test('a channel of the token tells that it is subscribed, as the others do', async () => {
+  const socket = await connect();
+  const told = [];
+  const onSubscribed = ({ channel, epoch, offset, recovered }) => told.push([channel, epoch, offset, recovered]);
+  hub.subscribe('mine', { onSubscribed });
+  hub.subscribe('typing', { onSubscribed });
+  // Taken over in the same breath as it becomes known, it is told once.
+  const stop = hub.on('state', ({ state }) => state === 'connected' && hub.subscribe('later', { onSubscribed }));
+  socket.greets({ channels: { mine: { epoch: 'e', offset: 5 }, typing: null, later: { epoch: 'e', offset: 7 }, latest: { epoch: 'e', offset: 8 } } });
+  stop();
+  await settle();
+  assert.deepEqual(told, [['mine', 'e', 5, undefined], ['typing', undefined, undefined, undefined], ['later', 'e', 7, undefined]]);
+  socket.says(publication('latest', 9));
+  hub.subscribe('latest', { onSubscribed });
+  assert.equal(told.length, 3);
+  await settle();
+  assert.deepEqual(told[3], ['latest', 'e', 9, undefined]);
+  const gone = hub.subscribe('gone', { onSubscribed });
+  gone.unsubscribe();
+  assert.deepEqual(socket.sent.map(({ type, channel }) => [type, channel]), [['subscribe', 'gone'], ['unsubscribe', 'gone']]);
+  // Where it stands now it starts from after a cut, and the answer tells it.
+  socket.ends(1012);
+  await pass(250);
+  told.length = 0;
+  last().greets({ channels: { mine: { epoch: 'e', offset: 5 }, typing: null } });
+  assert.deepEqual(told, [['typing', undefined, undefined, undefined]]);
+  const { id } = last().sent.find((m) => m.channel === 'mine');
+  last().says({ id, channel: 'mine', ...subscribed('e', 5, { recovered: true }) });
+  assert.deepEqual(told[1], ['mine', 'e', 5, true]);
 });
 
 test('a channel of the token that nobody subscribed reaches the hub, and recovers too', async () => {
@@ -440,6 +497,37 @@ test('a subscription that failed for want of the broker is tried again', async (
   assert.deepEqual(seen, [2]);
 });
 
+test('a subscription that came too fast is tried again, less and less often', async () => {
+  const socket = await connected();
+  const seen = listen('news');
+  const asked = () => socket.sent.filter((m) => m.type === 'subscribe').length;
+  const refuses = () => socket.answers('subscribe', { type: 'error', code: 'rate_limited', message: 'too fast' });
+  for (const [i, pause] of [3000, 6000, 12_000].entries()) {
+    refuses();
+    await pass(pause - 1);
+    assert.equal(asked(), i + 1);
+    await pass(1);
+    assert.equal(asked(), i + 2);
+  }
+  socket.answers('subscribe', subscribed('e', 1));
+  socket.says(publication('news', 2));
+  assert.deepEqual(seen, [2]);
+});
+
+test('a subscription that waits to be tried again starts with the next connection, once', async () => {
+  const socket = await connected();
+  listen('news');
+  const other = hub.subscribe('other');
+  for (const { id, channel } of [...socket.sent]) socket.says({ id, channel, type: 'error', code: 'rate_limited', message: 'too fast' });
+  other.unsubscribe();
+  socket.ends(1006);
+  await pass(250);
+  last().greets();
+  last().answers('subscribe', subscribed('e', 1));
+  await pass(10_000);
+  assert.deepEqual(last().sent.map((m) => m.channel), ['news']);
+});
+
 test('a subscription that the hub ends is told', async () => {
   const socket = await connected();
   const seen = listen('news');
@@ -502,6 +590,47 @@ test('pending commands are bounded', async () => {
   await assert.rejects(hub.publish('news', 1), { code: 'too_many_commands' });
   hub.close();
   assert.ok((await Promise.allSettled(all)).every(({ reason }) => reason.code === 'disconnected'));
+});
+
+test('commands that wait through an outage, as many as may, leave the subscriptions alone', async () => {
+  const socket = await connected();
+  const seen = listen('news');
+  socket.answers('subscribe', subscribed('e', 1));
+  socket.ends(1006);
+  const all = Array.from({ length: 1000 }, (_, i) => hub.publish('other', i));
+  await pass(250);
+  last().greets();
+  last().answers('subscribe', subscribed('e', 1, { recovered: true }));
+  last().says(publication('news', 2));
+  assert.deepEqual(seen, [2]);
+  // Each answer makes room for one more.
+  await assert.rejects(hub.publish('other', 1000), { code: 'too_many_commands' });
+  const [{ id }] = last().sent.filter((m) => m.type === 'publish');
+  last().says({ type: 'published', id, channel: 'other' });
+  await all[0];
+  const more = hub.publish('other', 1000);
+  assert.equal(last().sent.filter((m) => m.type === 'publish').length, 1001);
+  hub.close();
+  await Promise.allSettled([...all, more]);
+});
+
+test('what cannot be JSON rejects at once and wedges nothing', async () => {
+  const socket = await connect();
+  const circle = {};
+  circle.self = circle;
+  const first = hub.publish('news', 'one');
+  for (const data of [1n, circle]) await assert.rejects(hub.publish('news', data), { code: 'bad_request' });
+  const data = { n: 2 };
+  const second = hub.publish('news', data);
+  data.n = 'changed since';
+  socket.greets();
+  assert.equal(hub.state, 'connected');
+  assert.deepEqual(socket.sent.map((m) => m.data), ['one', { n: 2 }]);
+  await assert.rejects(hub.publish('news', 3n), { code: 'bad_request' });
+  const seen = listen('odd', { recover: { epoch: 1n, offset: 1 } });
+  assert.deepEqual(seen, [{ end: 'bad_request' }]);
+  hub.close();
+  await Promise.allSettled([first, second]);
 });
 
 // --- Tokens --------------------------------------------------------------------------------------------------

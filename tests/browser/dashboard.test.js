@@ -98,6 +98,7 @@ test('asks for a key or a token, and lets in who has one', async () => {
     await context.close();
     context = await browser.newContext();
     const page = await open(`${guarded.base}/admin`);
+    assert.equal(await at(page, 'enter').textContent(), 'Log in');
     await at(page, 'token').fill('wrong');
     await at(page, 'enter').click();
     await at(page, 'refused').waitFor();

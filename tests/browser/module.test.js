@@ -44,14 +44,21 @@ test('the types accept the use that the manual shows, and refuse a wrong one', a
       const hub = new Fanfare('/ws/connect', { getToken: async () => 'token' });
       const sub = hub.subscribe<{ text: string }>('news', {
         onPublication: ({ data, offset }) => { const text: string = data.text; const at: number | undefined = offset; },
-        onGap: ({ dropped, epoch }) => { const count: number | null = dropped; },
+        onGap: ({ dropped, epoch }) => { const count: number | null = dropped; const at: string | undefined = epoch; },
+        onSubscribed: ({ offset }) => { const at: number | undefined = offset; },
         onJoin: ({ client }) => {}, onLeave: ({ user }) => {}, presence: true, recover: { epoch: 'e', offset: 1 },
       });
       const stop: () => void = hub.on('state', ({ state, code, delay }) => state === 'closed');
       const published: Promise<{ offset?: number }> = hub.publish('news', { text: 'a' }, { key: 'k' });
-      hub.history('news', { limit: 1, since: sub.position as Position }).then((h) => h.publications[0].offset);
+      hub.history('news', { limit: 1, since: sub.position as Position }).then((h) => h.publications[0].offset + 1);
+      hub.history('news').then((h) => { const user: string | undefined = h.publications[0].from?.user; });
       hub.presence('news').then(({ clients }) => clients['c'].user);
       sub.unsubscribe(); stop(); hub.close(); hub.connect();
+      // Channels without history have no position.
+      // @ts-expect-error
+      hub.on('gap', ({ epoch }) => epoch.length);
+      // @ts-expect-error
+      hub.subscribe('cursor', { onSubscribed: ({ offset }) => offset + 1 });
       // @ts-expect-error
       hub.subscribe(1);
       // @ts-expect-error

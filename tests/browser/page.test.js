@@ -88,6 +88,64 @@ test('a bad channel name is refused where it is typed', async () => {
   assert.equal(await at(page, 'channel').getAttribute('aria-invalid'), 'true');
 });
 
+test('Enter in the field of the channel switches and publishes nothing', async () => {
+  const page = await open();
+  const published = [];
+  page.on('request', (r) => r.url().endsWith('/hub/publish') && published.push(r.postDataJSON().channel));
+  const before = channel;
+  channel = `${channel}:other`;
+  await at(page, 'channel').fill(channel);
+  await at(page, 'channel').press('Enter');
+  await eventually('switched', () => new URL(page.url()).searchParams.get('channel') === channel);
+  for (const lane of ['ws', 'sse']) await state(page, lane, 'connected');
+  await at(page, 'publish').click();
+  await eventually('published', () => published.length > 0);
+  await at(page, 'channel').fill('~shared:x');
+  await at(page, 'channel').press('Enter');
+  await at(page, 'publish').click();
+  await at(page, 'burst').click();
+  await at(page, 'message').press('Enter');
+  assert.match(await at(page, 'error').textContent(), /A channel is/);
+  await at(page, 'channel').fill(before);
+  await at(page, 'channel').press('Enter');
+  await eventually('back', () => new URL(page.url()).searchParams.get('channel') === before);
+  assert.equal(await at(page, 'error').textContent(), '');
+  await at(page, 'publish').click();
+  await eventually('published again', () => published.length > 1);
+  assert.deepEqual(published, [`${before}:other`, before]);
+});
+
+test('fits a very narrow screen, and no figure stands on another', async () => {
+  const page = await open();
+  await page.setViewportSize({ width: 280, height: 700 });
+  assert.equal(await page.evaluate('document.documentElement.scrollWidth <= innerWidth'), true);
+  // The widest figures that come: a name, and a latency of seconds.
+  const overlaps = await page.evaluate(() => {
+    for (const [key, text] of [['received', '12345'], ['latest', '1234 ms'], ['median', '1234 ms'], ['recovered', '1234']]) {
+      document.querySelectorAll(`[data-count=${key}]`).forEach((dd) => (dd.textContent = text));
+    }
+    const inked = (node) => {
+      const range = document.createRange();
+      range.selectNodeContents(node);
+      return range.getBoundingClientRect();
+    };
+    const boxes = [...document.querySelectorAll('dt, dd')].map(inked);
+    return boxes.flatMap((a, i) => boxes.slice(i + 1).filter((b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)).length;
+  });
+  assert.equal(overlaps, 0);
+});
+
+test('the page at /docs fits a very narrow screen', async () => {
+  const page = await context.newPage();
+  await page.setViewportSize({ width: 280, height: 700 });
+  await page.goto(`${hub.base}/docs`);
+  await page.waitForSelector('details');
+  const width = () => page.evaluate('document.documentElement.scrollWidth');
+  assert.ok((await width()) <= 280);
+  await page.evaluate(() => document.querySelectorAll('details').forEach((one) => (one.open = true)));
+  assert.ok((await width()) <= 280);
+});
+
 test('a publication of a back end arrives in both lanes, and the curl line says how', async () => {
   const page = await open();
   await hub.publish(channel, { text: 'from a back end' });

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
+use crate::redis_server::cluster::Cluster;
 use crate::redis_server::{RedisServer, free_port};
 use crate::support::ws::Socket;
 use crate::support::{eventually, hub};
@@ -131,6 +132,23 @@ fn keys_and_channels_that_are_not_allowed_are_named() {
 #[test]
 fn a_wrong_password_is_told_and_not_shown() {
     check_refused(&["resetpass", ">another"], &["refuses", "WRONGPASS"]);
+}
+
+#[test]
+fn a_server_of_another_kind_is_told() {
+    let single = RedisServer::start();
+    let cluster = Cluster::start(false, false);
+    let member = cluster.members().next().expect("a member");
+    for (url, word) in [
+        (format!("{}/99", single.url()), "DB index"),
+        (member.url(), "redis-cluster://"),
+    ] {
+        let text = refusal(&[("REDIS_URL", &url)]);
+        assert!(
+            text.contains("refuses this node") && text.contains(word),
+            "{url}: {text}"
+        );
+    }
 }
 
 /// A server that speaks TLS too, and who vouches for it.

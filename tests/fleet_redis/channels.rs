@@ -2,9 +2,11 @@
 
 use serde_json::json;
 
-use crate::Fleet;
 use crate::support::sse::EventStream;
 use crate::support::ws::{Socket, position};
+use crate::{Fleet, RedisServer, node};
+
+const NOTHING_KEPT: &str = "[namespaces.live]\nhistory.size = 0";
 
 #[tokio::test]
 async fn what_one_node_takes_every_node_delivers() {
@@ -137,4 +139,39 @@ async fn what_numbers_a_channel_lives_as_long_as_it_is_needed() {
     let stats = fleet.nodes[1].get("/hub/channels/news/stats").await;
     assert_eq!(stats.json()["offset"], 1);
     expect_left(used);
+}
+
+/// What is published is heard by the subscribers of all databases of a server.
+#[tokio::test]
+async fn another_database_is_another_fleet() {
+    let redis = RedisServer::start();
+    let url = format!("{}/1", redis.url());
+    let one = node(&redis, 0, NOTHING_KEPT, &[]).await;
+    let other = node(&redis, 0, NOTHING_KEPT, &[("REDIS_URL", &url)]).await;
+    let mut clients = [Socket::open(&one).await, Socket::open(&other).await];
+    for client in &mut clients {
+        let watch = json!({"type": "subscribe", "channel": "live:news", "presence": true});
+        client.ask(&watch).await;
+    }
+    for (hub, words) in [(&other, "of the other"), (&one, "of one")] {
+        let publish = json!({"channel": "live:news", "data": words});
+        assert_eq!(hub.post("/hub/publish", &publish).await.status, 200);
+    }
+    let [of_one, of_other] = &mut clients;
+    assert_eq!(of_one.next_of("publication").await["data"], "of one");
+    assert_eq!(
+        of_other.next_of("publication").await["data"],
+        "of the other"
+    );
+    let order = json!({"client": of_one.client()});
+    assert_eq!(other.post("/hub/disconnect", &order).await.status, 200);
+    assert_eq!(
+        one.post("/hub/disconnect", &json!({"client": of_other.client()}))
+            .await
+            .status,
+        200
+    );
+    for client in &mut clients {
+        client.expect_quiet().await;
+    }
 }

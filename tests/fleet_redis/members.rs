@@ -217,6 +217,56 @@ async fn members_of_a_killed_node_leave_once() {
     }
 }
 
+/// While the server refuses to write nobody can renew a lease, though everybody is connected.
+#[tokio::test]
+async fn nobody_leaves_because_redis_refused_to_write() {
+    let mut fleet = Fleet::start(3).await;
+    let watch = json!({"type": "subscribe", "channel": "room", "presence": true});
+    let mut watchers = Vec::new();
+    for node in &fleet.nodes[..2] {
+        let mut watcher = Socket::open(node).await;
+        watcher.ask(&watch).await;
+        watchers.push(watcher);
+    }
+    let dying = fleet.nodes.pop().expect("a node");
+    let mut last = Socket::open(&dying).await;
+    last.subscribe("room").await;
+    eventually("all are there", async || {
+        (count(&fleet.nodes[0]).await.0 == 3).then_some(())
+    })
+    .await;
+    for watcher in &mut watchers {
+        while watcher.next_of("join").await["client"] != json!(last.client()) {}
+    }
+    fleet
+        .redis
+        .ask(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    let ended = || {
+        let time = fleet.redis.ask(&["TIME"]);
+        let now: f64 = time
+            .lines()
+            .next()
+            .and_then(|s| s.parse().ok())
+            .expect("seconds");
+        let most = format!("{}", (now - 1.0) * 1000.0);
+        fleet
+            .redis
+            .ask(&["ZCOUNT", "fanfare:{fleet}:leases", "-inf", &most])
+            == "3"
+    };
+    eventually("all leases ended", async || ended().then_some(())).await;
+    fleet
+        .redis
+        .ask(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    // Who really goes now is the only one who left.
+    let gone = json!(last.client());
+    drop(dying);
+    for watcher in &mut watchers {
+        assert_eq!(watcher.next_of("leave").await["client"], gone);
+    }
+    assert_eq!(count(&fleet.nodes[0]).await.0, 2);
+}
+
 #[tokio::test]
 async fn a_crowd_that_comes_together_is_told_in_few_commands() {
     const CROWD: u64 = 300;

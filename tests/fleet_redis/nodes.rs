@@ -71,6 +71,43 @@ async fn subscribers_are_counted_over_the_fleet() {
     .await;
 }
 
+/// Each of them is another one then, of which the former is not gone yet.
+#[tokio::test]
+async fn nobody_counts_twice_when_redis_comes_back() {
+    let mut fleet = Fleet::start_on(RedisServer::start_kept(), 2).await;
+    let mut sockets = Vec::new();
+    for hub in &fleet.nodes {
+        let mut socket = Socket::open(hub).await;
+        socket.subscribe("a").await;
+        sockets.push(socket);
+    }
+    let subscribers = async |hub: &Hub| {
+        let stats = hub.get("/hub/channels/a/stats").await;
+        (stats.status == 200).then(|| stats.json()["subscribers"].clone())
+    };
+    eventually("both are counted", async || {
+        (subscribers(&fleet.nodes[0]).await? == 2).then_some(())
+    })
+    .await;
+    fleet.redis.kill();
+    fleet.redis.start_again();
+    let asked = |words: &[&str]| fleet.redis.ask(words);
+    eventually("the former have no more than their leases", async || {
+        let leases = asked(&["ZCARD", "fanfare:{fleet}:leases"]);
+        let infos = asked(&["HLEN", "fanfare:{fleet}:infos"]);
+        (leases == "4" && infos == "2").then_some(())
+    })
+    .await;
+    for hub in &fleet.nodes {
+        eventually("each is counted once", async || {
+            (subscribers(hub).await? == 2).then_some(())
+        })
+        .await;
+        assert_eq!(ids(hub).await, ["node-0", "node-1"]);
+    }
+    assert_eq!(asked(&["ZCARD", "fanfare:{fleet}:leases"]), "4", "in time");
+}
+
 /// What a node says of the others: in what their settings are not its own.
 async fn differing(hub: &Hub) -> Value {
     let answer = hub.get("/hub/nodes").await.json();

@@ -49,6 +49,28 @@ async fn publishers_are_told_and_connections_stay() {
 
 /// Redis is slow, so that a back end's order comes between a subscription's beginning and its answer.
 #[tokio::test]
+async fn the_grace_of_readiness_begins_when_redis_goes_not_when_it_was_last_asked_about() {
+    let mut redis = RedisServer::start();
+    let hub = node(&redis, 0, "", &[("READY_REDIS_GRACE_MS", "5000")]).await;
+    eventually("nobody asked for longer than that", async || {
+        let health = hub.get("/health").await.json();
+        (health["uptime_seconds"].as_f64().expect("seconds") > 6.0).then_some(())
+    })
+    .await;
+    redis.kill();
+    let publish = json!({"channel": "a", "data": 1});
+    eventually("the node knows that it is away", async || {
+        (hub.post("/hub/publish", &publish).await.status == 503).then_some(())
+    })
+    .await;
+    assert_eq!(hub.get("/readyz").await.status, 200);
+    eventually("it is over", async || {
+        (hub.get("/readyz").await.status == 503).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_subscription_that_a_back_end_ends_before_it_began_is_answered() {
     let fleet = Fleet::start(1).await;
     let node = &fleet.nodes[0];

@@ -129,6 +129,8 @@ async fn every_field_that_breaks_its_rule_is_named() {
         ("username", json!("a\u{0}nn"), "value_error"),
         ("username", json!("ann "), "value_error"),
         ("username", json!("a\u{202e}nn"), "value_error"),
+        ("username", json!("."), "value_error"),
+        ("username", json!(".."), "value_error"),
         too_long("username"),
         ("email", json!({}), "string_type"),
         ("email", json!(""), "string_too_short"),
@@ -296,6 +298,47 @@ async fn an_imported_password_is_taken_once_and_then_kept_better() {
     }
     drop(hub);
     drop(connection);
+    for end in ["", "-wal", "-shm", ".lock"] {
+        let _ = std::fs::remove_file(format!("{file}{end}"));
+    }
+}
+
+/// Whoever registered as `..` before that was refused is still there.
+#[tokio::test]
+async fn every_name_can_be_named_in_a_path() {
+    let file = format!(
+        "{}/named-{}.db",
+        env!("CARGO_TARGET_TMPDIR"),
+        std::process::id()
+    );
+    let hub = session_hub(&[("DATA_FILE", &file), ("LOGIN_ADDRESS_RATE_MAX", "0")]).await;
+    let mut connection = open(&file).await;
+    assert_eq!(hub.register("dots").await.status, 200);
+    let update = "UPDATE users SET key = '..', name = '..' WHERE key = 'dots'";
+    let updated = sqlx::query(update).execute(&mut connection).await;
+    assert_eq!(updated.expect("updated").rows_affected(), 1);
+    for (name, encoded) in [
+        ("..", "%2E%2e"),
+        ("a/b", "a%2Fb"),
+        ("a%2Fb", "a%252Fb"),
+        ("a?b#c", "a%3Fb%23c"),
+        ("ä ö", "%C3%A4%20%C3%B6"),
+        ("a+b", "a+b"),
+    ] {
+        let user = match name {
+            ".." => hub.login(name).await,
+            name => hub.user(name).await,
+        };
+        let path = format!("/sessions/users/{encoded}/sessions");
+        let answer = hub.call("GET", &path, &user.token, &Value::Null).await;
+        assert_eq!(answer.status, 200, "{name}: {answer:?}");
+        let listed = &answer.json()["sessions"][0]["session_id"];
+        assert_eq!(*listed, user.session.as_str(), "{name}");
+        let path = format!("/sessions/users/{encoded}/connection");
+        let answer = hub.call("GET", &path, &user.token, &Value::Null).await;
+        assert_eq!(answer.status, 200, "{name}: {answer:?}");
+    }
+    drop((hub, connection));
     for end in ["", "-wal", "-shm", ".lock"] {
         let _ = std::fs::remove_file(format!("{file}{end}"));
     }

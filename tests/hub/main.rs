@@ -24,6 +24,7 @@ mod event_stream;
 mod events;
 mod issuer;
 mod liveness;
+mod lost_answers;
 mod occupancy;
 mod openapi;
 mod operations;

@@ -404,6 +404,31 @@ async fn of_many_who_open_one_conversation_on_all_nodes_all_get_the_same() {
     assert!(opened.iter().all(|id| *id == opened[0]), "{opened:?}");
 }
 
+/// Otherwise the user would be told to try again, for ever.
+#[tokio::test]
+async fn a_login_whose_record_nobody_can_read_has_ended() {
+    let fleet = Fleet::start(1).await;
+    let hub = &fleet.hubs[0];
+    let ann = hub.user("ann").await;
+    let key = format!("sessions:{}", ann.session);
+    fleet.redis.ask(&["SET", &key, "[1]"]);
+    for path in [
+        &format!("/sessions/{}", ann.session),
+        "/sessions/users/ann/sessions",
+    ] {
+        let answer = hub.call("GET", path, &ann.token, &Value::Null).await;
+        assert_eq!(answer.status, 401, "{answer:?}");
+    }
+    eventually("the log names it", async || {
+        hub.log().contains(&key).then_some(())
+    })
+    .await;
+    let again = hub.login("ann").await;
+    assert_ne!(again.session, ann.session);
+    hub.session_data(&again).await;
+    assert_eq!(fleet.redis.ask(&["EXISTS", &key]), "0");
+}
+
 #[tokio::test]
 async fn without_redis_everybody_is_told_at_once_and_nothing_is_half_done() {
     let mut fleet = Fleet::start_on(RedisServer::start_kept(), 1).await;

@@ -89,6 +89,48 @@ async fn another_conversation_gets_a_session_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_socket_is_opened_where_a_trusted_proxy_says_that_the_client_is() {
+    let trusting = session_hub(&[("TRUSTED_PROXIES", "127.0.0.1")]).await;
+    let others = session_hub(&[("TRUSTED_PROXIES", "192.0.2.0/24")]).await;
+    for hub in [&trusting, &others] {
+        let ann = hub.user("ann").await;
+        let bearer = format!("Bearer {}", ann.token);
+        for (proto, told, expected) in [
+            ("https", "hub.example.com", "wss://hub.example.com"),
+            (
+                "WSS, http",
+                "hub.example.com:8443, inner",
+                "wss://hub.example.com:8443",
+            ),
+            ("http", "[2001:db8::1]:80", "ws://[2001:db8::1]:80"),
+            ("http", "a b", ""),
+            ("http", "eve@a", ""),
+            ("http", "a/b?c", ""),
+            ("http", " ", ""),
+        ] {
+            let headers = [
+                ("authorization", bearer.as_str()),
+                ("x-forwarded-for", "203.0.113.7"),
+                ("x-forwarded-proto", proto),
+                ("x-forwarded-host", told),
+            ];
+            let answer = hub
+                .request("POST", "/sessions/create", &headers, "{}")
+                .await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let asked = format!("ws://{}", hub.host());
+            let expected = match (expected, std::ptr::eq(hub, &trusting)) {
+                ("", _) | (_, false) => &asked,
+                (expected, true) => expected,
+            };
+            let url = answer.json()["ws_url"].as_str().expect("a URL").to_owned();
+            let path = format!("{expected}/ws/connect?session_id={}&", ann.session);
+            assert!(url.starts_with(&path), "{told}: {url}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_update_is_merged_and_read_at_once() {
     let hub = session_hub(&[]).await;
     let ann = hub.user("ann").await;

@@ -121,11 +121,13 @@ async fn why_one_failed_stands_in_the_log_when_its_breaker_opens_and_in_the_stat
     }
     let cause = "no connection: Connection refused (os error 111)";
     assert_eq!(last_error(&node_of_none).await, cause);
-    let log = node_of_none.log();
-    let line = log
-        .lines()
-        .find(|line| line.contains("the circuit breaker opens"));
-    assert!(line.is_some_and(|line| line.contains(cause)), "{log}");
+    let line = eventually("the log's writer has it", async || {
+        let log = node_of_none.log();
+        let mut lines = log.lines().map(str::to_owned);
+        lines.find(|line| line.contains("the circuit breaker opens"))
+    })
+    .await;
+    assert!(line.contains(cause), "{line}");
 }
 
 /// What a reload, a time-out or a deploy of the upstream's does to kept connections says nothing of how it is.

@@ -1,7 +1,8 @@
 //! Which upstream is asked, and which one instead.
 
-use crate::node;
+use crate::support::eventually;
 use crate::upstream::Upstream;
+use crate::{node, node_with};
 
 #[tokio::test]
 async fn round_robin_goes_round() {
@@ -53,6 +54,31 @@ async fn an_upstream_that_fails_five_times_is_left_alone() {
         failed += usize::from(node.get("/api/example/").await.status == 500);
     }
     assert_eq!((failed, ill.requests()), (5, 5));
+}
+
+/// A 429 is an answer as any other, unless the service counts the good ones.
+#[tokio::test]
+async fn an_upstream_with_too_few_good_answers_is_left_alone_where_the_service_says_so() {
+    let (well, busy) = (Upstream::start().await, Upstream::start().await);
+    busy.set_status(429);
+    let even = "balance = \"round-robin\"\n";
+    let counts = "breaker = { success_percent = 80, requests_min = 10 }";
+    for (lines, expected) in [("", 20), (counts, 10)] {
+        let before = busy.requests();
+        let node = node_with(&[&well, &busy], &format!("{even}{lines}"), &[]).await;
+        let mut limited = 0;
+        for _ in 0..40 {
+            limited += usize::from(node.get("/api/example/").await.status == 429);
+        }
+        let asked = busy.requests() - before;
+        assert_eq!((limited, asked), (expected, expected), "{lines}");
+        if !lines.is_empty() {
+            eventually("why stands in the log", async || {
+                node.log().contains("it answered 429").then_some(())
+            })
+            .await;
+        }
+    }
 }
 
 #[tokio::test]

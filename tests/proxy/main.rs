@@ -21,6 +21,7 @@ mod http2_connections;
 mod http2_upstreams;
 mod http2_websocket;
 mod identity;
+mod open_streams;
 mod phases;
 mod pressure;
 mod reload;

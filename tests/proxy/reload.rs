@@ -66,6 +66,11 @@ async fn a_file_that_changes_is_read_by_itself() {
     .await;
 }
 
+/// The log has it, once its writer has come so far.
+async fn told(node: &Hub, text: &str) {
+    eventually(text, async || node.log().contains(text).then_some(())).await;
+}
+
 #[tokio::test]
 async fn a_faulty_file_changes_nothing_and_is_told() {
     let upstream = Upstream::start().await;
@@ -74,16 +79,11 @@ async fn a_faulty_file_changes_nothing_and_is_told() {
     node.hang_up();
     reloaded(&node, "failed", 1).await;
     assert_eq!(node.get("/api/example/").await.status, 200);
-    let log = node.log();
-    assert!(
-        log.contains("services.example.tiemout is not known here"),
-        "{log}"
-    );
+    told(&node, "services.example.tiemout is not known here").await;
     node.rewrite(&service(&[&upstream, &upstream], ""));
     node.hang_up();
     reloaded(&node, "failed", 2).await;
-    let log = node.log();
-    assert!(log.contains("must not have an upstream twice"), "{log}");
+    told(&node, "must not have an upstream twice").await;
     node.rewrite(&service(&[&upstream], "timeout = \"100ms\""));
     node.hang_up();
     reloaded(&node, "done", 1).await;

@@ -134,6 +134,23 @@ async fn whoever_has_an_account_here_is_known_without_a_secret_in_the_configurat
 }
 
 #[tokio::test]
+async fn a_whole_exchange_takes_no_longer_than_the_service_says() {
+    let upstreams = [Upstream::start().await, Upstream::start().await];
+    let lines = "total_timeout = \"1s\"\nretries = { try_timeout = \"600ms\" }";
+    let node = node_with(&[&upstreams[0], &upstreams[1]], lines, &[]).await;
+    let answer = node.get("/api/example/never").await;
+    answer.expect_error(504, "upstream_timeout");
+    // As long as it takes: it moves all the time.
+    let answer = node.get("/api/example/endless").await;
+    assert_eq!(answer.status, 200);
+    assert!(!answer.text.ends_with("\r\n0\r\n\r\n"), "it has no end");
+    let slow = b"POST /api/example/ HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nabc";
+    let answer = node.exchange(slow).await;
+    assert!(answer.starts_with(b"HTTP/1.1 408 "), "{answer:?}");
+    assert_eq!(node.get("/api/example/").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_sticky_client_comes_back_to_its_upstream() {
     let (one, two) = (Upstream::start().await, Upstream::start().await);
     let node = node_with(&[&one, &two], "balance = \"sticky\"", &[]).await;

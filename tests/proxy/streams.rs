@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::node;
-use crate::support::{QUIET, within};
+use crate::support::{QUIET, eventually, within};
 use crate::upstream::Upstream;
 
 #[tokio::test]
@@ -66,6 +66,31 @@ async fn a_silent_stream_gets_comments_between_its_events_and_nowhere_else() {
             "{text:?}"
         );
     }
+}
+
+/// Comments of ours are no sign of the upstream's.
+#[tokio::test]
+async fn a_stream_of_which_nothing_comes_for_too_long_ends_where_the_service_says_so() {
+    let upstream = Upstream::start().await;
+    let lines = "idle_timeout = \"1s\"\nheartbeat = \"50ms\"";
+    let node = crate::node_with(&[&upstream], lines, &[]).await;
+    for (path, ends_well) in [("events", true), ("half-event", false)] {
+        let mut client = TcpStream::connect(node.address()).await.expect("the node");
+        let request = format!("GET /sse/example/{path} HTTP/1.1\r\nhost: x\r\n\r\n");
+        client.write_all(request.as_bytes()).await.expect("sent");
+        let mut text = Vec::new();
+        let _ = within("the end", client.read_to_end(&mut text)).await;
+        let text = String::from_utf8_lossy(&text);
+        assert!(text.contains("data: 1\n"), "{text:?}");
+        assert_eq!(text.contains("\n:\n\n"), ends_well, "comments: {text:?}");
+        assert_eq!(text.contains("\nretry: "), ends_well, "{text:?}");
+        assert_eq!(text.ends_with("\n\n\r\n0\r\n\r\n"), ends_well, "{text:?}");
+    }
+    eventually("each is let go of", async || {
+        (upstream.gone() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(node.get("/api/example/").await.status, 200);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::support::hub::SECRET;
 use crate::support::raw::{self, BINARY, CLOSE, FIN, PING, PONG, Raw, TEXT};
 use crate::support::token::token_of;
-use crate::support::{Hub, eventually, hub, within};
+use crate::support::{Hub, eventually, hub, hub_with, within};
 
 /// An upstream that accepts handshakes and hands the sockets to the test.
 pub(crate) struct Sockets {
@@ -331,6 +331,122 @@ async fn an_end_that_goes_without_a_close_is_told_to_the_other() {
     let close = next_masked(&mut upstream).await;
     assert_eq!(close, (FIN | CLOSE, b"\x03\xe9client_closed".to_vec()));
     ends(&mut upstream).await;
+}
+
+const TOO_BIG: &[u8] = b"\x03\xf1message too big";
+
+/// A node whose messages have at most 125 bytes.
+async fn bounded(sockets: &Sockets) -> Hub {
+    let url = &sockets.url;
+    let file = format!("[services.example]\nupstreams = [{url:?}]\nmessage_bytes_max = 125\n");
+    hub_with(&file, &[("RATE_LIMIT_MAX", "0")]).await
+}
+
+#[tokio::test]
+async fn a_message_of_a_clients_that_is_too_big_closes_both_ends_and_does_not_pass() {
+    let mut sockets = Sockets::start().await;
+    let node = bounded(&sockets).await;
+    let (mut client, mut upstream) = pair(&node, &mut sockets).await;
+    let whole = [b'x'; 125];
+    client.send(&raw::frame(FIN | TEXT, &whole)).await;
+    assert_eq!(
+        next_masked(&mut upstream).await,
+        (FIN | TEXT, whole.to_vec())
+    );
+    // In two frames with a ping between, the second of which is one byte too many, behind a message that still passes.
+    let pieces = [
+        raw::frame(FIN | BINARY, b"passes"),
+        raw::frame(TEXT, &whole),
+        raw::frame(FIN | PING, b"p"),
+        raw::frame(FIN, b"y"),
+        raw::text("lost"),
+    ];
+    client.send(&pieces.concat()).await;
+    for (head, payload) in [
+        (FIN | BINARY, &b"passes"[..]),
+        (TEXT, &whole),
+        (FIN | PING, b"p"),
+        (FIN | CLOSE, TOO_BIG),
+    ] {
+        assert_eq!(next_masked(&mut upstream).await, (head, payload.to_vec()));
+    }
+    let (head, payload) = client.next().await.expect("a close frame");
+    assert_eq!((head, &*payload), (FIN | CLOSE, TOO_BIG));
+    client.send(&raw::frame(FIN | CLOSE, &payload)).await;
+    upstream.send(&[FIN | CLOSE, 0]).await;
+    ends(&mut upstream).await;
+    ends(&mut client).await;
+}
+
+/// Pings are sent and answered meanwhile.
+#[tokio::test]
+async fn a_socket_on_which_nobody_says_anything_is_closed_where_the_service_says_so() {
+    let mut sockets = Sockets::start().await;
+    let url = &sockets.url;
+    let file = format!("[services.example]\nupstreams = [{url:?}]\nidle_timeout = \"2s\"\n");
+    let node = hub_with(&file, &[("WS_PING_INTERVAL_MS", "100")]).await;
+    let (mut client, mut upstream) = pair(&node, &mut sockets).await;
+    let (mut pings, mut said) = (0, 0);
+    let close = within("a close", async {
+        loop {
+            let (head, payload) = client.next().await.expect("a frame");
+            match head {
+                head if head == FIN | CLOSE => break payload,
+                head if head == FIN | PING => {
+                    pings += 1;
+                    client.send(&raw::frame(FIN | PONG, &payload)).await;
+                    // As long as there are messages it stays, whoever sends them.
+                    if pings < 10 {
+                        upstream.send(&[FIN | TEXT, 1, b'x']).await;
+                    }
+                }
+                _ => said += 1,
+            }
+        }
+    })
+    .await;
+    assert_eq!(close, b"\x0f\xa4inactive");
+    assert!(said == 9 && pings > 10, "{said} {pings}");
+    client.send(&raw::frame(FIN | CLOSE, &close)).await;
+    // Behind the pongs.
+    let close = within("a close", async {
+        loop {
+            let (head, payload) = next_masked(&mut upstream).await;
+            if head == FIN | CLOSE {
+                break payload;
+            }
+        }
+    })
+    .await;
+    assert_eq!(close, b"\x03\xe9client_closed");
+}
+
+#[tokio::test]
+async fn one_of_an_upstreams_does_so_too_however_its_header_comes() {
+    let mut sockets = Sockets::start().await;
+    let node = bounded(&sockets).await;
+    let header = raw::header(FIN | BINARY, 0, 1 << 40);
+    // Whole, and in two pieces, of which the first has gone to the client when the second comes: then nothing can follow.
+    for pieces in [&[&header[..]][..], &[&header[..1], &header[1..]]] {
+        let (mut client, mut upstream) = pair(&node, &mut sockets).await;
+        for (index, piece) in pieces.iter().enumerate() {
+            if index > 0 {
+                assert_eq!(read(&mut client, 1).await, header[..1]);
+            }
+            upstream.send(piece).await;
+        }
+        assert_eq!(
+            next_masked(&mut upstream).await,
+            (FIN | CLOSE, TOO_BIG.to_vec())
+        );
+        upstream.send(&[FIN | CLOSE, 0]).await;
+        if pieces.len() == 1 {
+            let (head, payload) = client.next().await.expect("a close frame");
+            assert_eq!((head, &*payload), (FIN | CLOSE, TOO_BIG));
+            client.send(&raw::frame(FIN | CLOSE, &payload)).await;
+        }
+        ends(&mut client).await;
+    }
 }
 
 #[tokio::test]

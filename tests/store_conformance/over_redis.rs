@@ -8,7 +8,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use fanfare::redis::{Address, Config};
-use fanfare::session::{LIFE_MAX, RedisStore, SessionLimits, Store, StoreError, Updated, UserName};
+use fanfare::session::{
+    LIFE_MAX, RedisStore, Session, SessionLimits, Store, StoreError, Updated, UserName,
+};
 
 use crate::redis_server::RedisServer;
 use crate::redis_server::cluster::Cluster;
@@ -193,6 +195,71 @@ async fn names_are_merged_in_every_spelling() {
         1,
         "{kept}"
     );
+}
+
+/// What an operator, or another system, may have left under a session's key: the server is not kept busy by it, and nobody is
+/// told to try again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_nobody_can_read_is_gone_and_makes_room() {
+    let redis = OverRedis::new();
+    let store = connected(&redis.server, "", LIMITS).await;
+    for garbage in [
+        "",
+        "garbage",
+        "[1]",
+        "[",
+        "{",
+        "{}",
+        " {",
+        "{\"user_id\"",
+        "{\"user_id\":5,\"created_at\":1,\"last_access\":1,\"data\":{}}",
+        "{\"user_id\":\"ann\",\"created_at\":1,\"last_access\":1}",
+        "{\"user_id\":\"ann\" \"last_access\":9000000000 \"data\":{}}",
+        r#"{"user_id":"ann","chat_id":"default","created_at":1.000,"node":"x","last_access":9000000000.000,"data":{1}}"#,
+        "{\"user_id\":\"\\ud800\",\"data\":",
+        "\u{1}",
+    ] {
+        let (ann, now) = (name("ann"), start());
+        let session = session(&ann, "default", now);
+        store.add_session(session.clone()).await.expect("added");
+        let (id, key) = (session.head.id, format!("sessions:{}", session.head.id));
+        let garbage = &garbage.replace("ann", ann.text());
+        redis.server.ask(&["SET", &key, garbage]);
+        let found = store.session(id, now).await;
+        assert_eq!(found, Ok(None), "{garbage}");
+        // Commas may be mended by an update, which looks less closely.
+        if !garbage.contains("9000000000") {
+            check_gone(&store, &session, garbage).await;
+        }
+        // The conversation gets another one.
+        let next = suite::session(&ann, "default", now);
+        let chosen = store.choose_session(next.clone(), None).await;
+        assert_eq!(chosen.expect(garbage).session.head.id, next.head.id);
+        let _ = store.end_session(id).await;
+        assert_eq!(store.end_session(id).await, Ok(false), "{garbage}");
+    }
+    let session = session(&name("ann"), "default", start());
+    let key = format!("sessions:{}", session.head.id);
+    redis.server.ask(&["LPUSH", &key, "1"]);
+    check_gone(&store, &session, "a list").await;
+    // Data of another kind can be read, and not be changed.
+    for data in ["[1]", "5", "\"text\"", "[]", "null"] {
+        let user = &session.head.user;
+        let record =
+            format!(r#"{{"user_id":"{user}","chat_id":"x","last_access":9e9,"data":{data}}}"#);
+        redis.server.ask(&["SET", &key, &record]);
+        let updated = store.update_session(update(&session, "{}", start())).await;
+        assert_eq!(updated, Ok(Updated::Unreadable), "{data}");
+        let kept = store.session(session.head.id, start()).await;
+        assert_eq!(&*kept.expect(data).expect("a session").data, data);
+    }
+}
+
+async fn check_gone(store: &RedisStore, session: &Session, garbage: &str) {
+    let (id, now) = (session.head.id, start());
+    assert_eq!(store.session(id, now).await, Ok(None), "{garbage}");
+    let updated = store.update_session(update(session, "{}", now)).await;
+    assert_eq!(updated, Ok(Updated::Missing), "{garbage}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@
  *
  * It connects at once, and again whenever the connection is lost, with jittered exponential backoff. Each
  * subscription then resumes at its position: publications come in order and exactly once, or `onGap` says
- * that some are gone.
+ * that some are gone. What a listener throws is reported like any uncaught error, and stops nothing.
  */
 
 /** Where a reader stands in a channel's stream. Offsets count from 1 within an epoch. */
@@ -34,14 +34,15 @@ export interface Publication<T = unknown> {
   from?: { client: string; user: string };
 }
 
-/** Publications were missed and do not come any more. */
-export interface Gap extends Position {
+/** Publications were missed and do not come any more. Without a position on channels without history. */
+export interface Gap extends Partial<Position> {
   channel: string;
   /** How many, or null when nobody can count them. */
   dropped: number | null;
 }
 
-export interface Subscribed extends Position {
+/** Without a position on channels without history. */
+export interface Subscribed extends Partial<Position> {
   channel: string;
   /** Only when a position was asked for. When true, `offset` is the one asked, and what followed it comes now. */
   recovered?: boolean;
@@ -59,7 +60,7 @@ export interface Member {
 export interface SubscribeOptions<T = unknown> {
   onPublication?: (publication: Publication<T>) => void;
   onGap?: (gap: Gap) => void;
-  /** After the first subscribing and after each reconnection. */
+  /** After the first subscribing and after each reconnection, on channels that the token subscribed too. */
   onSubscribed?: (answer: Subscribed) => void;
   /** The hub refused the subscription or ended it. It is not tried again. */
   onUnsubscribed?: (why: FanfareError | { channel: string; code?: number | string; reason?: string }) => void;
@@ -94,7 +95,7 @@ export interface Published {
 
 export interface History<T = unknown> extends Position {
   channel: string;
-  publications: { data: T; offset: number }[];
+  publications: { data: T; offset: number; from?: Publication['from'] }[];
   /** The answer was cut: ask on with `since`. */
   more?: boolean;
 }
@@ -120,7 +121,10 @@ export interface StateChange {
   delay?: number;
 }
 
-/** The hub's error answer, or `disconnected` (whether the command took effect is unknown), or `too_many_commands`. */
+/**
+ * The hub's error answer, or `disconnected` (whether the command took effect is unknown), or `too_many_commands`
+ * (1,000 are not answered yet), or `bad_request` at once for what cannot be JSON.
+ */
 export interface FanfareError extends Error {
   code: string;
 }

@@ -7,7 +7,8 @@
 
 // After these close codes the hub would only say the same again.
 const FINAL = [1000, 1002, 1003, 1007, 1008, 1009, 4002, 4003];
-// What waits for a connection or an answer, at most: a long outage must not fill the memory.
+// What the application asked and is not answered, at most: a long outage must not fill the memory. Subscriptions
+// are not counted, for a full house must not keep them from starting again.
 const COMMANDS_MAX = 1000;
 const ignore = () => {};
 const fault = (code, message) => Object.assign(Error(message), { code });
@@ -15,31 +16,53 @@ const fault = (code, message) => Object.assign(Error(message), { code });
 export function Fanfare(url = '/ws/connect', options = {}) {
 	const hub = this, subs = new Map(), asked = new Map(), listeners = {};
 	const { minDelay = 500, maxDelay = 30_000, getToken, WebSocket = globalThis.WebSocket } = options;
-	let { token } = options, lastId = 0, attempt = 0, failures = 0;
+	let { token } = options, lastId = 0, pending = 0, attempt = 0, failures = 0;
 	let socket, open, since, retry, pulse, renewal, ping, patience;
 	url = new URL(url, globalThis.location?.href);
 	url.protocol = url.protocol.replace('http', 'ws');
 
-	const emit = (event, m) => listeners[event]?.forEach((f) => f(m));
+	// What the application's functions throw is reported as theirs, and stops nothing here.
+	function call(owner, name, m) {
+		try {
+			owner?.[name]?.(m);
+		} catch (e) {
+			queueMicrotask(() => { throw e; });
+		}
+	}
+	const emit = (event, m) => listeners[event]?.forEach((f) => call({ f }, 'f', m));
 	const tell = (state, more) => emit('state', { state: (hub.state = state), ...more });
-	const send = (m) => socket.send(JSON.stringify(m));
 
 	// Callbacks, because a promise settles only after the frames that arrive together with the answer:
 	// the first publications after `subscribed` would be taken for old ones.
 	function command(m, done, fail) {
 		if (hub.state === 'closed') return fail(fault('disconnected', 'closed'));
-		if (asked.size >= COMMANDS_MAX) return fail(fault('too_many_commands', 'too many commands pending'));
-		m.id = ++lastId;
-		asked.set(lastId, { m, done, fail, sent: open });
-		if (open) send(m);
+		let text;
+		try {
+			// Now, while somebody hears what cannot be JSON (a BigInt, a circle): when the connection comes nobody does.
+			text = JSON.stringify({ ...m, id: ++lastId });
+		} catch (e) {
+			return fail(fault('bad_request', e.message));
+		}
+		asked.set(lastId, { text, done, fail, sent: open });
+		if (open) socket.send(text);
 	}
 	const ask = (m) => new Promise((done, fail) => command(m, done, fail));
+	async function request(m) {
+		if (pending >= COMMANDS_MAX) throw fault('too_many_commands', 'too many commands pending');
+		pending++;
+		try {
+			return await ask(m);
+		} finally {
+			pending--;
+		}
+	}
 
 	function add(channel) {
-		const sub = { channel, options: {}, given: true };
+		const sub = { channel, options: {}, given: true, failures: 0 };
 		sub.unsubscribe = () => {
 			if (subs.get(channel) !== sub) return;
 			subs.delete(channel);
+			clearTimeout(sub.retry);
 			// With an id, so that the answer is not taken for the end of a newer subscription.
 			if (open) command({ type: 'unsubscribe', channel }, ignore, ignore);
 		};
@@ -56,19 +79,30 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 			(e) => {
 				// After a cut it starts again with the next connection.
 				if (e.code === 'disconnected' || !current()) return;
-				if (/^(broker_)?unavailable$/.test(e.code)) {
-					sub.retry = setTimeout(() => open && current() && start(sub), 2000 * (1 + Math.random()));
+				if (/^((broker_)?unavailable|rate_limited)$/.test(e.code)) {
+					const pause = Math.min(maxDelay, 2000 * 2 ** sub.failures++) * (1 + Math.random());
+					sub.retry = setTimeout(() => current() && start(sub), pause);
 					return;
 				}
 				subs.delete(channel);
-				options.onUnsubscribed?.(e);
+				call(options, 'onUnsubscribed', e);
 			});
 	}
 	function subscribed(sub, m) {
+		clearTimeout(sub.retry);
 		sub.live = true;
+		sub.failures = 0;
 		sub.position = { epoch: m.epoch ?? '', offset: m.offset ?? 0 };
-		sub.options.onSubscribed?.(m);
-		if (m.recovered === false) sub.options.onGap?.({ ...m, dropped: null });
+		call(sub.options, 'onSubscribed', m);
+		if (m.recovered === false) call(sub.options, 'onGap', { ...m, dropped: null });
+	}
+
+	// For channels of the token, which no answer tells of.
+	function sayLive(sub) {
+		const { channel, position } = sub;
+		if (sub.live && subs.get(channel) === sub) {
+			call(sub.options, 'onSubscribed', { type: 'subscribed', channel, ...position });
+		}
 	}
 
 	// Keeps the position. False for what is not to be delivered: from before `subscribed`, or a duplicate.
@@ -91,14 +125,14 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 		// Browsers hide protocol pings: break a silence with one of our own.
 		clearTimeout(pulse);
 		pulse = setTimeout(() => {
-			send({ type: 'ping' });
+			socket.send('{"type":"ping"}');
 			pulse = setTimeout(drop, patience, 4004, 'silence');
 		}, ping);
 		if (asked.delete(id)) return type === 'error' ? c.fail(fault(m.code, m.message)) : c.done(m);
 		if (type === 'subscribed') return subscribed(sub ?? add(channel), m);
 		if (type === 'unsubscribed') subs.delete(channel);
 		else if (channel && !(sub && track(sub, m))) return;
-		sub?.options['on' + type[0].toUpperCase() + type.slice(1)]?.(m);
+		call(sub?.options, 'on' + type[0].toUpperCase() + type.slice(1), m);
 		emit(type, m);
 	}
 
@@ -115,13 +149,15 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 			sub.live = !sub.position && !sub.options.presence;
 			sub.position ??= m.channels[channel];
 		}
+		const live = [...subs.values()].filter((sub) => sub.live && !sub.given);
 		subs.forEach((sub) => sub.live || start(sub));
 		asked.forEach((c) => {
-			if (!c.sent) send(c.m);
+			if (!c.sent) socket.send(c.text);
 			c.sent = true;
 		});
 		renew(m.expires_in);
 		tell('connected');
+		live.forEach(sayLive);
 	}
 	function renew(seconds) {
 		clearTimeout(renewal);
@@ -159,6 +195,7 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 		const delay = Math.min(maxDelay, minDelay * 2 ** failures++) * (back + Math.random());
 		if (!final) retry = setTimeout(hub.connect, delay);
 		subs.forEach((sub) => {
+			clearTimeout(sub.retry);
 			sub.live = false;
 			if (sub.options.recover === false) sub.position = undefined;
 		});
@@ -201,11 +238,12 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 		Object.assign(sub, { options, given: false });
 		if (options.recover?.epoch) sub.position = options.recover;
 		if (open && (!sub.live || options.presence)) start(sub);
+		else if (open) queueMicrotask(() => sayLive(sub));
 		return sub;
 	};
-	hub.publish = (channel, data, options) => ask({ ...options, type: 'publish', channel, data });
-	hub.history = (channel, options) => ask({ ...options, type: 'history', channel });
-	hub.presence = (channel) => ask({ type: 'presence', channel });
+	hub.publish = (channel, data, options) => request({ ...options, type: 'publish', channel, data });
+	hub.history = (channel, options) => request({ ...options, type: 'history', channel });
+	hub.presence = (channel) => request({ type: 'presence', channel });
 	hub.state = 'closed';
 	hub.connect();
 }

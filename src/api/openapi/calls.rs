@@ -7,6 +7,8 @@ pub(super) enum Door {
     Hub,
     /// Anybody, before there is a token.
     Open,
+    /// The same at the dashboard.
+    Entrance,
     /// Users.
     User,
     /// Clients that connect.
@@ -115,7 +117,7 @@ impl Call {
     }
 }
 
-use Door::{Admin, Client, Hub, Open, Operations, Proxy, Statistics, User};
+use Door::{Admin, Client, Entrance, Hub, Open, Operations, Proxy, Statistics, User};
 
 /// What a call of a service may come to before the service is asked, or instead of its answer.
 const OF_PROXY: &[u16] = &[400, 401, 403, 404, 413, 429, 502, 503, 504];
@@ -173,8 +175,8 @@ pub(super) const CALLS: &[Call] = &[
     call(Admin, "delete", "/admin/cache", "Forget what this node's cache has of a service", "Object", &[400, 401, 404]).with(&["service_of_cache", "prefix"]),
 
     call(Statistics, "get", "/admin", "The dashboard, or a form to log in", "Text", &[401]).with(&["token"]).as_media("text/html"),
-    call(Open, "post", "/admin", "Log in to the dashboard with ADMIN_API_KEY or a token", "", &[]).takes_form("Pass").leads("To the dashboard, with a cookie"),
-    call(Open, "post", "/admin/logout", "Take the cookie away", "", &[]).leads("To the form, without the cookie"),
+    call(Entrance, "post", "/admin", "Log in to the dashboard with ADMIN_API_KEY or a token", "", &[401]).takes_form("Pass").leads("To the dashboard, with a cookie"),
+    call(Entrance, "post", "/admin/logout", "Take the cookie away", "", &[]).leads("To the form, without the cookie"),
     call(Statistics, "get", "/admin/events", "The dashboard's figures, once a second", "Text", &[401, 503]).as_media("text/event-stream"),
     call(Statistics, "get", "/admin/stats", "The node and its upstreams", "Object", &[401]),
     call(Operations, "get", "/healthz", "Whether the process lives", "Object", &[]),

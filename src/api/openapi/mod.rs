@@ -155,7 +155,7 @@ impl Door {
             Self::Client => "connections",
             Self::Proxy => "services",
             Self::Admin => "admin",
-            Self::Operations | Self::Statistics => "operations",
+            Self::Entrance | Self::Operations | Self::Statistics => "operations",
         }
     }
 
@@ -164,7 +164,9 @@ impl Door {
         match self {
             Self::Open | Self::User | Self::Admin => "Session",
             Self::Proxy => "Proxy",
-            Self::Hub | Self::Client | Self::Operations | Self::Statistics => "Hub",
+            Self::Hub | Self::Client | Self::Entrance | Self::Operations | Self::Statistics => {
+                "Hub"
+            }
         }
     }
 
@@ -172,7 +174,7 @@ impl Door {
     fn security(self) -> Value {
         match self {
             Self::Hub => json!([{"hub": []}, {}]),
-            Self::Open | Self::Operations => json!([]),
+            Self::Open | Self::Entrance | Self::Operations => json!([]),
             Self::User => json!([{"token": []}]),
             Self::Client | Self::Proxy => json!([{"token": []}, {"tokenInQuery": []}, {}]),
             Self::Admin => json!([{"adminKey": []}, {"token": []}]),

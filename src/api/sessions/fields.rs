@@ -149,7 +149,7 @@ impl<'a> Fields<'a> {
     /// The name of somebody who registers.
     pub(super) fn new_name(&mut self, name: &'static str) -> Option<UserName> {
         let text = self.any_text(name, true)?;
-        let error = match UserName::new(&text) {
+        let error = match UserName::for_account(&text) {
             Ok(user) => return Some(user),
             Err(error @ NameError::Empty) => FieldError::of(
                 name,
@@ -161,7 +161,7 @@ impl<'a> Fields<'a> {
                 format!("String is too long ({error})"),
                 "string_too_long",
             ),
-            Err(error @ NameError::Invisible) => {
+            Err(error @ (NameError::Invisible | NameError::Step)) => {
                 FieldError::of(name, format!("Value error, {error}"), "value_error")
             }
         };

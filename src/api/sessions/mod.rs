@@ -34,6 +34,8 @@ pub struct Origin {
     pub ip: IpAddr,
     /// Whether the client itself speaks TLS.
     pub is_secure: bool,
+    /// Whether a trusted proxy brought it, so that what it says of the client is believed.
+    pub is_behind_trusted: bool,
 }
 
 /// Tells where requests come from.

@@ -2,7 +2,8 @@
 
 use axum::extract::Request;
 use http::StatusCode;
-use http::header::HOST;
+use http::header::{HOST, HeaderName};
+use http::uri::Authority;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -14,6 +15,8 @@ use crate::auth::bearer;
 use crate::model::SessionId;
 use crate::session::{NAME_BYTES_MAX, Opened, Session, SessionHead, Updated};
 
+/// Where a proxy says which host the client asked.
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// The most bytes of a conversation's name.
 const CHAT_BYTES_MAX: usize = 255;
 /// What a caller may spend on the rest of a body beside the session's data.
@@ -48,15 +51,24 @@ fn denied() -> SessionError {
     SessionError::new(StatusCode::FORBIDDEN, "Session access denied")
 }
 
+/// Whether this stands in a URL as a host, perhaps with a port.
+fn is_host(text: &str) -> bool {
+    !text.contains('@') && text.parse::<Authority>().is_ok()
+}
+
 /// Where a socket for a session is opened: usable as it is, with the token that the request came with.
 fn ws_url(state: &SessionState, request: &Request, id: SessionId) -> String {
     let text = |name| {
         let value = request.headers().get(name);
         value.and_then(|value: &http::HeaderValue| value.to_str().ok())
     };
-    let is_secure = (state.origin_of)(request).is_secure;
-    let scheme = if is_secure { "wss" } else { "ws" };
-    let host = text(HOST).unwrap_or("localhost");
+    let origin = (state.origin_of)(request);
+    let scheme = if origin.is_secure { "wss" } else { "ws" };
+    // Of several hosts the one that the client asked stands first.
+    let told = text(FORWARDED_HOST).and_then(|hosts| hosts.split(',').next());
+    let told = told.map(str::trim).filter(|host| is_host(host));
+    let told = told.filter(|_| origin.is_behind_trusted);
+    let host = told.or_else(|| text(HOST)).unwrap_or("localhost");
     let token = text(http::header::AUTHORIZATION)
         .and_then(bearer)
         .unwrap_or_default();

@@ -47,8 +47,10 @@ impl Inner {
             );
             lock(&self.told).clear();
             self.begin_anew(lease == Lease::GivenUp);
+            let former = name;
             let (name, _) = self.presence.name();
             self.renew_lease(&name, false, node).await?;
+            self.forget_former(&former).await;
         }
         self.tell_counts(channels).await
     }
@@ -67,7 +69,9 @@ impl Inner {
             .number(millis(LEASE))
             .word(envelope::pack_node(node))
             .number(u64::from(is_announced));
-        let lease = match self.redis.call_one(lease).await.map_err(broker_error)? {
+        let answer = self.redis.call_one(lease).await;
+        let answer = answer.inspect_err(|_| self.was_refused());
+        let lease = match answer.map_err(broker_error)? {
             Value::Integer(1) => Lease::Held,
             Value::Integer(2) => Lease::GivenUp,
             _ => Lease::Lost,
@@ -76,6 +80,24 @@ impl Inner {
             self.presence.announced(name);
         }
         Ok(lease)
+    }
+
+    /// The lease of this node could not be renewed, or nobody else's be looked at. It may be so for all of them though they are
+    /// connected (a server without room, or one that stands still), so nobody's end counts before they had time again.
+    pub(super) fn was_refused(&self) {
+        *lock(&self.heard_since) = None;
+    }
+
+    /// Of what the node was before, only the members are left, for whoever looks after its lease: it counts once.
+    async fn forget_former(&self, name: &str) {
+        let [counts, names] = self.keys.counts_of(name);
+        let info = Command::new("HDEL").word(self.keys.infos()).word(name);
+        let counts = Command::new("DEL").word(counts).word(names);
+        for answer in self.redis.call(vec![info, counts]).await {
+            if let Err(error) = answer {
+                tracing::debug!(%error, "what this node was before counts until its lease ends");
+            }
+        }
     }
 
     async fn tell_counts(&self, channels: Vec<ActiveChannel>) -> Result<(), BrokerError> {

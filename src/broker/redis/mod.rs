@@ -83,6 +83,8 @@ struct Inner {
     ready_grace: Duration,
     /// When it was last ready.
     ready_at: Mutex<Option<Instant>>,
+    /// Since when it is connected and nothing that it wrote of nodes was refused.
+    heard_since: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for RedisBroker {
@@ -126,10 +128,12 @@ impl RedisBroker {
             told: Mutex::default(),
             ready_grace: config.ready_grace,
             ready_at: Mutex::new(None),
+            heard_since: Mutex::new(None),
         });
         let redis = &inner.redis;
         redis.spawn(Box::pin(upkeep::check_positions(inner.clone())));
         redis.spawn(Box::pin(upkeep::reap(inner.clone())));
+        redis.spawn(Box::pin(upkeep::look_often(inner.clone())));
         redis.spawn(Box::pin(inner.clone().say_presence()));
         redis.listen(Arc::new(listener::Ears(inner.clone())));
         Self { inner }
@@ -193,6 +197,18 @@ async fn within<T>(
         biased;
         done = work => Some(done),
         () = redis.pause(most) => None,
+    }
+}
+
+impl Inner {
+    /// Whether the server is there, or was a moment ago. To be asked often: that moment is counted from when it last was.
+    fn is_ready(&self) -> bool {
+        let mut ready_at = lock(&self.ready_at);
+        if self.redis.is_connected() && self.interests.is_ready() {
+            *ready_at = Some(self.redis.now());
+            return true;
+        }
+        ready_at.is_some_and(|at| self.redis.now().duration_since(at) < self.ready_grace)
     }
 }
 
@@ -393,13 +409,7 @@ impl Broker for RedisBroker {
     }
 
     fn is_ready(&self) -> bool {
-        let inner = &*self.inner;
-        let mut ready_at = lock(&inner.ready_at);
-        if inner.redis.is_connected() && inner.interests.is_ready() {
-            *ready_at = Some(inner.redis.now());
-            return true;
-        }
-        ready_at.is_some_and(|at| inner.redis.now().duration_since(at) < inner.ready_grace)
+        self.inner.is_ready()
     }
 
     fn kind(&self) -> &'static str {

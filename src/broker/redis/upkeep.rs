@@ -2,12 +2,13 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::entry::Check;
 use super::interest::Interest;
 use super::{
-    ChannelKey, Command, Inner, LEASE, Position, ServerId, Value, millis, read, scripts, within,
+    ChannelKey, Command, Inner, LEASE, Position, ServerId, Value, lock, millis, read, scripts,
+    within,
 };
 
 /// How often interest is looked at without having changed, to leave channels that nobody wants any more.
@@ -124,11 +125,18 @@ fn give_back(inner: &Inner) {
     inner.occupancy.give_back();
 }
 
+/// Looks whether the server is there, also when nobody asks.
+pub(super) async fn look_often(inner: Arc<Inner>) {
+    loop {
+        inner.redis.pause(INTEREST_TICK).await;
+        inner.is_ready();
+    }
+}
+
 /// Takes the members of dead nodes away, and their part in occupied channels. And gives back room on the way.
 pub(super) async fn reap(inner: Arc<Inner>) {
-    let mut connected_since: Option<Instant> = None;
     loop {
-        let is_first = connected_since.is_none();
+        let is_first = lock(&inner.heard_since).is_none();
         let interval = if is_first {
             INTEREST_TICK
         } else {
@@ -137,11 +145,12 @@ pub(super) async fn reap(inner: Arc<Inner>) {
         inner.redis.pause(interval).await;
         give_back(&inner);
         if !inner.redis.is_connected() {
-            connected_since = None;
+            *lock(&inner.heard_since) = None;
             continue;
         }
         let now = inner.redis.now();
-        if now.duration_since(*connected_since.get_or_insert(now)) >= REAP_AFTER {
+        let since = *lock(&inner.heard_since).get_or_insert(now);
+        if now.duration_since(since) >= REAP_AFTER {
             reap_once(&inner).await;
         }
     }
@@ -160,6 +169,7 @@ async fn reap_once(inner: &Inner) {
         .word(name)
         .number(millis(REAP_INTERVAL));
     let Ok(dead) = inner.redis.call_one(expired).await else {
+        inner.was_refused();
         return;
     };
     for node in dead.into_array().iter().filter_map(Value::as_string) {

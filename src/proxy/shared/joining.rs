@@ -12,9 +12,10 @@ use crate::http1::{Field, Framing, RequestHead};
 use crate::proxy::Arrival;
 use crate::proxy::course::Asked;
 use crate::proxy::error::ProxyError;
+use crate::proxy::open_streams::StreamPermit;
 
 /// A subscriber that was let in.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Admitted {
     /// The channel to attach it to.
     pub channel: String,
@@ -22,6 +23,8 @@ pub struct Admitted {
     pub from: Option<String>,
     /// Lines of the answer's head: ids and limits.
     pub fields: Vec<(String, String)>,
+    /// To be kept as long as the stream is open, where streams are counted.
+    pub permit: Option<StreamPermit>,
 }
 
 /// The answer to one that was not.
@@ -67,10 +70,12 @@ impl Proxy {
             keeps_alive: false,
         };
         let (course, mut asked) = self.judge(&head, arrival, started).await;
-        let (name, phase, from) = match course {
-            Ok(course) => self.open(course).await,
+        let mut course = match course {
+            Ok(course) => course,
             Err(error) => return Err(told(&error, &mut asked)),
         };
+        let permit = course.permit.take();
+        let (name, phase, from) = self.open(course).await;
         match phase {
             Phase::Open | Phase::Opening => {
                 asked.is_answered(200, Instant::now());
@@ -78,6 +83,7 @@ impl Proxy {
                     channel: name,
                     from,
                     fields: pairs(&asked.lines),
+                    permit,
                 })
             }
             Phase::Refused(refusal) => {

@@ -8,7 +8,7 @@ use tokio::io::AsyncWrite as _;
 use tokio::time::Instant;
 
 use super::super::wire::with_buffer;
-use super::frames::Frames;
+use super::frames::{Frames, Over};
 use crate::http1::ReadAhead;
 use crate::tls::Stream;
 
@@ -28,6 +28,8 @@ pub(super) struct Flow {
     last: Option<Vec<u8>>,
     /// The last frame was written: what the source still sends is thrown away.
     pub(super) is_sealed: bool,
+    /// A message of the source's was too big: nothing more of it is passed on, and the last frame is still to be said.
+    pub(super) is_cut: bool,
     /// The source has come to its end.
     pub(super) is_ended: bool,
     /// The source has sent a close frame.
@@ -47,12 +49,18 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    /// A flow that begins with these bytes, which are no frames.
-    pub(super) fn beginning_with(out: Vec<u8>) -> Self {
+    /// A flow that begins with these bytes, which are no frames, and whose messages have so many payload bytes at most.
+    pub(super) fn new(out: Vec<u8>, message_bytes_max: Option<u64>) -> Self {
         Self {
+            frames: Frames::bounded(message_bytes_max),
             out,
             ..Self::default()
         }
+    }
+
+    /// Whether something of a message came since this was last asked.
+    pub(super) fn take_data(&mut self) -> bool {
+        std::mem::take(&mut self.frames.has_data)
     }
 
     /// Whether nothing more goes this way.
@@ -74,6 +82,9 @@ impl Flow {
 
     /// Ends it with this frame as soon as the source's present one has ended and was passed on.
     pub(super) fn end_with(&mut self, frame: Vec<u8>) {
+        if std::mem::take(&mut self.is_cut) {
+            return self.out.extend_from_slice(&frame);
+        }
         let can_end = self.frames.is_between() || !self.is_ended;
         if !self.is_sealed && self.last.is_none() && !self.is_dead && !self.is_shut && can_end {
             self.last = Some(frame);
@@ -179,6 +190,9 @@ impl Flow {
         if self.is_sealed {
             return read.consume(length);
         }
+        if let Some(over) = seen.over {
+            return self.cut(over, read);
+        }
         self.granted = length;
         if let Some(boundary) = seen.boundary
             && let Some(frame) = self.last.take()
@@ -190,6 +204,18 @@ impl Flow {
             self.is_sealed = true;
             read.consume(length);
         }
+    }
+
+    /// Passes on what came before a frame that is not to pass, and nothing after that.
+    fn cut(&mut self, over: Over, read: &mut ReadAhead) {
+        match over {
+            Over::At(began) => self.out.extend_from_slice(&read.unread()[..began]),
+            // The sink has a part of its header, so no frame can follow.
+            Over::Before => self.is_dead = true,
+        }
+        self.is_cut = true;
+        self.is_sealed = true;
+        read.consume(read.unread().len());
     }
 
     fn poll_write(

@@ -5,11 +5,12 @@ const HEADER_BYTES_MAX: usize = 14;
 /// The most payload bytes of a control frame (section 5.5).
 const CONTROL_BYTES_MAX: usize = 125;
 
+const CONTINUATION: u8 = 0x0;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 
-/// Follows the frames of one direction. It judges nothing, so it cannot fail: whatever the bytes are, they are the
-/// receiver's matter.
+/// Follows the frames of one direction. It judges nothing but the size of messages, where that is bounded, so it cannot fail:
+/// whatever the bytes are, they are the receiver's matter.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     header: [u8; HEADER_BYTES_MAX],
@@ -17,6 +18,21 @@ pub(super) struct Frames {
     /// Payload bytes of the present frame that are still to come.
     left: u64,
     is_close: bool,
+    /// A frame of a message has begun since this was last cleared.
+    pub(super) has_data: bool,
+    /// Payload bytes of the present message, as far as its frames have told.
+    message: u64,
+    /// The most that it may have.
+    message_max: Option<u64>,
+}
+
+/// Where a message came to be over the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Over {
+    /// With the frame that begins here.
+    At(usize),
+    /// With one whose header had begun before these bytes.
+    Before,
 }
 
 /// What some bytes held.
@@ -26,9 +42,19 @@ pub(super) struct Seen {
     pub(super) boundary: Option<usize>,
     /// Whether one of those frames was a close frame.
     pub(super) close: bool,
+    /// The first message that is too big.
+    pub(super) over: Option<Over>,
 }
 
 impl Frames {
+    /// The same with so many payload bytes in a message at most, all its frames together.
+    pub(super) fn bounded(message_max: Option<u64>) -> Self {
+        Self {
+            message_max,
+            ..Self::default()
+        }
+    }
+
     /// Whether the next byte begins a frame.
     pub(super) fn is_between(&self) -> bool {
         self.have == 0 && self.left == 0
@@ -39,14 +65,22 @@ impl Frames {
         let mut seen = Seen {
             boundary: self.is_between().then_some(0),
             close: false,
+            over: None,
         };
-        let mut at = 0;
+        let (mut at, mut began) = (0, None);
         while at < bytes.len() {
             if self.left == 0 {
+                if self.have == 0 {
+                    began = Some(at);
+                }
                 let is_whole = self.take(bytes[at]);
                 at += 1;
                 if !is_whole {
                     continue;
+                }
+                if self.is_over() {
+                    seen.over
+                        .get_or_insert(began.map_or(Over::Before, Over::At));
                 }
             }
             let step = usize::try_from(self.left).unwrap_or(usize::MAX);
@@ -83,9 +117,22 @@ impl Frames {
             bytes.fold(0, |length, byte| length << 8 | u64::from(*byte))
         };
         self.left = short.unwrap_or_else(long);
-        self.is_close = header[0] & 0xf == CLOSE;
+        let opcode = header[0] & 0xf;
+        self.is_close = opcode == CLOSE;
+        self.has_data |= opcode < CLOSE;
+        self.message = match opcode {
+            CONTINUATION => self.message.saturating_add(self.left),
+            // Control frames stand between those of a message.
+            CLOSE.. => self.message,
+            _ => self.left,
+        };
         self.have = 0;
         true
+    }
+
+    /// Whether the present message is known to be over the most.
+    fn is_over(&self) -> bool {
+        self.message_max.is_some_and(|most| self.message > most)
     }
 }
 
@@ -175,6 +222,49 @@ mod tests {
         assert!(!frames.follow(most).close);
         let seen = frames.follow(last);
         assert_eq!((seen.close, seen.boundary), (true, Some(1)));
+    }
+
+    /// Where the frames of these first bytes and lengths, unmasked, are over a thousand bytes; all at once, and byte by byte.
+    fn over(parts: &[(u8, usize)]) -> [Option<Over>; 2] {
+        let bytes: Vec<u8> = parts
+            .iter()
+            .flat_map(|(first, length)| frame(*first, *length, false))
+            .collect();
+        let at_once = Frames::bounded(Some(1000)).follow(&bytes).over;
+        let mut frames = Frames::bounded(Some(1000));
+        let by_byte = bytes.iter().find_map(|byte| frames.follow(&[*byte]).over);
+        [at_once, by_byte]
+    }
+
+    #[test]
+    fn messages_are_measured_over_all_their_frames() {
+        for fits in [
+            &[(0x81, 1000), (0x81, 1000)][..],
+            &[(0x01, 500), (0x80, 500), (0x82, 1000)],
+            &[
+                (0x01, 500),
+                (0x89, 125),
+                (0x00, 499),
+                (0x8a, 125),
+                (0x80, 1),
+            ],
+        ] {
+            assert_eq!(over(fits), [None, None], "{fits:?}");
+        }
+        for (parts, at) in [
+            (&[(0x81, 1001)][..], 0),
+            (&[(0x81, 10), (0x82, 1001), (0x82, 2000)], 12),
+            (
+                &[(0x01, 10), (0x89, 1), (0x00, 990), (0x80, 1)],
+                12 + 3 + 994,
+            ),
+            (&[(0x82, 70_000)], 0),
+        ] {
+            let expected = [Some(Over::At(at)), Some(Over::Before)];
+            assert_eq!(over(parts), expected, "{parts:?}");
+        }
+        let endless = [0x82, 127, 255, 255, 255, 255, 255, 255, 255, 255];
+        assert_eq!(Frames::default().follow(&endless).over, None, "no bound");
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! Whichever end closes, the other gets that very close frame. An end that goes without one is told to the other: 1011
 //! `upstream_error`, 1001 `client_closed`. We close by ourselves when the node drains (1012), when a side has taken
-//! nothing for a pong's time (1013 `backpressure`: until then the other is simply not read), and when a ping of ours is
-//! not followed by any sign of life (4004).
+//! nothing for a pong's time (1013 `backpressure`: until then the other is simply not read), when a message of either side is
+//! over the most (1009), and when a ping of ours is not followed by any sign of life, or no message went either way for too long
+//! (4004).
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 
 use super::super::access::Entry;
 use super::super::attempt::Attempt;
+use super::super::open_streams::StreamPermit;
 use super::super::wire::Wire;
 use super::flow::Flow;
 use super::frames::{Towards, close, ping};
@@ -31,7 +33,15 @@ pub(in crate::proxy) struct TunnelConfig {
     pub(in crate::proxy) ping_interval: Duration,
     /// How long a sign of life may take after a ping, and a side may take nothing.
     pub(in crate::proxy) pong_timeout: Duration,
+    /// How long no message may go either way; `None`: for ever.
+    pub(in crate::proxy) idle_timeout: Option<Duration>,
+    /// The most payload bytes of a message, as they are on the wire; `None`: any.
+    pub(in crate::proxy) message_bytes_max: Option<u64>,
 }
+
+/// What lives as long as a tunnel: its part of the upstream's load, its line in the access log, its place among somebody's
+/// streams.
+type Kept = (Option<Attempt>, Option<Box<Entry>>, Option<StreamPermit>);
 
 /// One bridged WebSocket.
 #[derive(Debug)]
@@ -46,11 +56,13 @@ pub(in crate::proxy) struct Tunnel {
     /// A ping went out then, and nothing has come since.
     unanswered_since: Option<Instant>,
     is_alive: bool,
+    /// When it is closed unless a message comes; where that is looked at.
+    idle_at: Option<Instant>,
     close_by: Option<Instant>,
     drain_at: Option<Instant>,
     is_given_up: bool,
-    /// What is under way to the upstream, for its load; and in all.
-    _counted: (Option<Attempt>, Bridged),
+    /// What is under way to the upstream, for its load; in all; and of whose streams it is one.
+    _counted: (Option<Attempt>, Bridged, Option<StreamPermit>),
     /// Its line in the access log, which is written at its end.
     _entry: Option<Box<Entry>>,
 }
@@ -60,21 +72,23 @@ impl Tunnel {
     pub(in crate::proxy) fn new(
         wire: Wire,
         head: Vec<u8>,
-        (attempt, entry): (Option<Attempt>, Option<Box<Entry>>),
+        (attempt, entry, permit): Kept,
         config: TunnelConfig,
     ) -> Self {
+        let now = Instant::now();
         Self {
             wire,
-            down: Flow::beginning_with(head),
-            up: Flow::default(),
+            down: Flow::new(head, config.message_bytes_max),
+            up: Flow::new(Vec::new(), config.message_bytes_max),
             config,
-            next_look: Instant::now() + config.ping_interval,
+            next_look: now + config.ping_interval,
             unanswered_since: None,
             is_alive: false,
+            idle_at: config.idle_timeout.map(|most| now + most),
             close_by: None,
             drain_at: None,
             is_given_up: false,
-            _counted: (attempt, Bridged::begin()),
+            _counted: (attempt, Bridged::begin(), permit),
             _entry: entry,
         }
     }
@@ -85,6 +99,11 @@ impl Tunnel {
         self.up.poll(cx, peer.socket, peer.read, socket);
         let has_read = std::mem::take(&mut self.up.has_read);
         self.is_alive |= has_read | std::mem::take(&mut self.down.has_written);
+        if let Some(most) = self.config.idle_timeout
+            && (self.up.take_data() | self.down.take_data())
+        {
+            self.idle_at = Some(Instant::now() + most);
+        }
     }
 
     /// Passes on that one end has gone; tells whether there is something to write for that.
@@ -104,6 +123,16 @@ impl Tunnel {
             .down
             .note_end(|| close(1011, "upstream_error", Towards::Client));
         client_left || upstream_left
+    }
+
+    /// Closes when a message was too big; tells whether one was.
+    fn note_size(&mut self) -> bool {
+        let is_over = self.up.is_cut || self.down.is_cut;
+        if is_over {
+            let reason = CloseReason::MessageTooBig;
+            self.close(reason.code(), reason.text(), Instant::now());
+        }
+        is_over
     }
 
     /// Whether client and upstream still live; and the next ping.
@@ -137,13 +166,11 @@ impl Tunnel {
             self.close_by = Some(now + OUR_CLOSE_TIME_MAX);
         }
         self.down.end_with(close(code, reason, Towards::Client));
-        // What happened to the client is no reason for the upstream to stay away.
-        let reason = if code == 1013 {
-            reason
-        } else {
-            "client_closed"
+        // What else happens to the client is no reason for the upstream to stay away.
+        let (code, reason) = match code {
+            1009 | 1013 => (code, reason),
+            _ => (1001, "client_closed"),
         };
-        let code = if code == 1013 { code } else { 1001 };
         self.up.end_with(close(code, reason, Towards::Upstream));
     }
 }
@@ -153,9 +180,12 @@ impl Exchange for Tunnel {
         if self.is_given_up {
             return Poll::Ready(After::Cut);
         }
-        self.carry(cx, &mut peer);
-        if self.note_ends() {
+        // At most five times: each side ends once, and is cut once.
+        loop {
             self.carry(cx, &mut peer);
+            if !(self.note_size() | self.note_ends()) {
+                break;
+            }
         }
         match self.up.is_finished() && self.down.is_finished() {
             true => Poll::Ready(After::Close),
@@ -164,7 +194,10 @@ impl Exchange for Tunnel {
     }
 
     fn due(&self) -> Option<Instant> {
-        let others = [self.close_by, self.drain_at].into_iter().flatten();
+        let idle_at = self.idle_at.filter(|_| self.close_by.is_none());
+        let others = [self.close_by, self.drain_at, idle_at]
+            .into_iter()
+            .flatten();
         Some(others.fold(self.next_look, Instant::min))
     }
 
@@ -174,6 +207,9 @@ impl Exchange for Tunnel {
         } else if self.drain_at.is_some_and(|at| at <= now) {
             self.drain_at = None;
             self.close(CloseReason::Drain.code(), CloseReason::Drain.text(), now);
+        } else if self.close_by.is_none() && self.idle_at.is_some_and(|at| at <= now) {
+            let reason = CloseReason::Inactive;
+            self.close(reason.code(), reason.text(), now);
         } else if self.next_look <= now {
             self.look(now);
         }

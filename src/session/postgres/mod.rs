@@ -110,8 +110,9 @@ impl Store for PostgresStore {
 
     fn user<'a>(&'a self, name: &'a UserName) -> Answer<'a, Option<User>> {
         let key = name.key().to_owned();
-        self.calls
-            .read(move |pool| async move { Ok(users::get(&pool, &key).await?) })
+        self.calls.read(move |pool| async move {
+            Ok(users::get(&mut *pool.acquire().await?, &key).await?)
+        })
     }
 
     fn replace_password<'a>(
@@ -151,8 +152,9 @@ impl Store for PostgresStore {
 
     fn users<'a>(&'a self, cursor: &'a str, limit: usize) -> Answer<'a, Vec<User>> {
         let cursor = cursor.to_owned();
-        self.calls
-            .read(move |pool| async move { Ok(users::list(&pool, &cursor, limit).await?) })
+        self.calls.read(move |pool| async move {
+            Ok(users::list(&mut *pool.acquire().await?, &cursor, limit).await?)
+        })
     }
 
     fn begin_login(
@@ -262,8 +264,9 @@ impl Store for PostgresStore {
     fn counts(&self, now: UnixTime) -> Answer<'_, Counts> {
         let rest = self.rest.clone();
         self.calls.read(move |pool| async move {
+            let users = users::count(&mut *pool.acquire().await?).await?;
             Ok(Counts {
-                users: users::count(&pool).await?,
+                users,
                 ..rest.counts(now).await?
             })
         })

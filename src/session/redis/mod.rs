@@ -37,7 +37,7 @@ const LIFE_KEPT: Duration = Duration::from_secs(86_400);
 pub struct RedisStore {
     redis: Redis,
     /// What every key begins with; empty, or with a colon at its end.
-    prefix: String,
+    prefix: Arc<str>,
     /// What the channels of events begin with: the same without what holds keys together in a Cluster, where any member brings
     /// them to whoever listens.
     events: String,
@@ -65,7 +65,7 @@ impl RedisStore {
         };
         Ok(Self {
             redis,
-            prefix: key_prefix,
+            prefix: key_prefix.into(),
             events: prefix.to_owned(),
             limits,
             life: format!("{:016x}", rand::random::<u64>()),
@@ -79,7 +79,7 @@ impl RedisStore {
     }
 
     fn script(&self, script: &'static Script) -> Command {
-        Command::script(script, &[&self.prefix])
+        Command::script(script, &[&*self.prefix])
     }
 
     /// Sends now, in the order of the calls, and reads the answer when it is there.
@@ -120,6 +120,38 @@ impl RedisStore {
             .number(u64::from(with_record))
     }
 
+    /// Asks for something of a session. A record that nobody can read is told to the log and counts as gone: asking again would
+    /// not help, and with a new login there is another session.
+    fn ask_of_session<T: Send + 'static>(
+        &self,
+        id: SessionId,
+        command: Command,
+        read: impl FnOnce(&str) -> Option<Option<T>> + Send + 'static,
+    ) -> Answer<'static, Option<T>> {
+        let prefix = self.prefix.clone();
+        self.ask(command, move |value| {
+            let told = read(&value.as_str()?);
+            Some(told.unwrap_or_else(|| {
+                complain(&prefix, id);
+                None
+            }))
+        })
+    }
+
+    /// The session for a conversation, or the id of one that has it and cannot be read.
+    fn try_to_choose(
+        &self,
+        new: &Session,
+        login: &str,
+    ) -> Answer<'static, Result<Chosen, SessionId>> {
+        let command = self
+            .with_session(self.script(&scripts::CHOOSE), new, self.limits.per_user_max)
+            .word(&*new.head.chat_id)
+            .word(login);
+        let new = new.clone();
+        self.ask(command, move |value| record::chosen(value, new))
+    }
+
     /// A script about the sockets of a user.
     fn sockets_of(&self, script: &'static Script, user: &str, now: UnixTime) -> Command {
         self.script(script)
@@ -140,6 +172,12 @@ impl RedisStore {
             .number(self.timeout_millis())
             .number(most as u64)
     }
+}
+
+/// Says which record nobody can read.
+fn complain(prefix: &str, id: SessionId) {
+    let key = format!("{prefix}sessions:{id}");
+    tracing::error!(key, "a session in redis cannot be read: it counts as gone");
 }
 
 /// What became of a command, for who asked.
@@ -271,26 +309,36 @@ impl Store for RedisStore {
 
     fn session(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<Session>> {
         let alive_since = now.before(self.limits.timeout);
-        self.ask(self.read(id, true), move |value| {
-            record::session(id, &value.as_str()?, alive_since)
+        self.ask_of_session(id, self.read(id, true), move |text| {
+            record::session(id, text, alive_since)
         })
     }
 
     fn owner(&self, id: SessionId, now: UnixTime) -> Answer<'_, Option<UserId>> {
         let alive_since = now.before(self.limits.timeout);
-        self.ask(self.read(id, false), move |value| {
-            record::owner(&value.as_str()?, alive_since)
+        self.ask_of_session(id, self.read(id, false), move |text| {
+            record::owner(text, alive_since)
         })
     }
 
     fn choose_session(&self, new: Session, login: Option<SessionId>) -> Answer<'_, Chosen> {
-        let most = self.limits.per_user_max;
-        let login = login.map(|login| login.to_string());
-        let command = self
-            .with_session(self.script(&scripts::CHOOSE), &new, most)
-            .word(&*new.head.chat_id)
-            .word(login.unwrap_or_default());
-        self.ask(command, move |value| record::chosen(value, new))
+        let login = login.map(|login| login.to_string()).unwrap_or_default();
+        let first = self.try_to_choose(&new, &login);
+        Box::pin(async move {
+            let mut chosen = first.await?;
+            // One more often than there can be sessions that nobody can read.
+            for _ in 0..self.limits.per_user_max {
+                match chosen {
+                    Ok(chosen) => return Ok(chosen),
+                    Err(id) => {
+                        complain(&self.prefix, id);
+                        self.end_session(id).await?;
+                        chosen = self.try_to_choose(&new, &login).await?;
+                    }
+                }
+            }
+            chosen.map_err(|_| StoreError::Unavailable)
+        })
     }
 
     fn sessions<'a>(&'a self, user: &'a str, now: UnixTime) -> Answer<'a, Vec<SessionHead>> {
@@ -322,10 +370,15 @@ impl Store for RedisStore {
             .word(&*update.fields)
             .number(Self::millis(update.now))
             .word(record::json_text(update.node.as_str()));
-        self.ask(command, |value| {
+        let (prefix, id) = (self.prefix.clone(), update.id);
+        self.ask(command, move |value| {
             Some(match &*value.as_str()? {
                 "done" => Updated::Done,
                 "missing" => Updated::Missing,
+                "garbage" => {
+                    complain(&prefix, id);
+                    Updated::Missing
+                }
                 "not_owner" => Updated::NotOwner,
                 "too_large" => Updated::TooLarge,
                 "unreadable" => Updated::Unreadable,

@@ -30,11 +30,14 @@ end
 -- The text of a JSON string.
 local function text(json) return cjson.decode('[' .. json .. ']')[1] end
 
--- The names of an object in their order, each once and in one spelling, and its values by name, all as JSON.
+-- The names of an object in their order, each once and in one spelling, and its values by name, all as JSON. An error when it
+-- is none, as all that is read here and was written elsewhere may be: without it this would go round for ever.
 local function members(s)
   local names, values = {}, {}
+  if string.sub(s, 1, 1) ~= '{' then error('no object') end
   local i = string.find(s, '[^%s]', 2)
   while string.sub(s, i, i) ~= '}' do
+    if string.sub(s, i, i) ~= '"' then error('no name') end
     local after = skip(s, i)
     local name = string.sub(s, i, after - 1)
     if string.find(name, '\\', 1, true) then
@@ -136,27 +139,45 @@ end
 
 local function millis(seconds_text) return math.floor((tonumber(seconds_text) or 0) * 1000 + 0.5) end
 
--- Whose a session is, when it was last used, whether that stands in the index, and the record; nothing when there is none. The
--- index is right to the second; what is written behind stands only there.
+-- The same of a record that another system or an operator wrote, with the user as text; nothing when nobody can read it.
+local function parts_of_other(record)
+  local is_readable, user, chat, created, node, last, data = pcall(parts_of, record)
+  if not is_readable or not data then return end
+  local is_text, name = pcall(text, user)
+  if is_text and type(name) == 'string' then return name, user, chat, created, node, last, data end
+end
+
+-- A record; nothing when there is none, and false when something else stands there.
+local function record_of(prefix, id)
+  local record = redis.pcall('GET', prefix .. 'sessions:' .. id)
+  if type(record) == 'table' then return false end
+  return record or nil
+end
+
+-- Whose a session is, when it was last used, whether that stands in the index, and the record; nothing when there is none, and
+-- false when nobody can read it. The index is right to the second; what is written behind stands only there.
 local function find(prefix, id)
-  local record = redis.call('GET', prefix .. 'sessions:' .. id)
-  if not record then return end
+  local record = record_of(prefix, id)
+  if not record then return record end
   local user, last = string.match(record, ours_begin)
   if not user then
-    local json, _, _, _, at = parts_of(record)
-    user, last = text(json), at
+    local _
+    user, _, _, _, _, last = parts_of_other(record)
+    if not user then return false end
   end
   -- One that another system wrote has no index.
   local used = redis.call('ZSCORE', prefix .. 'idx:sessions:' .. user, id)
   return user, math.max(tonumber(used) or 0, millis(last)), used and true, record
 end
 
--- Whose a session is and when it was last used, as a text: the length of the name, the use, the name and, where it is wanted
--- (1), the record; empty when there is none.
+-- What is known of a session in one text: the length of its user's name, its last use, the name and the record.
+local function told(user, used, record) return #user .. ' ' .. whole(used) .. ' ' .. user .. record end
+
+-- That of a session, with the record where it is wanted (1); empty when there is none, and `!` when nobody can read it.
 local function read(prefix, id, is_wanted)
   local user, used, _, record = find(prefix, id)
-  if not user then return '' end
-  return #user .. ' ' .. whole(used) .. ' ' .. user .. (is_wanted == '1' and record or '')
+  if not user then return user == false and '!' or '' end
+  return told(user, used, is_wanted == '1' and record or '')
 end
 
 -- The session was used at this time, if it lives and that is new. Whether it was.

@@ -20,7 +20,8 @@ struct Record<'a> {
     user_id: std::borrow::Cow<'a, str>,
     #[serde(borrow, default)]
     chat_id: Option<std::borrow::Cow<'a, str>>,
-    created_at: f64,
+    #[serde(default)]
+    created_at: Option<f64>,
     #[serde(borrow, default)]
     node: Option<std::borrow::Cow<'a, str>>,
     #[serde(borrow)]
@@ -163,26 +164,26 @@ pub(super) fn begun(value: Value) -> Option<Option<Begun>> {
 }
 
 /// The session for a conversation: `new`, after an empty text and the ids of those that ended; or the one that there was,
-/// from its id and what a script says of it.
-pub(super) fn chosen(value: Value, new: Session) -> Option<Chosen> {
+/// from its id and what a script says of it, or its id alone when nobody can read it.
+pub(super) fn chosen(value: Value, new: Session) -> Option<Result<Chosen, SessionId>> {
     let mut parts = value.into_array();
     let id = parts.first()?.as_string()?;
     if id.is_empty() {
         let ended = parts.drain(1..).filter_map(|id| id.as_str()?.parse().ok());
-        return Some(Chosen {
+        return Some(Ok(Chosen {
             session: new,
             is_new: true,
             ended: ended.collect(),
-        });
+        }));
     }
-    let told = parts.get(1)?.as_str()?;
+    let (id, told) = (id.parse().ok()?, parts.get(1)?.as_str()?);
     // The script has seen that it lives.
-    let session = session(id.parse().ok()?, &told, UnixTime::default())??;
-    Some(Chosen {
+    let session = session(id, &told, UnixTime::default()).flatten();
+    Some(session.ok_or(id).map(|session| Chosen {
         session,
         is_new: false,
         ended: Vec::new(),
-    })
+    }))
 }
 
 /// What a script says of a session, taken apart: user, last use and record.
@@ -204,13 +205,13 @@ fn read(text: &str) -> Option<Option<Read<'_>>> {
     Some(Some(Read { user, used, record }))
 }
 
-/// Whose a session is that was used since then.
+/// Whose a session is that was used since then; `None` when nobody can read it.
 pub(super) fn owner(text: &str, alive_since: UnixTime) -> Option<Option<UserId>> {
     let alive = read(text)?.filter(|read| read.used >= alive_since);
     Some(alive.map(|read| UserId::from(read.user)))
 }
 
-/// A session that was used since then.
+/// A session that was used since then; `None` when nobody can read it.
 pub(super) fn session(id: SessionId, text: &str, alive_since: UnixTime) -> Option<Option<Session>> {
     let Some(read) = read(text)?.filter(|read| read.used >= alive_since) else {
         return Some(None);
@@ -221,7 +222,7 @@ pub(super) fn session(id: SessionId, text: &str, alive_since: UnixTime) -> Optio
             id,
             user: UserId::from(&*record.user_id),
             chat_id: record.chat_id.as_deref().unwrap_or(DEFAULT_CHAT).into(),
-            created_at: time(record.created_at),
+            created_at: record.created_at.map_or(read.used, time),
             last_access: read.used,
             node: NodeId::new(record.node.as_deref().unwrap_or_default()),
         },

@@ -168,8 +168,8 @@ for i = #ids, 1, -1 do
   local head = redis.call('HGET', keys.heads, id)
   local is_readable, chat = pcall(chat_of, head or '{}')
   if head and is_readable and chat == ARGV[8] then
-    local told = read(prefix, id, '1')
-    if told ~= '' then return {id, told} end
+    local owner, used, _, record = find(prefix, id)
+    if owner == user then return {id, told(user, used, record)} end
   end
 end
 if ARGV[9] ~= '' then touch(prefix, keys, ARGV[9], now, timeout) end
@@ -200,7 +200,7 @@ return list"
 /// the other
 ///
 /// - `read`, id, whether the record is wanted (1): answers the length of the user's name in bytes, the last use, the name and
-///   the record with a blank between the first three, or an empty text;
+///   the record with a blank between the first three, an empty text, or `!` when nobody can read it;
 /// - `update`, id, user, the conversation (JSON) or nothing, fields (JSON), now and node (JSON): answers what became of it in a
 ///   word, and tells those who listen when it is done.
 pub(super) static SESSIONS: Script = Script::of_many(concat!(
@@ -247,15 +247,16 @@ local function put(prefix, id, user, kept, last, used, data)
 end
 
 local function update(prefix, id, by, chat_id, changes, now, node)
-  local record = redis.call('GET', prefix .. 'sessions:' .. id)
-  if not record then return 'missing' end
+  local record = record_of(prefix, id)
+  if not record then return record == false and 'garbage' or 'missing' end
   local before, user_json, chat, created, last_node, whole_seconds, fraction, data = string.match(record, ours)
   local user, last
   if before then
     user, last = string.sub(user_json, 2, -2), millis(whole_seconds .. fraction)
   else
-    user_json, chat, created, last_node, last, data = parts_of(record)
-    user, last = text(user_json), millis(last)
+    user, user_json, chat, created, last_node, last, data = parts_of_other(record)
+    if not user then return 'garbage' end
+    last = millis(last)
   end
   local stays = last_node == node and (chat_id == '' or chat_id == chat)
   local is_again = before and stays and tonumber(whole_seconds) == math.floor(now / 1000)
@@ -300,6 +301,7 @@ return answers"#
 pub(super) static END: Script = script!(
     r"
 local user = find(KEYS[1], ARGV[1])
+if user == false then return redis.call('DEL', KEYS[1] .. 'sessions:' .. ARGV[1]) end
 if not user then return 0 end
 drop(KEYS[1], of_user(KEYS[1], user), {ARGV[1]})
 return 1"

@@ -1,11 +1,12 @@
 //! Registering, logging in and out, and the end of an account.
 
 use std::net::IpAddr;
+use std::sync::PoisonError;
 
 use super::{DEFAULT_CHAT, DEFAULT_ROLE, Sessions};
 use crate::broker::Control;
 use crate::model::{SessionId, UserId};
-use crate::session::{AccountError, Begun, LoggedIn, StoreError, User, UserName, Verdict};
+use crate::session::{AccountError, Begun, LoggedIn, StoreError, User, UserName, Verdict, upkeep};
 
 /// How often an account may turn out to be another one once its password was checked: two logins at once may both find an
 /// old hash, of which one puts a new one in its place.
@@ -86,7 +87,12 @@ impl Sessions {
         let id = session.head.id;
         let (name, hash) = (user.name.clone(), user.password.clone());
         let begun = self.store.begin_login(name, hash, session, self.is_single);
-        let Some(Begun { role, ended }) = begun.await? else {
+        let begun = begun.await;
+        if begun == Err(StoreError::OutcomeUnknown) {
+            // Nobody gets a token for it. Where it has ended others, their sockets hear so when they use their sessions.
+            self.end_unheld(id);
+        }
+        let Some(Begun { role, ended }) = begun? else {
             return Ok(None);
         };
         self.close_sockets(user.name.text(), ended).await;
@@ -105,6 +111,14 @@ impl Sessions {
             role,
             session: id,
         }))
+    }
+
+    /// Ends a session that may have begun, and that nobody was told of.
+    fn end_unheld(&self, session: SessionId) {
+        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(runtime) = &*runtime {
+            runtime.spawn(upkeep::end_unheld(self.store.clone(), session));
+        }
     }
 
     /// Keeps a hash of today's kind. When that fails, the old one serves until the next login.

@@ -139,13 +139,13 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn add_user(&self, user: User) -> Answer<'_, bool> {
         self.writer
-            .change(move |connection| Box::pin(users::add(connection, user)))
+            .change(move |connection| Box::pin(async move { users::add(connection, &user).await }))
     }
 
     fn user<'a>(&'a self, name: &'a UserName) -> Answer<'a, Option<User>> {
         let key = name.key().to_owned();
         self.writer
-            .read(move |connection| Box::pin(users::get(connection, key)))
+            .read(move |connection| Box::pin(async move { users::get(connection, &key).await }))
     }
 
     fn replace_password<'a>(
@@ -155,26 +155,35 @@ impl Store for SqliteStore {
         to: &'a str,
     ) -> Answer<'a, bool> {
         let (key, from, to) = (name.key().to_owned(), from.to_owned(), to.to_owned());
-        self.writer
-            .change(move |connection| Box::pin(users::replace_password(connection, key, from, to)))
+        self.writer.change(move |connection| {
+            Box::pin(async move { users::replace_password(connection, &key, &from, &to).await })
+        })
     }
 
     fn set_role<'a>(&'a self, name: &'a UserName, role: &'a str) -> Answer<'a, bool> {
         let (key, role) = (name.key().to_owned(), role.to_owned());
-        self.writer
-            .change(move |connection| Box::pin(users::set_role(connection, key, role)))
+        self.writer.change(move |connection| {
+            Box::pin(async move { users::set_role(connection, &key, &role).await })
+        })
     }
 
     fn remove_user<'a>(&'a self, name: &'a UserName) -> Answer<'a, Option<Vec<SessionId>>> {
         let key = name.key().to_owned();
-        self.writer
-            .change(move |connection| Box::pin(users::remove(connection, key)))
+        self.writer.change(move |connection| {
+            Box::pin(async move {
+                let Some(name) = users::remove(connection, &key).await? else {
+                    return Ok(None);
+                };
+                sessions::end_all(connection, name).await.map(Some)
+            })
+        })
     }
 
     fn users<'a>(&'a self, cursor: &'a str, limit: usize) -> Answer<'a, Vec<User>> {
         let cursor = cursor.to_owned();
-        self.writer
-            .read(move |connection| Box::pin(users::list(connection, cursor, limit)))
+        self.writer.read(move |connection| {
+            Box::pin(async move { users::list(connection, &cursor, limit).await })
+        })
     }
 
     fn begin_login(
