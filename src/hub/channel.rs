@@ -74,6 +74,11 @@ impl Channel {
         self.live.iter().map(Vec::len).sum()
     }
 
+    /// Whether anybody wants join and leave.
+    pub fn is_watched(&self) -> bool {
+        !self.watchers.is_empty()
+    }
+
     /// Whether nobody on this hub is subscribed.
     pub(super) fn is_vacant(&self) -> bool {
         self.paused == 0 && self.live.iter().all(Vec::is_empty)

@@ -197,6 +197,24 @@ impl Hub {
         }
     }
 
+    /// Tells all who asked for join and leave who is there, as `write` says it in each format; nothing where it writes nothing.
+    pub fn tell_presence(
+        &mut self,
+        channel: ChannelIndex,
+        write: impl Fn(WireFormat, &mut Vec<u8>),
+    ) {
+        let Some(slot) = self.channels.get(channel as usize) else {
+            return;
+        };
+        let watchers = slot.watchers.clone();
+        let frames = WireFormat::ALL.map(|format| {
+            self.scratch.clear();
+            write(format, &mut self.scratch);
+            Frame::new(&self.scratch, Contents::default(), &self.ledger)
+        });
+        self.tell_watchers(channel, &watchers, &frames);
+    }
+
     fn tell_watchers(
         &mut self,
         channel: ChannelIndex,

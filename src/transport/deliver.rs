@@ -88,9 +88,7 @@ impl Shard {
             return;
         };
         let Event::Publication(publication) = envelope.event else {
-            return self
-                .hub
-                .announce(channel, &envelope.event, &mut self.encoder);
+            return self.announce(channel, &envelope.channel, envelope.event);
         };
         match self.hub.judge(channel, envelope.epoch, publication.offset) {
             Verdict::Next { first_of_epoch } => {

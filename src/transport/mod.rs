@@ -20,6 +20,7 @@ mod intake;
 mod joining;
 mod levels;
 mod poll;
+mod presence;
 mod questions;
 mod reading;
 mod repair;

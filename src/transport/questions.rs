@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use crate::auth::{AuthError, Identity};
-use crate::broker::{BrokerError, Page, Publish, ReadLimit, Recovery, Start};
+use crate::broker::{BrokerError, Page, Presence, Publish, ReadLimit, Recovery, Start};
 use crate::client::{Completion, Question, Ticket};
 use crate::events::Withheld;
 use crate::hub::ConnectionIndex;
@@ -53,10 +53,14 @@ pub(super) enum Done {
     Retry(ConnectionRef, ChannelKey),
     /// A channel may be read again.
     RepairAgain(ChannelKey, Position),
+    /// Who is present, where those who watch may be wrong.
+    PresenceRead(ChannelKey, Result<Presence, BrokerError>),
+    /// That may be asked again.
+    PresenceRested(ChannelKey),
 }
 
 /// What a publication or a member takes at least in an answer.
-const ENTRY_BYTES_MIN: usize = 32;
+pub(super) const ENTRY_BYTES_MIN: usize = 32;
 
 impl Shard {
     /// Does what was asked, and sends or keeps the answer.
@@ -294,26 +298,14 @@ impl Shard {
         let most = (room / ENTRY_BYTES_MIN).max(1);
         self.reply_when_done(connection, id, async move {
             match relay.broker().presence(&channel, most).await {
-                Ok(presence) => {
-                    let more = presence.members.len() < presence.clients;
-                    let (members, clients, users) =
-                        (presence.members, presence.clients, presence.users);
-                    Reply::Presence {
-                        channel,
-                        members,
-                        clients,
-                        users,
-                        more,
-                    }
-                    .fit(room)
-                }
+                Ok(presence) => presence_reply(channel, presence, room),
                 Err(error) => broker_error(error),
             }
         });
     }
 
     /// An answer takes at most half of what may be pending.
-    fn answer_bytes(&self) -> usize {
+    pub(super) fn answer_bytes(&self) -> usize {
         self.context.config.pending_bytes_max / 2
     }
 
@@ -372,6 +364,8 @@ impl Shard {
             Done::Repaired(channel, from, recovery) => self.repaired(channel, from, recovery),
             Done::Retry(connection, channel) => self.retry(connection, channel),
             Done::RepairAgain(channel, from) => self.repair_again(channel, from),
+            Done::PresenceRead(channel, presence) => self.presence_read(channel, presence),
+            Done::PresenceRested(channel) => self.presence_rested(channel),
         }
     }
 
@@ -428,6 +422,19 @@ impl Shard {
             self.hub.send(connection, &self.tools.scratch);
         }
     }
+}
+
+/// Who is present, as far as there is room for it.
+pub(super) fn presence_reply(channel: ChannelKey, presence: Presence, room: usize) -> Reply {
+    let more = presence.members.len() < presence.clients;
+    Reply::Presence {
+        channel,
+        members: presence.members,
+        clients: presence.clients,
+        users: presence.users,
+        more,
+    }
+    .fit(room)
 }
 
 /// Publishes, and answers so.

@@ -44,6 +44,7 @@ impl Shard {
             return;
         };
         metrics::hole();
+        self.doubt_presence(index);
         match follow::missed(&mut self.hub, index, seen, &mut self.encoder) {
             Missed::Told(gaps) => self.counts.gaps += gaps,
             Missed::Read(position) => self

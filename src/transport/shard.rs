@@ -19,6 +19,7 @@ use crate::telemetry::WorkerCounts;
 use super::allowance::Allowance;
 use super::ended::Ended;
 use super::poll::Poll;
+use super::presence::Doubts;
 use super::repair::Repairs;
 use super::socket::{ConnectionRef, Joining, Sockets};
 use super::timer_wheel::TimerWheel;
@@ -59,6 +60,8 @@ pub(super) struct Waiting {
     pub(super) catching_up: WaitingLine<(ConnectionRef, ChannelKey)>,
     /// Channels that must be read again, and how many reads are under way.
     pub(super) repairs: Repairs,
+    /// Channels in which joins or leaves may be missing.
+    pub(super) doubts: Doubts,
     /// Whether something is missing behind what was drained from the inbox and is still to be taken in.
     has_overflowed: bool,
 }
@@ -143,6 +146,7 @@ impl Shard {
                 allowance: Allowance::new(config.pending_bytes_max, config.pending_messages_max),
                 catching_up: WaitingLine::default(),
                 repairs: Repairs::default(),
+                doubts: Doubts::default(),
                 has_overflowed: false,
             },
             drain: Drain {
@@ -180,6 +184,7 @@ impl Shard {
             || self.poll.has_ready()
             || !self.waiting.catching_up.is_empty()
             || self.waiting.repairs.can_go_on()
+            || self.waiting.doubts.can_go_on()
             || !self.tools.messages.is_empty()
             || self.front.has_news()
     }
@@ -196,6 +201,7 @@ impl Shard {
         }
         self.drain_inbox(inbox);
         self.go_on_with_repairs();
+        self.go_on_with_presence();
         self.go_on_catching_up();
         if self.poll.take_tick() {
             self.tick();

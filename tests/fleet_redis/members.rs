@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
+use crate::orders::{cut, mend};
 use crate::support::hub::SECRET;
 use crate::support::raw::{self, FIN, PING, PONG, Raw};
 use crate::support::token::{token, token_of};
@@ -116,6 +117,62 @@ async fn orders_reach_connections_on_every_node() {
     one.post("/hub/disconnect", &order(None)).await;
     for ann in &mut anns {
         assert_eq!(ann.closed().await.0, 4002);
+    }
+}
+
+/// Joins and leaves are kept nowhere: after a cut those who watch are told who is there.
+#[tokio::test]
+async fn who_watches_is_told_who_is_there_after_a_cut() {
+    let (redis, tokens) = (RedisServer::start(), [("JWT_SECRET", SECRET)]);
+    let unkept = "[namespaces.unkept]\nhistory = { size = 0, ttl = \"1m\" }";
+    let nodes = vec![
+        node(&redis, 0, unkept, &tokens).await,
+        node(&redis, 1, unkept, &tokens).await,
+    ];
+    let fleet = Fleet { redis, nodes };
+    let [one, other] = [&fleet.nodes[0], &fleet.nodes[1]];
+    for room in ["room", "unkept:room"] {
+        let watch = json!({"type": "subscribe", "channel": room, "presence": true});
+        let mut watchers = [Socket::open(other).await, Socket::open_packed(other).await];
+        for watcher in &mut watchers {
+            watcher.ask(&watch).await;
+        }
+        let mut ann = Socket::open_as(one, &token_of("ann")).await;
+        ann.subscribe(room).await;
+        for watcher in &mut watchers {
+            while watcher.next_of("join").await["client"] != ann.client() {}
+        }
+        let mut bob = Socket::open_as(one, &token_of("bob")).await;
+        bob.subscribe(room).await;
+        for watcher in &mut watchers {
+            while watcher.next_of("join").await["client"] != bob.client() {}
+        }
+        cut(&fleet).await;
+        ann.close().await;
+        let path = format!("/hub/channels/{room}/presence");
+        let present = eventually("somebody has left", async || {
+            let present = one.get(&path).await.json();
+            (present["count"] == 3).then_some(present)
+        })
+        .await;
+        mend(&fleet).await;
+        for watcher in &mut watchers {
+            let told = watcher.next_of("presence").await;
+            assert_eq!(told.get("id"), None);
+            for what in ["clients", "count", "users", "channel"] {
+                assert_eq!(told[what], present[what], "{what}");
+            }
+        }
+        // Then it goes on, and nothing was told twice.
+        let client = bob.client();
+        bob.close().await;
+        for watcher in &mut watchers {
+            let message = watcher.next().await;
+            assert_eq!(
+                [&message["type"], &message["client"]],
+                [&json!("leave"), &json!(client)]
+            );
+        }
     }
 }
 

@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use crate::Fleet;
 use crate::redis_server::RedisServer;
+use crate::redis_server::cluster::Cluster;
 use crate::support::ws::Socket;
-use crate::support::{Hub, eventually};
+use crate::support::{Hub, eventually, hub};
 
 /// A connection asks for that before it brings anything.
 fn allow(fleet: &Fleet, rule: &str) {
@@ -14,7 +15,7 @@ fn allow(fleet: &Fleet, rule: &str) {
 }
 
 /// Ends what brings messages to the nodes, and lets nothing take its place.
-async fn cut(fleet: &Fleet) {
+pub(crate) async fn cut(fleet: &Fleet) {
     allow(fleet, "-info");
     fleet.redis.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     for node in &fleet.nodes {
@@ -22,7 +23,7 @@ async fn cut(fleet: &Fleet) {
     }
 }
 
-async fn mend(fleet: &Fleet) {
+pub(crate) async fn mend(fleet: &Fleet) {
     allow(fleet, "+info");
     for node in &fleet.nodes {
         eventually("ready", async || is_ready(node).await.then_some(())).await;
@@ -141,7 +142,7 @@ async fn orders_go_on_when_redis_lost_its_data() {
 #[tokio::test]
 async fn a_node_that_begins_executes_no_order_from_before() {
     let mut fleet = Fleet::start(1).await;
-    let secret = [("JWT_SECRET", crate::support::hub::SECRET)];
+    let secret = [("JWT_SECRET", hub::SECRET)];
     let ann = |channel: &str| json!({"user": "ann", "channel": channel});
     let subscribe = async |fleet: &Fleet, channel: &str| {
         let answer = fleet.nodes[0].post("/hub/subscribe", &ann(channel)).await;
@@ -168,4 +169,41 @@ async fn an_order_is_told_when_redis_has_no_memory_left() {
     disconnect(&fleet, &socket).await;
     assert_eq!(socket.closed().await.0, 4002);
     assert_eq!(set("0"), "OK");
+}
+
+/// In a Cluster one master has the orders. When another one does, nothing that comes between is missed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_that_come_while_their_slot_moves_are_executed_once() {
+    const ORDERS: usize = 60;
+    let cluster = Cluster::start(false, false);
+    let url = cluster.url();
+    let variables = [("REDIS_URL", url.as_str())];
+    let nodes = [hub(&variables).await, hub(&variables).await];
+    let mut socket = Socket::open(&nodes[1]).await;
+    let names: Vec<String> = (0..ORDERS).map(|number| format!("c{number}")).collect();
+    let client = socket.client();
+    let ordering = async {
+        for name in &names {
+            let order = json!({"client": client, "channel": name});
+            eventually("taken", async || {
+                let answer = nodes[0].post("/hub/subscribe", &order).await;
+                (answer.status == 200).then_some(())
+            })
+            .await;
+        }
+    };
+    let moving = async {
+        for _ in 0..3 {
+            let key = "fanfare:{fleet}:leases";
+            tokio::task::block_in_place(|| cluster.move_slot_of(key));
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::join!(ordering, moving);
+    // Which of them begins first is up to the masters of the channels.
+    let begun = done(&mut socket, ORDERS).await;
+    for name in &names {
+        let times = begun.iter().filter(|begun| **begun == subscribed(name));
+        assert_eq!(times.count(), 1, "{name}");
+    }
 }

@@ -67,6 +67,8 @@ export interface SubscribeOptions<T = unknown> {
   onUnsubscribed?: (why: FanfareError | { channel: string; code?: number | string; reason?: string }) => void;
   onJoin?: (member: Member) => void;
   onLeave?: (member: Member) => void;
+  /** Who is there now, in the place of all before: joins or leaves may have been missed. Only with `presence`. */
+  onPresence?: (present: PresenceState) => void;
   /** Asks for joins and leaves of others. */
   presence?: boolean;
   /**
@@ -104,6 +106,7 @@ export interface PresenceState {
   clients: Record<string, { user: string; info?: unknown }>;
   count: number;
   users: number;
+  /** Not all members fitted. */
   more?: boolean;
 }
 
@@ -167,6 +170,7 @@ export class Fanfare {
   on(event: 'publication', listener: (publication: Publication) => void): () => void;
   on(event: 'gap', listener: (gap: Gap) => void): () => void;
   on(event: 'join' | 'leave', listener: (member: Member) => void): () => void;
+  on(event: 'presence', listener: (present: PresenceState) => void): () => void;
   on(event: string, listener: (message: any) => void): () => void;
 
   /**

@@ -91,7 +91,7 @@ impl Session<'_> {
                 tokio::time::sleep(AGAIN_AFTER).await;
                 self.subscribe(channel).await?;
             }
-            Some("connected" | "join") => {}
+            Some("connected" | "join" | "presence") => {}
             other => client
                 .ledger(0)
                 .faults
