@@ -15,7 +15,7 @@ use crate::telemetry::metrics;
 const SPARE_MAX: usize = 16;
 
 /// How long one of them may take with its head: nobody may keep them from those for whom they are.
-const SPARE_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
+const SPARE_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a connection, or a stream of one, stands.
 pub(super) enum Place {

@@ -60,6 +60,10 @@ struct StubWorker {
 impl Worker for StubWorker {
     type Slot = StubSlot;
 
+    fn is_vital(&self, head: &RequestHead<'_>) -> bool {
+        head.target == "/vital"
+    }
+
     fn reply(&self, head: &RequestHead<'_>, body: &[u8]) -> Option<server::Reply> {
         let kind = head.target.strip_prefix("/reply/")?;
         replies::reply(kind, body, self.gate.clone()?)
@@ -137,6 +141,7 @@ async fn never() -> StatusCode {
 fn router() -> Router {
     Router::new()
         .route("/", get(|| async { "hello" }))
+        .route("/vital", get(|| async { "alive" }))
         .route(
             "/n/{n}",
             get(|Path(n): Path<String>| async move { format!("<{n}>") }),
@@ -384,7 +389,7 @@ fn an_upgraded_socket_keeps_its_place_until_the_worker_drops_it() {
     let mut client = server.connect();
     client.send(GET_SSE);
     client.until("adopted:");
-    assert!(server.ask("").starts_with("HTTP/1.1 503 "));
+    assert!(server.ask(GET).starts_with("HTTP/1.1 503 "));
     assert_eq!((server.counts.open(), server.counts.handshakes()), (1, 0));
 }
 
@@ -624,6 +629,33 @@ fn over_the_most_connections_a_socket_is_refused_politely() {
 }
 
 #[test]
+fn behind_the_most_connections_a_few_may_ask_how_the_node_is() {
+    let server = Server::start(Config {
+        connections_max: 1,
+        ..config()
+    });
+    let _first = server.connect();
+    eventually("the first", || server.counts.open() == 1);
+    let vital = "GET /vital HTTP/1.1\r\nhost: a\r\n\r\n";
+    let mut more: Vec<_> = (0..16).map(|_| server.connect()).collect();
+    eventually("all", || server.counts.accepted.load(SeqCst) == 17);
+    assert!(
+        server.ask("").starts_with("HTTP/1.1 503 "),
+        "no place is left"
+    );
+    for client in &mut more {
+        client.send(vital);
+        let answer = client.until("alive");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    }
+    // What they had is free again, for whoever asks nothing else.
+    eventually("a place", || server.ask(vital).contains("alive"));
+    assert!(server.ask(GET).starts_with("HTTP/1.1 503 "));
+    assert_eq!(server.counts.open(), 1);
+}
+
+#[test]
 fn only_connections_in_their_first_head_count_as_handshakes() {
     let server = Server::start(Config {
         handshakes_max: 1,
@@ -631,7 +663,7 @@ fn only_connections_in_their_first_head_count_as_handshakes() {
     });
     let mut first = server.connect();
     eventually("the first", || server.counts.handshakes() == 1);
-    assert!(server.ask("").starts_with("HTTP/1.1 503 "));
+    assert!(server.ask(GET).starts_with("HTTP/1.1 503 "));
     first.send(GET);
     first.until("hello");
     assert_eq!((server.counts.handshakes(), server.counts.open()), (0, 1));
