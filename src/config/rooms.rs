@@ -89,6 +89,8 @@ pub(super) fn server(reader: &Reader) -> server::Config {
         port: u16::try_from(reader.integer("PORT")).unwrap_or(8080),
         workers: reader.size("WORKERS"),
         connections_max: reader.size("MAX_CONNECTIONS"),
+        address_connections_max: reader.size("MAX_CONNECTIONS_PER_ADDRESS"),
+        trusted: trusted(reader),
         handshakes_max: reader.size("MAX_HANDSHAKES"),
         header_timeout: millis(reader, "HEADER_TIMEOUT_MS"),
         body_timeout: millis(reader, "BODY_TIMEOUT_MS"),
@@ -358,13 +360,18 @@ pub(super) fn redis(reader: &Reader) -> Option<redis::Config> {
     })
 }
 
-pub(super) fn proxy(reader: &Reader, services: Vec<proxy::ServiceConfig>) -> proxy::Config {
+/// The networks that say who a client is.
+fn trusted(reader: &Reader) -> Vec<(IpAddr, u8)> {
     let trusted = reader.text("TRUSTED_PROXIES").unwrap_or_default();
+    value::list(trusted)
+        .filter_map(upstreams::network)
+        .collect()
+}
+
+pub(super) fn proxy(reader: &Reader, services: Vec<proxy::ServiceConfig>) -> proxy::Config {
     proxy::Config {
         services,
-        trusted: value::list(trusted)
-            .filter_map(upstreams::network)
-            .collect(),
+        trusted: trusted(reader),
         inflight_max: if_set(reader, "UNDER_PRESSURE_MAX_IN_FLIGHT").map_or(usize::MAX, |most| {
             usize::try_from(most).unwrap_or(usize::MAX)
         }),

@@ -185,6 +185,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Server, "BODY_TIMEOUT_MS", Integer(1, DAY_MS), Value("30000"), "ms", "How long a request's body may pause."),
     row(Server, "MAX_BODY_BYTES", Integer(0, BYTES), Value("10485760"), "bytes", "The most bytes of a request's body; 0 is no limit, except at `/hub`, where a body is held in memory and the default stays.").memory("this for each request in flight"),
     row(Server, "MAX_CONNECTIONS", Integer(1, MANY), Computed("the limit of open files less 128; half of that with upstreams"), "connections", "The most connections of the process; more are answered 503.").memory("about 1 KB each when idle"),
+    row(Server, "MAX_CONNECTIONS_PER_ADDRESS", Integer(0, MANY), Value("0"), "connections", "The most connections of one address, of IPv6 of one /64, to this node; more are answered 429. Those of TRUSTED_PROXIES are not counted. 0 is no bound."),
     row(Server, "MAX_HANDSHAKES", Integer(1, MANY), Computed("4096, at most MAX_CONNECTIONS"), "connections", "The most connections that have not finished their handshake or request.").memory("about 16 KB each"),
     row(Server, "HTTP2_MAX_STREAMS", Integer(0, 10_000), Value("128"), "streams", "The most requests at once on one HTTP/2 connection of a client; each counts among MAX_CONNECTIONS, too. 0 speaks HTTP/1.1 only.").memory("at most 256 KB each, and 1 MB for each connection"),
     row(Server, "DRAIN_DELAY_MS", Integer(0, DAY_MS), Value("2000"), "ms", "At the end: how long to say \"not ready\" before the listeners close, so that balancers turn away."),

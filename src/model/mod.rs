@@ -10,6 +10,7 @@ mod error_code;
 mod id;
 mod moment;
 mod namespace;
+mod network;
 mod peer;
 mod position;
 mod publication;
@@ -18,7 +19,9 @@ mod session_id;
 mod timestamp;
 mod wire;
 
-pub use admission::{ConnectionPermit, HandshakePermit, ServerCounts, SparePermit};
+pub use admission::{
+    Addresses, ConnectionPermit, HandshakePermit, NoPlace, ServerCounts, SparePermit,
+};
 pub use alike::{Fingerprints, SettingsGroup};
 pub use body::BodyError;
 pub use channel::{ChannelKey, ChannelNameError, Scope};
@@ -28,6 +31,7 @@ pub use error_code::ErrorCode;
 pub use id::{ClientId, NodeId, UserId};
 pub use moment::Moment;
 pub use namespace::{HistoryPolicy, Namespace, Namespaces, OverflowPolicy, Permission};
+pub use network::{contains, counted_as};
 pub use peer::{Encrypted, PeerAddr, WorkerIndex};
 pub use position::{Epoch, Position};
 pub use publication::{Envelope, Event, Member, Origin, Payload, Publication};

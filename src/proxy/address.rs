@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::http1::Field;
+use crate::model::contains;
 
 /// How a request came.
 #[derive(Debug, Clone, Copy)]
@@ -128,19 +129,6 @@ fn parse(hop: &str) -> Option<IpAddr> {
         .or_else(|_| bare.split(']').next().unwrap_or("").parse())
         .or_else(|_| bare.split(':').next().unwrap_or("").parse::<IpAddr>());
     ip.ok().map(|ip| ip.to_canonical())
-}
-
-fn contains((network, bits): (IpAddr, u8), ip: IpAddr) -> bool {
-    let bits = u32::from(bits);
-    match (network, ip) {
-        (IpAddr::V4(network), IpAddr::V4(ip)) => {
-            (network.to_bits() ^ ip.to_bits()).leading_zeros() >= bits.min(32)
-        }
-        (IpAddr::V6(network), IpAddr::V6(ip)) => {
-            (network.to_bits() ^ ip.to_bits()).leading_zeros() >= bits.min(128)
-        }
-        _ => false,
-    }
 }
 
 #[cfg(test)]

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use std::hash::BuildHasher as _;
 use std::hash::RandomState;
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::{RateKey, RatePolicy};
 use crate::limits::{Decision, Gcra, Quota};
-use crate::model::{Moment, UserId};
+use crate::model::{Moment, UserId, counted_as};
 
 /// Parts of the map, each behind its own lock, which is held for a look-up.
 const SHARDS: usize = 16;
@@ -31,10 +31,7 @@ pub(super) enum Whose {
 impl Whose {
     /// Those of an address.
     pub(super) fn address(ip: IpAddr) -> Self {
-        Self::Network(match ip.to_canonical() {
-            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
-            ip => ip,
-        })
+        Self::Network(counted_as(ip))
     }
 
     /// As a part of a key.

@@ -58,7 +58,7 @@ pub(super) fn accept_last<W: Worker>(
 
 fn admit<W: Worker>(local: &Rc<Local<W>>, socket: TcpStream, peer: SocketAddr) {
     local.counts.accepted.fetch_add(1, Relaxed);
-    let (place, handshake) = match Place::of_connection(local) {
+    let (place, handshake) = match Place::of_connection(local, peer.ip()) {
         Ok(places) => places,
         Err(refusal) => return refuse(local, socket, refusal),
     };

@@ -18,6 +18,8 @@ pub(super) enum Refusal {
     NotEncrypted,
     /// Not HTTP/1.
     BadHead,
+    /// The address has its most connections.
+    TooManyOfAddress,
     /// The head is over its bounds.
     HeadTooLarge,
     /// Not HTTP/1.0 or 1.1.
@@ -53,6 +55,7 @@ impl Refusal {
         match self {
             Self::TooManyConnections => (Status::SERVICE_UNAVAILABLE, Code::Unavailable, "this node has no room for another connection"),
             Self::TooManyHandshakes => (Status::SERVICE_UNAVAILABLE, Code::Unavailable, "too many connections are being opened at once"),
+            Self::TooManyOfAddress => (Status::TOO_MANY_REQUESTS, Code::RateLimited, "this address has as many connections as one may have"),
             Self::NotEncrypted => (Status::BAD_REQUEST, Code::BadRequest, "this port speaks TLS only: use https or wss"),
             Self::BadHead => (Status::BAD_REQUEST, Code::BadRequest, "the head is not well-formed HTTP/1"),
             Self::HeadTooLarge => (Status::REQUEST_HEADER_FIELDS_TOO_LARGE, Code::TooLarge, "the head is over 64 KiB or 100 fields"),
@@ -89,7 +92,7 @@ impl Refusal {
         let (status, _, _) = self.parts();
         let body = self.body();
         let retry = match status {
-            StatusCode::SERVICE_UNAVAILABLE => "retry-after: 1\r\n",
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => "retry-after: 1\r\n",
             StatusCode::METHOD_NOT_ALLOWED => {
                 "allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
             }

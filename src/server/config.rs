@@ -19,6 +19,10 @@ pub struct Config {
     pub workers: usize,
     /// The most connections of the process, HTTP and upgraded together (`MAX_CONNECTIONS`).
     pub connections_max: usize,
+    /// The most connections of one address (`MAX_CONNECTIONS_PER_ADDRESS`); 0 is no bound.
+    pub address_connections_max: usize,
+    /// Networks that are not counted so (`TRUSTED_PROXIES`): an address, and how many of its bits count.
+    pub trusted: Vec<(IpAddr, u8)>,
     /// The most connections of the process that have not finished their handshake or request (`MAX_HANDSHAKES`).
     pub handshakes_max: usize,
     /// How long a request's head may take (`HEADER_TIMEOUT_MS`).

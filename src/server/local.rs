@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use super::body::BodyLimits;
 use super::{Browsers, Config, Worker};
 use crate::http2::Limits;
-use crate::model::{ServerCounts, WorkerIndex};
+use crate::model::{Addresses, ServerCounts, WorkerIndex};
 use crate::tls::Acceptor;
 
 /// The largest head, and hyper's read buffer, through which bodies stream. Both are told to hyper: its buffer may hold
@@ -27,6 +27,7 @@ pub(super) struct Local<W> {
     pub(super) worker: Rc<W>,
     pub(super) router: Router,
     pub(super) counts: Arc<ServerCounts>,
+    pub(super) addresses: Arc<Addresses>,
     pub(super) connections_max: usize,
     pub(super) handshakes_max: usize,
     pub(super) acceptor: Option<Acceptor>,
@@ -53,13 +54,14 @@ impl<W: Worker> Local<W> {
         config: &Config,
         router: Router,
         worker: W,
-        counts: Arc<ServerCounts>,
+        (counts, addresses): (Arc<ServerCounts>, Arc<Addresses>),
     ) -> Self {
         Self {
             index: WorkerIndex(index),
             worker: Rc::new(worker),
             router,
             counts,
+            addresses,
             connections_max: config.connections_max,
             handshakes_max: config.handshakes_max,
             acceptor: config.tls.clone(),

@@ -1,6 +1,7 @@
 //! A connection's place among those of the process, or one of a few behind them, from which only that may be asked by which it is
 //! judged whether the node lives: whoever asks so does it the most when it is full, and ends a node that does not answer.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use super::Worker;
 use super::answer::Refusal;
 use super::local::Local;
-use crate::model::{ConnectionPermit, HandshakePermit, SparePermit};
+use crate::model::{ConnectionPermit, HandshakePermit, NoPlace, SparePermit};
 use crate::telemetry::metrics;
 
 /// The most connections beyond those of the process. As many files are free beside `MAX_CONNECTIONS`, and more.
@@ -29,14 +30,20 @@ pub(super) enum Place {
 }
 
 impl Place {
-    /// One for a connection that has yet to bring its first head.
+    /// One for a connection from there that has yet to bring its first head.
     pub(super) fn of_connection<W: Worker>(
         local: &Local<W>,
+        from: IpAddr,
     ) -> Result<(Self, Option<HandshakePermit>), Refusal> {
         let counts = &local.counts;
-        let why = match counts.connection(local.connections_max) {
-            None => Refusal::TooManyConnections,
-            Some(permit) => match counts.handshake(local.handshakes_max) {
+        let why = match local.addresses.connection(from, local.connections_max) {
+            // The few places behind are not for who has enough of its own.
+            Err(NoPlace::Address) => {
+                count(local, Refusal::TooManyOfAddress);
+                return Err(Refusal::TooManyOfAddress);
+            }
+            Err(NoPlace::Process) => Refusal::TooManyConnections,
+            Ok(permit) => match counts.handshake(local.handshakes_max) {
                 Some(handshake) => return Ok((Self::Regular(permit), Some(handshake))),
                 None => Refusal::TooManyHandshakes,
             },
@@ -46,7 +53,7 @@ impl Place {
 
     /// One for a stream, whose head has come.
     pub(super) fn of_stream<W: Worker>(local: &Local<W>) -> Result<Self, Refusal> {
-        match local.counts.connection(local.connections_max) {
+        match local.addresses.stream(local.connections_max) {
             Some(permit) => Ok(Self::Regular(permit)),
             None => Self::spare(local, Refusal::TooManyConnections),
         }
@@ -93,6 +100,10 @@ pub(super) fn count<W: Worker>(local: &Local<W>, why: Refusal) {
         Refusal::TooManyHandshakes => (
             &local.counts.refused_handshakes,
             metrics::Refusal::Handshakes,
+        ),
+        Refusal::TooManyOfAddress => (
+            &local.counts.refused_connections,
+            metrics::Refusal::PerAddress,
         ),
         _ => (
             &local.counts.refused_connections,

@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use super::drain::{GRACE, LAST_WORDS_MAX};
 use super::local::Local;
 use super::{Config, Drain, Worker, accept, listen};
-use crate::model::{DrainSignal, ServerCounts};
+use crate::model::{Addresses, DrainSignal, ServerCounts};
 
 /// What the composition root joins to a server.
 pub struct Hooks {
@@ -108,13 +108,18 @@ pub fn run<W: Worker>(
     // Makes every handler a plain route now instead of at each request.
     let router = router.with_state(());
     let (report, reports) = mpsc::unbounded_channel();
+    let addresses = Arc::new(Addresses::new(
+        &hooks.counts,
+        config.address_connections_max,
+        &config.trusted,
+    ));
     let mut threads = Vec::with_capacity(listeners.len());
     for (index, listener) in listeners.into_iter().enumerate() {
         let seed = Seed {
             index,
             config: config.clone(),
             router: router.clone(),
-            counts: Arc::clone(&hooks.counts),
+            counts: (Arc::clone(&hooks.counts), Arc::clone(&addresses)),
             drain: hooks.drain.signal(),
             listener,
         };
@@ -135,7 +140,7 @@ struct Seed {
     index: usize,
     config: Config,
     router: Router,
-    counts: Arc<ServerCounts>,
+    counts: (Arc<ServerCounts>, Arc<Addresses>),
     drain: DrainSignal,
     listener: std::net::TcpListener,
 }

@@ -111,6 +111,8 @@ label! {
         Origin = "origin",
         /// The most connections are open.
         OverCapacity = "over_capacity",
+        /// The address has its most connections.
+        PerAddress = "per_address",
         /// Too many handshakes are in flight.
         Handshakes = "handshakes",
         /// The head did not arrive in time.

@@ -220,7 +220,7 @@ pub const METRICS: [Metric; 44] = [
         Kind::Counter,
         &["reason"],
         "Connections refused before they began.",
-        "unauthorized: keys or clocks differ. over_capacity, handshakes: add nodes or raise the bound.",
+        "unauthorized: keys or clocks differ. over_capacity, handshakes: add nodes or raise the bound. per_address: a client that opens without end, or a proxy that TRUSTED_PROXIES does not name.",
     ),
     metric(
         name::COMMANDS,

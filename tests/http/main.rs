@@ -177,6 +177,8 @@ fn config() -> Config {
         port: 0,
         workers: 1,
         connections_max: 100,
+        address_connections_max: 0,
+        trusted: Vec::new(),
         handshakes_max: 100,
         header_timeout: DEADLINE,
         http2_streams_max: 128,
@@ -653,6 +655,32 @@ fn behind_the_most_connections_a_few_may_ask_how_the_node_is() {
     eventually("a place", || server.ask(vital).contains("alive"));
     assert!(server.ask(GET).starts_with("HTTP/1.1 503 "));
     assert_eq!(server.counts.open(), 1);
+}
+
+#[test]
+fn an_address_has_a_bound_of_its_own_unless_it_is_a_proxy() {
+    let bounded = |trusted| {
+        Server::start(Config {
+            address_connections_max: 2,
+            trusted,
+            ..config()
+        })
+    };
+    let server = bounded(Vec::new());
+    let first = server.connect();
+    let _second = server.connect();
+    eventually("both", || server.counts.open() == 2);
+    let answer = server.ask(GET);
+    assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
+    assert!(answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+    assert!(answer.contains(r#""error":"rate_limited""#), "{answer}");
+    drop(first);
+    eventually("room", || server.counts.open() == 1);
+    assert!(server.ask(GET_AND_CLOSE).starts_with("HTTP/1.1 200 "));
+    let server = bounded(vec![([127, 0, 0, 0].into(), 8)]);
+    let _many: Vec<_> = (0..5).map(|_| server.connect()).collect();
+    eventually("all", || server.counts.open() == 5);
+    assert!(server.ask(GET_AND_CLOSE).starts_with("HTTP/1.1 200 "));
 }
 
 #[test]
