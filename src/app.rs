@@ -7,6 +7,7 @@ mod back_ends;
 mod figures;
 mod fresh_keys;
 mod gate;
+mod making;
 mod pressure;
 mod purging;
 mod reload;
@@ -26,15 +27,13 @@ use crate::admin::AdminState;
 use crate::api::{ApiState, Origin, OriginOf, Process, SessionState};
 use crate::auth::Verifier;
 use crate::broker::memory::MemoryBroker;
-use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, NodeInfo};
 use crate::client::Rules;
 use crate::config::Settings;
-use crate::model::{Encrypted, Moment, Namespaces, PeerAddr};
-use crate::proxy::{Changes, Fleet, Pages, Proxy, Strain, Told};
-use crate::redis::StartError;
+use crate::model::{Encrypted, PeerAddr};
+use crate::proxy::{Changes, Proxy, Strain};
 use crate::relay::{Inbox, InboxLimits, Relay};
-use crate::server::{self, Browsers, Drain, Hooks, Outcome, ServerError};
+use crate::server::{self, Drain, Hooks, Outcome, ServerError};
 use crate::session::{Sessions, StoreError};
 use crate::telemetry::fleet::fleet_nodes;
 use crate::telemetry::metrics::certificate_read;
@@ -47,8 +46,9 @@ use crate::transport::{self, Context, Doors, Intake, Levels};
 use figures::NodeSource;
 use fresh_keys::with_fresh_keys;
 use gate::AdminGate;
+use making::{make_broker, make_proxy, share_secret};
 use pressure::Pressure;
-use shared::{Shared, Streams};
+use shared::Shared;
 use worker::NodeWorker;
 
 /// How often the embedded broker gives memory back.
@@ -394,77 +394,6 @@ impl Node {
     }
 }
 
-/// A broker, and the same again as what it is.
-type Chosen = (
-    Arc<dyn Broker>,
-    Option<Arc<MemoryBroker>>,
-    Option<Arc<RedisBroker>>,
-);
-
-/// The broker that the settings name.
-fn make_broker(
-    settings: &Settings,
-    namespaces: Arc<Namespaces>,
-    started: Instant,
-) -> Result<Chosen, ServerError> {
-    if let Some(redis) = &settings.redis {
-        tracing::info!(redis = %redis.address, prefix = redis.prefix, "a node of a fleet over redis");
-        let broker = RedisBroker::start(redis, namespaces).map_err(start_error)?;
-        let runtime = waiting_runtime().map_err(ServerError::Start)?;
-        runtime.block_on(broker.examine()).map_err(start_error)?;
-        let broker = Arc::new(broker);
-        return Ok((broker.clone(), None, Some(broker)));
-    }
-    tracing::info!("a single node: channels live in its memory");
-    let clock = move || {
-        Moment::from_millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX))
-    };
-    let broker = Arc::new(MemoryBroker::new(&settings.broker, namespaces, clock));
-    Ok((broker.clone(), Some(broker), None))
-}
-
-/// Lets a node that was given no secret sign with the one that the store keeps for all.
-fn share_secret(sessions: &Sessions, verifier: &Arc<Verifier>) {
-    verifier.await_secret();
-    let verifier = verifier.clone();
-    sessions.keep_secret(move |secret| {
-        if verifier.lacks_secret() {
-            tracing::info!("no JWT_SECRET: tokens are signed with one that the store keeps");
-        } else {
-            tracing::warn!("the store has lost the secret of tokens: the one is taken that another node has put there");
-        }
-        verifier.adopt_secret(secret.as_bytes());
-    });
-}
-
-/// The proxy, joined to what carries the streams that many share.
-fn make_proxy(
-    settings: &Settings,
-    context: &Context,
-    pressure: &Arc<Pressure>,
-    nodes: &Arc<AtomicUsize>,
-) -> Result<Proxy, ServerError> {
-    let fleet = settings.redis.as_ref();
-    let fleet = fleet.map(|redis| Fleet::new(redis, nodes.clone()));
-    let fleet = fleet.transpose().map_err(start_error)?;
-    let asked = pressure.clone();
-    let strain = move || asked.strain();
-    let (verifier, pages) = (context.verifier.clone(), pages(&settings.server.browsers));
-    let proxy = Proxy::new(&settings.proxy, verifier, fleet, pages, strain);
-    let streams = Streams::new(context.relay.clone(), context.rules.namespaces.clone());
-    proxy.join(Arc::new(streams));
-    Ok(proxy)
-}
-
-/// What the proxy tells pages: what the server does.
-fn pages(browsers: &Browsers) -> Pages {
-    Pages::new(browsers.origins.listed(), |origin| Told {
-        passed: browsers.origin_lines(origin),
-        own: browsers.lines(origin, false),
-        own_encrypted: browsers.lines(origin, true),
-    })
-}
-
 /// Takes a new certificate where the files have changed.
 fn renew(acceptor: &Acceptor) {
     match acceptor.renew() {
@@ -478,10 +407,6 @@ fn renew(acceptor: &Acceptor) {
             tracing::error!(%error, "the TLS certificate stays as it was");
         }
     }
-}
-
-fn start_error(error: StartError) -> ServerError {
-    ServerError::Start(std::io::Error::other(error))
 }
 
 /// A runtime for a thread that waits for the broker.

@@ -1,6 +1,7 @@
 //! Users whom the FastAPI gateway kept: under the name as it was written, for some hours, in no index.
 
-use super::{RedisStore, fault, scripts};
+use super::asking::fault;
+use super::{RedisStore, scripts};
 use crate::redis::{CallError, Command, Value};
 use crate::session::{Store as _, StoreError, UserName};
 

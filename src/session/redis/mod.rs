@@ -8,6 +8,7 @@
 //! keys that it reads elsewhere, which one server allows: in a Cluster all keys have a hash tag, so that they are one master's.
 
 mod adoption;
+mod asking;
 mod clock;
 mod record;
 mod scripts;
@@ -15,15 +16,15 @@ mod scripts;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use asking::{complain, fault};
 use clock::Clock;
 
 use super::store::{
-    Answer, Begun, Chosen, Counts, LIFE_MAX, ServerInfo, SessionLimits, Swept, Update, Updated,
-    Used,
+    Answer, Begun, Chosen, Counts, ServerInfo, SessionLimits, Swept, Update, Updated, Used,
 };
 use super::{Connection, Session, SessionHead, Store, StoreError, UnixTime, User, UserName};
 use crate::model::{ClientId, SessionId, UserId};
-use crate::redis::{CallError, Command, Redis, Script, StartError, Value};
+use crate::redis::{Command, Redis, StartError};
 
 /// The most users that one sweep removes.
 const SWEPT_MAX: u64 = 1000;
@@ -76,120 +77,6 @@ impl RedisStore {
     /// Whether the server can be asked now.
     pub fn is_ready(&self) -> bool {
         self.redis.takes_commands()
-    }
-
-    fn script(&self, script: &'static Script) -> Command {
-        Command::script(script, &[&*self.prefix])
-    }
-
-    /// Sends now, in the order of the calls, and reads the answer when it is there.
-    fn ask<T: Send + 'static>(
-        &self,
-        command: Command,
-        read: impl FnOnce(Value) -> Option<T> + Send + 'static,
-    ) -> Answer<'static, T> {
-        let answer = self.redis.call_one(command);
-        Box::pin(async move {
-            let value = answer.await.map_err(fault)?;
-            read(value).ok_or_else(|| {
-                tracing::error!("redis answered something else than a script of ours says");
-                StoreError::Unavailable
-            })
-        })
-    }
-
-    fn millis(time: UnixTime) -> u64 {
-        time.as_millis()
-    }
-
-    fn timeout_millis(&self) -> u64 {
-        u64::try_from(self.limits.timeout.as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// Something about a session, which goes together with what others ask of theirs.
-    fn on_sessions(&self) -> Command {
-        let (timeout, bytes_max) = (self.timeout_millis(), self.limits.data_bytes_max);
-        self.script(&scripts::SESSIONS)
-            .formatted(format_args!("{timeout} {bytes_max} {}", self.events))
-    }
-
-    fn read(&self, id: SessionId, with_record: bool) -> Command {
-        self.on_sessions()
-            .word("read")
-            .formatted(format_args!("{id}"))
-            .number(u64::from(with_record))
-    }
-
-    /// Asks for something of a session. A record that nobody can read is told to the log and counts as gone: asking again would
-    /// not help, and with a new login there is another session.
-    fn ask_of_session<T: Send + 'static>(
-        &self,
-        id: SessionId,
-        command: Command,
-        read: impl FnOnce(&str) -> Option<Option<T>> + Send + 'static,
-    ) -> Answer<'static, Option<T>> {
-        let prefix = self.prefix.clone();
-        self.ask(command, move |value| {
-            let told = read(&value.as_str()?);
-            Some(told.unwrap_or_else(|| {
-                complain(&prefix, id);
-                None
-            }))
-        })
-    }
-
-    /// The session for a conversation, or the id of one that has it and cannot be read.
-    fn try_to_choose(
-        &self,
-        new: &Session,
-        login: &str,
-    ) -> Answer<'static, Result<Chosen, SessionId>> {
-        let command = self
-            .with_session(self.script(&scripts::CHOOSE), new, self.limits.per_user_max)
-            .word(&*new.head.chat_id)
-            .word(login);
-        let new = new.clone();
-        self.ask(command, move |value| record::chosen(value, new))
-    }
-
-    /// A script about the sockets of a user.
-    fn sockets_of(&self, script: &'static Script, user: &str, now: UnixTime) -> Command {
-        self.script(script)
-            .word(user)
-            .number(Self::millis(now.before(LIFE_MAX)))
-            .number(Self::millis(now.after(self.limits.timeout)))
-    }
-
-    /// The words of a session that is added.
-    fn with_session(&self, command: Command, session: &Session, most: usize) -> Command {
-        let Session { head, data } = session;
-        command
-            .word(head.user.to_string())
-            .word(head.id.to_string())
-            .word(record::write(head, data))
-            .word(record::write_head(head))
-            .number(Self::millis(head.last_access))
-            .number(self.timeout_millis())
-            .number(most as u64)
-    }
-}
-
-/// Says which record nobody can read.
-fn complain(prefix: &str, id: SessionId) {
-    let key = format!("{prefix}sessions:{id}");
-    tracing::error!(key, "a session in redis cannot be read: it counts as gone");
-}
-
-/// What became of a command, for who asked.
-fn fault(error: CallError) -> StoreError {
-    match error {
-        CallError::NotSent => StoreError::Unavailable,
-        CallError::OutOfMemory => StoreError::Busy,
-        CallError::Unanswered(_) => StoreError::OutcomeUnknown,
-        CallError::Refused(why) => {
-            tracing::error!(why, "redis refused a script of sessions");
-            StoreError::Unavailable
-        }
     }
 }
 
