@@ -122,6 +122,11 @@ impl Addresses {
         }
     }
 
+    /// Where all of it counts.
+    pub fn counts(&self) -> &Arc<ServerCounts> {
+        &self.everybody.counts
+    }
+
     /// A place for a connection from there, of `most` that the process has.
     ///
     /// # Errors

@@ -54,13 +54,13 @@ impl<W: Worker> Local<W> {
         config: &Config,
         router: Router,
         worker: W,
-        (counts, addresses): (Arc<ServerCounts>, Arc<Addresses>),
+        addresses: Arc<Addresses>,
     ) -> Self {
         Self {
             index: WorkerIndex(index),
             worker: Rc::new(worker),
             router,
-            counts,
+            counts: Arc::clone(addresses.counts()),
             addresses,
             connections_max: config.connections_max,
             handshakes_max: config.handshakes_max,

@@ -2,7 +2,6 @@
 //! judged whether the node lives: whoever asks so does it the most when it is full, and ends a node that does not answer.
 
 use std::net::IpAddr;
-use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -86,7 +85,7 @@ impl Place {
     }
 
     /// How long its heads may take.
-    pub(super) fn header_timeout<W: Worker>(&self, local: &Rc<Local<W>>) -> Duration {
+    pub(super) fn header_timeout<W>(&self, local: &Local<W>) -> Duration {
         match self {
             Self::Regular(_) => local.header_timeout,
             Self::Spare(..) => local.header_timeout.min(SPARE_HEADER_TIMEOUT),

@@ -119,7 +119,7 @@ pub fn run<W: Worker>(
             index,
             config: config.clone(),
             router: router.clone(),
-            counts: (Arc::clone(&hooks.counts), Arc::clone(&addresses)),
+            addresses: Arc::clone(&addresses),
             drain: hooks.drain.signal(),
             listener,
         };
@@ -140,7 +140,7 @@ struct Seed {
     index: usize,
     config: Config,
     router: Router,
-    counts: (Arc<ServerCounts>, Arc<Addresses>),
+    addresses: Arc<Addresses>,
     drain: DrainSignal,
     listener: std::net::TcpListener,
 }
@@ -174,7 +174,13 @@ fn runtime() -> Result<Runtime, ServerError> {
 fn live<W: Worker>(seed: Seed, make_worker: impl Fn(usize) -> W) -> Report {
     LocalSet::new().block_on(&runtime()?, async move {
         let worker = make_worker(seed.index);
-        let local = Local::new(seed.index, &seed.config, seed.router, worker, seed.counts);
+        let local = Local::new(
+            seed.index,
+            &seed.config,
+            seed.router,
+            worker,
+            seed.addresses,
+        );
         let listener = TcpListener::from_std(seed.listener).map_err(ServerError::Start)?;
         work(&Rc::new(local), listener, seed.drain).await
     })
