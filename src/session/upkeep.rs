@@ -9,10 +9,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep};
 use super::activity::Activity;
 use super::sessions::announce;
 use super::store::BEAT_INTERVAL;
+use super::{Config, Store, StoreError, Swept, UnixTime};
 use crate::broker::{Broker, Control};
 use crate::model::SessionId;
-
-use super::{Config, Store, StoreError, Swept, UnixTime};
 
 /// Between two sweeps of expired sessions. Nobody sees one that has expired; a sweep gives back its room.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
