@@ -11,7 +11,7 @@ use crate::support::raw::{self, CLOSE, FIN, PING, PONG, Raw};
 use crate::support::sse::EventStream;
 use crate::support::token::{in_seconds, token, token_of};
 use crate::support::ws::{Socket, handshake};
-use crate::support::{DEADLINE, Hub, eventually, within};
+use crate::support::{DEADLINE, eventually, within};
 use back_end::{BackEnd, http, says, yes};
 
 fn subscribe(channel: &str) -> Value {
@@ -20,13 +20,6 @@ fn subscribe(channel: &str) -> Value {
 
 fn publish(channel: &str, data: &Value) -> Value {
     json!({"type": "publish", "channel": channel, "data": data})
-}
-
-/// The value of a metric with these labels; 0 where it does not stand.
-async fn metric(hub: &Hub, line: &str) -> u64 {
-    let metrics = hub.get("/metrics").await.text;
-    let value = metrics.lines().find_map(|found| found.strip_prefix(line));
-    value.map_or(0, |value| value.trim().parse().expect("a number"))
 }
 
 /// Lets in who has ann's cookie, as ann.
@@ -260,12 +253,9 @@ async fn a_subscription_waits_for_its_answer_and_what_follows_waits_for_it() {
     assert_eq!(ann.ask(&subscribe("room#bob")).await["code"], "forbidden");
     assert_eq!(back_end.count("subscribe"), 2);
     assert_eq!(
-        metric(
-            &hub,
-            r#"fanfare_consents_total{ask="subscribe",outcome="denied"}"#
-        )
-        .await,
-        1
+        hub.metric(r#"fanfare_consents_total{ask="subscribe",outcome="denied"}"#)
+            .await,
+        1.0
     );
 }
 
@@ -299,12 +289,9 @@ async fn an_answer_holds_for_as_long_as_it_says_and_for_whom() {
     bob.subscribe("long").await;
     assert_eq!(channels("long"), 2, "bob is another one");
     assert_eq!(
-        metric(
-            &hub,
-            r#"fanfare_consents_total{ask="subscribe",outcome="kept"}"#
-        )
-        .await,
-        4
+        hub.metric(r#"fanfare_consents_total{ask="subscribe",outcome="kept"}"#)
+            .await,
+        4.0
     );
     assert!(
         back_end.connections() < back_end.asked().len(),
@@ -538,7 +525,7 @@ async fn what_cannot_be_asked_is_not_allowed_and_may_be_tried_again() {
     assert_eq!(history["publications"], json!([]));
     assert_eq!(elsewhere.asked().len(), 0, "no redirect is followed");
     let line = r#"fanfare_consents_total{ask="connect",outcome="allowed"}"#;
-    assert_eq!(metric(&connect_only, line).await, 0);
+    assert_eq!(connect_only.metric(line).await, 0.0);
 }
 
 #[tokio::test]
@@ -558,12 +545,9 @@ async fn silence_and_absence_are_told_in_time() {
     back_end.let_go(100);
     socket.subscribe("news").await;
     assert_eq!(
-        metric(
-            &hub,
-            r#"fanfare_consents_total{ask="subscribe",outcome="timed_out"}"#
-        )
-        .await,
-        1
+        hub.metric(r#"fanfare_consents_total{ask="subscribe",outcome="timed_out"}"#)
+            .await,
+        1.0
     );
     // A port where nobody listens.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -578,12 +562,9 @@ async fn silence_and_absence_are_told_in_time() {
         503
     );
     assert_eq!(
-        metric(
-            &hub,
-            r#"fanfare_consents_total{ask="connect",outcome="unreachable"}"#
-        )
-        .await,
-        1
+        hub.metric(r#"fanfare_consents_total{ask="connect",outcome="unreachable"}"#)
+            .await,
+        1.0
     );
 }
 
@@ -633,7 +614,7 @@ async fn so_many_ask_at_once_so_many_wait_and_the_rest_is_told_at_once() {
     // When all five have been read, each has a place: one more has none.
     let read = r#"fanfare_commands_total{type="subscribe"}"#;
     eventually("all are read", async || {
-        (metric(&hub, read).await == 5).then_some(())
+        (hub.metric(read).await == 5.0).then_some(())
     })
     .await;
     let full = r#"fanfare_consents_total{ask="subscribe",outcome="full"}"#;
@@ -643,7 +624,7 @@ async fn so_many_ask_at_once_so_many_wait_and_the_rest_is_told_at_once() {
         (last.next().await["code"] == "unavailable").then_some(())
     })
     .await;
-    assert_eq!(metric(&hub, full).await, 1);
+    assert_eq!(hub.metric(full).await, 1.0);
     assert_eq!(back_end.asked().len(), 2, "no more than two at once");
     back_end.let_go(10);
     for socket in &mut sockets {
@@ -668,7 +649,7 @@ async fn who_leaves_while_it_is_asked_about_leaves_nothing_behind() {
     let mut next = Socket::open(&hub).await;
     next.subscribe("other").await;
     eventually("one subscription", async || {
-        (metric(&hub, "fanfare_subscriptions").await == 1).then_some(())
+        (hub.metric("fanfare_subscriptions").await == 1.0).then_some(())
     })
     .await;
     let channels = hub.get("/hub/channels").await.json();

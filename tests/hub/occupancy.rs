@@ -151,6 +151,12 @@ async fn who_was_given_up_and_is_back_has_begun_anew() {
     let fleet = Fleet::start().await;
     let _stays = fleet.enter(1, "own").await;
     fleet.expect("own", &[OCCUPIED]).await;
+    // Not before it has read the answer: it would tell the same again, and rightly.
+    let line = r#"fanfare_events_total{way="webhook",outcome="told"}"#;
+    eventually("the node knows that it was taken", async || {
+        (fleet.nodes[1].metric(line).await == 1.0).then_some(())
+    })
+    .await;
     fleet.nodes[1].stop();
     fleet.expect("own", &[OCCUPIED, VACATED]).await;
     fleet.nodes[1].go_on();

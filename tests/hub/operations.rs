@@ -9,16 +9,7 @@ use crate::support::raw;
 use crate::support::sse::EventStream;
 use crate::support::token::{in_seconds, token};
 use crate::support::ws::{Socket, handshake};
-use crate::support::{Hub, eventually, hub};
-
-/// The value of a metric with its labels as they are written; 0 when it is not there.
-async fn metric(hub: &Hub, name: &str) -> f64 {
-    let text = hub.get("/metrics").await.text;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.map_or(0.0, |value| value.parse().expect("a number"))
-}
+use crate::support::{eventually, hub};
 
 #[tokio::test]
 async fn metrics_count_what_happened_and_name_nobody() {
@@ -53,13 +44,13 @@ async fn metrics_count_what_happened_and_name_nobody() {
         ("fanfare_draining", 0.0),
     ] {
         eventually(name, async || {
-            (metric(&hub, name).await == expected).then_some(())
+            (hub.metric(name).await == expected).then_some(())
         })
         .await;
     }
-    assert!(metric(&hub, "fanfare_delivered_bytes_total").await > 44.0 * 40.0);
-    assert!(metric(&hub, "fanfare_process_resident_bytes").await > 1e6);
-    assert!(metric(&hub, "fanfare_process_open_fds").await > 10.0);
+    assert!(hub.metric("fanfare_delivered_bytes_total").await > 44.0 * 40.0);
+    assert!(hub.metric("fanfare_process_resident_bytes").await > 1e6);
+    assert!(hub.metric("fanfare_process_open_fds").await > 10.0);
     let text = hub.get("/metrics").await.text;
     assert!(!text.contains("of-note"), "a name in a label");
     assert!(!text.contains("/hub/publish?"), "a path in a label");
@@ -71,7 +62,7 @@ async fn metrics_count_what_happened_and_name_nobody() {
         sockets[0].send(&command).await;
         let name = format!("fanfare_commands_total{{type=\"{kind}\"}}");
         eventually(&name, async || {
-            (metric(&hub, &name).await == 1.0).then_some(())
+            (hub.metric(&name).await == 1.0).then_some(())
         })
         .await;
     }
@@ -80,8 +71,10 @@ async fn metrics_count_what_happened_and_name_nobody() {
         socket.close().await;
     }
     eventually("closes are counted", async || {
-        let closed = metric(&hub, "fanfare_closes_total{reason=\"client_closed\"}").await;
-        let open = metric(&hub, "fanfare_connections{transport=\"ws\"}").await;
+        let closed = hub
+            .metric("fanfare_closes_total{reason=\"client_closed\"}")
+            .await;
+        let open = hub.metric("fanfare_connections{transport=\"ws\"}").await;
         (closed == gone as f64 && open == 0.0).then_some(())
     })
     .await;

@@ -7,17 +7,11 @@ use crate::support::{Hub, QUIET, eventually, within};
 use crate::upstream::Upstream;
 use crate::{node_with, service};
 
-/// How many times the configuration was read again, with this outcome.
-async fn reloads(node: &Hub, outcome: &str) -> u64 {
-    let metrics = node.get("/metrics").await.text;
-    let name = format!("fanfare_reloads_total{{outcome=\"{outcome}\"}} ");
-    let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
-    line.map_or(0, |count| count.parse().expect("a number"))
-}
-
-async fn reloaded(node: &Hub, outcome: &str, count: u64) {
+/// Waits until the configuration was read again so many times, with this outcome.
+async fn reloaded(node: &Hub, outcome: &str, count: f64) {
+    let line = format!("fanfare_reloads_total{{outcome=\"{outcome}\"}}");
     eventually("the configuration is read again", async || {
-        (reloads(node, outcome).await == count).then_some(())
+        (node.metric(&line).await == count).then_some(())
     })
     .await;
 }
@@ -34,7 +28,7 @@ async fn a_hang_up_swaps_the_upstreams_and_cuts_no_stream() {
         .expect("an answer");
     node.rewrite(&service(&[&after], ""));
     node.hang_up();
-    reloaded(&node, "done", 1).await;
+    reloaded(&node, "done", 1.0).await;
     let asked = before.requests();
     for _ in 0..10 {
         assert_eq!(node.get("/api/example/").await.status, 200);
@@ -77,16 +71,16 @@ async fn a_faulty_file_changes_nothing_and_is_told() {
     let node = node_with(&[&upstream], "", &[]).await;
     node.rewrite(&service(&[&upstream], "tiemout = \"1s\""));
     node.hang_up();
-    reloaded(&node, "failed", 1).await;
+    reloaded(&node, "failed", 1.0).await;
     assert_eq!(node.get("/api/example/").await.status, 200);
     told(&node, "services.example.tiemout is not known here").await;
     node.rewrite(&service(&[&upstream, &upstream], ""));
     node.hang_up();
-    reloaded(&node, "failed", 2).await;
+    reloaded(&node, "failed", 2.0).await;
     told(&node, "must not have an upstream twice").await;
     node.rewrite(&service(&[&upstream], "timeout = \"100ms\""));
     node.hang_up();
-    reloaded(&node, "done", 1).await;
+    reloaded(&node, "done", 1.0).await;
     assert_eq!(node.get("/api/example/never").await.status, 504);
 }
 
@@ -101,7 +95,7 @@ async fn what_is_known_of_an_upstream_outlives_a_reload() {
     }
     assert_eq!(ill.requests(), 5, "its breaker has opened");
     node.hang_up();
-    reloaded(&node, "done", 1).await;
+    reloaded(&node, "done", 1.0).await;
     for _ in 0..10 {
         assert_eq!(node.get("/api/example/").await.status, 200);
     }
@@ -130,13 +124,13 @@ async fn what_was_counted_against_a_limit_outlives_a_reload() {
         assert_eq!(left(&node).await, Some(2));
         // Once as it was, once with another word on something else.
         node.hang_up();
-        reloaded(&node, "done", 1).await;
+        reloaded(&node, "done", 1.0).await;
         assert_eq!(left(&node).await, Some(1), "{lines}");
         node.rewrite(&service(
             &[&upstream],
             &format!("{lines}\ntimeout = \"9s\""),
         ));
-        reloaded(&node, "done", 2).await;
+        reloaded(&node, "done", 2.0).await;
         assert_eq!(left(&node).await, Some(0), "{lines}");
         assert_eq!(left(&node).await, None, "{lines}");
     }

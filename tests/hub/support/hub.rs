@@ -198,6 +198,15 @@ impl Hub {
         }
     }
 
+    /// The value of a metric with its labels as they are written; 0 where it does not stand.
+    pub(crate) async fn metric(&self, line: &str) -> f64 {
+        let metrics = self.get("/metrics").await.text;
+        let value = metrics
+            .lines()
+            .find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
     /// The memory that it holds, in bytes, as the kernel counts it.
     pub(crate) fn resident_bytes(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child().id());
