@@ -240,12 +240,10 @@ impl Proxy {
             })
             .collect();
         let client = address::client(peer, is_encrypted, &fields, &self.trusted);
-        let scheme = headers.get("x-forwarded-proto").map(HeaderValue::as_bytes);
         Origin {
             ip: client.ip,
-            is_secure: is_encrypted
-                || (client.is_behind_trusted && scheme.is_some_and(address::says_encrypted)),
-            is_behind_trusted: client.is_behind_trusted,
+            is_secure: client.is_secure(&fields),
+            authority: client.authority(&fields),
         }
     }
 
