@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::Proxy;
-use super::address::{Arrival, Client, client, says_encrypted};
+use super::address::{Arrival, Client, client};
 use super::admitting::Admitted;
 use super::cache::{self, Way};
 use super::call::Call;
