@@ -77,14 +77,19 @@ async fn finish<W: Worker>(
             let serving = multiplexed::serve(local, (socket, read), caller, place, handshake);
             Box::pin(serving).await;
         }
-        End::Done => linger::close(&local, socket, &[]).await,
+        End::Done => {
+            let _place = place.parting();
+            linger::close(&local, socket, &[]).await;
+        }
         End::Refused(refusal) => {
             if place.bound() == Some(refusal) {
                 place::count(&local, refusal);
             }
+            let _place = place.parting();
             linger::close(&local, socket, &refusal.bytes()).await;
         }
         End::TimedOut if mid_head => {
+            let _place = place.parting();
             linger::close(&local, socket, &Refusal::HeadTimedOut.bytes()).await;
         }
         End::TimedOut | End::Broken => {}
