@@ -240,7 +240,7 @@ impl Node {
             Origin {
                 ip: origin.ip,
                 is_secure: origin.is_secure,
-                is_behind_trusted: origin.is_behind_trusted,
+                authority: origin.authority,
             }
         })
     }
