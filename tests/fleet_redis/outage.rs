@@ -47,6 +47,25 @@ async fn publishers_are_told_and_connections_stay() {
     assert_eq!(socket.numbers(1, 1).await, [2]);
 }
 
+#[tokio::test]
+async fn a_redis_without_memory_takes_no_new_channels() {
+    let fleet = Fleet::start(1).await;
+    let mut socket = Socket::open(&fleet.nodes[0]).await;
+    socket.subscribe("known").await;
+    fleet.redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+    let refused = socket
+        .ask(&json!({"type": "subscribe", "channel": "fresh"}))
+        .await;
+    assert_eq!(refused["code"], "unavailable", "{refused}");
+    let keys = fleet.redis.ask(&["KEYS", "fanfare:{|fresh}:*"]);
+    assert_eq!(keys.trim(), "", "{keys}");
+    // What has an epoch is only read.
+    let mut other = Socket::open(&fleet.nodes[0]).await;
+    other.subscribe("known").await;
+    fleet.redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    socket.subscribe("fresh").await;
+}
+
 /// Redis is slow, so that a back end's order comes between a subscription's beginning and its answer.
 #[tokio::test]
 async fn the_grace_of_readiness_begins_when_redis_goes_not_when_it_was_last_asked_about() {

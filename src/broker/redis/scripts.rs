@@ -192,8 +192,9 @@ if meta[1] then
   return meta
 end
 local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''
-redis.call('DEL', KEYS[2])
+-- First what is refused without memory: behind the first write nothing is.
 redis.call('HSET', KEYS[1], 'e', ARGV[1], 't', 0, 'r', replid)
+redis.call('DEL', KEYS[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('SET', KEYS[3], ARGV[1] .. ':0', 'PX', ARGV[3])
 return {ARGV[1], '0'}",
