@@ -257,6 +257,7 @@ local tries = {
   {'HGETALL', hash}, {'HSCAN', hash, '0'}, {'HINCRBY', hash, 'a', 1}, {'HEXISTS', hash, 'a'}, {'HLEN', hash}, {'HDEL', hash, 'a'},
   {'XADD', stream, '1-1', 'a', 'b'}, {'XRANGE', stream, '-', '+', 'COUNT', 1}, {'XTRIM', stream, 'MAXLEN', '1'},
   {'SET', text, 'a', 'PX', '1000'}, {'GET', text}, {'MGET', text}, {'PEXPIRE', text, '1000'}, {'PTTL', text},
+  {'PERSIST', text},
   {'ZADD', ordered, 0, 'a'}, {'ZSCORE', ordered, 'a'}, {'ZRANGE', ordered, 0, 0}, {'ZREM', ordered, 'a'},
   {'ZRANGEBYSCORE', ordered, '-inf', '+inf'}, {'ZRANGEBYLEX', ordered, '-', '+'},
   {'SADD', set, 'a'}, {'SMEMBERS', set}, {'SREM', set, 'a'},
