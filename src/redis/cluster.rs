@@ -13,10 +13,10 @@ use fred::types::{ClusterHash, CustomCommand, Value};
 use tokio::time::Instant;
 
 use super::command::words_in_full;
-use super::lane::{Answer, pipeline, unanswered};
+use super::lane::{Answer, kept_pipeline, pipeline, unanswered};
 use super::server::Server;
 use super::topology::{Host, View};
-use super::{CallError, Command, Shared, session};
+use super::{CallError, Command, Shared, replicas, session};
 
 /// Between two looks, when nothing hints at a change.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -222,9 +222,19 @@ async fn follow_one(
             words.push(("ASKING", Vec::new()));
         }
         words.push(words_in_full(command, server.is_sharded()));
-        let again = tokio::time::timeout_at(deadline, pipeline(client, words)).await;
-        let last = again.ok().and_then(|mut answers| answers.pop());
-        answer = last.map_or_else(unanswered, |last| command.own_part(last));
+        let wanted = match command.awaits_replicas() {
+            true => shared.config.wait_replicas,
+            false => 0,
+        };
+        let again = kept_pipeline(client, words, wanted);
+        let again = tokio::time::timeout_at(deadline, again).await;
+        let (mut answers, told) = again.unwrap_or_default();
+        answer = answers
+            .pop()
+            .map_or_else(unanswered, |last| command.own_part(last));
+        if let Some(told) = told {
+            replicas::settle(shared, &server, std::slice::from_mut(&mut answer), &told);
+        }
     }
     answer
 }

@@ -29,6 +29,7 @@ mod config;
 mod connections;
 mod examine;
 mod lane;
+mod replicas;
 mod script;
 mod server;
 mod session;
@@ -61,6 +62,9 @@ pub enum CallError {
     /// It was sent, or may have been, and no answer came.
     #[error("redis did not answer: {0}")]
     Unanswered(String),
+    /// It was done, and fewer replicas have it than were to be waited for.
+    #[error("redis did it, but fewer replicas have it than REDIS_WAIT_REPLICAS says")]
+    NotReplicated,
     /// The server has no memory left: nothing was done.
     #[error("redis is out of memory")]
     OutOfMemory,
@@ -217,26 +221,31 @@ impl Redis {
     /// two seconds.
     pub fn call(&self, commands: Vec<Command>) -> Pending<Vec<Result<Value, CallError>>> {
         let topology = self.shared.topology();
-        if let ([server], false) = (topology.servers.as_slice(), self.is_cluster()) {
-            return server.call(commands);
+        let waits = self.shared.config.wait_replicas > 0;
+        if let ([server], false, false) = (topology.servers.as_slice(), self.is_cluster(), waits) {
+            return server.call(commands, false);
         }
         let mut answers = vec![Err(CallError::NotSent); commands.len()];
-        let mut parts: Vec<(&Arc<Server>, Vec<Command>, Vec<usize>)> = Vec::new();
+        let mut parts: Vec<(&Arc<Server>, bool, Vec<Command>, Vec<usize>)> = Vec::new();
         for (at, command) in commands.into_iter().enumerate() {
             let Some(server) = topology.server_of(command.key()) else {
                 continue;
             };
-            match parts.iter_mut().find(|part| part.0.id == server.id) {
-                Some((_, commands, places)) => {
+            let waits = waits && command.awaits_replicas();
+            let known = parts
+                .iter_mut()
+                .find(|part| part.0.id == server.id && part.1 == waits);
+            match known {
+                Some((_, _, commands, places)) => {
                     commands.push(command);
                     places.push(at);
                 }
-                None => parts.push((server, vec![command], vec![at])),
+                None => parts.push((server, waits, vec![command], vec![at])),
             }
         }
         let parts: Vec<_> = parts
             .into_iter()
-            .map(|(server, commands, places)| (server.call(commands), places))
+            .map(|(server, waits, commands, places)| (server.call(commands, waits), places))
             .collect();
         Box::pin(async move {
             for (told, places) in parts {

@@ -55,6 +55,10 @@ pub(super) struct Server {
     pub(super) commands: Link,
     pub(super) messages: Link,
     pub(super) lane: Lane,
+    /// That of commands which wait for replicas.
+    pub(super) kept_lane: Lane,
+    /// Whether fewer replicas had the last of those than were waited for.
+    pub(super) lacks_replicas: AtomicBool,
     /// Whether publications reach only this server's subscribers: in a Cluster from version 7 on.
     pub(super) is_sharded: AtomicBool,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -69,6 +73,8 @@ impl Server {
             commands: Link::default(),
             messages: Link::default(),
             lane: Lane::default(),
+            kept_lane: Lane::default(),
+            lacks_replicas: AtomicBool::new(false),
             is_sharded: AtomicBool::new(false),
             tasks: Mutex::default(),
         })
@@ -86,16 +92,21 @@ impl Server {
         self.is_sharded.load(Ordering::Relaxed)
     }
 
-    /// Sends commands in their order, and behind those of earlier calls.
+    /// Sends commands in their order, and behind those of earlier calls that wait for replicas, or do not, as these.
     pub(super) fn call(
         &self,
         commands: Vec<Command>,
+        awaits_replicas: bool,
     ) -> Pending<Vec<Result<super::Value, CallError>>> {
         let count = commands.len();
         if self.commands.client().is_none() {
             return Box::pin(std::future::ready(vec![Err(CallError::NotSent); count]));
         }
-        let told = self.lane.ask(commands);
+        let lane = match awaits_replicas {
+            true => &self.kept_lane,
+            false => &self.lane,
+        };
+        let told = lane.ask(commands);
         Box::pin(async move {
             let ended = || {
                 vec![
@@ -122,6 +133,7 @@ impl Server {
             task.abort();
         }
         self.lane.give_up();
+        self.kept_lane.give_up();
         for link in [&self.commands, &self.messages] {
             if let Some(client) = link.client() {
                 link.set(None);

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::harness::standby::follow;
 use crate::harness::{Fleet, Loss, Setup, address};
 use crate::redis_server::{RedisServer, copy};
 
@@ -72,7 +71,7 @@ async fn an_empty_restart_is_told() {
 /// A replica that was cut off from its master a while ago.
 async fn replica_left_behind(fleet: &Fleet) -> RedisServer {
     let replica = RedisServer::start_kept();
-    follow(&replica, &fleet.redis).await;
+    replica.follow(&fleet.redis);
     fleet.advance(3).await;
     // It looks for its master where nobody is.
     replica.ask(&["CONFIG", "SET", "repl-timeout", "3600"]);

@@ -117,6 +117,14 @@ fn a_command_that_is_not_allowed_is_named() {
 }
 
 #[test]
+fn who_may_not_wait_for_replicas_is_told_where_they_are_to_be_waited_for() {
+    let redis = server_with_user(&["-wait"]);
+    let url = url_of_user(&redis);
+    let text = refusal(&[("REDIS_URL", &url), ("REDIS_WAIT_REPLICAS", "1")]);
+    assert!(text.contains("REDIS_WAIT_REPLICAS needs WAIT"), "{text}");
+}
+
+#[test]
 fn keys_and_channels_that_are_not_allowed_are_named() {
     check_refused(
         &["resetkeys", "~other:*"],

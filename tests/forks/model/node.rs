@@ -92,6 +92,7 @@ impl Node {
             address: Address::parse("redis://127.0.0.1:6379").expect("an address"),
             prefix: "model".to_owned(),
             ready_grace: Duration::ZERO,
+            wait_replicas: 0,
             ca_file: None,
         };
         let broker = RedisBroker::over(line.clone(), &config, namespaces);
