@@ -31,6 +31,7 @@ mod examine;
 mod lane;
 mod replicas;
 mod script;
+mod sentinel;
 mod server;
 mod session;
 mod shared;

@@ -19,7 +19,7 @@ use super::server::{Link, Server};
 use super::watch::{
     Compared, Comparison, Heard, Known, MARK_TIMEOUT, Marks, Next, Patience, Role, WATCH_INTERVAL,
 };
-use super::{COMMAND_TIMEOUT, Listener, Script, Shared, Verdict, cluster};
+use super::{COMMAND_TIMEOUT, Listener, Script, Shared, Verdict, cluster, sentinel};
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -154,6 +154,43 @@ pub(super) async fn connect(
     target: &Target,
     capacity: usize,
 ) -> Option<(Client, fred::types::ConnectHandle)> {
+    let address = &shared.config.address;
+    // Before the first attempt: of an unknown name the library hears nothing until its time is up, and somebody waits to be
+    // told whether to begin.
+    let is_first = *shared.verdict.borrow() == Verdict::Trying;
+    let mut fault = match is_first {
+        true => sentinel::fault(target).await,
+        false => None,
+    };
+    if fault.is_none() {
+        let error = match open(target, capacity).await {
+            Ok(opened) => return Some(opened),
+            Err(error) => error,
+        };
+        fault = sentinel::fault(target).await;
+        match error {
+            Some(error) => {
+                tracing::warn!(redis = %address, %error, "cannot connect to redis");
+                shared.failed(&error);
+            }
+            None => {
+                tracing::warn!(redis = %address, "cannot connect to redis in time");
+                shared.judge(Verdict::Away);
+            }
+        }
+    }
+    if let Some(why) = fault {
+        tracing::warn!(redis = %address, why, "no master can be found");
+        shared.judge(Verdict::Refused(why));
+    }
+    None
+}
+
+/// The same; what went wrong, where that is known.
+pub(super) async fn open(
+    target: &Target,
+    capacity: usize,
+) -> Result<(Client, fred::types::ConnectHandle), Option<Error>> {
     // Without a policy the library never reconnects and never sends anything a second time.
     let client = Builder::from_config(target.clone())
         .with_performance_config(|performance: &mut PerformanceConfig| {
@@ -175,19 +212,10 @@ pub(super) async fn connect(
             };
         })
         .build()
-        .ok()?;
+        .map_err(Some)?;
     match tokio::time::timeout(CONNECT_TIMEOUT * 2, client.init()).await {
-        Ok(Ok(ended)) => Some((client, ended)),
-        Ok(Err(error)) => {
-            shared.failed(&error);
-            tracing::warn!(redis = %shared.config.address, %error, "cannot connect to redis");
-            None
-        }
-        Err(_) => {
-            shared.judge(Verdict::Away);
-            tracing::warn!(redis = %shared.config.address, "cannot connect to redis in time");
-            None
-        }
+        Ok(opened) => opened.map(|ended| (client, ended)).map_err(Some),
+        Err(_) => Err(None),
     }
 }
 
