@@ -221,6 +221,8 @@ pub trait Sink: Send + Sync {
     fn deliver(&self, envelope: &Envelope);
     /// Envelopes may have been missed: of this channel, or of every channel.
     fn hole(&self, channel: Option<&ChannelKey>);
+    /// Every stream may be another than before, and is to be read again. Where nothing is kept nothing was missed by that.
+    fn changed(&self);
     /// An order to this node.
     fn control(&self, control: &Control);
 }

@@ -88,8 +88,9 @@ pub trait Listener: Send + Sync {
     /// The mark of this number came back on this server's connection: everything that was asked of it before has taken
     /// effect, and every message that it sent before has been handed over.
     fn passed(&self, server: ServerId, mark: u64);
-    /// A server says that its data may be another than before.
-    fn changed(&self);
+    /// A server says that its data may be another than before. Whether messages may be missing, too, of which no
+    /// [`Listener::lost`] tells: when it says so on the connection that brings them, and that stood.
+    fn changed(&self, lacks_messages: bool);
 }
 
 /// The connections to one Redis server, or to the masters of a Cluster. They are made anew, with growing pauses, for as long

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use fred::clients::Client;
 use fred::interfaces::ClientLike as _;
@@ -11,6 +11,7 @@ use fred::types::config::Config as Target;
 use tokio::task::AbortHandle;
 
 use super::lane::Lane;
+use super::watch::Known;
 use super::{COMMAND_TIMEOUT, CallError, Command, Pending};
 
 /// A master, for as long as it is one. Whoever takes its place has another.
@@ -54,6 +55,8 @@ pub(super) struct Server {
     pub(super) target: Target,
     pub(super) commands: Link,
     pub(super) messages: Link,
+    /// What the connection for commands was told last, or the one before it.
+    known: Mutex<Known>,
     pub(super) lane: Lane,
     /// That of commands which wait for replicas.
     pub(super) kept_lane: Lane,
@@ -72,6 +75,7 @@ impl Server {
             target,
             commands: Link::default(),
             messages: Link::default(),
+            known: Mutex::default(),
             lane: Lane::default(),
             kept_lane: Lane::default(),
             lacks_replicas: AtomicBool::new(false),
@@ -118,6 +122,11 @@ impl Server {
             };
             told.await.unwrap_or_else(|_| ended())
         })
+    }
+
+    /// The replication id that the connection for commands was told last.
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What works for this server ends with it.

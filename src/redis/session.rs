@@ -44,7 +44,6 @@ const OWN_MARKS: u64 = 1 << 62;
 /// Makes command connections to a server for as long as it is one.
 pub(super) async fn command_sessions(shared: Arc<Shared>, server: Arc<Server>) {
     let mut pause = Pause::default();
-    let mut known = Known::default();
     loop {
         if let Some((client, ended)) = connect(&shared, &server.target, 32).await {
             let watched = async {
@@ -59,14 +58,15 @@ pub(super) async fn command_sessions(shared: Arc<Shared>, server: Arc<Server>) {
                     return shared.failed(&error);
                 }
                 pause = Pause::default();
+                let has_changed = server.known().differs(id);
                 server.commands.set(Some(client.clone()));
                 shared.judge(Verdict::Open);
                 shared.look.notify_one();
                 tracing::info!(redis = %shared.config.address, server = server.address, "connected to redis");
-                if known.differs(id) {
+                if has_changed {
                     tell_changed(&shared);
                 }
-                watch_commands(&shared, &client, &mut known).await;
+                watch_commands(&shared, &server, &client).await;
             };
             end_with(watched, ended).await;
             retire(&shared, &server.commands, client);
@@ -224,18 +224,18 @@ pub(super) async fn open(
 fn tell_changed(shared: &Shared) {
     tracing::warn!("the replication id of redis changed");
     if let Some(listener) = shared.listener() {
-        listener.changed();
+        listener.changed(false);
     }
 }
 
 /// Looks at the connection until it is silent or leads to a server that is not a master.
-async fn watch_commands(shared: &Shared, client: &Client, known: &mut Known) {
+async fn watch_commands(shared: &Shared, server: &Server, client: &Client) {
     let mut patience = Patience::new(Instant::now());
     loop {
         tokio::time::sleep(WATCH_INTERVAL).await;
         match patience.judge(replication(client).await, Instant::now()) {
             Heard::Id(id) => {
-                if known.differs(id) {
+                if server.known().differs(id) {
                     tell_changed(shared);
                 }
             }
@@ -283,6 +283,10 @@ impl MessageSession<'_> {
         let Role::Master(id) = replication(&self.client).await else {
             return;
         };
+        // Before anybody hears of it: what is given up at once would be a second outage.
+        if !self.agrees(&id).await {
+            return;
+        }
         if self
             .client
             .subscribe(self.shared.marks.as_str())
@@ -295,7 +299,8 @@ impl MessageSession<'_> {
         self.server.messages.set(Some(self.client.clone()));
         self.listener.connected(self.server.id);
         if known.differs(id) {
-            self.listener.changed();
+            // What may be missing is known: nothing was subscribed to.
+            self.listener.changed(false);
         }
         tokio::select! {
             () = self.hand_over(messages) => {}
@@ -368,19 +373,22 @@ impl MessageSession<'_> {
                 return;
             }
             if known.differs(own) {
-                self.listener.changed();
+                self.listener.changed(true);
             }
         }
     }
 
-    /// Whether the other connection leads to the same data. Asked twice: an id may change between two questions.
+    /// Whether the other connection leads to the same data, as far as it knows: its own watch asks as often. Where the ids
+    /// differ both are asked twice: one may change between two questions.
     async fn agrees(&self, own: &str) -> bool {
         let Some(commands) = self.server.commands.client() else {
             return true;
         };
+        if self.server.known().is(own) {
+            return true;
+        }
         let mut comparison = Comparison::new(own.to_owned());
         loop {
-            // The connection for commands has a watch of its own.
             match comparison.handle_other(replication(&commands).await) {
                 Compared::Agrees => return true,
                 Compared::Differs => break,

@@ -433,7 +433,7 @@ impl Node {
         for message in messages {
             match message {
                 Message::Envelope(envelope) => self.take_envelope(envelope, &mut batch, &mut after),
-                Message::Hole(_) => after.push(0),
+                Message::Hole(_) | Message::Changed => after.push(0),
                 Message::Control(_) => {}
             }
         }
