@@ -283,10 +283,6 @@ impl MessageSession<'_> {
         let Role::Master(id) = replication(&self.client).await else {
             return;
         };
-        // Before anybody hears of it: what is given up at once would be a second outage.
-        if !self.agrees(&id).await {
-            return;
-        }
         if self
             .client
             .subscribe(self.shared.marks.as_str())

@@ -87,13 +87,6 @@ impl Line {
             let Role::Master(id) = role(server) else {
                 return;
             };
-            let other = state.other(&id, rules);
-            if let Some(other) = other
-                && !agree(id.clone(), || role(server), || role(other))
-            {
-                drop(state);
-                return self.cut_commands();
-            }
             state.messages = Some(Messages::new(server, now, instant));
             let changed = state.known[1].differs(id) && !rules.ignores_id;
             let listener = state.listener.clone();
