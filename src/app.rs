@@ -240,7 +240,7 @@ impl Node {
             Origin {
                 ip: origin.ip,
                 is_secure: origin.is_secure,
-                is_behind_trusted: origin.is_behind_trusted,
+                authority: origin.authority,
             }
         })
     }
@@ -303,11 +303,18 @@ impl Node {
                 tracing::error!(%error, "the configuration will not be read again");
             }
         });
-        let proxy = self.proxy.clone();
-        spawn("fanfare-health", move || match io_runtime() {
-            Ok(runtime) => runtime.block_on(proxy.look_after_upstreams()),
-            Err(error) => tracing::error!(%error, "no runtime for health checks"),
-        });
+        match io_runtime() {
+            Ok(runtime) => {
+                let proxy = self.proxy.clone();
+                // Before anybody can ask for a stream, however late the thread begins.
+                proxy.share_on(runtime.handle().clone());
+                let work = move || runtime.block_on(proxy.look_after_upstreams());
+                spawn("fanfare-health", work);
+            }
+            Err(error) => {
+                tracing::error!(%error, "no runtime for health checks and shared streams");
+            }
+        }
         if self.memory.is_none() {
             spawn("fanfare-lease", move || self.announce_for_ever());
         }

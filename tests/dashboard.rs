@@ -217,6 +217,10 @@ fn queries(name: &str, kind: Kind, labels: &[&str]) -> Vec<(String, &'static str
         // Seconds of a process that only grow, though they are a gauge: cores in use.
         Kind::Gauge if name.ends_with("_cpu_seconds") => vec![(rate(name), legend)],
         Kind::Gauge => vec![(format!("sum by ({by}) ({name}{only})"), legend)],
+        // Some two hundred, most of which stay 0.
+        Kind::Counter if labels.contains(&"route") => {
+            vec![(format!("sum by ({by}) ({}) > 0", rate(name)), legend)]
+        }
         Kind::Counter => vec![(format!("sum by ({by}) ({})", rate(name)), legend)],
         Kind::Histogram(_) => [(0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")]
             .map(|(quantile, legend)| {

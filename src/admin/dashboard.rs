@@ -15,6 +15,7 @@ use http::{Extensions, HeaderMap, StatusCode};
 use super::gate::{self, COOKIE_NAME};
 use super::page::File;
 use super::{AdminState, stats};
+use crate::http1::forwarded_pair;
 use crate::model::Encrypted;
 
 /// The most bytes of a login's form: a token has at most 16 KiB.
@@ -132,9 +133,17 @@ impl<'a> Caller<'a> {
     fn new(fields: &'a HeaderMap, extensions: &Extensions) -> Self {
         let scheme = fields.get("x-forwarded-proto");
         let is_https = |scheme: &HeaderValue| scheme.as_bytes().eq_ignore_ascii_case(b"https");
+        let standard = fields
+            .get("forwarded")
+            .and_then(|value| value.to_str().ok());
+        let proto = standard.and_then(|value| forwarded_pair(value.split(',').next()?, "proto"));
+        let says_https = match scheme {
+            Some(scheme) => is_https(scheme),
+            None => proto.is_some_and(|proto| proto.eq_ignore_ascii_case("https")),
+        };
         Self {
             fields,
-            is_encrypted: extensions.get::<Encrypted>().is_some() || scheme.is_some_and(is_https),
+            is_encrypted: extensions.get::<Encrypted>().is_some() || says_https,
         }
     }
 }

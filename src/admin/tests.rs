@@ -425,11 +425,19 @@ async fn a_login_leaves_a_cookie_and_leads_to_the_address_without_the_token() {
     assert_eq!(by_query, leads(expected));
     let by_form = login(Request::post("/admin"), "token=right").await;
     assert_eq!(by_form, leads(expected));
-    let secure = Request::get("/admin?token=right").header("x-forwarded-proto", "https");
-    assert_eq!(
-        login(secure, "").await,
-        leads(&format!("{expected}; Secure"))
-    );
+    for (name, value) in [
+        ("x-forwarded-proto", "https"),
+        (
+            "forwarded",
+            "for=192.0.2.1;proto=https, for=10.0.0.1;proto=http",
+        ),
+    ] {
+        let secure = Request::get("/admin?token=right").header(name, value);
+        assert_eq!(
+            login(secure, "").await,
+            leads(&format!("{expected}; Secure"))
+        );
+    }
     // A redirect of a navigation from another site would not carry the cookie.
     let from_elsewhere = Request::get("/admin?token=right").header("sec-fetch-site", "cross-site");
     assert_eq!(

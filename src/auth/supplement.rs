@@ -12,6 +12,8 @@ use crate::model::{ChannelKey, Payload, UserId};
 pub struct Supplement {
     /// Who the client is, for one without a token.
     pub user: Option<UserId>,
+    /// Roles that it has beside the token's, each once.
+    pub roles: Box<[Arc<str>]>,
     /// Shown in presence and join, in place of the token's.
     pub info: Option<Payload>,
     /// Channels to be subscribed to, beside the token's.
@@ -25,6 +27,8 @@ pub struct Supplement {
 pub struct SupplementFields<'a> {
     /// `user`: a string of 1 to 255 bytes.
     pub user: Option<&'a RawValue>,
+    /// `roles`: a role, or at most 100, of at most 64 bytes each.
+    pub roles: Option<&'a RawValue>,
     /// `info`: JSON of at most 4,096 bytes.
     pub info: Option<&'a RawValue>,
     /// `channels`: at most 100 names.
@@ -47,8 +51,11 @@ impl Supplement {
                 rule,
             });
         }
+        let (role, others) = token::roles(None, fields.roles)?;
+        let role = Some(role).filter(|role| !role.is_empty());
         Ok(Self {
             user: user.map(Arc::from),
+            roles: role.into_iter().chain(others).collect(),
             info: token::info(fields.info)?,
             channels: token::channels(fields.channels)?,
             expires_at: token::seconds("expires_at", fields.expires_at)?,
@@ -63,7 +70,8 @@ impl Supplement {
             .map(|channel| channel.name().len() + 64);
         let info = self.info.as_ref().map_or(0, Payload::len);
         let user = self.user.as_ref().map_or(0, |user| user.len());
-        size_of::<Self>() + user + info + channels.sum::<usize>()
+        let roles = self.roles.iter().map(|role| role.len() + 32);
+        size_of::<Self>() + user + info + channels.sum::<usize>() + roles.sum::<usize>()
     }
 }
 
@@ -76,6 +84,7 @@ impl Identity {
             identity.user = user.clone();
             identity.authenticated = true;
         }
+        identity.add_roles(&supplement.roles);
         if supplement.info.is_some() {
             identity.info.clone_from(&supplement.info);
         }
@@ -88,6 +97,19 @@ impl Identity {
         identity.expires_at = ends.into_iter().flatten().min();
         identity.supplement = Some(supplement.clone());
         identity
+    }
+
+    /// Adds those that it does not have; the first is told where there is room for one, unless it has one already.
+    fn add_roles(&mut self, roles: &[Arc<str>]) {
+        let mut others = std::mem::take(&mut self.other_roles).into_vec();
+        for role in roles {
+            if self.role.is_empty() {
+                self.role = role.clone();
+            } else if self.role != *role && !others.contains(role) {
+                others.push(role.clone());
+            }
+        }
+        self.other_roles = others.into();
     }
 }
 
@@ -103,6 +125,8 @@ mod tests {
             #[serde(borrow)]
             user: Option<&'a RawValue>,
             #[serde(borrow)]
+            roles: Option<&'a RawValue>,
+            #[serde(borrow)]
             info: Option<&'a RawValue>,
             #[serde(borrow)]
             channels: Option<&'a RawValue>,
@@ -112,6 +136,7 @@ mod tests {
         let fields: Fields<'_> = serde_json::from_str(json).expect("JSON");
         Supplement::read(SupplementFields {
             user: fields.user,
+            roles: fields.roles,
             info: fields.info,
             channels: fields.channels,
             expires_at: fields.expires_at,
@@ -136,6 +161,34 @@ mod tests {
     }
 
     #[test]
+    fn roles_are_added_to_those_of_the_token() {
+        let with = |role: &str, others: &[&str]| Identity {
+            role: role.into(),
+            other_roles: others.iter().map(|&other| other.into()).collect(),
+            ..Identity::anonymous()
+        };
+        for (said, before, expected) in [
+            (
+                r#"["editor","clerk"]"#,
+                with("", &[]),
+                &["editor", "clerk"][..],
+            ),
+            (r#""editor""#, with("user", &[]), &["user", "editor"]),
+            (
+                r#"["user","clerk","editor","editor"]"#,
+                with("user", &["clerk"]),
+                &["user", "clerk", "editor"],
+            ),
+            ("[]", with("user", &[]), &["user"]),
+        ] {
+            let supplement = Arc::new(read(&format!(r#"{{"roles":{said}}}"#)).expect("fields"));
+            let after = before.supplemented(&supplement);
+            assert_eq!(after.roles().collect::<Vec<_>>(), expected, "{said}");
+            assert_eq!(after.supplemented(&supplement), after, "{said}, twice");
+        }
+    }
+
+    #[test]
     fn a_tokens_user_stays_and_the_earlier_end_counts() {
         let said = r#"{"user":"ann","channels":["b","a"],"expires_at":50}"#;
         let supplement = Arc::new(read(said).expect("fields"));
@@ -156,11 +209,14 @@ mod tests {
 
     #[test]
     fn a_field_that_breaks_its_rule_is_named() {
+        let long_role = format!(r#"{{"roles":["{}"]}}"#, "x".repeat(65));
         let long = format!(r#"{{"info":"{}"}}"#, "x".repeat(4096));
         for (said, field) in [
             (r#"{"user":7}"#, "user"),
             (r#"{"user":""}"#, "user"),
             (long.as_str(), "info"),
+            (r#"{"roles":["editor",7]}"#, "roles"),
+            (long_role.as_str(), "roles"),
             (r#"{"channels":"a"}"#, "channels"),
             (r#"{"channels":["~a"]}"#, "channels"),
             (r#"{"expires_at":"soon"}"#, "expires_at"),

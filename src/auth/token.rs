@@ -222,10 +222,10 @@ pub(super) fn user(
 }
 
 /// The role that is told where there is room for one, and the others.
-type Roles = (Arc<str>, Box<[Arc<str>]>);
+pub(super) type Roles = (Arc<str>, Box<[Arc<str>]>);
 
 /// Without `role` the first is that of `roles`.
-fn roles(role: Option<&RawValue>, roles: Option<&RawValue>) -> Result<Roles, AuthError> {
+pub(super) fn roles(role: Option<&RawValue>, roles: Option<&RawValue>) -> Result<Roles, AuthError> {
     let rule = "a string of at most 64 bytes";
     let role = text("role", role, rule, ROLE_BYTES_MAX)?;
     let rule = "a string or a list of at most 100 strings, of at most 64 bytes each";

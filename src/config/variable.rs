@@ -281,7 +281,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Upstreams, "LOAD_BALANCING", Text(value::balance, "least-load, round-robin, weighted, random, hash or sticky"), Value("least-load"), "", "How an upstream of a service is chosen, unless the service says otherwise."),
     row(Upstreams, "HTTP_PROXY_TIMEOUT_MS", Integer(1, DAY_MS), Value("30000"), "ms", "How long an upstream may take for the head of its answer, and pause in the body, unless the service says otherwise; streams of events may pause for ever."),
     row(Upstreams, "RETRY_BUDGET_PERCENT", Integer(0, 100), Value("20"), "%", "Which part of a service's requests may be asked of another upstream, beside three a second; unless the service says otherwise."),
-    row(Upstreams, "TRUSTED_PROXIES", Text(upstreams::networks, "addresses or networks (10.0.0.0/8) with commas between"), Unset, "", "Whose `X-Forwarded-*` are believed; those of others are replaced."),
+    row(Upstreams, "TRUSTED_PROXIES", Text(upstreams::networks, "addresses or networks (10.0.0.0/8) with commas between"), Unset, "", "Whose `X-Forwarded-*` and `Forwarded` are believed; those of others are replaced."),
     row(Upstreams, "FORWARDED", Boolean, Value("false"), "", "Whether upstreams get `Forwarded` (RFC 7239) beside `X-Forwarded-*`."),
     row(Upstreams, "REMOVE_RESPONSE_HEADERS", Text(upstreams::patterns, "names of header fields of at most 32 letters with commas between, perhaps with a * at the end, and none that frames the answer"), Value("x-internal-*,x-db-query-count"), "", "Fields of upstreams' answers that go no further."),
     row(Upstreams, "ACCESS_LOG_PERCENT", Integer(0, 100), Value("0"), "%", "Which part of the requests to upstreams is logged, beside all that fail (499 and 5xx); 0: none at all."),

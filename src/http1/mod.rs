@@ -11,6 +11,7 @@ mod read_ahead;
 mod request;
 mod response;
 mod scan;
+mod standard;
 mod trailers;
 
 pub use body::{BodyFault, Framing, Run};
@@ -19,6 +20,7 @@ pub use read_ahead::ReadAhead;
 pub use request::{HeadError, RequestHead, is_host};
 pub use response::{ResponseError, ResponseHead};
 pub use scan::{HeadScan, Scanned};
+pub use standard::forwarded_pair;
 pub use trailers::{Trailers, with_trailers};
 
 use std::cell::RefCell;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::http1::Field;
+use crate::http1::{Field, forwarded_pair, is_host};
 use crate::model::contains;
 
 /// How a request came.
@@ -17,14 +17,14 @@ pub struct Arrival {
 }
 
 /// Where a request came from, as rooms outside are told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The client's address, behind the proxies that are trusted.
     pub ip: IpAddr,
     /// Whether the client itself speaks TLS.
     pub is_secure: bool,
-    /// Whether a trusted proxy brought it, so that what it says of the client is believed.
-    pub is_behind_trusted: bool,
+    /// The host that the client asked, perhaps with its port, where a trusted proxy says so.
+    pub authority: Option<String>,
 }
 
 /// Where a request came from.
@@ -38,6 +38,10 @@ pub(super) struct Client {
     pub(super) is_behind_trusted: bool,
     /// Whether TLS carries the peer's connection.
     pub(super) is_encrypted: bool,
+    /// How many elements of `Forwarded`, from the last one, trusted proxies have written: what stands before them anybody may
+    /// have. 0 where `X-Forwarded-For` says who the client is: then the proxies may not know `Forwarded`, and it may be the
+    /// client's own.
+    pub(super) standard_elements: usize,
 }
 
 impl Client {
@@ -45,6 +49,81 @@ impl Client {
     pub(super) const fn scheme(&self) -> &'static str {
         if self.is_encrypted { "https" } else { "http" }
     }
+
+    /// What the trusted proxy that the client asked says by this name in `Forwarded` (RFC 7239 section 5).
+    pub(super) fn standard<'a>(&self, fields: &'a [Field<'a>], name: &str) -> Option<&'a str> {
+        let outermost = self.standard_elements.checked_sub(1)?;
+        forwarded_pair(entries(fields, "forwarded").nth(outermost)?, name)
+    }
+
+    /// The host that the client asked, as `Forwarded` says it.
+    pub(super) fn standard_host<'a>(&self, fields: &'a [Field<'a>]) -> Option<&'a str> {
+        let host = self.standard(fields, "host");
+        host.filter(|host| is_host(host.as_bytes()))
+    }
+
+    /// The scheme by which it asked, as `Forwarded` says it.
+    pub(super) fn standard_scheme(&self, fields: &[Field<'_>]) -> Option<&'static str> {
+        let proto = self.standard(fields, "proto")?;
+        let known = ["https", "http", "wss", "ws"];
+        known
+            .into_iter()
+            .find(|scheme| proto.eq_ignore_ascii_case(scheme))
+    }
+
+    /// Whether the client's connection is encrypted: to us, or to a trusted proxy that says so.
+    pub(super) fn is_secure(&self, fields: &[Field<'_>]) -> bool {
+        if self.is_encrypted || !self.is_behind_trusted {
+            return self.is_encrypted;
+        }
+        match field(fields, "x-forwarded-proto") {
+            Some(proto) => says_encrypted(proto),
+            None => self
+                .standard_scheme(fields)
+                .is_some_and(|scheme| says_encrypted(scheme.as_bytes())),
+        }
+    }
+
+    /// The host that the client asked, perhaps with its port, where a trusted proxy says so.
+    pub(super) fn authority(&self, fields: &[Field<'_>]) -> Option<String> {
+        if !self.is_behind_trusted {
+            return None;
+        }
+        let text = |name| std::str::from_utf8(first(field(fields, name)?)).ok();
+        let told = match text("x-forwarded-host") {
+            Some(host) => Some(host),
+            None => self.standard_host(fields),
+        };
+        let told = told.filter(|host| is_host(host.as_bytes()));
+        let asked = told.or_else(|| text("host").filter(|host| is_host(host.as_bytes())))?;
+        // The ports of the schemes need not be said; and many a proxy names its own 80 behind one that ended TLS.
+        let port = text("x-forwarded-port").and_then(|port| port.parse::<u16>().ok());
+        let port = port.filter(|port| ![0, 80, 443].contains(port));
+        match (port_of(asked), port) {
+            (None, Some(port)) => Some(format!("{asked}:{port}")),
+            _ => told.map(str::to_owned),
+        }
+    }
+}
+
+/// The port of a host, where it names one.
+pub(super) fn port_of(host: &str) -> Option<u16> {
+    let after_literal = host.rfind(']').map_or(host, |end| &host[end..]);
+    let port = after_literal.rsplit_once(':');
+    port.and_then(|(_, port)| port.parse().ok())
+}
+
+fn field<'a>(fields: &[Field<'a>], name: &str) -> Option<&'a [u8]> {
+    let mut fields = fields.iter();
+    let found = fields.find(|field| field.name.eq_ignore_ascii_case(name));
+    found.map(|field| field.value)
+}
+
+/// The entries of all fields of this name, the last first.
+fn entries<'a>(fields: &'a [Field<'a>], name: &'static str) -> impl Iterator<Item = &'a str> {
+    let fields = fields.iter().rev();
+    let fields = fields.filter(move |field| field.name.eq_ignore_ascii_case(name));
+    fields.flat_map(|field| std::str::from_utf8(field.value).unwrap_or("?").rsplit(','))
 }
 
 /// Whether `X-Forwarded-Proto` of a trusted proxy says that the client's connection is encrypted.
@@ -74,26 +153,23 @@ pub(super) fn client(
             ip: peer,
             is_behind_trusted: false,
             is_encrypted,
+            standard_elements: 0,
         };
     }
-    let mut ip = peer;
-    let entries = |name: &'static str| {
-        let fields = fields.iter().rev();
-        let fields = fields.filter(move |field| field.name.eq_ignore_ascii_case(name));
-        fields.flat_map(|field| std::str::from_utf8(field.value).unwrap_or("?").rsplit(','))
-    };
+    let (mut ip, mut standard_elements) = (peer, 0);
     // The older form goes first: whoever writes only that leaves what a client wrote in the other one.
-    let has_older = entries("x-forwarded-for").next().is_some();
+    let has_older = entries(fields, "x-forwarded-for").next().is_some();
     let name = if has_older {
         "x-forwarded-for"
     } else {
         "forwarded"
     };
-    for entry in entries(name) {
+    for entry in entries(fields, name) {
         let hop = if has_older {
             Some(entry)
         } else {
-            for_of(entry)
+            standard_elements += 1;
+            forwarded_pair(entry, "for")
         };
         // What cannot be read is no hop that anybody vouches for; the last one that could be read stands.
         let Some(hop) = hop.and_then(|hop| parse(hop.trim())) else {
@@ -109,16 +185,8 @@ pub(super) fn client(
         ip,
         is_behind_trusted: true,
         is_encrypted,
+        standard_elements,
     }
-}
-
-/// The `for` of an element of `Forwarded` (RFC 7239 section 5.2). Those that hide behind a name are no address.
-fn for_of(element: &str) -> Option<&str> {
-    element.split(';').find_map(|pair| {
-        let (name, value) = pair.split_once('=')?;
-        let is_for = name.trim().eq_ignore_ascii_case("for");
-        is_for.then(|| value.trim().trim_matches('"'))
-    })
 }
 
 /// An address, perhaps with a port or in brackets, as some proxies write it.
@@ -203,6 +271,117 @@ mod tests {
             &[("Forwarded", "for=6.6.6.6"), ("X-Forwarded-For", "5.6.7.8")],
             "5.6.7.8",
         );
+    }
+
+    /// Where a client of a trusted proxy asked, as these fields say it: whether by TLS, and at which host.
+    fn check_asked(fields: &[(&'static str, &'static str)], is_secure: bool, host: Option<&str>) {
+        let trusted = [(ip("10.0.0.0"), 8)];
+        let list: Vec<Field<'_>> = fields
+            .iter()
+            .map(|(name, value)| Field {
+                name,
+                value: value.as_bytes(),
+            })
+            .collect();
+        for (peer, expected) in [("10.0.0.1", (is_secure, host)), ("1.2.3.4", (false, None))] {
+            let client = client(ip(peer), false, &list, &trusted);
+            let authority = client.authority(&list);
+            let asked = (client.is_secure(&list), authority.as_deref());
+            assert_eq!(asked, expected, "{peer} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn the_standard_form_says_where_the_client_asked_too() {
+        let check = |value: &'static str, is_secure, host| {
+            check_asked(&[("Forwarded", value)], is_secure, host);
+        };
+        check("for=5.6.7.8;proto=https;host=a.b", true, Some("a.b"));
+        check("host=\"a.b:8443\"; Proto=HTTPS", true, Some("a.b:8443"));
+        check("for=5.6.7.8;proto=http", false, None);
+        check("for=_hidden;proto=https;host=a.b", true, Some("a.b"));
+        // Said by the proxies in between, of each other.
+        check(
+            "for=5.6.7.8;proto=https;host=a.b, for=10.2.2.2;proto=http;host=in",
+            true,
+            Some("a.b"),
+        );
+        // Said by the client itself.
+        check(
+            "for=1.1.1.1;proto=https;host=evil, for=5.6.7.8",
+            false,
+            None,
+        );
+        check(
+            "for=1.1.1.1;proto=https;host=evil, for=unknown",
+            false,
+            None,
+        );
+        // What is none.
+        check("proto=gopher;host=\"a b\"", false, None);
+        check("host=\"a/b\"", false, None);
+    }
+
+    #[test]
+    fn the_older_form_is_heeded_first_piece_by_piece() {
+        let standard = ("forwarded", "for=5.6.7.8;proto=https;host=new");
+        check_asked(
+            &[standard, ("x-forwarded-proto", "http")],
+            false,
+            Some("new"),
+        );
+        check_asked(
+            &[standard, ("x-forwarded-host", "old, in")],
+            true,
+            Some("old"),
+        );
+        // A proxy that writes who the client is in the older form may not know the other one: the client wrote it.
+        check_asked(&[standard, ("x-forwarded-for", "5.6.7.8")], false, None);
+    }
+
+    #[test]
+    fn the_port_goes_with_a_host_that_names_none() {
+        for (host, port, expected) in [
+            ("a.b", "8443", Some("a.b:8443")),
+            ("a.b", "8443, 8000", Some("a.b:8443")),
+            ("[::1]", "8443", Some("[::1]:8443")),
+            ("a.b:81", "8443", Some("a.b:81")),
+            ("a.b", "443", Some("a.b")),
+            ("a.b", "80", Some("a.b")),
+            ("a.b", "x", Some("a.b")),
+            ("a b", "8443", Some("in.side:8443")),
+        ] {
+            let fields = [
+                ("host", "in.side"),
+                ("x-forwarded-host", host),
+                ("x-forwarded-port", port),
+            ];
+            check_asked(&fields, false, expected);
+        }
+        check_asked(
+            &[("host", "a.b"), ("x-forwarded-port", "81")],
+            false,
+            Some("a.b:81"),
+        );
+        check_asked(
+            &[("host", "a.b:8000"), ("x-forwarded-port", "81")],
+            false,
+            None,
+        );
+        check_asked(&[("host", "a.b")], false, None);
+    }
+
+    #[test]
+    fn ports_are_read_from_the_host() {
+        for (host, expected) in [
+            ("a", None),
+            ("a:81", Some(81)),
+            ("[::1]", None),
+            ("[::1]:9", Some(9)),
+            ("a:", None),
+        ] {
+            assert_eq!(port_of(host), expected, "{host}");
+        }
     }
 
     #[test]

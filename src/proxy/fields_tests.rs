@@ -35,6 +35,7 @@ fn client(is_behind_trusted: bool) -> Client {
         ip: IpAddr::from([9, 9, 9, 9]),
         is_behind_trusted,
         is_encrypted: false,
+        standard_elements: usize::from(is_behind_trusted),
     }
 }
 
@@ -212,6 +213,27 @@ fn the_port_is_that_of_the_host_or_the_scheme_that_trusted_proxies_name() {
     }
     let lie = [("x-forwarded-proto", "https"), ("x-forwarded-host", "evil")];
     has(&forwarded(&lie, false), "x-forwarded-port", "8080");
+}
+
+#[test]
+fn what_trusted_proxies_say_in_the_standard_form_alone_is_told_in_the_older_one() {
+    let standard = ("forwarded", "for=9.9.9.9;proto=https;host=\"real:8443\"");
+    let text = forwarded(&[standard], true);
+    for (name, value) in [
+        ("x-forwarded-for", "9.9.9.9, 10.0.0.1"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "real:8443"),
+        ("x-forwarded-port", "8443"),
+    ] {
+        has(&text, name, value);
+    }
+    let text = forwarded(&[standard, ("x-forwarded-proto", "http")], true);
+    has(&text, "x-forwarded-proto", "http");
+    has(&text, "x-forwarded-host", "real:8443");
+    let text = forwarded(&[standard], false);
+    has(&text, "x-forwarded-for", "10.0.0.1");
+    has(&text, "x-forwarded-proto", "http");
+    has(&text, "x-forwarded-host", "a.b:8080");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::Proxy;
-use super::address::{Arrival, Client, client, says_encrypted};
+use super::address::{Arrival, Client, client};
 use super::admitting::Admitted;
 use super::cache::{self, Way};
 use super::call::Call;
@@ -178,7 +178,7 @@ impl Proxy {
             tells_forwarded: self.tells_forwarded,
         };
         write_request(head, &introduction, &mut fields);
-        let is_secure = is_secure(head, client);
+        let is_secure = client.is_secure(head.fields);
         let policy = route.policy.cache;
         let policy = policy.filter(|_| target.carried == Carried::Http);
         let cache = policy.and_then(|policy| {
@@ -224,13 +224,6 @@ fn split(target: &str) -> (&str, Option<&str>) {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     }
-}
-
-/// Whether the client's connection is encrypted: to us, or to a trusted proxy that says so.
-fn is_secure(head: &RequestHead<'_>, client: &Client) -> bool {
-    let proto = head.field("x-forwarded-proto");
-    let is_https = proto.is_some_and(says_encrypted);
-    client.is_encrypted || (client.is_behind_trusted && is_https)
 }
 
 /// Path and query as the upstream gets them: without the token, where that stood in the query and let the client in.

@@ -51,10 +51,8 @@ impl Look {
 type Done = (Arc<Endpoint>, HealthPolicy, Option<Result<(), String>>);
 
 impl Proxy {
-    /// Looks after the upstreams for ever: their health, and the streams that many share, which are read on the runtime
-    /// that this is called on.
+    /// Looks after the health of the upstreams for ever.
     pub async fn look_after_upstreams(&self) {
-        self.shared.live_on(tokio::runtime::Handle::current());
         let mut looks: HashMap<usize, Look> = HashMap::new();
         let mut running: JoinSet<Done> = JoinSet::new();
         loop {

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 
-use super::address::{Client, first, says_encrypted};
+use super::address::{Client, first, port_of, says_encrypted};
 use super::kinds::Forwarded;
 use super::line::{line, put_number};
 use crate::http1::{Field, RequestHead};
@@ -49,35 +49,41 @@ impl<'a> Said<'a> {
     pub(super) fn write(&self, head: &RequestHead<'_>, client: &Client, out: &mut Vec<u8>) {
         out.extend_from_slice(b"x-forwarded-for: ");
         out.extend_from_slice(&self.chain);
+        // Who said it in the other form alone.
+        let is_standard = self.chain.is_empty() && client.standard_elements > 0;
+        if is_standard && client.ip != client.peer {
+            address(out, client.ip);
+            out.extend_from_slice(b", ");
+        }
         address(out, client.peer);
         out.extend_from_slice(b"\r\nx-real-ip: ");
         address(out, client.ip);
         out.extend_from_slice(b"\r\n");
+        let scheme = client.standard_scheme(head.fields);
+        let scheme = scheme.unwrap_or(client.scheme());
         if self.proto.is_none() {
-            line(out, b"x-forwarded-proto", client.scheme().as_bytes());
+            line(out, b"x-forwarded-proto", scheme.as_bytes());
         }
-        if self.host.is_none() && !head.host.is_empty() {
-            line(out, b"x-forwarded-host", head.host.as_bytes());
+        let host = client.standard_host(head.fields).unwrap_or(head.host);
+        if self.host.is_none() && !host.is_empty() {
+            line(out, b"x-forwarded-host", host.as_bytes());
         }
         if !self.has_port {
             out.extend_from_slice(b"x-forwarded-port: ");
-            put_number(out, self.port(head, client));
+            put_number(out, self.port(host, scheme));
             out.extend_from_slice(b"\r\n");
         }
     }
 
     /// The port that the client asked at, where nobody says it: that of the host, or the one that the scheme means. A
     /// proxy that ended TLS before us often says its scheme alone.
-    fn port(&self, head: &RequestHead<'_>, client: &Client) -> u16 {
+    fn port(&self, host: &str, scheme: &str) -> u16 {
         let host = match self.host {
             Some(host) => std::str::from_utf8(first(host)).unwrap_or_default(),
-            None => head.host,
+            None => host,
         };
-        let is_encrypted = match self.proto {
-            Some(proto) => says_encrypted(proto),
-            None => client.is_encrypted,
-        };
-        port(host).unwrap_or(if is_encrypted { 443 } else { 80 })
+        let is_encrypted = says_encrypted(self.proto.unwrap_or(scheme.as_bytes()));
+        port_of(host).unwrap_or(if is_encrypted { 443 } else { 80 })
     }
 
     /// The same in the form of RFC 7239, one element behind those of trusted proxies.
@@ -128,28 +134,9 @@ fn address(out: &mut Vec<u8>, ip: IpAddr) {
     }
 }
 
-fn port(host: &str) -> Option<u16> {
-    let after_literal = host.rfind(']').map_or(host, |end| &host[end..]);
-    let port = after_literal.rsplit_once(':');
-    port.and_then(|(_, port)| port.parse().ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ports_are_read_from_the_host() {
-        for (host, expected) in [
-            ("a", None),
-            ("a:81", Some(81)),
-            ("[::1]", None),
-            ("[::1]:9", Some(9)),
-            ("a:", None),
-        ] {
-            assert_eq!(port(host), expected, "{host}");
-        }
-    }
 
     #[test]
     fn addresses_stand_as_the_standard_has_them() {

@@ -67,7 +67,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use tokio::time::Instant;
 
 pub use address::{Arrival, Origin};
@@ -240,12 +240,10 @@ impl Proxy {
             })
             .collect();
         let client = address::client(peer, is_encrypted, &fields, &self.trusted);
-        let scheme = headers.get("x-forwarded-proto").map(HeaderValue::as_bytes);
         Origin {
             ip: client.ip,
-            is_secure: is_encrypted
-                || (client.is_behind_trusted && scheme.is_some_and(address::says_encrypted)),
-            is_behind_trusted: client.is_behind_trusted,
+            is_secure: client.is_secure(&fields),
+            authority: client.authority(&fields),
         }
     }
 

@@ -57,6 +57,12 @@ static DURATIONS: LazyLock<Vec<Histogram>> = LazyLock::new(|| {
     Matter::ALL.iter().map(of).collect()
 });
 
+/// Lets every series stand at 0 from now on.
+pub(super) fn begin() {
+    LazyLock::force(&COUNTERS);
+    LazyLock::force(&DURATIONS);
+}
+
 /// A question came to this.
 pub fn count(matter: Matter, fate: Fate) {
     COUNTERS[matter.index()][fate.index()].increment(1);

@@ -36,6 +36,11 @@ static COUNTERS: LazyLock<[[Counter; Fate::COUNT]; Way::COUNT]> = LazyLock::new(
     })
 });
 
+/// Lets every series stand at 0 from now on.
+pub(super) fn begin() {
+    LazyLock::force(&COUNTERS);
+}
+
 /// So many events.
 pub fn count(way: Way, fate: Fate, events: u64) {
     COUNTERS[way.index()][fate.index()].increment(events);

@@ -131,6 +131,20 @@ static REFUSALS: LazyLock<[Counter; Refusal::COUNT]> = LazyLock::new(|| {
     std::array::from_fn(|index| counter!(name::REFUSALS, "reason" => Refusal::ALL[index].label()))
 });
 
+/// By whether what was read is taken.
+static CERTIFICATE_READS: LazyLock<[Counter; 2]> = LazyLock::new(|| {
+    ["failed", "taken"].map(|result| counter!(name::CERTIFICATE_READS, "result" => result))
+});
+
+/// Lets every series stand at 0 from now on: who watches a rate sees the first event too.
+pub(super) fn begin() {
+    for counter in [&HTTP_PUBLICATIONS, &HOLES] {
+        LazyLock::force(counter);
+    }
+    LazyLock::force(&REFUSALS);
+    LazyLock::force(&CERTIFICATE_READS);
+}
+
 /// Publications were accepted by `/hub`. Those of sockets are in [`WorkerCounts`](super::WorkerCounts).
 pub fn http_published(publications: u64) {
     HTTP_PUBLICATIONS.increment(publications);
@@ -149,8 +163,7 @@ pub fn refused(reason: Refusal) {
 
 /// The files of the TLS certificate have changed and were read, for good or in vain.
 pub fn certificate_read(was_taken: bool) {
-    let result = if was_taken { "taken" } else { "failed" };
-    counter!(name::CERTIFICATE_READS, "result" => result).increment(1);
+    CERTIFICATE_READS[usize::from(was_taken)].increment(1);
 }
 
 /// What only a look at the whole node tells; set when somebody scrapes.

@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::process::ProcessStats;
 use super::table::{ALIASES, Kind, METRICS, name};
-use super::{Config, LogFormat};
+use super::{Config, LogFormat, WorkerCounts, consent, events, fleet, http, metrics, proxy};
 
 /// Why logs or metrics could not start.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +72,7 @@ pub fn install_metrics() -> Result<Exporter, SetupError> {
     let prometheus = recorder.handle();
     ::metrics::set_global_recorder(recorder).map_err(BuildError::from)?;
     describe();
+    begin();
     gauge!(name::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(Exporter {
         prometheus: Some(prometheus),
@@ -128,6 +129,18 @@ fn describe() {
             Kind::Histogram(_) => ::metrics::describe_histogram!(metric.name, metric.meaning),
         }
     }
+}
+
+/// Lets what was never counted stand at 0: a counter that appears with its first event hides that event from `rate`.
+fn begin() {
+    // Each worker makes the same handles again for itself.
+    drop(WorkerCounts::new());
+    metrics::begin();
+    http::begin();
+    proxy::begin();
+    fleet::begin();
+    events::begin();
+    consent::begin();
 }
 
 fn install_logs(config: &Config) -> Result<(LogGuard, ErrorCounter), SetupError> {

@@ -100,6 +100,7 @@ pub(super) mod name {
         "fanfare_upstream_health_changes_total";
     pub(in crate::telemetry) const SHARED_SOURCES: &str = "fanfare_shared_sources";
     pub(in crate::telemetry) const FLEET_NODES: &str = "fanfare_fleet_nodes";
+    pub(in crate::telemetry) const FLEET_NODES_LOST: &str = "fanfare_fleet_nodes_lost_total";
     pub(in crate::telemetry) const SETTINGS_DIFFER: &str = "fanfare_settings_differ";
     pub(in crate::telemetry) const LIMITED_ALONE: &str = "fanfare_requests_limited_alone_total";
     pub(in crate::telemetry) const RELOADS: &str = "fanfare_reloads_total";
@@ -130,7 +131,7 @@ const fn metric(
 }
 
 /// Every metric of this process, in the order of `docs/METRICS.md`.
-pub const METRICS: [Metric; 44] = [
+pub const METRICS: [Metric; 45] = [
     metric(
         name::CONNECTIONS,
         Kind::Gauge,
@@ -394,14 +395,21 @@ pub const METRICS: [Metric; 44] = [
         name::FLEET_NODES,
         Kind::Gauge,
         &[],
-        "Nodes of the fleet that were alive when it was last known; nothing on a node that is alone.",
+        "Nodes of the fleet that were alive when it was last known; 1 on a node that is alone.",
         "Less than you run: some do not reach Redis. Limits of rate are divided by it while Redis is away.",
+    ),
+    metric(
+        name::FLEET_NODES_LOST,
+        Kind::Counter,
+        &[],
+        "Nodes that went without taking leave of the fleet, counted by the node that found it out, some ten seconds later.",
+        "A process crashed or was killed, its machine failed, or it does not reach Redis. Its clients are on other nodes by now.",
     ),
     metric(
         name::SETTINGS_DIFFER,
         Kind::Gauge,
         &["group"],
-        "Nodes of the fleet that have other settings than this one where all must have the same, by what they are about; nothing on a node that is alone.",
+        "Nodes of the fleet that have other settings than this one where all must have the same, by what they are about.",
         "Above 0 for longer than a deploy: the log names the nodes. Give all of them the same settings.",
     ),
     metric(

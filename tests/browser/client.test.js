@@ -696,6 +696,42 @@ test('a refused handshake asks for another token, a lost connection keeps its ow
   assert.equal(last().protocols[1], 'bearer.t2');
 });
 
+test('a WebSocket whose constructor throws is tried again, backing off', async () => {
+  let throwing = 2;
+  class Refusing extends FakeWebSocket {
+    constructor(...args) {
+      if (throwing-- > 0) throw new SyntaxError('no such protocol');
+      super(...args);
+    }
+  }
+  const tokens = ['not a word', 'no word either', 'good'];
+  // A socket that there never was is not closed, and the one of before is not closed twice.
+  await connect({ WebSocket: Refusing, getToken: () => tokens.shift() });
+  assert.equal(hub.state, 'connecting');
+  assert.deepEqual(states, [{ state: 'connecting', code: 1011, reason: 'no such protocol', delay: 750 }]);
+  await pass(750);
+  assert.equal(states.at(-1).delay, 1500);
+  assert.equal(sockets.length, 0);
+  await pass(1500);
+  last().greets();
+  assert.equal(hub.state, 'connected');
+  assert.deepEqual(last().protocols, ['fanfare.json', 'bearer.good']);
+});
+
+test('a WebSocket whose constructor throws at once leaves a client that can be closed', async () => {
+  class Throwing {
+    constructor() {
+      throw new Error('not here');
+    }
+  }
+  hub = new Fanfare('ws://hub.test/', { WebSocket: Throwing });
+  assert.equal(hub.state, 'connecting');
+  hub.close();
+  assert.equal(hub.state, 'closed');
+  await pass(60_000);
+  assert.equal(hub.state, 'closed');
+});
+
 test('a getToken that fails at the start is tried again, backing off', async () => {
   let n = 0;
   const getToken = async () => {

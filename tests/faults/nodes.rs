@@ -70,11 +70,18 @@ async fn two_thousand_clients_come_back_at_once() {
     };
     let mut fleet = Fleet::with("11: two thousand clients come back at once", setup).await;
     let before = fleet.sessions();
-    // Whom a busy machine let in late is at any of the three.
-    let lost = connections_of(&fleet, 0).await + connections_of(&fleet, 1).await;
-    assert!(lost > 1500, "{lost} clients are on two of three nodes");
-    fleet.kill(0);
-    fleet.kill(1);
+    // Whom a busy machine let in late is at any of the three: the two that have most have two thirds at least.
+    let mut nodes = Vec::new();
+    for index in 0..3 {
+        nodes.push((connections_of(&fleet, index).await, index));
+    }
+    nodes.sort_unstable();
+    let most = &nodes[1..];
+    let lost: u64 = most.iter().map(|(connections, _)| connections).sum();
+    assert!(lost >= 2000, "{nodes:?}");
+    for (_, index) in most {
+        fleet.kill(*index);
+    }
     fleet.back_to_normal().await;
     fleet.compare(Loss::None).await;
     let came = fleet.sessions() - before;

@@ -152,6 +152,9 @@ async fn another_database_is_another_fleet() {
     for client in &mut clients {
         let watch = json!({"type": "subscribe", "channel": "live:news", "presence": true});
         client.ask(&watch).await;
+        // Its own comes back through Redis. Another one's would be told as well.
+        let join = client.next_of("join").await;
+        assert_eq!(join["client"], client.client());
     }
     for (hub, words) in [(&other, "of the other"), (&one, "of one")] {
         let publish = json!({"channel": "live:news", "data": words});

@@ -55,15 +55,15 @@ async fn ask(nodes: &[Hub; 2], times: usize) -> (usize, usize) {
 /// a test is about.
 async fn has_counted_alone(nodes: &[Hub]) -> bool {
     for node in nodes {
-        let metrics = node.get("/metrics").await.text;
-        let mut lines = metrics.lines();
-        let name = "fanfare_requests_limited_alone_total ";
-        let count = lines.find_map(|line| line.strip_prefix(name));
-        if count.is_some_and(|count| count != "0") {
+        if counted_alone(node).await > 0.0 {
             return true;
         }
     }
     false
+}
+
+async fn counted_alone(node: &Hub) -> f64 {
+    node.metric("fanfare_requests_limited_alone_total").await
 }
 
 /// Does something with nodes of its own, again where one of them has counted alone: then it answers false.
@@ -116,11 +116,7 @@ async fn while_redis_is_away_each_node_lets_its_own_part_through_and_none_fails(
     let nodes = two_nodes(&redis, &upstream, "20").await;
     redis.kill();
     assert_eq!(ask(&nodes, 15).await, (20, 25), "ten each");
-    let metrics = nodes[0].get("/metrics").await.text;
-    assert!(
-        metrics.contains("fanfare_requests_limited_alone_total "),
-        "it is told"
-    );
+    assert!(counted_alone(&nodes[0]).await > 0.0, "it is told");
     redis.start_again();
     eventually("the fleet counts again", async || {
         // What the nodes let through by themselves was not counted together.

@@ -187,6 +187,9 @@ async fn members_of_a_killed_node_leave_once() {
         let watch = json!({"type": "subscribe", "channel": "room", "presence": true});
         watcher.ask(&watch).await;
     }
+    let mut leaving = node(&fleet.redis, 2, "", &[("JWT_SECRET", SECRET)]).await;
+    leaving.terminate();
+    assert_eq!(leaving.exit_code().await, Some(0));
     let dying = fleet.nodes.pop().expect("a node");
     let mut members = Vec::new();
     for user in ["ann", "bob", "cem"] {
@@ -215,6 +218,13 @@ async fn members_of_a_killed_node_leave_once() {
         assert_eq!(left, expected);
         watcher.expect_quiet().await;
     }
+    let lost = "fanfare_fleet_nodes_lost_total";
+    let lost = eventually("the node is counted", async || {
+        let count = fleet.nodes[0].metric(lost).await;
+        (count > 0.0).then_some(count)
+    })
+    .await;
+    assert!(lost < 2.0, "who took leave is counted too");
 }
 
 /// While the server refuses to write nobody can renew a lease, though everybody is connected.

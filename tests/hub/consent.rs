@@ -32,6 +32,48 @@ fn by_cookie(question: &Value) -> String {
     }
 }
 
+/// Lets in ann as an editor, and bob as somebody.
+fn by_role(question: &Value) -> String {
+    match question["headers"]["cookie"].as_str() {
+        Some("sid=ann") => {
+            says(&json!({"allow": true, "user": "ann", "roles": ["clerk", "editor"]}))
+        }
+        _ if question["ask"] != "connect" => yes(),
+        _ => says(&json!({"allow": true, "user": "bob"})),
+    }
+}
+
+#[tokio::test]
+async fn roles_of_the_answer_open_what_a_namespace_keeps_for_them() {
+    let file = "[namespaces.desk]\nsubscribe = [\"editor\"]\npublish = [\"editor\"]\n";
+    let back_end = BackEnd::start(by_role).await;
+    let variables = [("AUTH_REQUIRED", "true")];
+    let hub = back_end.hub_with(file, &["connect", "subscribe"], &variables);
+    let hub = hub.await;
+    let (ann_is, bob_is) = ([("cookie", "sid=ann")], [("cookie", "sid=bob")]);
+
+    let mut bob = Socket::open_at(&hub, "/ws/connect", &bob_is).await;
+    for command in [subscribe("desk:1"), publish("desk:1", &json!(0))] {
+        assert_eq!(bob.ask(&command).await["code"], "forbidden");
+    }
+    let stream = hub.request("GET", "/sse/connect?channel=desk:1", &bob_is, "");
+    stream.await.expect_error(403, "forbidden");
+
+    let mut stream = EventStream::open(&hub, "channel=desk:1", &ann_is).await;
+    let mut ann = Socket::open_at(&hub, "/ws/connect", &ann_is).await;
+    ann.subscribe("desk:1").await;
+    // Whoever is asked next hears of them.
+    let asked = back_end.asked().last().expect("a question").json();
+    assert_eq!(asked["role"], "clerk", "{asked}");
+    assert_eq!(asked["roles"], json!(["clerk", "editor"]), "{asked}");
+    // They stay beside those of a token that comes later.
+    let refresh = json!({"type": "refresh", "token": token(json!({"sub": "ann", "role": "user"}))});
+    assert_eq!(ann.ask(&refresh).await["type"], "refreshed");
+    let published = ann.ask(&publish("desk:1", &json!(1))).await;
+    assert_eq!(published["type"], "published", "{published}");
+    assert_eq!(stream.event().await.json()["data"], 1);
+}
+
 #[tokio::test]
 async fn a_cookie_can_say_who_comes() {
     let back_end = BackEnd::start(by_cookie).await;

@@ -1,5 +1,11 @@
 //! What operators see: counts that are right, labels that are few, logs that hold no secret.
 
+use fanfare::model::{CloseReason, SettingsGroup};
+use fanfare::telemetry::consent::{Fate, Matter};
+use fanfare::telemetry::http::Route;
+use fanfare::telemetry::proxy::{Cached, Reload};
+use fanfare::telemetry::table::METRICS;
+use fanfare::telemetry::{CommandKind, Refusal};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -9,7 +15,7 @@ use crate::support::raw;
 use crate::support::sse::EventStream;
 use crate::support::token::{in_seconds, token};
 use crate::support::ws::{Socket, handshake};
-use crate::support::{eventually, hub};
+use crate::support::{Hub, eventually, hub};
 
 #[tokio::test]
 async fn metrics_count_what_happened_and_name_nobody() {
@@ -78,6 +84,110 @@ async fn metrics_count_what_happened_and_name_nobody() {
         (closed == gone as f64 && open == 0.0).then_some(())
     })
     .await;
+}
+
+/// The series whose label values are known before anything happens.
+fn known_series() -> Vec<String> {
+    let mut series = Vec::new();
+    let mut add = |name: &str, label: &str, values: Vec<&str>| {
+        series.extend(
+            values
+                .iter()
+                .map(|value| format!("{name}{{{label}=\"{value}\"}}")),
+        );
+    };
+    let of = |values: &[&'static str]| values.to_vec();
+    add("fanfare_connections", "transport", of(&["ws", "sse"]));
+    add("fanfare_publications_total", "door", of(&["http", "ws"]));
+    let reasons = CloseReason::ALL.iter().map(|reason| reason.label());
+    add("fanfare_closes_total", "reason", reasons.collect());
+    let reasons = Refusal::ALL.iter().map(|reason| reason.label());
+    add(
+        "fanfare_handshake_refusals_total",
+        "reason",
+        reasons.collect(),
+    );
+    let kinds = CommandKind::ALL.iter().map(|kind| kind.label());
+    add("fanfare_commands_total", "type", kinds.collect());
+    let results = Cached::ALL.iter().map(|result| result.label());
+    add("fanfare_cache_requests_total", "result", results.collect());
+    let outcomes = Reload::ALL.iter().map(|outcome| outcome.label());
+    add("fanfare_reloads_total", "outcome", outcomes.collect());
+    add(
+        "fanfare_drops_total",
+        "reason",
+        of(&["policy", "disconnect"]),
+    );
+    add(
+        "fanfare_certificate_reads_total",
+        "result",
+        of(&["taken", "failed"]),
+    );
+    add(
+        "fanfare_upstream_retries_total",
+        "outcome",
+        of(&["made", "spent"]),
+    );
+    add(
+        "fanfare_upstream_health_changes_total",
+        "to",
+        of(&["ill", "well"]),
+    );
+    let groups = SettingsGroup::ALL.iter().map(|group| group.name());
+    add("fanfare_settings_differ", "group", groups.collect());
+    for way in ["webhook", "stream"] {
+        for outcome in ["told", "repeated", "dropped"] {
+            let labels = format!("{{way=\"{way}\",outcome=\"{outcome}\"}}");
+            series.push(format!("fanfare_events_total{labels}"));
+        }
+    }
+    for matter in Matter::ALL.iter().map(|matter| matter.label()) {
+        series.push(format!(
+            "fanfare_consent_duration_seconds_count{{ask=\"{matter}\"}}"
+        ));
+        for fate in Fate::ALL.iter().map(|fate| fate.label()) {
+            let labels = format!("{{ask=\"{matter}\",outcome=\"{fate}\"}}");
+            series.push(format!("fanfare_consents_total{labels}"));
+        }
+    }
+    for route in Route::ALL.iter().map(|route| route.label()) {
+        for status in ["1xx", "2xx", "3xx", "4xx", "5xx"] {
+            let labels = format!("{{route=\"{route}\",status=\"{status}\"}}");
+            series.push(format!("fanfare_http_requests_total{labels}"));
+        }
+    }
+    series
+}
+
+/// A series that comes with its first event hides that event from every rate.
+#[tokio::test]
+async fn every_series_stands_before_anything_happened() {
+    // A wait for readiness would be counted.
+    let hub = Hub::start("", &[]);
+    eventually("the door is open", async || {
+        TcpStream::connect(hub.address()).await.ok()
+    })
+    .await;
+    let text = hub.get("/metrics").await.text;
+    // What these carry is not known before.
+    let begin_with_an_answer = [
+        "fanfare_http_request_duration_seconds",
+        "gateway_http_request_duration_seconds",
+    ];
+    for metric in METRICS {
+        let stands = text.lines().any(|line| {
+            let rest = line.strip_prefix(metric.name);
+            rest.is_some_and(|rest| rest.starts_with([' ', '{']) || rest.starts_with("_count"))
+        });
+        let is_late = begin_with_an_answer.contains(&metric.name);
+        assert_eq!(stands, !is_late, "{}", metric.name);
+    }
+    for series in known_series() {
+        let line = text.lines().find(|line| line.starts_with(&series));
+        let value = line.and_then(|line| line.strip_prefix(&series));
+        assert_eq!(value, Some(" 0"), "{series}: {line:?}");
+    }
+    assert!(text.contains("\nfanfare_fleet_nodes 1\n"), "it is alone");
 }
 
 #[tokio::test]

@@ -130,6 +130,41 @@ async fn a_socket_is_opened_where_a_trusted_proxy_says_that_the_client_is() {
     }
 }
 
+/// What a proxy says by the port alone, or in the form of RFC 7239 alone.
+#[tokio::test]
+async fn a_socket_is_opened_at_the_port_and_by_the_standard_form_of_a_trusted_proxy() {
+    let trusting = session_hub(&[("TRUSTED_PROXIES", "127.0.0.1")]).await;
+    let others = session_hub(&[("TRUSTED_PROXIES", "192.0.2.0/24")]).await;
+    let port = [
+        ("x-forwarded-for", "203.0.113.7"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "hub.example.com"),
+        ("x-forwarded-port", "8443"),
+    ];
+    let standard = [(
+        "forwarded",
+        "for=203.0.113.7;proto=https;host=\"hub.example.com:8443\"",
+    )];
+    for hub in [&trusting, &others] {
+        let ann = hub.user("ann").await;
+        let bearer = format!("Bearer {}", ann.token);
+        for said in [&port[..], &standard] {
+            let mut headers = vec![("authorization", bearer.as_str())];
+            headers.extend(said);
+            let answer = hub
+                .request("POST", "/sessions/create", &headers, "{}")
+                .await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let expected = match std::ptr::eq(hub, &trusting) {
+                true => "wss://hub.example.com:8443/ws/connect?".to_owned(),
+                false => format!("ws://{}/ws/connect?", hub.host()),
+            };
+            let url = answer.json()["ws_url"].as_str().expect("a URL").to_owned();
+            assert!(url.starts_with(&expected), "{said:?}: {url}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_update_is_merged_and_read_at_once() {
     let hub = session_hub(&[]).await;

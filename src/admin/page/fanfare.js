@@ -40,9 +40,8 @@ p.close()),I(e,t)}function I(n,o){[b,y,g].forEach(clearTimeout),h&&Date.now()-m>
 clearTimeout(e.retry),e.live=!1,!1===e.options.recover&&(e.position=void 0)}),r.forEach((e,n)=>{
 (i||e.sent)&&(r.delete(n),e.fail(t("disconnected",o)))}),D(i?"closed":"connecting",{code:n,reason:o,delay:d})}
 s.connect=async()=>{if("closed"!==s.state&&!b)return;clearTimeout(b),b=null;const e=++k;D("connecting");try{
-f&&(T??=await f())}catch(n){e===k&&I(1011,n.message)}
-e===k&&(p=new d(o,["fanfare.json",...T?["bearer."+T]:[]]),p.onmessage=e=>C(JSON.parse(e.data)),
-p.onclose=e=>I(e.code,e.reason),
+f&&(T??=await f()),e===k&&(p=new d(o,["fanfare.json",...T?["bearer."+T]:[]]))}catch(n){
+e===k&&I(1011,n.message)}e===k&&(p.onmessage=e=>C(JSON.parse(e.data)),p.onclose=e=>I(e.code,e.reason),
 p.onerror=()=>e===k&&!h&&G(1006,"refused"),y=setTimeout(G,2e4,4004,"no answer"))},s.close=()=>G(1e3,"closed"),
 s.on=(e,n)=>((a[e]??=new Set).add(n),()=>a[e].delete(n)),s.subscribe=(e,n={})=>{const o=c.get(e)??U(e)
 ;if(!o.given)throw t("already_subscribed",e);return Object.assign(o,{options:n,given:!1}),

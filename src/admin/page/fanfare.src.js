@@ -216,11 +216,12 @@ export function Fanfare(url = '/ws/connect', options = {}) {
 		tell('connecting');
 		try {
 			if (getToken) token ??= await getToken();
+			// That may throw as well: by a token that is no protocol's name, or by a page that may not.
+			if (mine === attempt) socket = new WebSocket(url, ['fanfare.json', ...(token ? ['bearer.' + token] : [])]);
 		} catch (e) {
 			if (mine === attempt) lost(1011, e.message);
 		}
 		if (mine !== attempt) return;
-		socket = new WebSocket(url, ['fanfare.json', ...(token ? ['bearer.' + token] : [])]);
 		socket.onmessage = (e) => receive(JSON.parse(e.data));
 		socket.onclose = (e) => lost(e.code, e.reason);
 		// `close` follows and says more, but in Node 20 not after a refused handshake.

@@ -28,14 +28,14 @@ mod records;
 use error::SessionError;
 
 /// Where a request came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The client's address, behind the proxies that are trusted.
     pub ip: IpAddr,
     /// Whether the client itself speaks TLS.
     pub is_secure: bool,
-    /// Whether a trusted proxy brought it, so that what it says of the client is believed.
-    pub is_behind_trusted: bool,
+    /// The host that the client asked, perhaps with its port, where a proxy that is trusted says so.
+    pub authority: Option<String>,
 }
 
 /// Tells where requests come from.

@@ -2,8 +2,7 @@
 
 use axum::extract::Request;
 use http::StatusCode;
-use http::header::{HOST, HeaderName};
-use http::uri::Authority;
+use http::header::HOST;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -15,8 +14,6 @@ use crate::auth::bearer;
 use crate::model::SessionId;
 use crate::session::{NAME_BYTES_MAX, Opened, Session, SessionHead, Updated};
 
-/// Where a proxy says which host the client asked.
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// The most bytes of a conversation's name.
 const CHAT_BYTES_MAX: usize = 255;
 /// What a caller may spend on the rest of a body beside the session's data.
@@ -51,11 +48,6 @@ fn denied() -> SessionError {
     SessionError::new(StatusCode::FORBIDDEN, "Session access denied")
 }
 
-/// Whether this stands in a URL as a host, perhaps with a port.
-fn is_host(text: &str) -> bool {
-    !text.contains('@') && text.parse::<Authority>().is_ok()
-}
-
 /// Where a socket for a session is opened: usable as it is, with the token that the request came with.
 fn ws_url(state: &SessionState, request: &Request, id: SessionId) -> String {
     let text = |name| {
@@ -64,10 +56,7 @@ fn ws_url(state: &SessionState, request: &Request, id: SessionId) -> String {
     };
     let origin = (state.origin_of)(request);
     let scheme = if origin.is_secure { "wss" } else { "ws" };
-    // Of several hosts the one that the client asked stands first.
-    let told = text(FORWARDED_HOST).and_then(|hosts| hosts.split(',').next());
-    let told = told.map(str::trim).filter(|host| is_host(host));
-    let told = told.filter(|_| origin.is_behind_trusted);
+    let told = origin.authority.as_deref();
     let host = told.or_else(|| text(HOST)).unwrap_or("localhost");
     let token = text(http::header::AUTHORIZATION)
         .and_then(bearer)

@@ -10,6 +10,7 @@ use super::{
     ChannelKey, Command, Inner, LEASE, Position, ServerId, Value, lock, millis, read, scripts,
     within,
 };
+use crate::telemetry::fleet::node_lost;
 
 /// How often interest is looked at without having changed, to leave channels that nobody wants any more.
 const INTEREST_TICK: Duration = Duration::from_millis(250);
@@ -177,6 +178,7 @@ async fn reap_once(inner: &Inner) {
         if inner.take_away(&node, false).await.is_err() {
             return;
         }
+        node_lost();
     }
 }
 

@@ -45,6 +45,8 @@ struct Written<'a> {
     #[serde(borrow, default)]
     user: Option<&'a RawValue>,
     #[serde(borrow, default)]
+    roles: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     info: Option<&'a RawValue>,
     #[serde(borrow, default)]
     channels: Option<&'a RawValue>,
@@ -87,8 +89,7 @@ pub(super) fn read(matter: Matter, status: u16, body: &[u8]) -> Result<Said, Str
             data: None,
         },
         _ if written.has_supplement() => {
-            let rule =
-                "only an answer about a new client may have user, info, channels or expires_at";
+            let rule = "only an answer about a new client may have user, roles, info, channels or expires_at";
             return Err(rule.to_owned());
         }
         Matter::Subscribe if written.data.is_some() => {
@@ -112,13 +113,20 @@ pub(super) fn read(matter: Matter, status: u16, body: &[u8]) -> Result<Said, Str
 
 impl Written<'_> {
     fn has_supplement(&self) -> bool {
-        let fields = [self.user, self.info, self.channels, self.expires_at];
+        let fields = [
+            self.user,
+            self.roles,
+            self.info,
+            self.channels,
+            self.expires_at,
+        ];
         fields.iter().any(Option::is_some)
     }
 
     fn supplement(&self) -> Result<Supplement, AuthError> {
         Supplement::read(SupplementFields {
             user: self.user,
+            roles: self.roles,
             info: self.info,
             channels: self.channels,
             expires_at: self.expires_at,
@@ -230,7 +238,13 @@ mod tests {
             ),
             (Connect, r#"{"allow":true,"data":1}"#, "data"),
             (Subscribe, r#"{"allow":true,"data":1}"#, "data"),
+            (
+                Connect,
+                r#"{"allow":true,"roles":[7]}"#,
+                "its roles must be",
+            ),
             (Subscribe, r#"{"allow":true,"user":"ann"}"#, "new client"),
+            (Subscribe, r#"{"allow":true,"roles":["a"]}"#, "new client"),
             (Publish, r#"{"allow":true,"info":1}"#, "new client"),
         ] {
             check_wrong(matter, body, expected);

@@ -74,12 +74,6 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// The tasks of sources live here.
-    pub(super) fn live_on(&self, runtime: Handle) {
-        // The first one stays.
-        let _ = self.runtime.set(runtime);
-    }
-
     fn sources(&self) -> MutexGuard<'_, HashMap<String, Arc<Source>>> {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -94,6 +88,11 @@ impl Proxy {
     /// Joins the wing to a hub. To be called once.
     pub fn join(&self, streams: Arc<dyn SharedStreams>) {
         let _ = self.shared.streams.set(streams);
+    }
+
+    /// Lets the tasks that read shared streams live on this runtime. To be called once, before anybody can ask.
+    pub fn share_on(&self, runtime: Handle) {
+        let _ = self.shared.runtime.set(runtime);
     }
 
     /// Leaves the upstreams whose streams are shared to other nodes, so that none waits for a lease to end. Takes two
