@@ -102,6 +102,16 @@ pub struct Redis {
     end: Mutex<Option<oneshot::Sender<()>>>,
 }
 
+/// Those commands of a call that go the same way.
+struct Part<'a> {
+    server: &'a Arc<Server>,
+    /// Whether they wait for replicas.
+    waits: bool,
+    commands: Vec<Command>,
+    /// Where they stand in the call.
+    places: Vec<usize>,
+}
+
 /// An answer that is on its way. Dropping it does not take the command back.
 pub type Pending<T> = std::pin::Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -228,7 +238,7 @@ impl Redis {
             return server.call(commands, false);
         }
         let mut answers = vec![Err(CallError::NotSent); commands.len()];
-        let mut parts: Vec<(&Arc<Server>, bool, Vec<Command>, Vec<usize>)> = Vec::new();
+        let mut parts: Vec<Part<'_>> = Vec::new();
         for (at, command) in commands.into_iter().enumerate() {
             let Some(server) = topology.server_of(command.key()) else {
                 continue;
@@ -236,18 +246,23 @@ impl Redis {
             let waits = waits && command.awaits_replicas();
             let known = parts
                 .iter_mut()
-                .find(|part| part.0.id == server.id && part.1 == waits);
+                .find(|part| part.server.id == server.id && part.waits == waits);
             match known {
-                Some((_, _, commands, places)) => {
-                    commands.push(command);
-                    places.push(at);
+                Some(part) => {
+                    part.commands.push(command);
+                    part.places.push(at);
                 }
-                None => parts.push((server, waits, vec![command], vec![at])),
+                None => parts.push(Part {
+                    server,
+                    waits,
+                    commands: vec![command],
+                    places: vec![at],
+                }),
             }
         }
         let parts: Vec<_> = parts
             .into_iter()
-            .map(|(server, waits, commands, places)| (server.call(commands, waits), places))
+            .map(|part| (part.server.call(part.commands, part.waits), part.places))
             .collect();
         Box::pin(async move {
             for (told, places) in parts {
