@@ -143,6 +143,39 @@ async fn a_failover_by_a_sentinel_is_told() {
     fleet.compare(Loss::InRedis).await;
 }
 
+/// As above, and publications are acknowledged only when the replica has them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_takes_nothing_that_a_replica_had_to_have() {
+    let setup = Setup {
+        has_sentinel: true,
+        variables: &[("REDIS_WAIT_REPLICAS", "1")],
+        ..Setup::default()
+    };
+    let mut fleet = Fleet::with("4: the same with REDIS_WAIT_REPLICAS=1", setup).await;
+    fleet.advance(2).await;
+    fleet
+        .redis
+        .ask(&["ACL", "SETUSER", "default", "-psync", "-sync"]);
+    fleet.redis.ask(&["CLIENT", "KILL", "TYPE", "replica"]);
+    fleet
+        .until("publishers are told", |fleet| {
+            fleet.told(|told| &told.unknown) > 50
+        })
+        .await;
+    kill(&mut fleet).await;
+    let next = RedisServer::start_kept();
+    let promoted = |fleet: &Fleet| {
+        let standby = fleet.standby.as_ref().map(|standby| &standby.replica);
+        standby.is_some_and(|replica| replica.ask(&["ROLE"]).starts_with("master"))
+    };
+    fleet.until("the replica is promoted", promoted).await;
+    next.follow(&fleet.standby.as_ref().expect("a replica").replica);
+    fleet.advance(2).await;
+    fleet.redis = fleet.standby.take().expect("a replica").replica;
+    fleet.back_to_normal().await;
+    fleet.compare(Loss::Unacknowledged).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_that_follow_a_failover_one_by_one_are_told() {
     let mut fleet = Fleet::start("4: nodes go over to the new master one by one").await;
