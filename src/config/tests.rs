@@ -466,6 +466,19 @@ fn a_redis_url_makes_a_fleet() {
 }
 
 #[test]
+fn replicas_are_waited_for_where_there_are_any() {
+    let url = ("REDIS_URL", "redis://redis");
+    let replicas = |variables: &[_]| settings(variables).redis.expect("a fleet").wait_replicas;
+    assert_eq!(replicas(&[url]), 0);
+    assert_eq!(replicas(&[url, ("REDIS_WAIT_REPLICAS", "2")]), 2);
+    check_fault(
+        &[("REDIS_WAIT_REPLICAS", "1")],
+        "REDIS_WAIT_REPLICAS=\"1\" needs REDIS_URL",
+    );
+    settings(&[("REDIS_WAIT_REPLICAS", "0")]);
+}
+
+#[test]
 fn who_vouches_for_redis_is_asked_over_tls_only() {
     let url = ("REDIS_URL", "rediss://redis");
     let settings = settings(&[url, ("REDIS_CA_FILE", "ca.pem")]);
