@@ -463,6 +463,23 @@ fn a_redis_url_makes_a_fleet() {
         let settings = self::settings(&[("REDIS_URL", url), ("REDIS_KEY_PREFIX", "mine")]);
         assert_eq!(settings.redis.expect("a fleet").prefix, "mine", "{url}");
     }
+    check_fault(
+        &[("REDIS_KEY_PREFIX", "a{b}c")],
+        "REDIS_KEY_PREFIX=\"a{b}c\" must be",
+    );
+}
+
+#[test]
+fn replicas_are_waited_for_where_there_are_any() {
+    let url = ("REDIS_URL", "redis://redis");
+    let replicas = |variables: &[_]| settings(variables).redis.expect("a fleet").wait_replicas;
+    assert_eq!(replicas(&[url]), 0);
+    assert_eq!(replicas(&[url, ("REDIS_WAIT_REPLICAS", "2")]), 2);
+    check_fault(
+        &[("REDIS_WAIT_REPLICAS", "1")],
+        "REDIS_WAIT_REPLICAS=\"1\" needs REDIS_URL",
+    );
+    settings(&[("REDIS_WAIT_REPLICAS", "0")]);
 }
 
 #[test]

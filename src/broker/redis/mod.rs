@@ -248,6 +248,7 @@ fn broker_error(error: CallError) -> BrokerError {
             tracing::debug!(why, "redis did not answer");
             BrokerError::OutcomeUnknown
         }
+        CallError::NotReplicated => BrokerError::NotReplicated,
         CallError::OutOfMemory => BrokerError::Full,
         CallError::Refused(why) => {
             tracing::warn!(why, "redis refused");

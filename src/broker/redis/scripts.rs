@@ -100,7 +100,11 @@ local function publish(k, a, policy)
   local meta_key, stream, once = keys[k], keys[k + 1], policy.once
   if once then
     local first = call('HMGET', keys[k + 3], 'e', 't')
-    if first[1] then return first[1] .. ':' .. first[2] .. ':1' end
+    if first[1] then
+      -- Written, though nothing changes: who waits for replicas (WAIT) waits for what this connection wrote.
+      call('PEXPIRE', keys[k + 3], call('PTTL', keys[k + 3]))
+      return first[1] .. ':' .. first[2] .. ':1'
+    end
   end
   local meta = call('HMGET', meta_key, 'e', 'r', 'n')
   local epoch = meta[1]
