@@ -436,6 +436,23 @@ fn weak_secrets_are_refused_in_production_and_warned_of_elsewhere() {
 }
 
 #[test]
+fn what_is_for_one_node_alone_is_warned_of_in_a_fleet() {
+    let of_one = [
+        ("HISTORY_MAX_BYTES", "1000"),
+        ("MAX_CHANNELS", "5"),
+        ("MAX_IDEMPOTENCY_KEYS", "10"),
+    ];
+    let url = ("REDIS_URL", "redis://localhost");
+    for set in of_one {
+        let warning = format!("{} is set, but has no effect with REDIS_URL", set.0);
+        assert!(settings(&[url, set]).warnings.contains(&warning));
+        assert!(!settings(&[set]).warnings.contains(&warning));
+    }
+    let mentioned = |warning: &String| warning.contains("has no effect");
+    assert!(!settings(&[url]).warnings.iter().any(mentioned));
+}
+
+#[test]
 fn a_redis_url_makes_a_fleet() {
     assert!(settings(&[("REDIS_URL", "")]).redis.is_none());
     let settings = settings(&[("REDIS_URL", "redis://:private@redis:6379/1")]);

@@ -48,6 +48,25 @@ async fn publishers_are_told_and_connections_stay() {
     assert_eq!(socket.numbers(1, 1).await, [2]);
 }
 
+#[tokio::test]
+async fn a_redis_without_memory_takes_no_new_channels() {
+    let fleet = Fleet::start(1).await;
+    let mut socket = Socket::open(&fleet.nodes[0]).await;
+    socket.subscribe("known").await;
+    fleet.redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+    let refused = socket
+        .ask(&json!({"type": "subscribe", "channel": "fresh"}))
+        .await;
+    assert_eq!(refused["code"], "unavailable", "{refused}");
+    let keys = fleet.redis.ask(&["KEYS", "fanfare:{|fresh}:*"]);
+    assert_eq!(keys.trim(), "", "{keys}");
+    // What has an epoch is only read.
+    let mut other = Socket::open(&fleet.nodes[0]).await;
+    other.subscribe("known").await;
+    fleet.redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    socket.subscribe("fresh").await;
+}
+
 /// How often a client is told of a gap in this channel before its next publication, which is a number.
 async fn gaps_before(socket: &mut Socket, channel: &str, data: u64) -> usize {
     let mut gaps = 0;
