@@ -463,6 +463,10 @@ fn a_redis_url_makes_a_fleet() {
         let settings = self::settings(&[("REDIS_URL", url), ("REDIS_KEY_PREFIX", "mine")]);
         assert_eq!(settings.redis.expect("a fleet").prefix, "mine", "{url}");
     }
+    check_fault(
+        &[("REDIS_KEY_PREFIX", "a{b}c")],
+        "REDIS_KEY_PREFIX=\"a{b}c\" must be",
+    );
 }
 
 #[test]

@@ -73,10 +73,9 @@ impl Shared {
 pub(super) fn refusal(error: &Error) -> Option<String> {
     let details = error.details();
     if let Some(at) = details.find("InvalidCertificate") {
-        return Some(format!(
-            "its certificate is not accepted: {}",
-            &details[at..]
-        ));
+        // In the library's own words, which end with a brace of what it stood in.
+        let why = details[at..].trim_end_matches([' ', '}']);
+        return Some(format!("its certificate is not accepted: {why}"));
     }
     // The last: a database that the server has not.
     let is_for_good = ["WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH", "ERR DB index"]
