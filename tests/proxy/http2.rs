@@ -536,6 +536,31 @@ async fn what_is_no_request_of_http2_resets_its_stream() {
     assert_eq!(trace.status, 501);
 }
 
+/// A connection without a stream is silent, however well it began.
+#[tokio::test]
+async fn an_idle_connection_makes_way_on_a_full_node() {
+    let pair = Pair::make();
+    let mut variables = vec![
+        ("MAX_CONNECTIONS", "2"),
+        ("WORKERS", "1"),
+        ("HEADER_TIMEOUT_MS", "60000"),
+    ];
+    variables.extend(pair.variables());
+    let node = Hub::start("", &variables);
+    // Both regular places, and all that are behind them.
+    let _regular = [reach(&node).await, reach(&node).await];
+    let mut idle = Vec::new();
+    for _ in 0..16 {
+        idle.push(encrypted_session(&node, &pair).await);
+    }
+    let one_more = encrypted_session(&node, &pair).await;
+    let first = idle.remove(0);
+    let _ = within("the first is ended", first.end).await;
+    assert_eq!(one_more.get("/healthz").await.status, 200);
+    let last = idle.last().expect("one");
+    assert_eq!(last.get("/healthz").await.status, 200);
+}
+
 #[tokio::test]
 async fn tls_leaves_the_choice_to_the_client() {
     let (pair, upstream) = (Pair::make(), Upstream::start().await);
