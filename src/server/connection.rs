@@ -61,6 +61,11 @@ async fn finish<W: Worker>(
         return;
     };
     let (socket, read, slot) = link.into_parts();
+    // The few places behind those of the process are not kept from others for an upload.
+    let linger_max = match place.bound() {
+        None => linger::UPLOAD,
+        Some(_) => linger::MOMENT,
+    };
     match end {
         End::Done if handover != Handover::None => match (socket.into_std(), place.regular()) {
             (Ok((socket, layer)), Some(permit)) => {
@@ -77,15 +82,16 @@ async fn finish<W: Worker>(
             let serving = multiplexed::serve(local, (socket, read), caller, place, handshake);
             Box::pin(serving).await;
         }
-        End::Done => linger::close(&local, socket, &[]).await,
+        End::Done => linger::close(&local, socket, &[], linger_max).await,
         End::Refused(refusal) => {
             if place.bound() == Some(refusal) {
                 place::count(&local, refusal);
             }
-            linger::close(&local, socket, &refusal.bytes()).await;
+            linger::close(&local, socket, &refusal.bytes(), linger_max).await;
         }
         End::TimedOut if mid_head => {
-            linger::close(&local, socket, &Refusal::HeadTimedOut.bytes()).await;
+            let refusal = Refusal::HeadTimedOut.bytes();
+            linger::close(&local, socket, &refusal, linger::MOMENT).await;
         }
         End::TimedOut | End::Broken => {}
     }
