@@ -42,8 +42,7 @@ pub(super) async fn close<W: Worker>(
         let _ = timeout(Duration::ZERO, socket.write_all(last)).await;
         return;
     };
-    // Neither an error nor the time's end changes anything: the socket is dropped.
-    let _ = timeout(time_max, part(&mut socket, last)).await;
+    part_within(time_max, &mut socket, last).await;
 }
 
 /// One of the places; given back even when the wait is dropped half way, as that of a stream within a connection is.
@@ -63,6 +62,11 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
+}
+
+/// Neither an error nor the time's end changes anything: the socket is dropped behind it.
+async fn part_within(time_max: Duration, socket: &mut Stream, last: &[u8]) {
+    let _ = timeout(time_max, part(socket, last)).await;
 }
 
 async fn part(socket: &mut Stream, last: &[u8]) -> std::io::Result<()> {
@@ -96,9 +100,9 @@ async fn waste(socket: &mut Stream) -> std::io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::{FarEnd, Pipe, Pulled};
+    use crate::tls::{Pipe, Pulled};
     use bytes::Bytes;
-    use tokio::time::{Instant, sleep};
+    use tokio::time::sleep;
 
     #[test]
     fn a_place_comes_back_however_the_wait_ends() {
@@ -111,57 +115,51 @@ mod tests {
         assert_eq!(taken.get(), LINGERING_MAX - 1);
     }
 
-    /// Sends a piece at a time, so many in all, with such a pause behind each; answers how many were taken, and what came
-    /// until the other end was done.
-    async fn send(
-        mut far: FarEnd,
-        bytes: usize,
+    /// How many pieces of so many bytes a peer gets rid of who goes on sending, with such a pause behind each, until it has
+    /// sent that many or is not heard any more. It gets the last words whatever it does.
+    async fn gets_rid_of(
         pieces: usize,
+        bytes: usize,
         pause: Duration,
-    ) -> (usize, Pulled) {
-        let mut sent = 0;
-        while sent < pieces && poll_fn(|cx| far.poll_room(cx)).await.is_ok() {
-            far.push(Bytes::from(vec![0; bytes]));
-            sent += 1;
-            sleep(pause).await;
-        }
-        let heard = poll_fn(|cx| far.poll_pull(cx)).await;
-        if sent == pieces {
+        time_max: Duration,
+    ) -> usize {
+        let (near, mut far) = Pipe::new(false);
+        let send = async {
+            let mut sent = 0;
+            while sent < pieces && poll_fn(|cx| far.poll_room(cx)).await.is_ok() {
+                far.push(Bytes::from(vec![0; bytes]));
+                sent += 1;
+                sleep(pause).await;
+            }
+            let heard = poll_fn(|cx| far.poll_pull(cx)).await;
+            assert_eq!(heard, Pulled::Bytes(Bytes::from_static(b"last")));
             far.end();
-        }
-        (sent, heard)
-    }
-
-    /// What [`part`] lets a peer send who would send all of that: pieces, and for how long.
-    async fn lets_send(bytes: usize, pieces: usize, pause: Duration) -> (usize, Duration) {
-        let (near, far) = Pipe::new(false);
-        let began = Instant::now();
+            sent
+        };
         let close = async {
             let mut socket = Stream::from(near);
-            // Its end, its fault and its time's end are the same to whoever closes.
-            let _ = timeout(UPLOAD, part(&mut socket, b"last")).await;
-            drop(socket);
-            began.elapsed()
+            part_within(time_max, &mut socket, b"last").await;
         };
-        let ((sent, heard), took) = tokio::join!(send(far, bytes, pieces, pause), close);
-        assert_eq!(heard, Pulled::Bytes(Bytes::from_static(b"last")));
-        (sent, took)
+        tokio::join!(send, close).0
     }
 
-    #[tokio::test(start_paused = true)]
+    const ENDLESS: usize = 1_000_000;
+    const NO_PAUSE: Duration = Duration::ZERO;
+
+    #[tokio::test]
     async fn an_upload_of_the_usual_bound_comes_to_its_end() {
-        let (sent, _) = lets_send(64 * 1024, 160, Duration::from_millis(50)).await;
-        assert_eq!(sent, 160);
+        assert_eq!(gets_rid_of(160, 64 * 1024, NO_PAUSE, UPLOAD).await, 160);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn nobody_sends_for_ever() {
-        let (_, took) = lets_send(1, 1_000_000, Duration::from_millis(900)).await;
-        assert_eq!(took, UPLOAD);
-        let (sent, took) = lets_send(64 * 1024, 1_000_000, Duration::ZERO).await;
-        assert!(sent * 64 * 1024 < 2 * LINGER_BYTES_MAX, "{sent}");
-        assert!(took < UPLOAD, "{took:?}");
-        let (sent, took) = lets_send(1, 2, Duration::from_secs(5)).await;
-        assert_eq!((sent, took), (1, MOMENT));
+        let fast = gets_rid_of(ENDLESS, 1024 * 1024, NO_PAUSE, UPLOAD).await;
+        assert!(fast <= LINGER_BYTES_MAX / (1024 * 1024) + 2, "{fast}");
+        let pause = Duration::from_millis(1);
+        let slow = gets_rid_of(ENDLESS, 1, pause, Duration::from_millis(20)).await;
+        assert!(slow < ENDLESS);
+        // One that is silent is not waited for.
+        let silent = gets_rid_of(ENDLESS, 1, 2 * MOMENT, UPLOAD).await;
+        assert!(silent < 10, "{silent}");
     }
 }
