@@ -2,6 +2,8 @@
 //! else notices.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -16,14 +18,19 @@ use crate::support::{Hub, within};
 /// More than two, which was what nginx bore of a gateway in a second.
 const ROUNDS: usize = 12;
 
-/// A service that answers by path: `/ill` with 503, `/head/N` with a field of so many bytes.
-async fn service() -> String {
+/// A service that answers by path: `/ill` with 503, `/head/N` with a field of so many bytes. Its URL, and how many requests
+/// it has seen.
+async fn service() -> (String, Arc<AtomicUsize>) {
+    let seen = Arc::<AtomicUsize>::default();
+    let counted = seen.clone();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("its address");
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
+            let counted = counted.clone();
             tokio::spawn(async move {
                 let head = read_head(&mut socket).await;
+                counted.fetch_add(1, SeqCst);
                 let path = head.split(' ').nth(1).unwrap_or_default();
                 let answer = match path.strip_prefix("/head/") {
                     Some(bytes) => {
@@ -38,13 +45,15 @@ async fn service() -> String {
             });
         }
     });
-    format!("http://{address}")
+    (format!("http://{address}"), seen)
 }
 
-/// Three gateways with the service `bad`.
-async fn fleet() -> Fleet {
-    let upstreams = json!({ "bad": [service().await] }).to_string();
-    Fleet::start(3, &[("UPSTREAMS", &upstreams), ("RATE_LIMIT_MAX", "0")]).await
+/// Three gateways with the service `bad`, and how many requests that has seen.
+async fn fleet() -> (Fleet, Arc<AtomicUsize>) {
+    let (url, seen) = service().await;
+    let upstreams = json!({ "bad": [url] }).to_string();
+    let variables = [("UPSTREAMS", upstreams.as_str()), ("RATE_LIMIT_MAX", "0")];
+    (Fleet::start(3, &variables).await, seen)
 }
 
 /// Asks for something again and again beside a back end that publishes, of which every publication must be taken at once.
@@ -64,7 +73,7 @@ async fn ask_beside_publishes(door: &Hub, ask: impl AsyncFn() -> Answer) -> BTre
 
 #[tokio::test]
 async fn a_service_that_is_ill_takes_no_gateway_with_it() {
-    let fleet = fleet().await;
+    let (fleet, _) = fleet().await;
     let nginx = fleet.nginx();
     for path in ["/sse/bad/ill", "/ws/bad?path=/ill", "/api/bad/ill"] {
         let answers = ask_beside_publishes(&nginx, async || nginx.get(path).await).await;
@@ -75,10 +84,26 @@ async fn a_service_that_is_ill_takes_no_gateway_with_it() {
     }
 }
 
+/// It may be asked again by the gateway that carries the request, and by no other: each would, just when it is overloaded.
+#[tokio::test]
+async fn a_service_that_is_ill_is_asked_by_one_gateway() {
+    let (fleet, seen) = fleet().await;
+    for path in ["/sse/bad/ill", "/api/bad/ill"] {
+        assert_eq!(fleet.gateway(1).get(path).await.status, 503);
+        let directly = seen.swap(0, SeqCst);
+        assert_eq!(fleet.nginx().get(path).await.status, 503);
+        let through_nginx = seen.swap(0, SeqCst);
+        assert!(
+            directly > 0 && through_nginx <= directly,
+            "{path}: {through_nginx}"
+        );
+    }
+}
+
 /// nginx has room for heads of 4 KiB where it is told nothing, and took a longer one for a gateway's failure.
 #[tokio::test]
 async fn heads_that_a_gateway_passes_on_pass_through_nginx_too() {
-    let fleet = fleet().await;
+    let (fleet, _) = fleet().await;
     let nginx = fleet.nginx();
     for path in [
         "/api/bad/head/5000",
@@ -120,7 +145,7 @@ async fn upload_for_nobody(door: &Hub, bytes: usize) -> Answer {
 /// lost the answer, and to nginx it was the gateway that had failed.
 #[tokio::test]
 async fn whoever_uploads_in_vain_is_told_so() {
-    let fleet = fleet().await;
+    let (fleet, _) = fleet().await;
     for door in [fleet.nginx(), fleet.gateway(1)] {
         for bytes in [4_000_000, 8_000_000] {
             let upload = async || upload_for_nobody(&door, bytes).await;
