@@ -149,7 +149,7 @@ struct Problem<'a> {
 impl From<BrokerError> for ApiError {
     fn from(error: BrokerError) -> Self {
         Self {
-            outcome_unknown: error == BrokerError::OutcomeUnknown,
+            outcome_unknown: error.is_outcome_unknown(),
             ..Self::new(error.code(), error.to_string())
         }
     }
@@ -217,6 +217,7 @@ mod tests {
             r#"{"error":"bad_request","message":"no \"x\""}"#
         );
         assert!(body(&BrokerError::OutcomeUnknown.into()).ends_with(r#","outcome":"unknown"}"#));
+        assert!(body(&BrokerError::NotReplicated.into()).ends_with(r#","outcome":"unknown"}"#));
         assert!(!body(&BrokerError::Unavailable.into()).contains("outcome"));
     }
 

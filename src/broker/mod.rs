@@ -37,6 +37,9 @@ pub enum BrokerError {
     /// The command was sent and no answer came: it may or may not have been done.
     #[error("the broker did not answer in time; the outcome is unknown")]
     OutcomeUnknown,
+    /// It was done, and may be lost: fewer replicas of Redis have it in time than are to be waited for.
+    #[error("it was published, but too few replicas of redis have it yet; the outcome is unknown")]
+    NotReplicated,
     /// It has no room (a bound of the configuration, or the server's memory): nothing was done.
     #[error("the broker has no room")]
     Full,
@@ -49,10 +52,17 @@ impl BrokerError {
     /// What whoever asked is told, over HTTP and on a socket alike.
     pub const fn code(self) -> ErrorCode {
         match self {
-            Self::Unavailable | Self::OutcomeUnknown => ErrorCode::BrokerUnavailable,
+            Self::Unavailable | Self::OutcomeUnknown | Self::NotReplicated => {
+                ErrorCode::BrokerUnavailable
+            }
             Self::Full => ErrorCode::Unavailable,
             Self::NoHistory => ErrorCode::NotAvailable,
         }
+    }
+
+    /// Whether it may have been done all the same.
+    pub const fn is_outcome_unknown(self) -> bool {
+        matches!(self, Self::OutcomeUnknown | Self::NotReplicated)
     }
 }
 
@@ -211,6 +221,8 @@ pub trait Sink: Send + Sync {
     fn deliver(&self, envelope: &Envelope);
     /// Envelopes may have been missed: of this channel, or of every channel.
     fn hole(&self, channel: Option<&ChannelKey>);
+    /// Every stream may be another than before, and is to be read again. Where nothing is kept nothing was missed by that.
+    fn changed(&self);
     /// An order to this node.
     fn control(&self, control: &Control);
 }

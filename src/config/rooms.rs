@@ -356,6 +356,7 @@ pub(super) fn redis(reader: &Reader) -> Option<redis::Config> {
         },
         address,
         ready_grace: millis(reader, "READY_REDIS_GRACE_MS"),
+        wait_replicas: u32::try_from(reader.integer("REDIS_WAIT_REPLICAS")).unwrap_or(u32::MAX),
         ca_file: reader.text("REDIS_CA_FILE").map(PathBuf::from),
     })
 }

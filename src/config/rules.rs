@@ -47,14 +47,25 @@ pub(super) fn check(reader: &mut Reader, stage: Stage, namespaces: &Namespaces) 
 }
 
 fn redis_url(reader: &mut Reader) {
-    let url = reader.text("REDIS_URL").map(str::trim);
+    let url = reader.text("REDIS_URL").map(|url| url.trim().to_owned());
+    let url = url.as_deref();
     let is_secure = url.is_some_and(|url| url.starts_with("rediss"));
     if let Some(Err(rule)) = url.map(Address::parse) {
         reader.fault("REDIS_URL", rule);
     }
+    let of_one_node = ["HISTORY_MAX_BYTES", "MAX_CHANNELS", "MAX_IDEMPOTENCY_KEYS"];
+    for name in of_one_node {
+        if url.is_some() && reader.is_set(name) {
+            reader.warn(format!("{name} is set, but has no effect with REDIS_URL"));
+        }
+    }
     if reader.text("REDIS_CA_FILE").is_some() && !is_secure {
         let rule = "is for TLS, but REDIS_URL does not begin with rediss";
         reader.fault("REDIS_CA_FILE", rule);
+    }
+    if reader.integer("REDIS_WAIT_REPLICAS") > 0 && !reader.is_set("REDIS_URL") {
+        let rule = "needs REDIS_URL: a node that is alone has no replicas";
+        reader.fault("REDIS_WAIT_REPLICAS", rule);
     }
 }
 

@@ -436,6 +436,23 @@ fn weak_secrets_are_refused_in_production_and_warned_of_elsewhere() {
 }
 
 #[test]
+fn what_is_for_one_node_alone_is_warned_of_in_a_fleet() {
+    let of_one = [
+        ("HISTORY_MAX_BYTES", "1000"),
+        ("MAX_CHANNELS", "5"),
+        ("MAX_IDEMPOTENCY_KEYS", "10"),
+    ];
+    let url = ("REDIS_URL", "redis://localhost");
+    for set in of_one {
+        let warning = format!("{} is set, but has no effect with REDIS_URL", set.0);
+        assert!(settings(&[url, set]).warnings.contains(&warning));
+        assert!(!settings(&[set]).warnings.contains(&warning));
+    }
+    let mentioned = |warning: &String| warning.contains("has no effect");
+    assert!(!settings(&[url]).warnings.iter().any(mentioned));
+}
+
+#[test]
 fn a_redis_url_makes_a_fleet() {
     assert!(settings(&[("REDIS_URL", "")]).redis.is_none());
     let settings = settings(&[("REDIS_URL", "redis://:private@redis:6379/1")]);
@@ -446,6 +463,23 @@ fn a_redis_url_makes_a_fleet() {
         let settings = self::settings(&[("REDIS_URL", url), ("REDIS_KEY_PREFIX", "mine")]);
         assert_eq!(settings.redis.expect("a fleet").prefix, "mine", "{url}");
     }
+    check_fault(
+        &[("REDIS_KEY_PREFIX", "a{b}c")],
+        "REDIS_KEY_PREFIX=\"a{b}c\" must be",
+    );
+}
+
+#[test]
+fn replicas_are_waited_for_where_there_are_any() {
+    let url = ("REDIS_URL", "redis://redis");
+    let replicas = |variables: &[_]| settings(variables).redis.expect("a fleet").wait_replicas;
+    assert_eq!(replicas(&[url]), 0);
+    assert_eq!(replicas(&[url, ("REDIS_WAIT_REPLICAS", "2")]), 2);
+    check_fault(
+        &[("REDIS_WAIT_REPLICAS", "1")],
+        "REDIS_WAIT_REPLICAS=\"1\" needs REDIS_URL",
+    );
+    settings(&[("REDIS_WAIT_REPLICAS", "0")]);
 }
 
 #[test]

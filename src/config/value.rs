@@ -47,6 +47,11 @@ pub(super) fn node_id(text: &str) -> Option<String> {
     is_name.then(|| text.to_owned())
 }
 
+/// What keys of Redis begin with. Braces would be the tag by which a Cluster finds the server of a key: all of them on one.
+pub(super) fn key_prefix(text: &str) -> Option<String> {
+    node_id(text).filter(|text| !text.contains(['{', '}']))
+}
+
 /// An address to listen on.
 pub(super) fn host(text: &str) -> Option<String> {
     if text.eq_ignore_ascii_case("localhost") {

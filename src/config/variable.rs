@@ -264,14 +264,15 @@ pub(super) const VARIABLES: &[Variable] = &[
     row(Streams, "SSE_COMMENT_INTERVAL_MS", Integer(100, DAY_MS), Value("15000"), "ms", "Between the comments that keep proxies awake."),
     row(Streams, "SSE_RETRY_MS", Integer(1, DAY_MS), Value("2000"), "ms", "After how long an EventSource comes back, before jitter."),
 
-    row(Publications, "HISTORY_MAX_BYTES", Integer(0, BYTES), Computed("an eighth of the memory"), "bytes", "The most bytes of kept publications over all channels; the least recently used channels' oldest go first.").memory("this"),
-    row(Publications, "MAX_CHANNELS", Integer(1, MANY), Value("1000000"), "channels", "The most channels that are remembered.").memory("about 500 bytes each"),
-    row(Publications, "MAX_IDEMPOTENCY_KEYS", Integer(1, MANY), Value("200000"), "keys", "The most idempotency keys that are remembered, five minutes each.").memory("about 500 bytes each"),
+    row(Publications, "HISTORY_MAX_BYTES", Integer(0, BYTES), Computed("an eighth of the memory"), "bytes", "The most bytes of kept publications over all channels, without REDIS_URL; the least recently used channels' oldest go first.").memory("this"),
+    row(Publications, "MAX_CHANNELS", Integer(1, MANY), Value("1000000"), "channels", "The most channels that are remembered, without REDIS_URL.").memory("about 500 bytes each"),
+    row(Publications, "MAX_IDEMPOTENCY_KEYS", Integer(1, MANY), Value("200000"), "keys", "The most idempotency keys that are remembered, without REDIS_URL, five minutes each.").memory("about 500 bytes each"),
     row(Publications, "MAX_BATCH", Integer(1, 1_000_000), Value("1000"), "publications", "The most publications of one `/hub/batch`, and channels of one `/hub/broadcast`."),
 
     row(Fleet, "REDIS_URL", ANY, Unset, "", "The Redis server that the nodes of a fleet share, redis://[[user]:password@]host[:port][/database], or the Sentinels that know it, redis-sentinel://[[user]:password@]host[:port][/database]?sentinelServiceName=name&node=host:port, or members of a Cluster, redis-cluster://[[user]:password@]host[:port]?node=host:port; over TLS with rediss. Unset, the node is alone and keeps everything in its memory.").secret(),
     row(Fleet, "REDIS_CA_FILE", ANY, Unset, "", "A PEM file with the certificates by which a Redis server is trusted over TLS. Unset, those of the system."),
-    row(Fleet, "REDIS_KEY_PREFIX", Text(value::node_id, "at most 128 printable characters without blanks"), Value("fanfare"), "", "What every key and channel in Redis begins with, with `@` and the number of the database where `REDIS_URL` names another than 0; nodes with the same one are one fleet. Users, sessions and their events are apart: they have the names of the FastAPI gateway (`users:…`), and begin with this only where it is set, even to fanfare."),
+    row(Fleet, "REDIS_KEY_PREFIX", Text(value::key_prefix, "at most 128 printable characters without blanks and braces"), Value("fanfare"), "", "What every key and channel in Redis begins with, with `@` and the number of the database where `REDIS_URL` names another than 0; nodes with the same one are one fleet. Users, sessions and their events are apart: they have the names of the FastAPI gateway (`users:…`), and begin with this only where it is set, even to fanfare."),
+    row(Fleet, "REDIS_WAIT_REPLICAS", Integer(0, 16), Value("0"), "replicas", "How many replicas of Redis must have a publication of a channel with history before whoever published it is answered; 503 with `\"outcome\":\"unknown\"` when they have not within half a second. Needs REDIS_URL."),
     row(Fleet, "READY_REDIS_GRACE_MS", Integer(0, DAY_MS), Value("10000"), "ms", "How long Redis may be away before `/readyz` answers 503."),
 
     row(Upstreams, "UPSTREAMS", ANY, Value("{}"), "", "JSON that maps names of services to lists of http, https or h2c URLs, as `{\"users\":[\"http://localhost:3001\"]}`; `/api/<name>/*`, `/sse/<name>/*` and `/ws/<name>?path=/p` are forwarded to them."),

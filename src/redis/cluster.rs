@@ -13,10 +13,10 @@ use fred::types::{ClusterHash, CustomCommand, Value};
 use tokio::time::Instant;
 
 use super::command::words_in_full;
-use super::lane::{Answer, pipeline, unanswered};
+use super::lane::{Answer, kept_pipeline, pipeline, unanswered};
 use super::server::Server;
 use super::topology::{Host, View};
-use super::{CallError, Command, Shared, session};
+use super::{CallError, Command, Shared, Verdict, replicas, session};
 
 /// Between two looks, when nothing hints at a change.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -49,17 +49,22 @@ async fn look(shared: &Shared, turn: usize) -> Option<View> {
         .collect();
     if !connected.is_empty() {
         let (client, server) = &connected[turn % connected.len()];
-        return ask(client, &server.target).await;
+        return ask(client, &server.target).await.ok();
     }
     let known = servers.iter().map(|server| server.target.clone());
+    let mut refused = None;
     for target in known.chain(seeds(&shared.target)) {
         if let Some((client, _ended)) = session::connect(shared, &target, 32).await {
             let view = ask(&client, &target).await;
             let _ = client.quit().await;
-            if view.is_some() {
-                return view;
+            match view {
+                Ok(view) => return Some(view),
+                Err(why) => refused = refused.or(why),
             }
         }
+    }
+    if let Some(why) = refused {
+        shared.judge(Verdict::Refused(why));
     }
     None
 }
@@ -97,23 +102,40 @@ pub(super) fn target_of(base: &Target, host: &Host) -> Target {
     }
 }
 
-async fn ask(client: &Client, target: &Target) -> Option<View> {
+/// The Cluster as a member sees it; or why trying again would not help, where that is known.
+async fn ask(client: &Client, target: &Target) -> Result<View, Option<String>> {
     let words = |word: &'static str| ("CLUSTER", vec![Value::from_static_str(word)]);
     let answers = pipeline(client.clone(), vec![words("INFO"), words("SLOTS")]).await;
-    let mut answers = answers.into_iter();
-    let (info, slots) = (answers.next()?, answers.next()?);
-    let (info, slots) = match (info, slots) {
-        (Ok(info), Ok(slots)) => (info.into_string()?, slots),
-        (Err(error), _) | (_, Err(error)) => {
-            tracing::warn!(%error, "redis does not say who is in the cluster");
-            return None;
-        }
-    };
+    let answers: Result<Vec<Value>, CallError> = answers.into_iter().collect();
+    let answers = answers.map_err(|error| {
+        tracing::warn!(%error, "redis does not say who is in the cluster");
+        refusal(&error)
+    })?;
+    let [info, slots] = <[Value; 2]>::try_from(answers).map_err(|_| None)?;
     let asked = match &target.server {
         ServerConfig::Centralized { server } => server.host.to_string(),
         _ => String::new(),
     };
-    view(&info, slots, &asked)
+    let info = info.into_string().unwrap_or_default();
+    let view = view(&info, slots, &asked).ok_or(None)?;
+    if view.ranges.is_empty() {
+        tracing::warn!(
+            member = asked,
+            "no member of the redis cluster has any slots"
+        );
+    }
+    Ok(view)
+}
+
+/// What a server says that will not say otherwise.
+fn refusal(error: &CallError) -> Option<String> {
+    let CallError::Refused(why) = error else {
+        return None;
+    };
+    match why.contains("cluster support disabled") {
+        true => Some(format!("it is no Cluster: say redis:// ({why})")),
+        false => why.starts_with("NOPERM").then(|| format!("CLUSTER: {why}")),
+    }
 }
 
 /// Reads `CLUSTER INFO` and `CLUSTER SLOTS`; `asked` is the host that answered, which it may leave out of itself.
@@ -222,9 +244,19 @@ async fn follow_one(
             words.push(("ASKING", Vec::new()));
         }
         words.push(words_in_full(command, server.is_sharded()));
-        let again = tokio::time::timeout_at(deadline, pipeline(client, words)).await;
-        let last = again.ok().and_then(|mut answers| answers.pop());
-        answer = last.map_or_else(unanswered, |last| command.own_part(last));
+        let wanted = match command.awaits_replicas() {
+            true => shared.config.wait_replicas,
+            false => 0,
+        };
+        let again = kept_pipeline(client, words, wanted);
+        let again = tokio::time::timeout_at(deadline, again).await;
+        let (mut answers, told) = again.unwrap_or_default();
+        answer = answers
+            .pop()
+            .map_or_else(unanswered, |last| command.own_part(last));
+        if let Some(told) = told {
+            replicas::settle(shared, &server, std::slice::from_mut(&mut answer), &told);
+        }
     }
     answer
 }

@@ -25,6 +25,7 @@ pub struct Command {
     text: Vec<u8>,
     /// Where each of them ends.
     ends: Vec<usize>,
+    awaits_replicas: bool,
 }
 
 impl Command {
@@ -36,6 +37,7 @@ impl Command {
             keys: 0,
             text: Vec::new(),
             ends: Vec::new(),
+            awaits_replicas: false,
         }
     }
 
@@ -47,6 +49,7 @@ impl Command {
             keys: keys.len(),
             text: Vec::with_capacity(TEXT_BYTES),
             ends: Vec::with_capacity(WORDS),
+            awaits_replicas: false,
         };
         keys.iter().fold(command, Self::word)
     }
@@ -72,6 +75,20 @@ impl Command {
     #[must_use]
     pub fn number(self, number: u64) -> Self {
         self.formatted(format_args!("{number}"))
+    }
+
+    /// It is answered when as many replicas have what it wrote as the configuration says (`REDIS_WAIT_REPLICAS`); where it says
+    /// none, at once. Such commands keep their order among each other.
+    #[must_use]
+    pub fn awaiting_replicas(self) -> Self {
+        Self {
+            awaits_replicas: true,
+            ..self
+        }
+    }
+
+    pub(super) const fn awaits_replicas(&self) -> bool {
+        self.awaits_replicas
     }
 
     /// Its name, where it is no script.

@@ -22,6 +22,8 @@ pub struct Config {
     pub prefix: String,
     /// How long Redis may be away before the node is no longer ready (`READY_REDIS_GRACE_MS`).
     pub ready_grace: Duration,
+    /// How many replicas must have a publication before it is acknowledged (`REDIS_WAIT_REPLICAS`).
+    pub wait_replicas: u32,
     /// Who vouches for the server over TLS: certificates, PEM (`REDIS_CA_FILE`). `None`: those whom the system trusts.
     pub ca_file: Option<PathBuf>,
 }

@@ -73,10 +73,9 @@ impl Shared {
 pub(super) fn refusal(error: &Error) -> Option<String> {
     let details = error.details();
     if let Some(at) = details.find("InvalidCertificate") {
-        return Some(format!(
-            "its certificate is not accepted: {}",
-            &details[at..]
-        ));
+        // In the library's own words, which end with a brace of what it stood in.
+        let why = details[at..].trim_end_matches([' ', '}']);
+        return Some(format!("its certificate is not accepted: {why}"));
     }
     // The last: a database that the server has not.
     let is_for_good = ["WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH", "ERR DB index"]
@@ -125,6 +124,9 @@ impl Redis {
         if let Some(why) = self.is_part_of_cluster().await {
             return Err(self.refused(why));
         }
+        if let Some(why) = self.may_not_wait().await {
+            return Err(self.refused(why));
+        }
         match may_hear(&self.shared, channel).await {
             Some(why) => Err(self.refused(why)),
             None => Ok(()),
@@ -141,6 +143,30 @@ impl Redis {
         is_member.then(|| "it is a member of a Cluster: say redis-cluster://".to_owned())
     }
 
+    /// Why replicas cannot be waited for, where they are to be. Who may is told in the log when there are too few of them now:
+    /// they may be about to come.
+    async fn may_not_wait(&self) -> Option<String> {
+        let wanted = self.shared.config.wait_replicas;
+        if wanted == 0 {
+            return None;
+        }
+        let wait = Command::new("WAIT").number(0).number(1);
+        if let Err(CallError::Refused(why)) = self.call_one(wait).await {
+            return Some(format!("REDIS_WAIT_REPLICAS needs WAIT: {why}"));
+        }
+        let info = Command::new("INFO").word("replication");
+        let info = self.call_one(info).await.ok()?;
+        let count = replicas_of(&info.as_str()?)?;
+        if count < wanted {
+            tracing::warn!(
+                count,
+                wanted,
+                "redis has fewer replicas than REDIS_WAIT_REPLICAS: until there are more, whoever publishes is told 503"
+            );
+        }
+        None
+    }
+
     /// What the server says of keys, which later versions do not name, with the rule that allows them.
     fn with_keys(&self, why: String) -> String {
         match why.contains(" key") {
@@ -155,6 +181,12 @@ impl Redis {
             why,
         }
     }
+}
+
+/// How many replicas the answer to `INFO replication` tells of.
+fn replicas_of(info: &str) -> Option<u32> {
+    let mut lines = info.lines();
+    lines.find_map(|line| line.strip_prefix("connected_slaves:")?.trim().parse().ok())
 }
 
 /// Why a channel may not be subscribed to. Asked on a connection of its own: the library takes no answer to SUBSCRIBE,

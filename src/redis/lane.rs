@@ -3,6 +3,8 @@
 //! A command of its own costs the client library a channel, a timer and two wake-ups, which is several times what the
 //! server needs for a publication. So calls put their commands into a queue, and one task takes all that is there, in
 //! the order of the calls. While it works the next ones gather: the busier, the larger the pipelines.
+//!
+//! What waits for replicas has a lane of its own on the same connection, and leaves in rounds (see `replicas`).
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,11 +15,12 @@ use fred::clients::Client;
 use fred::interfaces::ClientLike as _;
 use fred::types::{ClusterHash, CustomCommand, Value};
 use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::command::{self, Command, Words};
 use super::server::Server;
-use super::{CallError, Shared, cluster, fault};
+use super::{COMMAND_TIMEOUT, CallError, Shared, cluster, fault, replicas};
 
 /// What came of one command.
 pub(super) type Answer = Result<Value, CallError>;
@@ -96,47 +99,84 @@ pub(super) async fn run(shared: Arc<Shared>, server: Arc<Server>) {
             });
             let some: Vec<Call> = some.collect();
             match &client {
-                Some(client) => send(&shared, &server, client, some).await,
-                None => some
-                    .into_iter()
-                    .for_each(|call| call.fail(&CallError::NotSent)),
+                Some(client) => {
+                    let deadline = Instant::now() + CALL_TIMEOUT;
+                    drop(send(Sent::by(&shared, &server, client, deadline), some).await);
+                }
+                None => not_sent(some),
             }
         }
     }
 }
 
+/// Sends what waits for replicas, in rounds, for as long as the server is one.
+pub(super) async fn run_kept(shared: Arc<Shared>, server: Arc<Server>) {
+    loop {
+        server.kept_lane.asked.notified().await;
+        tokio::task::yield_now().await;
+        let mut asked_since = Instant::now();
+        loop {
+            let calls = server.kept_lane.take();
+            if calls.is_empty() {
+                break;
+            }
+            // What is asked from now on waits for this round.
+            let next = Instant::now();
+            round(&shared, &server, calls, asked_since + CALL_TIMEOUT).await;
+            asked_since = next;
+        }
+    }
+}
+
+/// Sends calls and waits until they are answered. When the last round took so long that they could not be in time, nothing
+/// is sent.
+async fn round(shared: &Arc<Shared>, server: &Arc<Server>, calls: Vec<Call>, deadline: Instant) {
+    let is_late = Instant::now() + COMMAND_TIMEOUT > deadline;
+    match server.commands.client().filter(|_| !is_late) {
+        Some(client) => {
+            let sent = Sent {
+                replicas: shared.config.wait_replicas,
+                ..Sent::by(shared, server, &client, deadline)
+            };
+            // Only a panic ends it otherwise, which whoever waits for the calls is told by the end of its channel.
+            let _ = send(sent, calls).await.await;
+        }
+        None => not_sent(calls),
+    }
+}
+
+fn not_sent(calls: Vec<Call>) {
+    for call in calls {
+        call.fail(&CallError::NotSent);
+    }
+}
+
 /// Hands calls over to the connection, and leaves the wait for the answers to a task.
-async fn send(shared: &Arc<Shared>, server: &Arc<Server>, client: &Client, calls: Vec<Call>) {
-    let deadline = Instant::now() + CALL_TIMEOUT;
-    let is_sharded = server.is_sharded();
+async fn send(sent: Sent, calls: Vec<Call>) -> JoinHandle<()> {
     let commands: Vec<&Command> = calls.iter().flat_map(|call| &call.commands).collect();
     // The keys of a Cluster's command are of one slot.
-    let most = if server.is_of_cluster() {
+    let most = if sent.server.is_of_cluster() {
         1
     } else {
         JOINED_MAX
     };
     let joined = joined(&commands, most);
-    let words = joined.iter().map(|some| command::words(some, is_sharded));
-    let mut answers = Box::pin(pipeline(client.clone(), words.collect()));
+    let words = joined
+        .iter()
+        .map(|some| command::words(some, sent.is_sharded));
+    let mut answers = Box::pin(sent.pipeline(words.collect()));
     let joined: Vec<usize> = joined.into_iter().map(<[_]>::len).collect();
     // The first poll hands the commands over: the order of the polls is that of the wire.
     let ready = poll_fn(|context| Poll::Ready(answers.as_mut().poll(context))).await;
-    let (client, shared) = (client.clone(), shared.clone());
     tokio::spawn(async move {
-        let answers = match ready {
+        let (answers, told) = match ready {
             Poll::Ready(answers) => answers,
             Poll::Pending => answers.await,
         };
-        let sent = Sent {
-            shared,
-            client,
-            is_sharded,
-            deadline,
-        };
-        let answers = apart(&calls, answers, &joined);
+        let mut answers = apart(&calls, answers, &joined);
+        sent.settle(&mut answers, told);
         sent.tell(calls, answers).await;
-    });
+    })
 }
 
 /// The commands in their order, those together that become one.
@@ -171,12 +211,41 @@ fn apart(calls: &[Call], answers: Vec<Answer>, joined: &[usize]) -> Vec<Answer> 
 /// Calls that were sent, and how.
 struct Sent {
     shared: Arc<Shared>,
+    server: Arc<Server>,
     client: Client,
     is_sharded: bool,
     deadline: Instant,
+    /// How many replicas are waited for.
+    replicas: u32,
 }
 
 impl Sent {
+    /// Over this connection, without waiting for replicas.
+    fn by(shared: &Arc<Shared>, server: &Arc<Server>, client: &Client, deadline: Instant) -> Self {
+        Self {
+            shared: shared.clone(),
+            server: server.clone(),
+            client: client.clone(),
+            is_sharded: server.is_sharded(),
+            deadline,
+            replicas: 0,
+        }
+    }
+
+    /// Sends commands together. Their answers, and what the server said of replicas when those are waited for.
+    fn pipeline(
+        &self,
+        commands: Vec<Words>,
+    ) -> impl Future<Output = (Vec<Answer>, Option<Answer>)> + use<> {
+        kept_pipeline(self.client.clone(), commands, self.replicas)
+    }
+
+    fn settle(&self, answers: &mut [Answer], told: Option<Answer>) {
+        if let Some(told) = told {
+            replicas::settle(&self.shared, &self.server, answers, &told);
+        }
+    }
+
     /// Gives each call its answers. What was not run is sent again: scripts that the server does not know, and what
     /// another master of a Cluster has.
     async fn tell(&self, calls: Vec<Call>, answers: Vec<Answer>) {
@@ -206,12 +275,16 @@ impl Sent {
             .iter()
             .map(|(command, _)| command::words_in_full(command, self.is_sharded));
         let words = words.collect();
-        let again = timeout_at(self.deadline, pipeline(self.client.clone(), words)).await;
-        let mut again = again.unwrap_or_default().into_iter();
+        let again = timeout_at(self.deadline, self.pipeline(words)).await;
+        let (again, told) = again.unwrap_or_default();
+        let mut again = again.into_iter();
         for (command, place) in unknown {
             *place = again
                 .next()
                 .map_or_else(unanswered, |answer| command.own_part(answer));
+            if let Some(told) = &told {
+                self.settle(std::slice::from_mut(place), Some(told.clone()));
+            }
         }
     }
 }
@@ -222,6 +295,24 @@ pub(super) fn unanswered() -> Answer {
 
 fn is_unknown(answer: &Answer) -> bool {
     matches!(answer, Err(CallError::Refused(why)) if why.starts_with("NOSCRIPT"))
+}
+
+/// The same as [`pipeline`]; behind the commands the server waits for so many replicas, unless for none. What it says of
+/// them is told beside the answers.
+pub(super) async fn kept_pipeline(
+    client: Client,
+    mut commands: Vec<Words>,
+    replicas: u32,
+) -> (Vec<Answer>, Option<Answer>) {
+    if replicas > 0 {
+        commands.push(replicas::wait(replicas));
+    }
+    let mut answers = pipeline(client, commands).await;
+    let told = match replicas {
+        0 => None,
+        _ => answers.pop(),
+    };
+    (answers, told)
 }
 
 /// Sends commands together and answers each; answered within the client's own time-out.

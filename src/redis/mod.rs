@@ -29,7 +29,9 @@ mod config;
 mod connections;
 mod examine;
 mod lane;
+mod replicas;
 mod script;
+mod sentinel;
 mod server;
 mod session;
 mod shared;
@@ -61,6 +63,9 @@ pub enum CallError {
     /// It was sent, or may have been, and no answer came.
     #[error("redis did not answer: {0}")]
     Unanswered(String),
+    /// It was done, and fewer replicas have it than were to be waited for.
+    #[error("redis did it, but fewer replicas have it than REDIS_WAIT_REPLICAS says")]
+    NotReplicated,
     /// The server has no memory left: nothing was done.
     #[error("redis is out of memory")]
     OutOfMemory,
@@ -83,8 +88,9 @@ pub trait Listener: Send + Sync {
     /// The mark of this number came back on this server's connection: everything that was asked of it before has taken
     /// effect, and every message that it sent before has been handed over.
     fn passed(&self, server: ServerId, mark: u64);
-    /// A server says that its data may be another than before.
-    fn changed(&self);
+    /// A server says that its data may be another than before. Whether messages may be missing, too, of which no
+    /// [`Listener::lost`] tells: when it says so on the connection that brings them, and that stood.
+    fn changed(&self, lacks_messages: bool);
 }
 
 /// The connections to one Redis server, or to the masters of a Cluster. They are made anew, with growing pauses, for as long
@@ -94,6 +100,16 @@ pub struct Redis {
     handle: Handle,
     /// Dropped at the end.
     end: Mutex<Option<oneshot::Sender<()>>>,
+}
+
+/// Those commands of a call that go the same way.
+struct Part<'a> {
+    server: &'a Arc<Server>,
+    /// Whether they wait for replicas.
+    waits: bool,
+    commands: Vec<Command>,
+    /// Where they stand in the call.
+    places: Vec<usize>,
 }
 
 /// An answer that is on its way. Dropping it does not take the command back.
@@ -217,26 +233,36 @@ impl Redis {
     /// two seconds.
     pub fn call(&self, commands: Vec<Command>) -> Pending<Vec<Result<Value, CallError>>> {
         let topology = self.shared.topology();
-        if let ([server], false) = (topology.servers.as_slice(), self.is_cluster()) {
-            return server.call(commands);
+        let waits = self.shared.config.wait_replicas > 0;
+        if let ([server], false, false) = (topology.servers.as_slice(), self.is_cluster(), waits) {
+            return server.call(commands, false);
         }
         let mut answers = vec![Err(CallError::NotSent); commands.len()];
-        let mut parts: Vec<(&Arc<Server>, Vec<Command>, Vec<usize>)> = Vec::new();
+        let mut parts: Vec<Part<'_>> = Vec::new();
         for (at, command) in commands.into_iter().enumerate() {
             let Some(server) = topology.server_of(command.key()) else {
                 continue;
             };
-            match parts.iter_mut().find(|part| part.0.id == server.id) {
-                Some((_, commands, places)) => {
-                    commands.push(command);
-                    places.push(at);
+            let waits = waits && command.awaits_replicas();
+            let known = parts
+                .iter_mut()
+                .find(|part| part.server.id == server.id && part.waits == waits);
+            match known {
+                Some(part) => {
+                    part.commands.push(command);
+                    part.places.push(at);
                 }
-                None => parts.push((server, vec![command], vec![at])),
+                None => parts.push(Part {
+                    server,
+                    waits,
+                    commands: vec![command],
+                    places: vec![at],
+                }),
             }
         }
         let parts: Vec<_> = parts
             .into_iter()
-            .map(|(server, commands, places)| (server.call(commands), places))
+            .map(|part| (part.server.call(part.commands, part.waits), part.places))
             .collect();
         Box::pin(async move {
             for (told, places) in parts {

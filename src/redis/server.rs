@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use fred::clients::Client;
 use fred::interfaces::ClientLike as _;
@@ -11,6 +11,7 @@ use fred::types::config::Config as Target;
 use tokio::task::AbortHandle;
 
 use super::lane::Lane;
+use super::watch::Known;
 use super::{COMMAND_TIMEOUT, CallError, Command, Pending};
 
 /// A master, for as long as it is one. Whoever takes its place has another.
@@ -54,7 +55,13 @@ pub(super) struct Server {
     pub(super) target: Target,
     pub(super) commands: Link,
     pub(super) messages: Link,
+    /// What the connection for commands was told last, or the one before it.
+    known: Mutex<Known>,
     pub(super) lane: Lane,
+    /// That of commands which wait for replicas.
+    pub(super) kept_lane: Lane,
+    /// Whether fewer replicas had the last of those than were waited for.
+    pub(super) lacks_replicas: AtomicBool,
     /// Whether publications reach only this server's subscribers: in a Cluster from version 7 on.
     pub(super) is_sharded: AtomicBool,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -68,7 +75,10 @@ impl Server {
             target,
             commands: Link::default(),
             messages: Link::default(),
+            known: Mutex::default(),
             lane: Lane::default(),
+            kept_lane: Lane::default(),
+            lacks_replicas: AtomicBool::new(false),
             is_sharded: AtomicBool::new(false),
             tasks: Mutex::default(),
         })
@@ -86,16 +96,21 @@ impl Server {
         self.is_sharded.load(Ordering::Relaxed)
     }
 
-    /// Sends commands in their order, and behind those of earlier calls.
+    /// Sends commands in their order, and behind those of earlier calls that wait for replicas, or do not, as these.
     pub(super) fn call(
         &self,
         commands: Vec<Command>,
+        awaits_replicas: bool,
     ) -> Pending<Vec<Result<super::Value, CallError>>> {
         let count = commands.len();
         if self.commands.client().is_none() {
             return Box::pin(std::future::ready(vec![Err(CallError::NotSent); count]));
         }
-        let told = self.lane.ask(commands);
+        let lane = match awaits_replicas {
+            true => &self.kept_lane,
+            false => &self.lane,
+        };
+        let told = lane.ask(commands);
         Box::pin(async move {
             let ended = || {
                 vec![
@@ -107,6 +122,11 @@ impl Server {
             };
             told.await.unwrap_or_else(|_| ended())
         })
+    }
+
+    /// The replication id that the connection for commands was told last.
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What works for this server ends with it.
@@ -122,6 +142,7 @@ impl Server {
             task.abort();
         }
         self.lane.give_up();
+        self.kept_lane.give_up();
         for link in [&self.commands, &self.messages] {
             if let Some(client) = link.client() {
                 link.set(None);

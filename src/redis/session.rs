@@ -19,7 +19,7 @@ use super::server::{Link, Server};
 use super::watch::{
     Compared, Comparison, Heard, Known, MARK_TIMEOUT, Marks, Next, Patience, Role, WATCH_INTERVAL,
 };
-use super::{COMMAND_TIMEOUT, Listener, Script, Shared, Verdict, cluster};
+use super::{COMMAND_TIMEOUT, Listener, Script, Shared, Verdict, cluster, sentinel};
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -44,7 +44,6 @@ const OWN_MARKS: u64 = 1 << 62;
 /// Makes command connections to a server for as long as it is one.
 pub(super) async fn command_sessions(shared: Arc<Shared>, server: Arc<Server>) {
     let mut pause = Pause::default();
-    let mut known = Known::default();
     loop {
         if let Some((client, ended)) = connect(&shared, &server.target, 32).await {
             let watched = async {
@@ -59,14 +58,15 @@ pub(super) async fn command_sessions(shared: Arc<Shared>, server: Arc<Server>) {
                     return shared.failed(&error);
                 }
                 pause = Pause::default();
+                let has_changed = server.known().differs(id);
                 server.commands.set(Some(client.clone()));
                 shared.judge(Verdict::Open);
                 shared.look.notify_one();
                 tracing::info!(redis = %shared.config.address, server = server.address, "connected to redis");
-                if known.differs(id) {
+                if has_changed {
                     tell_changed(&shared);
                 }
-                watch_commands(&shared, &client, &mut known).await;
+                watch_commands(&shared, &server, &client).await;
             };
             end_with(watched, ended).await;
             retire(&shared, &server.commands, client);
@@ -154,6 +154,43 @@ pub(super) async fn connect(
     target: &Target,
     capacity: usize,
 ) -> Option<(Client, fred::types::ConnectHandle)> {
+    let address = &shared.config.address;
+    // Before the first attempt: of an unknown name the library hears nothing until its time is up, and somebody waits to be
+    // told whether to begin.
+    let is_first = *shared.verdict.borrow() == Verdict::Trying;
+    let mut fault = match is_first {
+        true => sentinel::fault(target).await,
+        false => None,
+    };
+    if fault.is_none() {
+        let error = match open(target, capacity).await {
+            Ok(opened) => return Some(opened),
+            Err(error) => error,
+        };
+        fault = sentinel::fault(target).await;
+        match error {
+            Some(error) => {
+                tracing::warn!(redis = %address, %error, "cannot connect to redis");
+                shared.failed(&error);
+            }
+            None => {
+                tracing::warn!(redis = %address, "cannot connect to redis in time");
+                shared.judge(Verdict::Away);
+            }
+        }
+    }
+    if let Some(why) = fault {
+        tracing::warn!(redis = %address, why, "no master can be found");
+        shared.judge(Verdict::Refused(why));
+    }
+    None
+}
+
+/// The same; what went wrong, where that is known.
+pub(super) async fn open(
+    target: &Target,
+    capacity: usize,
+) -> Result<(Client, fred::types::ConnectHandle), Option<Error>> {
     // Without a policy the library never reconnects and never sends anything a second time.
     let client = Builder::from_config(target.clone())
         .with_performance_config(|performance: &mut PerformanceConfig| {
@@ -175,19 +212,10 @@ pub(super) async fn connect(
             };
         })
         .build()
-        .ok()?;
+        .map_err(Some)?;
     match tokio::time::timeout(CONNECT_TIMEOUT * 2, client.init()).await {
-        Ok(Ok(ended)) => Some((client, ended)),
-        Ok(Err(error)) => {
-            shared.failed(&error);
-            tracing::warn!(redis = %shared.config.address, %error, "cannot connect to redis");
-            None
-        }
-        Err(_) => {
-            shared.judge(Verdict::Away);
-            tracing::warn!(redis = %shared.config.address, "cannot connect to redis in time");
-            None
-        }
+        Ok(opened) => opened.map(|ended| (client, ended)).map_err(Some),
+        Err(_) => Err(None),
     }
 }
 
@@ -196,18 +224,18 @@ pub(super) async fn connect(
 fn tell_changed(shared: &Shared) {
     tracing::warn!("the replication id of redis changed");
     if let Some(listener) = shared.listener() {
-        listener.changed();
+        listener.changed(false);
     }
 }
 
 /// Looks at the connection until it is silent or leads to a server that is not a master.
-async fn watch_commands(shared: &Shared, client: &Client, known: &mut Known) {
+async fn watch_commands(shared: &Shared, server: &Server, client: &Client) {
     let mut patience = Patience::new(Instant::now());
     loop {
         tokio::time::sleep(WATCH_INTERVAL).await;
         match patience.judge(replication(client).await, Instant::now()) {
             Heard::Id(id) => {
-                if known.differs(id) {
+                if server.known().differs(id) {
                     tell_changed(shared);
                 }
             }
@@ -267,7 +295,8 @@ impl MessageSession<'_> {
         self.server.messages.set(Some(self.client.clone()));
         self.listener.connected(self.server.id);
         if known.differs(id) {
-            self.listener.changed();
+            // What may be missing is known: nothing was subscribed to.
+            self.listener.changed(false);
         }
         tokio::select! {
             () = self.hand_over(messages) => {}
@@ -340,19 +369,22 @@ impl MessageSession<'_> {
                 return;
             }
             if known.differs(own) {
-                self.listener.changed();
+                self.listener.changed(true);
             }
         }
     }
 
-    /// Whether the other connection leads to the same data. Asked twice: an id may change between two questions.
+    /// Whether the other connection leads to the same data, as far as it knows: its own watch asks as often. Where the ids
+    /// differ both are asked twice: one may change between two questions.
     async fn agrees(&self, own: &str) -> bool {
         let Some(commands) = self.server.commands.client() else {
             return true;
         };
+        if self.server.known().is(own) {
+            return true;
+        }
         let mut comparison = Comparison::new(own.to_owned());
         loop {
-            // The connection for commands has a watch of its own.
             match comparison.handle_other(replication(&commands).await) {
                 Compared::Agrees => return true,
                 Compared::Differs => break,

@@ -127,6 +127,8 @@ impl Shared {
         let tasks = [
             self.handle.spawn(lane::run(self.clone(), server.clone())),
             self.handle
+                .spawn(lane::run_kept(self.clone(), server.clone())),
+            self.handle
                 .spawn(session::command_sessions(self.clone(), server.clone())),
             self.handle
                 .spawn(session::message_sessions(self.clone(), server.clone())),

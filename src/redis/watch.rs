@@ -2,6 +2,9 @@
 //! are silent, that are no masters, that take publications and do not bring them, and that are two where there should be
 //! one; and data that became another under a connection that stands.
 //!
+//! Each connection is asked once in an interval. Whether both lead to the same data is seen by comparing what each was told
+//! last; only where that differs are they asked again.
+//!
 //! No I/O and no clock, so that the model of a fleet (`tests/forks`) watches as a node does.
 
 use std::time::{Duration, Instant};
@@ -134,6 +137,11 @@ impl Known {
         let differs = self.0.as_ref().is_some_and(|old| *old != id);
         self.0 = Some(id);
         differs
+    }
+
+    /// Whether it is this one.
+    pub fn is(&self, id: &str) -> bool {
+        self.0.as_deref() == Some(id)
     }
 }
 

@@ -201,12 +201,15 @@ pub enum Missed {
     Nothing,
 }
 
+/// Whether a channel has subscribers and no stream.
+pub fn keeps_nothing(hub: &Hub, channel: ChannelIndex) -> bool {
+    let slot = hub.channel(channel);
+    slot.is_some_and(|slot| slot.stage() == Stage::Live && slot.position().is_none())
+}
+
 /// Something before `seen` did not come, or nobody knows what (0).
 pub fn missed(hub: &mut Hub, channel: ChannelIndex, seen: u64, encode: &mut dyn Encode) -> Missed {
-    let Some(slot) = hub.channel(channel) else {
-        return Missed::Nothing;
-    };
-    if slot.stage() == Stage::Live && slot.position().is_none() {
+    if keeps_nothing(hub, channel) {
         return Missed::Told(hub.tell_gap(channel, None, None, encode));
     }
     hub.begin_repair(channel, seen)

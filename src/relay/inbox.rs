@@ -16,6 +16,8 @@ pub enum Message {
     Envelope(Envelope),
     /// Envelopes of this channel, or of every channel, may be missing.
     Hole(Option<ChannelKey>),
+    /// Every stream may be another than before.
+    Changed,
     /// An order about connections.
     Control(Control),
 }

@@ -254,6 +254,12 @@ impl Sink for Switchboard {
         }
     }
 
+    fn changed(&self) {
+        for inbox in &self.inboxes {
+            inbox.push(Message::Changed);
+        }
+    }
+
     fn control(&self, control: &Control) {
         if let Control::Purge(purged) = control {
             if let Some(observer) = self.purges.get() {

@@ -116,6 +116,7 @@ impl Shard {
             Message::Envelope(_) => {}
             Message::Hole(Some(channel)) => self.missed(&channel, 0),
             Message::Hole(None) => self.missed_everywhere(),
+            Message::Changed => self.read_all_again(),
             Message::Control(control) => self.obey(control),
         }
     }

@@ -58,14 +58,26 @@ impl Shard {
 
     /// Nobody knows what did not come.
     pub(super) fn missed_everywhere(&mut self) {
-        let channels: Vec<ChannelKey> = self
-            .hub
-            .channels()
-            .map(|(_, channel)| channel.key().clone())
-            .collect();
-        for channel in channels {
+        for channel in self.channels() {
             self.missed(&channel, 0);
         }
+    }
+
+    /// Every stream may be another than before. Whoever is in a channel without one missed nothing by that, but who is
+    /// present there may be others.
+    pub(super) fn read_all_again(&mut self) {
+        for channel in self.channels() {
+            let index = self.hub.find_channel(&channel);
+            match index.filter(|index| follow::keeps_nothing(&self.hub, *index)) {
+                Some(index) => self.doubt_presence(index),
+                None => self.missed(&channel, 0),
+            }
+        }
+    }
+
+    fn channels(&self) -> Vec<ChannelKey> {
+        let channels = self.hub.channels();
+        channels.map(|(_, channel)| channel.key().clone()).collect()
     }
 
     /// Begins as many reads as may be under way.

@@ -103,6 +103,7 @@ impl OverRedis {
             address: Address::parse(&self.url).expect("an address"),
             prefix,
             ready_grace: Duration::ZERO,
+            wait_replicas: 0,
             ca_file: None,
         };
         let broker = RedisBroker::start(&config, Arc::new(namespaces)).expect("threads");

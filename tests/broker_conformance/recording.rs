@@ -29,6 +29,10 @@ impl Sink for Recording {
         panic!("no case makes a hole, but there is one in {channel:?}");
     }
 
+    fn changed(&self) {
+        panic!("no case changes the data");
+    }
+
     fn control(&self, control: &Control) {
         lock(&self.controls).push(control.clone());
         self.came.notify_waiters();

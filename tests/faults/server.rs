@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::harness::standby::follow;
 use crate::harness::{Fleet, Loss, Setup, address};
 use crate::redis_server::{RedisServer, copy};
 
@@ -72,7 +71,7 @@ async fn an_empty_restart_is_told() {
 /// A replica that was cut off from its master a while ago.
 async fn replica_left_behind(fleet: &Fleet) -> RedisServer {
     let replica = RedisServer::start_kept();
-    follow(&replica, &fleet.redis).await;
+    replica.follow(&fleet.redis);
     fleet.advance(3).await;
     // It looks for its master where nobody is.
     replica.ask(&["CONFIG", "SET", "repl-timeout", "3600"]);
@@ -142,6 +141,39 @@ async fn a_failover_by_a_sentinel_is_told() {
         "above: {recovered}, {told}"
     );
     fleet.compare(Loss::InRedis).await;
+}
+
+/// As above, and publications are acknowledged only when the replica has them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_takes_nothing_that_a_replica_had_to_have() {
+    let setup = Setup {
+        has_sentinel: true,
+        variables: &[("REDIS_WAIT_REPLICAS", "1")],
+        ..Setup::default()
+    };
+    let mut fleet = Fleet::with("4: the same with REDIS_WAIT_REPLICAS=1", setup).await;
+    fleet.advance(2).await;
+    fleet
+        .redis
+        .ask(&["ACL", "SETUSER", "default", "-psync", "-sync"]);
+    fleet.redis.ask(&["CLIENT", "KILL", "TYPE", "replica"]);
+    fleet
+        .until("publishers are told", |fleet| {
+            fleet.told(|told| &told.unknown) > 50
+        })
+        .await;
+    kill(&mut fleet).await;
+    let next = RedisServer::start_kept();
+    let promoted = |fleet: &Fleet| {
+        let standby = fleet.standby.as_ref().map(|standby| &standby.replica);
+        standby.is_some_and(|replica| replica.ask(&["ROLE"]).starts_with("master"))
+    };
+    fleet.until("the replica is promoted", promoted).await;
+    next.follow(&fleet.standby.as_ref().expect("a replica").replica);
+    fleet.advance(2).await;
+    fleet.redis = fleet.standby.take().expect("a replica").replica;
+    fleet.back_to_normal().await;
+    fleet.compare(Loss::Unacknowledged).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

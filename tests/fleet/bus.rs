@@ -37,6 +37,8 @@ impl Sink for Collected {
 
     fn hole(&self, _: Option<&ChannelKey>) {}
 
+    fn changed(&self) {}
+
     fn control(&self, _: &Control) {}
 }
 

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::net::TcpStream;
 
 use crate::redis_server::cluster::Cluster;
 use crate::redis_server::{RedisServer, free_port};
 use crate::support::ws::Socket;
-use crate::support::{eventually, hub};
+use crate::support::{DEADLINE, Hub, eventually, hub};
 
 /// What `docs/OPERATIONS.md` tells operators to allow.
 fn documented_rules() -> Vec<String> {
@@ -40,17 +42,33 @@ fn url_of_user(redis: &RedisServer) -> String {
 
 /// What a node says that does not begin.
 fn refusal(variables: &[(&str, &str)]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_fanfare"))
+    let mut node = Command::new(env!("CARGO_BIN_EXE_fanfare"))
         .env_clear()
         .current_dir(env!("CARGO_TARGET_TMPDIR"))
         .envs([("NODE_ENV", "test"), ("PORT", "0"), ("HOST", "127.0.0.1")])
         .envs(variables.iter().copied())
         .stdin(Stdio::null())
-        .output()
-        .expect("it runs and ends");
-    assert!(!output.status.success());
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let began = Instant::now();
+    let has_ended = loop {
+        if node.try_wait().expect("it is ours").is_some() {
+            break true;
+        }
+        if began.elapsed() > DEADLINE {
+            node.kill().expect("it is ours");
+            break false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let output = node.wait_with_output().expect("what it said");
     let text = [output.stdout, output.stderr].concat();
-    String::from_utf8_lossy(&text).into_owned()
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(has_ended, "it runs: {text}");
+    assert!(!output.status.success(), "{text}");
+    text
 }
 
 /// It is refused, with these words.
@@ -117,6 +135,14 @@ fn a_command_that_is_not_allowed_is_named() {
 }
 
 #[test]
+fn who_may_not_wait_for_replicas_is_told_where_they_are_to_be_waited_for() {
+    let redis = server_with_user(&["-wait"]);
+    let url = url_of_user(&redis);
+    let text = refusal(&[("REDIS_URL", &url), ("REDIS_WAIT_REPLICAS", "1")]);
+    assert!(text.contains("REDIS_WAIT_REPLICAS needs WAIT"), "{text}");
+}
+
+#[test]
 fn keys_and_channels_that_are_not_allowed_are_named() {
     check_refused(
         &["resetkeys", "~other:*"],
@@ -139,9 +165,18 @@ fn a_server_of_another_kind_is_told() {
     let single = RedisServer::start();
     let cluster = Cluster::start(false, false);
     let member = cluster.members().next().expect("a member");
+    let port = single.port();
     for (url, word) in [
         (format!("{}/99", single.url()), "DB index"),
         (member.url(), "redis-cluster://"),
+        (
+            format!("redis-cluster://127.0.0.1:{port}"),
+            "it is no Cluster",
+        ),
+        (
+            format!("redis-sentinel://127.0.0.1:{port}?sentinelServiceName=hub"),
+            "is no Sentinel",
+        ),
     ] {
         let text = refusal(&[("REDIS_URL", &url)]);
         assert!(
@@ -149,6 +184,66 @@ fn a_server_of_another_kind_is_told() {
             "{url}: {text}"
         );
     }
+}
+
+#[test]
+fn members_that_must_not_tell_of_a_cluster_are_told() {
+    let cluster = Cluster::start(false, false);
+    for member in cluster.members() {
+        let rule = ["ACL", "SETUSER", "default", "-cluster|slots"];
+        assert_eq!(member.ask(&rule), "OK");
+    }
+    let text = refusal(&[("REDIS_URL", &cluster.url())]);
+    assert!(
+        text.contains("refuses this node: CLUSTER: NOPERM"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_is_wrong_with_the_way_to_sentinels_is_told() {
+    let master = RedisServer::start();
+    let sentinel = RedisServer::start_sentinel(&master);
+    let port = sentinel.port();
+    let check = |parameters: &str, words: &[&str]| {
+        let url = format!("redis-sentinel://127.0.0.1:{port}?{parameters}");
+        let text = refusal(&[("REDIS_URL", &url)]);
+        let named = format!("refuses this node: the Sentinel at 127.0.0.1:{port}");
+        assert!(text.contains(&named), "{text}");
+        for word in words {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+        assert!(!text.contains("secret"), "{text}");
+    };
+    check(
+        "sentinelServiceName=other",
+        &["knows no master of the name other"],
+    );
+    let rule = ["ACL", "SETUSER", "default", "resetpass", ">right"];
+    assert_eq!(sentinel.ask(&rule), "OK");
+    check(
+        "sentinelServiceName=hub&sentinelPassword=secret",
+        &["sentinelPassword", "WRONGPASS"],
+    );
+    check("sentinelServiceName=hub", &["NOAUTH"]);
+}
+
+#[tokio::test]
+async fn sentinels_that_are_away_are_waited_for() {
+    let master = RedisServer::start();
+    let mut sentinel = RedisServer::start_sentinel(&master);
+    sentinel.kill();
+    let port = sentinel.port();
+    let url = format!("redis-sentinel://127.0.0.1:{port}?sentinelServiceName=hub");
+    let hub = Hub::start("", &[("REDIS_URL", &url), ("READY_REDIS_GRACE_MS", "0")]);
+    eventually("the node runs", async || {
+        let listens = TcpStream::connect(hub.address()).await.is_ok();
+        (listens && hub.get("/readyz").await.status == 503).then_some(())
+    })
+    .await;
+    sentinel.start_again();
+    hub.until_ready().await;
+    hub.publish("news", &json!(1)).await;
 }
 
 /// A server that speaks TLS too, and who vouches for it.

@@ -6,7 +6,7 @@ use crate::support::sse::EventStream;
 use crate::support::ws::{Socket, position};
 use crate::{Fleet, RedisServer, node};
 
-const NOTHING_KEPT: &str = "[namespaces.live]\nhistory.size = 0";
+pub(crate) const NOTHING_KEPT: &str = "[namespaces.live]\nhistory.size = 0";
 
 #[tokio::test]
 async fn what_one_node_takes_every_node_delivers() {

@@ -33,6 +33,7 @@ mod nodes;
 mod orders;
 mod outage;
 mod purge;
+mod replicas;
 mod shared;
 
 use redis_server::RedisServer;

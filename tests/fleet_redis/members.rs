@@ -248,6 +248,14 @@ async fn nobody_leaves_because_redis_refused_to_write() {
     for watcher in &mut watchers {
         while watcher.next_of("join").await["client"] != json!(last.client()) {}
     }
+    let subscribers = async || {
+        let channels = fleet.nodes[0].get("/hub/channels").await.json();
+        channels["channels"][0]["subscribers"].as_u64()
+    };
+    eventually("all counts are told", async || {
+        (subscribers().await == Some(3)).then_some(())
+    })
+    .await;
     fleet
         .redis
         .ask(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
@@ -265,6 +273,10 @@ async fn nobody_leaves_because_redis_refused_to_write() {
             == "3"
     };
     eventually("all leases ended", async || ended().then_some(())).await;
+    // What was known last holds meanwhile: each node's part of a limit hangs on it, too.
+    let nodes = fleet.nodes[0].get("/hub/nodes").await.json();
+    assert_eq!(nodes["nodes"].as_array().map(Vec::len), Some(3), "{nodes}");
+    assert_eq!(subscribers().await, Some(3));
     fleet
         .redis
         .ask(&["CONFIG", "SET", "min-replicas-to-write", "0"]);

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::channels::NOTHING_KEPT;
 use crate::redis_server::RedisServer;
 use crate::support::eventually;
 use crate::support::hub::SECRET;
@@ -47,7 +48,97 @@ async fn publishers_are_told_and_connections_stay() {
     assert_eq!(socket.numbers(1, 1).await, [2]);
 }
 
-/// Redis is slow, so that a back end's order comes between a subscription's beginning and its answer.
+#[tokio::test]
+async fn a_redis_without_memory_takes_no_new_channels() {
+    let fleet = Fleet::start(1).await;
+    let mut socket = Socket::open(&fleet.nodes[0]).await;
+    socket.subscribe("known").await;
+    fleet.redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+    let refused = socket
+        .ask(&json!({"type": "subscribe", "channel": "fresh"}))
+        .await;
+    assert_eq!(refused["code"], "unavailable", "{refused}");
+    let keys = fleet.redis.ask(&["KEYS", "fanfare:{|fresh}:*"]);
+    assert_eq!(keys.trim(), "", "{keys}");
+    // What has an epoch is only read.
+    let mut other = Socket::open(&fleet.nodes[0]).await;
+    other.subscribe("known").await;
+    fleet.redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    socket.subscribe("fresh").await;
+}
+
+/// How often a client is told of a gap in this channel before its next publication, which is a number.
+async fn gaps_before(socket: &mut Socket, channel: &str, data: u64) -> usize {
+    let mut gaps = 0;
+    loop {
+        let message = socket.next().await;
+        if message["channel"] != channel {
+            continue;
+        }
+        match message["type"].as_str() {
+            Some("gap") => gaps += 1,
+            Some("publication") => {
+                assert_eq!(message["data"], data, "{message}");
+                return gaps;
+            }
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_outage_is_one_gap_where_nothing_is_kept() {
+    let mut redis = RedisServer::start();
+    let hub = node(&redis, 0, NOTHING_KEPT, &[]).await;
+    let mut socket = Socket::open(&hub).await;
+    socket.subscribe("live:a").await;
+    for outage in 0..3 {
+        // Back without its data, so that both connections learn of another server.
+        redis.kill();
+        eventually("not ready", async || {
+            (hub.get("/readyz").await.status == 503).then_some(())
+        })
+        .await;
+        redis.start_again();
+        hub.until_ready().await;
+        let publish = json!({"channel": "live:a", "data": outage});
+        eventually("it is published", async || {
+            (hub.post("/hub/publish", &publish).await.status == 200).then_some(())
+        })
+        .await;
+        assert_eq!(gaps_before(&mut socket, "live:a", outage).await, 1);
+    }
+}
+
+/// The id of a server changes under connections that stand, here because a replica comes: as far as the node knows it may
+/// have been somebody else's replica in between.
+#[tokio::test]
+async fn another_server_under_connections_that_stand_is_one_gap_where_nothing_is_kept() {
+    let (redis, replica) = (RedisServer::start(), RedisServer::start());
+    let hub = node(&redis, 0, NOTHING_KEPT, &[]).await;
+    let mut socket = Socket::open(&hub).await;
+    socket.subscribe("live:a").await;
+    let id = |redis: &RedisServer| {
+        let info = redis.ask(&["INFO", "replication"]);
+        let mut lines = info.lines();
+        let line = lines.find(|line| line.starts_with("master_replid:"));
+        line.map(str::to_owned)
+    };
+    let before = id(&redis);
+    replica.follow(&redis);
+    assert_ne!(id(&redis), before);
+    let gap = socket.next_of("gap").await;
+    assert_eq!(gap["channel"], "live:a");
+    eventually("the other connection knows, too", async || {
+        hub.log()
+            .contains("the replication id of redis changed")
+            .then_some(())
+    })
+    .await;
+    hub.publish("live:a", &json!(1)).await;
+    assert_eq!(gaps_before(&mut socket, "live:a", 1).await, 0);
+}
+
 #[tokio::test]
 async fn the_grace_of_readiness_begins_when_redis_goes_not_when_it_was_last_asked_about() {
     let mut redis = RedisServer::start();
@@ -70,6 +161,7 @@ async fn the_grace_of_readiness_begins_when_redis_goes_not_when_it_was_last_aske
     .await;
 }
 
+/// Redis is slow, so that a back end's order comes between a subscription's beginning and its answer.
 #[tokio::test]
 async fn a_subscription_that_a_back_end_ends_before_it_began_is_answered() {
     let fleet = Fleet::start(1).await;

@@ -315,6 +315,7 @@ async fn connected(
         address: Address::parse(&server.url()).expect("an address"),
         prefix: prefix.to_owned(),
         ready_grace: Duration::ZERO,
+        wait_replicas: 0,
         ca_file: None,
     };
     let namespace = Namespace {

@@ -129,8 +129,8 @@ impl Listener for Ears {
         self.node.passed(server, mark);
     }
 
-    fn changed(&self) {
-        self.node.changed();
+    fn changed(&self, lacks_messages: bool) {
+        self.node.changed(lacks_messages);
     }
 }
 

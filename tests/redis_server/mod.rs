@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 #[allow(dead_code, reason = "not every test has one")]
 pub(crate) mod cluster;
 
@@ -151,6 +153,39 @@ impl RedisServer {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
+        }
+    }
+
+    /// Lets it do nothing, as a machine that hangs does, until [`RedisServer::go_on`].
+    #[allow(dead_code, reason = "not every test does it")]
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on where it was.
+    #[allow(dead_code, reason = "not every test does it")]
+    pub(crate) fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        kill_process(Pid::from_child(child), signal).expect("it lives");
+    }
+
+    /// Makes it the replica of another one, and waits until it has everything.
+    #[allow(dead_code, reason = "not every test has one")]
+    pub(crate) fn follow(&self, master: &Self) {
+        self.ask(&["REPLICAOF", "127.0.0.1", &master.port.to_string()]);
+        let began = Instant::now();
+        let follows = || {
+            self.ask(&["INFO", "replication"])
+                .contains("master_link_status:up")
+        };
+        while !follows() {
+            let is_in_time = began.elapsed() < Duration::from_secs(30);
+            assert!(is_in_time, "the replica does not follow");
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 

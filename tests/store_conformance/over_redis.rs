@@ -38,6 +38,7 @@ async fn connected_to(url: &str, prefix: &str, limits: SessionLimits) -> RedisSt
         address: Address::parse(url).expect("an address"),
         prefix: "unused".to_owned(),
         ready_grace: Duration::ZERO,
+        wait_replicas: 0,
         ca_file: None,
     };
     let store = RedisStore::start(&config, prefix, limits).expect("threads");

@@ -11,6 +11,7 @@ use super::{
     envelope, keys, lock, millis, read, scripts,
 };
 use crate::model::Scope;
+use crate::redis::Script;
 
 /// The most counts of one command: a script must not hold up the server.
 const COUNTS_MAX: usize = 250;
@@ -86,6 +87,16 @@ impl Inner {
     /// connected (a server without room, or one that stands still), so nobody's end counts before they had time again.
     pub(super) fn was_refused(&self) {
         *lock(&self.heard_since) = None;
+        *lock(&self.refused_at) = Some(self.redis.now());
+    }
+
+    /// Asks by this script, of leases, which nodes there are. While leases cannot be renewed, or could not a moment ago, one
+    /// that ended says nothing: then those count that were known last.
+    pub(super) fn ask_nodes<K: AsRef<[u8]>>(&self, script: &'static Script, keys: &[K]) -> Command {
+        let refused_at = *lock(&self.refused_at);
+        let now = self.redis.now();
+        let is_lenient = refused_at.is_some_and(|at| now.duration_since(at) < LEASE);
+        Command::script(script, keys).number(u64::from(is_lenient))
     }
 
     /// Of what the node was before, only the members are left, for whoever looks after its lease: it counts once.
@@ -226,7 +237,7 @@ impl Inner {
     }
 
     async fn others(&self) -> Result<Vec<String>, BrokerError> {
-        let alive = Command::script(&scripts::ALIVE, &[&self.keys.leases()]);
+        let alive = self.ask_nodes(&scripts::ALIVE, &[&self.keys.leases()]);
         let alive = self.redis.call_one(alive).await.map_err(broker_error)?;
         let (name, _) = self.presence.name();
         let nodes = alive.into_array().into_iter();

@@ -23,6 +23,8 @@ impl Sink for Holes {
         lock(&self.0).push(name);
     }
 
+    fn changed(&self) {}
+
     fn control(&self, _: &Control) {}
 }
 

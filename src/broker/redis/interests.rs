@@ -146,10 +146,12 @@ impl Interests {
         new
     }
 
-    /// Anything may be missing.
-    pub(super) fn hole_everywhere(&self) {
-        if let Some(sink) = self.ears.sink.get() {
-            sink.hole(None);
+    /// The data may be another; and messages may be missing, or none are.
+    pub(super) fn changed(&self, lacks_messages: bool) {
+        match self.ears.sink.get() {
+            Some(sink) if lacks_messages => sink.hole(None),
+            Some(sink) => sink.changed(),
+            None => {}
         }
     }
 }

@@ -55,9 +55,9 @@ impl Listener for Ears {
         }));
     }
 
-    fn changed(&self) {
+    fn changed(&self, lacks_messages: bool) {
         self.0.presence.doubt();
-        self.0.interests.hole_everywhere();
+        self.0.interests.changed(lacks_messages);
         self.0.interests.orders().doubt();
         self.0.read_orders();
     }

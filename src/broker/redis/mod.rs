@@ -85,6 +85,8 @@ struct Inner {
     ready_at: Mutex<Option<Instant>>,
     /// Since when it is connected and nothing that it wrote of nodes was refused.
     heard_since: Mutex<Option<Instant>>,
+    /// When something of nodes was last refused.
+    refused_at: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for RedisBroker {
@@ -129,6 +131,7 @@ impl RedisBroker {
             ready_grace: config.ready_grace,
             ready_at: Mutex::new(None),
             heard_since: Mutex::new(None),
+            refused_at: Mutex::new(None),
         });
         let redis = &inner.redis;
         redis.spawn(Box::pin(upkeep::check_positions(inner.clone())));
@@ -245,6 +248,7 @@ fn broker_error(error: CallError) -> BrokerError {
             tracing::debug!(why, "redis did not answer");
             BrokerError::OutcomeUnknown
         }
+        CallError::NotReplicated => BrokerError::NotReplicated,
         CallError::OutOfMemory => BrokerError::Full,
         CallError::Refused(why) => {
             tracing::warn!(why, "redis refused");
@@ -403,7 +407,8 @@ impl Broker for RedisBroker {
 
     fn nodes(&self) -> Answer<'_, Vec<NodeInfo>> {
         let keys = &self.inner.keys;
-        let command = Command::script(&scripts::NODES, &[&keys.leases(), &keys.infos()]);
+        let keys = [&keys.leases(), &keys.infos()];
+        let command = self.inner.ask_nodes(&scripts::NODES, &keys);
         let answer = self.inner.redis.call_one(command);
         Box::pin(async move { Ok(read::nodes(answer.await.map_err(broker_error)?)) })
     }

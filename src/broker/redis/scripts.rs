@@ -100,7 +100,11 @@ local function publish(k, a, policy)
   local meta_key, stream, once = keys[k], keys[k + 1], policy.once
   if once then
     local first = call('HMGET', keys[k + 3], 'e', 't')
-    if first[1] then return first[1] .. ':' .. first[2] .. ':1' end
+    if first[1] then
+      -- Written, though nothing changes: who waits for replicas (WAIT) waits for what this connection wrote.
+      call('PEXPIRE', keys[k + 3], call('PTTL', keys[k + 3]))
+      return first[1] .. ':' .. first[2] .. ':1'
+    end
   end
   local meta = call('HMGET', meta_key, 'e', 'r', 'n')
   local epoch = meta[1]
@@ -192,8 +196,9 @@ if meta[1] then
   return meta
 end
 local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''
-redis.call('DEL', KEYS[2])
+-- First what is refused without memory: behind the first write nothing is.
 redis.call('HSET', KEYS[1], 'e', ARGV[1], 't', 0, 'r', replid)
+redis.call('DEL', KEYS[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('SET', KEYS[3], ARGV[1] .. ':0', 'PX', ARGV[3])
 return {ARGV[1], '0'}",

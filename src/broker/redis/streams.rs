@@ -74,6 +74,7 @@ impl Inner {
             ))
             .word(envelope::pack_rest(origin, key))
             .word(publish.data.as_bytes())
+            .awaiting_replicas()
     }
 
     /// Reads a part of a stream. An answer that was asked for before a connection ended is discarded: the server behind it

@@ -208,22 +208,33 @@ impl Source {
                 Ended::Broke(true) => progress.pause = progress.pause_first,
                 Ended::Broke(false) => {}
                 Ended::Failed(phase) => {
-                    if self.is_open() && !phase.is_final() {
+                    let was_open = self.is_open();
+                    if was_open && !phase.is_final() {
                         progress.wait().await;
                         continue;
-                    }
-                    if self.is_open() {
-                        // Whoever listens comes back and hears it, too.
-                        streams.end(&self.channel).await;
                     }
                     // Whoever waits is told when it is no longer known: who asks again finds out anew.
                     self.resign(&proxy, &mut progress).await;
                     self.forget(&proxy, true);
                     self.fail(phase);
+                    if was_open {
+                        self.send_away(&proxy, &*streams).await;
+                    }
                     return;
                 }
             }
             progress.wait().await;
+        }
+    }
+
+    /// Ends the streams of whoever listens: they come back and hear why. It is forgotten by now, or they would find it again.
+    async fn send_away(&self, proxy: &Proxy, streams: &dyn SharedStreams) {
+        streams.end(&self.channel).await;
+        // Somebody who was let in before may subscribe only now.
+        sleep(LINGER).await;
+        let is_known = proxy.shared.sources().contains_key(&self.channel);
+        if !is_known && streams.subscribers(&self.channel) > 0 {
+            streams.end(&self.channel).await;
         }
     }
 

@@ -114,7 +114,7 @@ pub(super) fn fault(error: CallError) -> StoreError {
     match error {
         CallError::NotSent => StoreError::Unavailable,
         CallError::OutOfMemory => StoreError::Busy,
-        CallError::Unanswered(_) => StoreError::OutcomeUnknown,
+        CallError::Unanswered(_) | CallError::NotReplicated => StoreError::OutcomeUnknown,
         CallError::Refused(why) => {
             tracing::error!(why, "redis refused a script of sessions");
             StoreError::Unavailable

@@ -20,6 +20,8 @@ pub(crate) enum Loss {
     Unkept,
     /// What Redis itself lost: whoever had it, and nobody else, must be told.
     InRedis,
+    /// What was not acknowledged: whoever had it must be told.
+    Unacknowledged,
     /// Any of these, or none.
     Any,
 }
@@ -326,6 +328,9 @@ impl Fleet {
             // Of what Redis forgot it is told again.
             let left_twice = self.left_twice();
             must_be("leaves told twice", left_twice, left_twice == 0);
+        }
+        if loss == Loss::Unacknowledged {
+            must_be("told of a loss (somebody should be)", told, told > 0);
         }
         if loss == Loss::None {
             let silent = verdict.silent;

@@ -92,6 +92,7 @@ impl Node {
             address: Address::parse("redis://127.0.0.1:6379").expect("an address"),
             prefix: "model".to_owned(),
             ready_grace: Duration::ZERO,
+            wait_replicas: 0,
             ca_file: None,
         };
         let broker = RedisBroker::over(line.clone(), &config, namespaces);
@@ -432,7 +433,7 @@ impl Node {
         for message in messages {
             match message {
                 Message::Envelope(envelope) => self.take_envelope(envelope, &mut batch, &mut after),
-                Message::Hole(_) => after.push(0),
+                Message::Hole(_) | Message::Changed => after.push(0),
                 Message::Control(_) => {}
             }
         }

@@ -28,23 +28,26 @@ if ARGV[3] == '0' then redis.call('HSETNX', KEYS[3], ARGV[1], '') end
 return redis.call('SADD', KEYS[2], unpack(ARGV, 4))",
 );
 
-/// The infos of the nodes whose leases hold. KEYS: leases, infos.
+/// The infos of the nodes whose leases hold. KEYS: leases, infos. ARGV: `1` for those as well whose leases ended, as long as
+/// nobody has given them up.
 pub(in super::super) static NODES: Script = Script::new(
     r"local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local from = ARGV[1] == '1' and '-inf' or string.format('%.0f', now)
 local infos = {}
-for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], string.format('%.0f', now), '+inf')) do
+for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], from, '+inf')) do
   local info = redis.call('HGET', KEYS[2], node)
   if info then infos[#infos + 1] = info end
 end
 return infos",
 );
 
-/// The nodes whose leases hold. KEYS: leases.
+/// The nodes whose leases hold. KEYS: leases. ARGV: as of [`NODES`].
 pub(in super::super) static ALIVE: Script = Script::new(
     r"local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-return redis.call('ZRANGEBYSCORE', KEYS[1], string.format('%.0f', now), '+inf')",
+local from = ARGV[1] == '1' and '-inf' or string.format('%.0f', now)
+return redis.call('ZRANGEBYSCORE', KEYS[1], from, '+inf')",
 );
 
 /// The nodes whose leases ended, for one reaper at a time. From now on they are given up: when they come back they

@@ -19,8 +19,10 @@ if not life and known ~= '' then
   redis.call('HSET', KEYS[1], 'i', known, 'b', '', 'a', now, node, '')
   return {known, 0}
 end
-if life and former ~= '' and redis.call('HDEL', KEYS[1], former) == 1 then
+if life and former ~= '' and redis.call('HEXISTS', KEYS[1], former) == 1 then
+  -- First what is refused without memory: behind the first write nothing is.
   redis.call('HSET', KEYS[1], node, '')
+  redis.call('HDEL', KEYS[1], former)
   if by == former then
     by = node
     redis.call('HSET', KEYS[1], 'b', node)
@@ -31,14 +33,16 @@ if life and redis.call('HLEN', KEYS[1]) > 3 then
   -- Who made it begin and does not know its life did not hear the answer.
   return {life, was_there and by == node and known == '' and 1 or 0}
 end
-redis.call('DEL', KEYS[1])
+local answer = {ARGV[2], 1}
 if life and life == known and by == node then
   -- It left, did not hear that it was the last one, and is back: nobody was told.
-  redis.call('HSET', KEYS[1], 'i', life, 'b', '', 'a', now, node, '')
-  return {life, 0}
+  answer, by = {life, 0}, ''
+else
+  life, by = ARGV[2], node
 end
-redis.call('HSET', KEYS[1], 'i', ARGV[2], 'b', node, 'a', now, node, '')
-return {ARGV[2], 1}",
+redis.call('HSET', KEYS[1], 'i', life, 'b', by, 'a', now, node, '')
+redis.call('PERSIST', KEYS[1])
+return answer",
 );
 
 /// A node has no subscribers in a channel any more.

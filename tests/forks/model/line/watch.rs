@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use fanfare::redis::CallError;
 use fanfare::redis::watch::{Compared, Comparison, Heard, Next, Patience, Role};
 
-use super::{Ask, Commands, Line, Messages, SERVER, WATCH_INTERVAL, unanswered};
+use super::{Ask, Commands, Line, Messages, SERVER, State, WATCH_INTERVAL, unanswered};
 use crate::model::tasks::lock;
 
 /// How a broken watch is told from a whole one: see [`super::super::Mutation`].
@@ -70,7 +70,7 @@ impl Line {
             self.note(|| "another id".to_owned());
         }
         if let Some(listener) = listener.filter(|_| changed) {
-            listener.changed();
+            listener.changed(false);
         }
     }
 
@@ -95,7 +95,7 @@ impl Line {
             if let Some(listener) = listener {
                 listener.connected(SERVER);
                 if changed {
-                    listener.changed();
+                    listener.changed(false);
                 }
             }
             return;
@@ -117,7 +117,7 @@ impl Line {
             }
         }
         let judged = messages.patience.judge(role(messages.server), instant);
-        let (own_server, other) = (messages.server, state.commands.as_ref().map(|it| it.server));
+        let own_server = messages.server;
         let own = match judged {
             Heard::Id(own) => own,
             Heard::Nothing => return,
@@ -126,7 +126,7 @@ impl Line {
                 return self.cut_messages();
             }
         };
-        if let Some(other) = other.filter(|_| !rules.ignores_difference)
+        if let Some(other) = state.other(&own, rules)
             && !agree(own.clone(), || role(own_server), || role(other))
         {
             drop(state);
@@ -140,7 +140,7 @@ impl Line {
             self.note(|| "another id".to_owned());
         }
         if let Some(listener) = listener.filter(|_| changed) {
-            listener.changed();
+            listener.changed(true);
         }
     }
 
@@ -176,6 +176,15 @@ impl Line {
         if let Some(listener) = listener {
             listener.lost(SERVER);
         }
+    }
+}
+
+impl State {
+    /// Where the connection for commands leads, when it was told another id than this.
+    fn other(&self, own: &str, rules: WatchRules) -> Option<usize> {
+        let commands = self.commands.as_ref();
+        let is_asked = !rules.ignores_difference && !self.known[0].is(own);
+        commands.filter(|_| is_asked).map(|it| it.server)
     }
 }
 

@@ -1,0 +1,55 @@
+//! Whether enough replicas have what was written: one WAIT behind the commands that ask for it, on their connection.
+//!
+//! It waits for everything that the connection wrote before, so one is enough for all that leave together. While a server
+//! waits it does nothing else for the connection; so it does not wait long, and the commands that wait leave in rounds: the
+//! next when the last is answered. In between they gather.
+
+use std::sync::atomic::Ordering;
+
+use fred::types::Value;
+
+use super::command::Words;
+use super::lane::Answer;
+use super::server::Server;
+use super::{CallError, Shared};
+
+/// How long replicas have, in milliseconds: a round and the one before it fit into the time of a call.
+const PATIENCE_MS: i64 = 500;
+
+/// The command that waits for so many.
+pub(super) fn wait(replicas: u32) -> Words {
+    let words = vec![
+        Value::Integer(i64::from(replicas)),
+        Value::Integer(PATIENCE_MS),
+    ];
+    ("WAIT", words)
+}
+
+/// Takes what was done for not acknowledged, unless `told`, the answer to [`wait`], says that enough replicas have it.
+pub(super) fn settle(shared: &Shared, server: &Server, answers: &mut [Answer], told: &Answer) {
+    let wanted = u64::from(shared.config.wait_replicas);
+    let has_enough = matches!(told, Ok(count) if count.as_u64().is_some_and(|it| it >= wanted));
+    let lacked = server.lacks_replicas.swap(!has_enough, Ordering::Relaxed);
+    if has_enough {
+        if lacked {
+            tracing::info!(
+                server = server.address,
+                "enough replicas of redis have what is published again"
+            );
+        }
+        return;
+    }
+    if !lacked {
+        tracing::warn!(
+            server = server.address,
+            wanted,
+            ?told,
+            "fewer replicas of redis have what is published than REDIS_WAIT_REPLICAS says: publishers are told 503"
+        );
+    }
+    for answer in answers {
+        if answer.is_ok() {
+            *answer = Err(CallError::NotReplicated);
+        }
+    }
+}
