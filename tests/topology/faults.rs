@@ -159,11 +159,23 @@ async fn whoever_uploads_in_vain_is_told_so() {
 async fn what_nginx_refuses_itself_is_an_error_in_the_form_of_the_gateways() {
     let mut fleet = Fleet::start(1, &[]).await;
     let nginx = fleet.nginx();
-    let long = "x".repeat(11 * 1024 * 1024);
-    let refused = nginx
-        .post("/hub/publish", &json!({"channel": "news", "data": long}))
-        .await;
-    refused.expect_error(413, "too_large");
+    let mut stream = TcpStream::connect(nginx.address()).await.expect("nginx");
+    let request = format!(
+        "POST /hub/publish HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n\r\n",
+        nginx.host(),
+        11 * 1024 * 1024
+    );
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    // nginx goes on waiting for what it will not take.
+    let head = read_head(&mut stream).await;
+    let length = Answer::parse(head.as_bytes())
+        .header("content-length")
+        .map(str::parse);
+    let mut body = vec![0; length.expect("a length").expect("a number")];
+    within("a body", stream.read_exact(&mut body))
+        .await
+        .expect("a body");
+    Answer::parse(&[head.as_bytes(), &body].concat()).expect_error(413, "too_large");
     fleet.tell("kill 1");
     fleet.hear("gateway-1 ended").await;
     for answer in [
