@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::CliError;
-use crate::config::{ConfigError, Settings};
+use crate::config::{ConfigError, Settings, written};
 use crate::model::Namespace;
 use crate::session::check_data_file;
 
@@ -34,17 +34,10 @@ pub(super) fn run(
         writeln!(out, "namespace {name}: {}", described(namespace))?;
     }
     for service in &settings.proxy.services {
-        let upstreams: Vec<String> = service
-            .upstreams
-            .iter()
-            .map(|one| match one.weight {
-                1 => one.address.url.clone(),
-                weight => format!("{} (weight {weight})", one.address.url),
-            })
-            .collect();
-        writeln!(out, "service {}: {}", service.name, upstreams.join(", "))?;
-        // Every field with its name, so that none can be forgotten here.
-        writeln!(out, "    {:?}", service.policy)?;
+        writeln!(out, "service {}:", service.name)?;
+        for line in written(service).lines() {
+            writeln!(out, "    {line}")?;
+        }
     }
     for warning in &settings.warnings {
         writeln!(out, "warning: {warning}")?;

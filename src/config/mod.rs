@@ -23,6 +23,7 @@ mod tls;
 mod upstreams;
 mod value;
 mod variable;
+mod written;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -39,6 +40,7 @@ pub use fault::{ConfigError, Fault};
 pub use machine::Machine;
 pub use reader::{Resolved, Source};
 pub use value::duration;
+pub use written::written;
 
 use reader::Reader;
 use services::Services;

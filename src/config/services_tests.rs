@@ -48,6 +48,42 @@ message_bytes_max = 1048576
 identity = { roles = ["admin"] }
 "#;
 
+/// What `check` prints can be taken for the file: it says the same.
+#[test]
+fn what_is_written_is_read_as_the_same() {
+    let mut texts = vec![
+        EVERY_KEY.to_owned(),
+        "[services.a]\nupstreams = [\"http://x\"]".to_owned(),
+    ];
+    for keys in [
+        "balance = \"least-load\"",
+        "balance = \"round-robin\"",
+        "balance = \"weighted\"",
+        "balance = \"random\"",
+        "balance = \"sticky\"",
+        "balance = \"hash\"",
+        "balance = \"hash\"\nhash_on = \"user\"",
+        "balance = \"hash\"\nhash_on = \"path\"",
+        "slow_start = \"1m\"",
+        "share = \"all\"",
+        "cache = true",
+        "cache = { ttl = \"1500ms\", max_body_bytes = 7 }",
+        "streams_max = { sse = 3 }",
+        "rate_limit = { max = 0 }",
+        "identity = { required = true, roles = [\"a \\\"b\\\" \\\\ \\u0007\", \"é\"] }",
+    ] {
+        texts.push(format!("[services.a]\nupstreams = [\"http://x\"]\n{keys}"));
+    }
+    for text in texts {
+        let (services, faults) = read(&text);
+        assert_eq!(faults, [""; 0], "{text}");
+        let again = format!("[services.a]\n{}", crate::config::written(&services[0]));
+        let (same, faults) = read(&again);
+        assert_eq!(faults, [""; 0], "{again}");
+        assert_eq!(same, services, "{again}");
+    }
+}
+
 #[test]
 fn reads_every_key() {
     let (services, faults) = read(EVERY_KEY);

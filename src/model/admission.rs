@@ -1,9 +1,9 @@
 //! How many connections the process has, and each address: counted at the door, held by whoever owns the socket, read by statistics.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -30,8 +30,24 @@ pub struct ServerCounts {
     pub accept_pauses: AtomicU64,
     open: AtomicUsize,
     handshakes: AtomicUsize,
-    spare: AtomicUsize,
+    spare: Mutex<Spares>,
     closed: Notify,
+}
+
+/// Places beyond those of the connections.
+#[derive(Debug, Default)]
+struct Spares {
+    taken: usize,
+    /// Those who have asked for nothing yet, the oldest first.
+    silent: VecDeque<Arc<Spare>>,
+}
+
+/// One of them, as long as it is held.
+#[derive(Debug, Default)]
+struct Spare {
+    /// Somebody else has it now.
+    is_lost: AtomicBool,
+    lost: Notify,
 }
 
 impl ServerCounts {
@@ -45,9 +61,27 @@ impl ServerCounts {
         self.handshakes.load(Relaxed)
     }
 
-    /// A place beyond those of the connections, or `None` when `most` are taken.
+    /// A place beyond those of the connections. Where `most` are taken it is that of whoever has had one for the longest
+    /// without asking for anything; `None` when all have asked.
     pub fn spare(self: &Arc<Self>, most: usize) -> Option<SparePermit> {
-        take(&self.spare, most).then(|| SparePermit(Arc::clone(self)))
+        let mut spares = self.spares();
+        if spares.taken < most {
+            spares.taken += 1;
+        } else {
+            let former = spares.silent.pop_front()?;
+            former.is_lost.store(true, Relaxed);
+            former.lost.notify_one();
+        }
+        let spare = Arc::<Spare>::default();
+        spares.silent.push_back(Arc::clone(&spare));
+        Some(SparePermit {
+            counts: Arc::clone(self),
+            spare,
+        })
+    }
+
+    fn spares(&self) -> MutexGuard<'_, Spares> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place among the handshakes, or `None` when `most` are taken.
@@ -179,13 +213,44 @@ impl Holder {
     }
 }
 
-/// One place beyond those of the connections. Keep it as long as the socket.
+/// One place beyond those of the connections. Keep it as long as the socket, or until it is lost.
 #[derive(Debug)]
-pub struct SparePermit(Arc<ServerCounts>);
+pub struct SparePermit {
+    counts: Arc<ServerCounts>,
+    spare: Arc<Spare>,
+}
+
+impl SparePermit {
+    /// It has asked: from now on nobody takes its place. One that was lost stays lost.
+    pub fn heard(&self) {
+        self.counts.spares().forget(&self.spare);
+    }
+
+    /// Ends when the place is lost to somebody who came later.
+    pub fn lost(&self) -> impl Future<Output = ()> + use<> {
+        let spare = Arc::clone(&self.spare);
+        async move {
+            while !spare.is_lost.load(Relaxed) {
+                spare.lost.notified().await;
+            }
+        }
+    }
+}
 
 impl Drop for SparePermit {
     fn drop(&mut self) {
-        self.0.spare.fetch_sub(1, Relaxed);
+        let mut spares = self.counts.spares();
+        spares.forget(&self.spare);
+        // Who takes a place marks it so under the same lock.
+        if !self.spare.is_lost.load(Relaxed) {
+            spares.taken -= 1;
+        }
+    }
+}
+
+impl Spares {
+    fn forget(&mut self, spare: &Arc<Spare>) {
+        self.silent.retain(|other| !Arc::ptr_eq(other, spare));
     }
 }
 
@@ -288,6 +353,37 @@ mod tests {
         assert!(holders.table.len() <= SWEPT_MIN, "{}", holders.table.len());
         assert!((0..10).all(|number| holders.table.contains_key(&ip(number))));
         assert!(kept.iter().all(Result::is_ok));
+    }
+
+    /// Whether a place is lost by now.
+    fn is_lost(permit: &SparePermit) -> bool {
+        let lost = std::pin::pin!(permit.lost());
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        lost.poll(&mut cx).is_ready()
+    }
+
+    #[test]
+    fn the_oldest_that_asked_for_nothing_makes_way() {
+        let counts = Arc::new(ServerCounts::default());
+        let spare = || counts.spare(2);
+        let (heard, silent) = (spare().expect("room"), spare().expect("room"));
+        heard.heard();
+        let third = spare().expect("that of the silent one");
+        assert_eq!([&heard, &silent, &third].map(is_lost), [false, true, false]);
+        let fourth = spare().expect("that of the third");
+        assert!(is_lost(&third));
+        fourth.heard();
+        assert!(spare().is_none(), "both have asked");
+        // Who has lost its place gives none back, and cannot have it again.
+        silent.heard();
+        drop((silent, third));
+        assert!(spare().is_none());
+        drop(heard);
+        let fifth = spare().expect("a place that was given back");
+        drop((fourth, fifth));
+        let again = [spare(), spare()];
+        assert!(again.iter().all(Option::is_some));
+        assert_eq!(counts.spares().silent.len(), 2);
     }
 
     #[test]

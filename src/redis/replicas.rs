@@ -29,27 +29,30 @@ pub(super) fn wait(replicas: u32) -> Words {
 pub(super) fn settle(shared: &Shared, server: &Server, answers: &mut [Answer], told: &Answer) {
     let wanted = u64::from(shared.config.wait_replicas);
     let has_enough = matches!(told, Ok(count) if count.as_u64().is_some_and(|it| it >= wanted));
-    let lacked = server.lacks_replicas.swap(!has_enough, Ordering::Relaxed);
-    if has_enough {
-        if lacked {
-            tracing::info!(
-                server = server.address,
-                "enough replicas of redis have what is published again"
-            );
-        }
-        return;
+    if matches!(told, Ok(_) | Err(CallError::Refused(_))) {
+        note(server, wanted, !has_enough, told);
     }
-    if !lacked {
-        tracing::warn!(
+    if !has_enough {
+        let done = answers.iter_mut().filter(|answer| answer.is_ok());
+        done.for_each(|answer| *answer = Err(CallError::NotReplicated));
+    }
+}
+
+/// Says in the log when replicas begin to lack, and when they no longer do.
+fn note(server: &Server, wanted: u64, lacks: bool, told: &Answer) {
+    let lacked = server.lacks_replicas.swap(lacks, Ordering::Relaxed);
+    match (lacked, lacks) {
+        (false, true) => tracing::warn!(
             server = server.address,
             wanted,
             ?told,
             "fewer replicas of redis have what is published than REDIS_WAIT_REPLICAS says: publishers are told 503"
-        );
-    }
-    for answer in answers {
-        if answer.is_ok() {
-            *answer = Err(CallError::NotReplicated);
-        }
+        ),
+        (true, false) => tracing::info!(
+            server = server.address,
+            wanted,
+            "enough replicas of redis have what is published again"
+        ),
+        _ => {}
     }
 }

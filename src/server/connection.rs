@@ -61,7 +61,7 @@ async fn finish<W: Worker>(
         return;
     };
     let (socket, read, slot) = link.into_parts();
-    // The few places behind those of the process are not kept from others for an upload.
+    // Who has none of the places of the process gets no time for an upload.
     let linger_max = match place.bound() {
         None => linger::UPLOAD,
         Some(_) => linger::MOMENT,
@@ -82,14 +82,19 @@ async fn finish<W: Worker>(
             let serving = multiplexed::serve(local, (socket, read), caller, place, handshake);
             Box::pin(serving).await;
         }
-        End::Done => linger::close(&local, socket, &[], linger_max).await,
+        End::Done => {
+            let _place = place.parting();
+            linger::close(&local, socket, &[], linger_max).await;
+        }
         End::Refused(refusal) => {
             if place.bound() == Some(refusal) {
                 place::count(&local, refusal);
             }
+            let _place = place.parting();
             linger::close(&local, socket, &refusal.bytes(), linger_max).await;
         }
         End::TimedOut if mid_head => {
+            let _place = place.parting();
             let refusal = Refusal::HeadTimedOut.bytes();
             linger::close(&local, socket, &refusal, linger::MOMENT).await;
         }

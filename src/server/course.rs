@@ -59,9 +59,22 @@ pub(super) async fn drive<W: Worker>(
     };
     let mut seat = Seat::take(local);
     let mut timer = pin!(sleep(course.header_timeout));
+    let mut lost = place.lost();
     poll_fn(|cx| {
         seat.know(cx.waker());
-        course.poll_turn(cx, timer.as_mut())
+        // First of all what has come: who has asked is answered, whoever came later.
+        let turn = course.poll_turn(cx, timer.as_mut());
+        if turn.is_pending()
+            && let Some(losing) = &mut lost
+        {
+            if course.link.is_busy() {
+                place.heard();
+                lost = None;
+            } else if let Poll::Ready(why) = losing.as_mut().poll(cx) {
+                return Poll::Ready(End::Refused(why));
+            }
+        }
+        turn
     })
     .await
 }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::answer::Refusal;
 use super::local::Local;
-use super::place::Place;
+use super::place::{self, Place};
 use super::{Worker, connection, linger};
 use crate::model::HandshakePermit;
 use crate::telemetry::metrics;
@@ -29,12 +29,23 @@ pub(super) async fn serve<W: Worker>(
 ) {
     // On the heap: the connection's task would carry the room of it for its life.
     let accepting = Box::pin(accept(&acceptor, socket));
-    match timeout(place.header_timeout(&local), accepting).await {
+    let accepting = timeout(place.header_timeout(&local), accepting);
+    let accepted = match place.lost() {
+        None => accepting.await,
+        Some(lost) => tokio::select! {
+            biased;
+            accepted = accepting => accepted,
+            // It could not read why: that is encrypted.
+            why = lost => return place::count(&local, why),
+        },
+    };
+    match accepted {
         Ok(Some(Accepted::Encrypted(stream))) => {
             Box::pin(connection::serve(local, stream, peer, place, handshake)).await;
         }
         Ok(Some(Accepted::Plain(socket))) => {
             metrics::refused(metrics::Refusal::BadRequest);
+            let _place = place.parting();
             let refusal = Refusal::NotEncrypted.bytes();
             linger::close(&local, socket.into(), &refusal, linger::MOMENT).await;
         }

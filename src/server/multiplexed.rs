@@ -44,13 +44,13 @@ pub(super) async fn serve<W: Worker>(
     local: Rc<Local<W>>,
     (socket, read): (Stream, Vec<u8>),
     caller: Caller,
-    _place: Place,
+    place: Place,
     first: Option<HandshakePermit>,
 ) {
     let mut seat = Seat::take(&local);
     let socket = Socket::new(socket);
     let shaking = Box::pin(handshake(socket.clone(), read, local.http2));
-    let served = match timeout(local.header_timeout, shaking).await {
+    let served = match timeout(place.header_timeout(&local), shaking).await {
         Ok(Ok(served)) => served,
         Ok(Err(error)) => {
             tracing::debug!(%error, "an HTTP/2 connection failed at its beginning");
@@ -62,7 +62,7 @@ pub(super) async fn serve<W: Worker>(
         }
     };
     let mut course = Course {
-        idle_max: local.header_timeout,
+        idle_max: place.header_timeout(&local),
         local: Rc::clone(&local),
         served: Box::new(served),
         caller,
@@ -72,13 +72,22 @@ pub(super) async fn serve<W: Worker>(
         socket,
         is_told: false,
         end_by: None,
+        has_lost_its_place: false,
     };
-    let mut timer = pin!(sleep(local.header_timeout));
+    let mut timer = pin!(sleep(course.idle_max));
+    let mut lost = place.lost();
     let is_cut = poll_fn(|cx| {
         seat.know(cx.waker());
+        if let Some(losing) = &mut lost
+            && losing.as_mut().poll(cx).is_ready()
+        {
+            lost = None;
+            course.has_lost_its_place = true;
+        }
         course.poll(cx, timer.as_mut())
     })
     .await;
+    let _place = place.parting();
     let Course { served, socket, .. } = course;
     drop(served);
     // Its last words are to arrive, whatever the client still sends.
@@ -160,6 +169,8 @@ struct Course<W: Worker> {
     is_told: bool,
     /// It is cut then.
     end_by: Option<Instant>,
+    /// It ends when it has no stream.
+    has_lost_its_place: bool,
 }
 
 impl<W: Worker> Course<W> {
@@ -254,7 +265,10 @@ impl<W: Worker> Course<W> {
     fn poll_time(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
         loop {
             let now = Instant::now();
-            let idle = self.idle_since.map(|since| since + self.idle_max);
+            let idle = self.idle_since.map(|since| match self.has_lost_its_place {
+                true => now,
+                false => since + self.idle_max,
+            });
             let stalled = self.socket.blocked_since();
             let stalled = stalled.map(|since| since + self.local.body.pause_max);
             if [stalled, self.end_by].iter().flatten().any(|at| *at <= now) {

@@ -1,7 +1,9 @@
 //! A connection's place among those of the process, or one of a few behind them, from which only that may be asked by which it is
 //! judged whether the node lives: whoever asks so does it the most when it is full, and ends a node that does not answer.
+//! Who has one of the few and asks for nothing loses it to the next one.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -17,15 +19,15 @@ const SPARE_MAX: usize = 16;
 /// How long one of them may take with its head: nobody may keep them from those for whom they are.
 const SPARE_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Ends when a place is lost, with why there was no other. On the heap: all but a few have none.
+pub(super) type Lost = Pin<Box<dyn Future<Output = Refusal>>>;
+
 /// Where a connection, or a stream of one, stands.
 pub(super) enum Place {
     /// It may ask for anything.
     Regular(ConnectionPermit),
     /// There was no such place, for this reason, which whoever asks for anything else is told.
-    Spare(
-        #[allow(dead_code, reason = "held, not read")] SparePermit,
-        Refusal,
-    ),
+    Spare(SparePermit, Refusal),
 }
 
 impl Place {
@@ -82,6 +84,31 @@ impl Place {
             Self::Regular(permit) => Some(permit),
             Self::Spare(..) => None,
         }
+    }
+
+    /// Its request has come: nobody takes the place any more.
+    pub(super) fn heard(&self) {
+        if let Self::Spare(permit, _) = self {
+            permit.heard();
+        }
+    }
+
+    /// Ends with why, when the place is lost to somebody who came later; `None` where that cannot be.
+    pub(super) fn lost(&self) -> Option<Lost> {
+        let Self::Spare(permit, why) = self else {
+            return None;
+        };
+        let (lost, why) = (permit.lost(), *why);
+        Some(Box::pin(async move {
+            lost.await;
+            why
+        }))
+    }
+
+    /// What is kept while the socket is closed gently, which is bounded by itself: nobody who asks how the node is waits for
+    /// that.
+    pub(super) fn parting(self) -> Option<ConnectionPermit> {
+        self.regular()
     }
 
     /// How long its heads may take.

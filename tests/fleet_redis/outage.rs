@@ -67,6 +67,20 @@ async fn a_redis_without_memory_takes_no_new_channels() {
     socket.subscribe("fresh").await;
 }
 
+/// Redis refuses for want of memory only what is the first write of a script.
+#[tokio::test]
+async fn a_redis_without_memory_takes_nothing_behind_what_it_has_already() {
+    let fleet = Fleet::start(1).await;
+    let hub = &fleet.nodes[0];
+    let first = json!({"channel": "news", "data": 1, "idempotency_key": "one"});
+    assert_eq!(hub.post("/hub/publish", &first).await.status, 200);
+    fleet.redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+    let both = json!({"publications": [first, {"channel": "news", "data": 2}]});
+    let answer = hub.post("/hub/batch", &both).await.json();
+    assert_eq!(answer["results"][0]["offset"], 1, "{answer}");
+    assert_eq!(answer["results"][1]["error"], "unavailable", "{answer}");
+}
+
 /// How often a client is told of a gap in this channel before its next publication, which is a number.
 async fn gaps_before(socket: &mut Socket, channel: &str, data: u64) -> usize {
     let mut gaps = 0;

@@ -61,7 +61,7 @@ impl Worker for StubWorker {
     type Slot = StubSlot;
 
     fn is_vital(&self, head: &RequestHead<'_>) -> bool {
-        head.target == "/vital"
+        head.target.starts_with("/vital")
     }
 
     fn reply(&self, head: &RequestHead<'_>, body: &[u8]) -> Option<server::Reply> {
@@ -142,6 +142,7 @@ fn router() -> Router {
     Router::new()
         .route("/", get(|| async { "hello" }))
         .route("/vital", get(|| async { "alive" }))
+        .route("/vital/never", get(std::future::pending::<&str>))
         .route(
             "/n/{n}",
             get(|Path(n): Path<String>| async move { format!("<{n}>") }),
@@ -641,10 +642,10 @@ fn behind_the_most_connections_a_few_may_ask_how_the_node_is() {
     let vital = "GET /vital HTTP/1.1\r\nhost: a\r\n\r\n";
     let mut more: Vec<_> = (0..16).map(|_| server.connect()).collect();
     eventually("all", || server.counts.accepted.load(SeqCst) == 17);
-    assert!(
-        server.ask("").starts_with("HTTP/1.1 503 "),
-        "no place is left"
-    );
+    // Who says nothing loses its place to the next one.
+    more.push(server.connect());
+    let told = more.remove(0).rest();
+    assert!(told.starts_with("HTTP/1.1 503 "), "{told}");
     for client in &mut more {
         client.send(vital);
         let answer = client.until("alive");
@@ -654,6 +655,17 @@ fn behind_the_most_connections_a_few_may_ask_how_the_node_is() {
     // What they had is free again, for whoever asks nothing else.
     eventually("a place", || server.ask(vital).contains("alive"));
     assert!(server.ask(GET).starts_with("HTTP/1.1 503 "));
+    // Who has asked keeps it for as long as the answer takes.
+    let before = server.counts.requests.load(SeqCst);
+    let mut asking: Vec<_> = (0..16).map(|_| server.connect()).collect();
+    for client in &mut asking {
+        client.send("GET /vital/never HTTP/1.1\r\nhost: a\r\n\r\n");
+    }
+    eventually("all", || server.counts.requests.load(SeqCst) == before + 16);
+    assert!(
+        server.ask(vital).starts_with("HTTP/1.1 503 "),
+        "no place is left"
+    );
     assert_eq!(server.counts.open(), 1);
 }
 

@@ -7,7 +7,7 @@ use fanfare::telemetry::proxy::{Cached, Reload};
 use fanfare::telemetry::table::METRICS;
 use fanfare::telemetry::{CommandKind, Refusal};
 use serde_json::json;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::hub::SECRET;
@@ -15,7 +15,7 @@ use crate::support::raw;
 use crate::support::sse::EventStream;
 use crate::support::token::{in_seconds, token};
 use crate::support::ws::{Socket, handshake};
-use crate::support::{Hub, eventually, hub};
+use crate::support::{Hub, eventually, hub, within};
 
 #[tokio::test]
 async fn metrics_count_what_happened_and_name_nobody() {
@@ -337,15 +337,53 @@ async fn a_full_node_says_how_it_is_and_nothing_else() {
     }
     let post = hub.post("/healthz", &json!({})).await;
     post.expect_error(503, "unavailable");
-    // Nobody keeps these places by saying nothing.
-    let mut silent = Vec::new();
-    for _ in 0..40 {
-        silent.push(TcpStream::connect(hub.address()).await.expect("a socket"));
-    }
-    eventually("they are given back", async || {
-        (hub.get("/healthz").await.status == 200).then_some(())
+    drop(sockets);
+}
+
+/// Who is full and silent, or begins to ask and does not end: the oldest of them makes way at once.
+#[tokio::test]
+async fn nobody_keeps_the_few_places_of_a_full_node_by_saying_nothing() {
+    // With one worker they are accepted in the order in which they come.
+    let limits = [
+        ("MAX_CONNECTIONS", "3"),
+        ("MAX_HANDSHAKES", "3"),
+        ("WORKERS", "1"),
+    ];
+    let hub = hub(&limits).await;
+    let mut sockets = Vec::new();
+    eventually("it is full", async || {
+        match handshake(&hub, "/ws/connect", &[]).await {
+            Ok((socket, _)) => sockets.push(socket),
+            Err(refused) => assert_eq!(refused.status, 503),
+        }
+        (sockets.len() == 3).then_some(())
     })
     .await;
+    let mut silent = Vec::new();
+    for n in 0..40 {
+        let mut stream = TcpStream::connect(hub.address()).await.expect("a socket");
+        if n % 2 == 0 {
+            stream.write_all(b"GET /healthz HT").await.expect("sent");
+        }
+        silent.push(stream);
+    }
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(hub.get(path).await.status, 200, "{path}");
+    }
+    let mut first = String::new();
+    let read = silent[1].read_to_string(&mut first);
+    within("the first is told", read).await.expect("an answer");
+    assert!(first.starts_with("HTTP/1.1 503 "), "{first}");
+    // The last ones have their places still.
+    let last = silent.last_mut().expect("one");
+    let request = b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n";
+    last.write_all(request).await.expect("sent");
+    let mut answer = String::new();
+    let read = last.read_to_string(&mut answer);
+    within("the last is answered", read)
+        .await
+        .expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     drop((silent, sockets));
 }
 

@@ -10,7 +10,7 @@ use crate::shims::{Pair, client_side, rude_side, server_side, text};
 use crate::support::http::Answer;
 use crate::support::raw::{self, BINARY, FIN, Raw};
 use crate::support::sse::EventStream;
-use crate::support::ws::Socket;
+use crate::support::ws::{Socket, handshake};
 use crate::support::{Hub, eventually, hub, hub_with, within};
 use crate::ticker::Ticker;
 use crate::upstream::Upstream;
@@ -40,6 +40,41 @@ pub(crate) async fn encrypted(pair: &Pair, upstream: &Upstream) -> (Hub, Hub) {
     })
     .await;
     (node, door)
+}
+
+/// Those who do not even begin to encrypt have no right to the few places behind `MAX_CONNECTIONS`.
+#[tokio::test]
+async fn a_full_node_says_how_it_is_whoever_stays_silent() {
+    let pair = Pair::make();
+    let limits = [("MAX_CONNECTIONS", "2"), ("MAX_HANDSHAKES", "2")];
+    let mut variables = vec![("WORKERS", "1")];
+    variables.extend(limits);
+    variables.extend(pair.variables());
+    let node = Hub::start("", &variables);
+    let door = client_side(node.address(), &pair).await;
+    eventually("the node is ready", async || {
+        is_answered(&door, "/readyz").await
+    })
+    .await;
+    let mut sockets = Vec::new();
+    eventually("it is full", async || {
+        if let Ok((socket, _)) = handshake(&door, "/ws/connect", &[]).await {
+            sockets.push(socket);
+        }
+        (sockets.len() == 2).then_some(())
+    })
+    .await;
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(TcpStream::connect(node.address()).await.expect("a socket"));
+    }
+    for _ in 0..3 {
+        assert_eq!(is_answered(&door, "/healthz").await, Some(()));
+    }
+    let mut rest = Vec::new();
+    let read = silent[0].read_to_end(&mut rest);
+    assert_eq!(within("the first is ended", read).await.ok(), Some(0));
+    drop((silent, sockets));
 }
 
 #[tokio::test]

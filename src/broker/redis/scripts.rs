@@ -96,13 +96,13 @@ local function trim(stream, ttl)
     if #some < 64 then return now end
   end
 end
+local answers, again = {}, {}
 local function publish(k, a, policy)
   local meta_key, stream, once = keys[k], keys[k + 1], policy.once
   if once then
     local first = call('HMGET', keys[k + 3], 'e', 't')
     if first[1] then
-      -- Written, though nothing changes: who waits for replicas (WAIT) waits for what this connection wrote.
-      call('PEXPIRE', keys[k + 3], call('PTTL', keys[k + 3]))
+      again[#answers + 1] = keys[k + 3]
       return first[1] .. ':' .. first[2] .. ':1'
     end
   end
@@ -157,13 +157,19 @@ local function publish(k, a, policy)
     .. '\161d' .. (heads[#data] or head_of(#data)) .. data)
   return position
 end
-local answers, k = {}, 1
+local k = 1
 for a = 2, #args, 3 do
   local policy = policies[args[a]] or policy_of(args[a])
   local done, answer = pcall(publish, k, a, policy)
   if not done then answer = {type(answer) == 'table' and answer.err or tostring(answer)} end
   answers[#answers + 1] = answer
   k = k + (policy.once and 4 or 3)
+end
+-- Written, though nothing changes: who waits for replicas waits for what its connection wrote. And written last: behind a first
+-- write nothing is refused for want of memory.
+for at, key in pairs(again) do
+  local written = redis.pcall('PEXPIRE', key, call('PTTL', key))
+  if type(written) == 'table' and written.err then answers[at] = {written.err} end
 end
 return answers",
 );
@@ -261,6 +267,7 @@ local tries = {
   {'HGETALL', hash}, {'HSCAN', hash, '0'}, {'HINCRBY', hash, 'a', 1}, {'HEXISTS', hash, 'a'}, {'HLEN', hash}, {'HDEL', hash, 'a'},
   {'XADD', stream, '1-1', 'a', 'b'}, {'XRANGE', stream, '-', '+', 'COUNT', 1}, {'XTRIM', stream, 'MAXLEN', '1'},
   {'SET', text, 'a', 'PX', '1000'}, {'GET', text}, {'MGET', text}, {'PEXPIRE', text, '1000'}, {'PTTL', text},
+  {'PERSIST', text},
   {'ZADD', ordered, 0, 'a'}, {'ZSCORE', ordered, 'a'}, {'ZRANGE', ordered, 0, 0}, {'ZREM', ordered, 'a'},
   {'ZRANGEBYSCORE', ordered, '-inf', '+inf'}, {'ZRANGEBYLEX', ordered, '-', '+'},
   {'SADD', set, 'a'}, {'SMEMBERS', set}, {'SREM', set, 'a'},

@@ -45,8 +45,7 @@ impl OnSession {
     }
 }
 
-/// Does what is asked, in its order. A row that cannot be read fails those alone who ask for it: they are dropped. Any other
-/// error is the batch's.
+/// Does what is asked, in its order. An error is the batch's.
 pub(super) async fn perform(
     connection: &mut SqliteConnection,
     asked: Vec<OnSession>,
@@ -56,14 +55,7 @@ pub(super) async fn perform(
     let mut found = sessions::all(connection, &ids).await?;
     let mut changed = HashSet::new();
     for one in asked {
-        let session = match found.get_mut(&one.id()) {
-            Some(Err(error)) => {
-                tracing::error!(%error, "a session in the data file cannot be read");
-                continue;
-            }
-            Some(Ok(session)) => Some(session),
-            None => None,
-        };
+        let session = found.get_mut(&one.id());
         match one {
             OnSession::Read {
                 alive_since, tell, ..
@@ -88,7 +80,6 @@ pub(super) async fn perform(
     }
     let changed = found
         .values()
-        .flatten()
         .filter(|session| changed.contains(&session.head.id));
     sessions::write(connection, changed).await
 }
@@ -145,7 +136,7 @@ mod tests {
 
     /// All of it is asked before the task runs, so it is one batch.
     #[tokio::test]
-    async fn a_row_that_cannot_be_read_fails_whoever_asks_for_it() {
+    async fn a_row_that_cannot_be_read_counts_as_gone_and_fails_nobody_else() {
         let writer = writer().await;
         let time = UnixTime::from_millis(1000);
         let read = |id| {
@@ -180,8 +171,8 @@ mod tests {
         let (no_object, missing) = (update(3), update(4));
         let after = read(1);
         assert_eq!(good.await, Ok(Updated::Done));
-        assert_eq!(unreadable.0.await, Err(StoreError::Unavailable));
-        assert_eq!(unreadable.1.await, Err(StoreError::Unavailable));
+        assert_eq!(unreadable.0.await, Ok(Updated::Missing));
+        assert_eq!(unreadable.1.await, Ok(None));
         assert_eq!(no_object.await, Ok(Updated::Unreadable));
         assert_eq!(missing.await, Ok(Updated::Missing));
         let expected = r#"{"a":"\u0000 \"b\""}"#;

@@ -1,9 +1,12 @@
-//! The table of sessions. A session is alive when it was used at or after a time that the caller gives.
+//! The table of sessions. A session is alive when it was used at or after a time that the caller gives. One whose row nobody
+//! can read, as an operator may have left it, is told to the log and counts as gone: asking again would not help, and with a
+//! new login there is another session.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
@@ -42,14 +45,14 @@ pub(super) async fn add(
     .bind(head.node.as_str())
     .execute(connection)
     .await?;
-    ids(&ended)
+    Ok(ids(&ended))
 }
 
-/// Those of these that there are; of one whose row cannot be read, why.
+/// Those of these that there are.
 pub(super) async fn all(
     connection: &mut SqliteConnection,
     ids: &HashSet<SessionId>,
-) -> Result<HashMap<SessionId, Result<Session, sqlx::Error>>, sqlx::Error> {
+) -> Result<HashMap<SessionId, Session>, sqlx::Error> {
     let ids: Vec<String> = ids.iter().copied().map(hex).collect();
     let rows = sqlx::query(
         "SELECT sessions.* FROM json_each(?) AS wanted CROSS JOIN sessions ON sessions.id = unhex(wanted.value)",
@@ -57,9 +60,8 @@ pub(super) async fn all(
     .bind(json(&ids)?)
     .fetch_all(connection)
     .await?;
-    rows.iter()
-        .map(|row| Ok((id(row)?, session(row))))
-        .collect()
+    let sessions = rows.iter().filter_map(|row| readable(row, session));
+    Ok(sessions.map(|session| (session.head.id, session)).collect())
 }
 
 /// Writes what may have changed of these.
@@ -99,13 +101,15 @@ pub(super) async fn owner(
     id: SessionId,
     alive_since: UnixTime,
 ) -> Result<Option<UserId>, sqlx::Error> {
-    let user: Option<String> =
-        sqlx::query_scalar("SELECT user FROM sessions WHERE id = ? AND last_access >= ?")
-            .bind(key(id))
-            .bind(column(alive_since))
-            .fetch_optional(connection)
-            .await?;
-    Ok(user.map(UserId::from))
+    let row = sqlx::query(
+        "SELECT id, user, chat_id, created_at, last_access, node FROM sessions WHERE id = ? AND last_access >= ?",
+    )
+    .bind(key(id))
+    .bind(column(alive_since))
+    .fetch_optional(connection)
+    .await?;
+    let head = row.and_then(|row| readable(&row, head));
+    Ok(head.map(|head| head.user))
 }
 
 /// The session of the user for the conversation, or else `new`, in one change.
@@ -142,22 +146,32 @@ pub(super) async fn choose(
     })
 }
 
+/// The session that the user has for the conversation. One that nobody can read makes room.
 async fn get_for(
     connection: &mut SqliteConnection,
     user: &str,
     chat_id: &str,
     alive_since: UnixTime,
 ) -> Result<Option<Session>, sqlx::Error> {
-    let row = sqlx::query(
-        "SELECT * FROM sessions WHERE user = ? AND chat_id = ? AND last_access >= ?
-         ORDER BY last_access DESC, id LIMIT 1",
-    )
-    .bind(user)
-    .bind(chat_id)
-    .bind(column(alive_since))
-    .fetch_optional(connection)
-    .await?;
-    row.as_ref().map(session).transpose()
+    loop {
+        let row = sqlx::query(
+            "SELECT * FROM sessions WHERE user = ? AND chat_id = ? AND last_access >= ?
+             ORDER BY last_access DESC, id LIMIT 1",
+        )
+        .bind(user)
+        .bind(chat_id)
+        .bind(column(alive_since))
+        .fetch_optional(&mut *connection)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        if let Some(session) = readable(&row, session) {
+            return Ok(Some(session));
+        }
+        sqlx::query("DELETE FROM sessions WHERE id = ?")
+            .bind(row.try_get::<&[u8], _>("id")?)
+            .execute(&mut *connection)
+            .await?;
+    }
 }
 
 pub(super) async fn of_user(
@@ -173,7 +187,7 @@ pub(super) async fn of_user(
     .bind(column(alive_since))
     .fetch_all(connection)
     .await?;
-    rows.iter().map(head).collect()
+    Ok(rows.iter().filter_map(|row| readable(row, head)).collect())
 }
 
 pub(super) async fn end(
@@ -195,7 +209,7 @@ pub(super) async fn end_all(
         .bind(user)
         .fetch_all(connection)
         .await?;
-    ids(&ended)
+    Ok(ids(&ended))
 }
 
 pub(super) async fn touch(
@@ -211,7 +225,7 @@ pub(super) async fn touch(
     .bind(json(&rows)?)
     .fetch_all(connection)
     .await?;
-    let touched: HashSet<SessionId> = ids(&touched)?.into_iter().collect();
+    let touched: HashSet<SessionId> = ids(&touched).into_iter().collect();
     let gone = used.iter().map(|used| used.session);
     Ok(gone.filter(|session| !touched.contains(session)).collect())
 }
@@ -249,8 +263,18 @@ fn id(row: &SqliteRow) -> Result<SessionId, sqlx::Error> {
     Ok(SessionId::from_bits(u128::from_be_bytes(bytes)))
 }
 
-fn ids(rows: &[SqliteRow]) -> Result<Vec<SessionId>, sqlx::Error> {
-    rows.iter().map(id).collect()
+fn ids(rows: &[SqliteRow]) -> Vec<SessionId> {
+    rows.iter().filter_map(|row| readable(row, id)).collect()
+}
+
+/// What a row says, unless nobody can read it.
+fn readable<T>(row: &SqliteRow, read: fn(&SqliteRow) -> Result<T, sqlx::Error>) -> Option<T> {
+    let read = read(row);
+    if let Err(error) = &read {
+        let id = row.try_get::<&[u8], _>("id").unwrap_or_default();
+        tracing::error!(?id, %error, "a session in the data file cannot be read: it counts as gone");
+    }
+    read.ok()
 }
 
 fn head(row: &SqliteRow) -> Result<SessionHead, sqlx::Error> {
@@ -265,8 +289,11 @@ fn head(row: &SqliteRow) -> Result<SessionHead, sqlx::Error> {
 }
 
 fn session(row: &SqliteRow) -> Result<Session, sqlx::Error> {
+    let data: String = row.try_get("data")?;
+    let json: Result<&RawValue, _> = serde_json::from_str(&data);
+    json.map_err(|error| sqlx::Error::Decode(error.into()))?;
     Ok(Session {
         head: head(row)?,
-        data: row.try_get::<String, _>("data")?.into(),
+        data: data.into(),
     })
 }

@@ -54,7 +54,14 @@ macro_rules! users_table {
                 .bind(i64::try_from(limit).unwrap_or(i64::MAX))
                 .fetch_all(connection)
                 .await?;
-            rows.iter().map(user).collect()
+            let users = rows.iter().filter_map(|row| {
+                let read = user(row);
+                if let Err(error) = &read {
+                    tracing::error!(%error, "a user in the database cannot be read: the list is without");
+                }
+                read.ok()
+            });
+            Ok(users.collect())
         }
 
         pub(super) async fn replace_password(
