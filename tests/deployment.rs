@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fanfare::config::{Inputs, Machine, Settings};
 use fanfare::model::CloseReason;
 use fanfare::telemetry::table::{ALIASES, METRICS};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// After the window of a drain, what is left is cut.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
@@ -117,8 +118,91 @@ fn every_variable_that_is_set_exists() {
             .split([':', '}'])
             .next()
             .expect("a name, perhaps empty");
-        assert!(known.contains(name), "compose asks for {name}");
+        let is_known = known.contains(name) || name == "GATEWAY_MEMORY";
+        assert!(is_known, "compose asks for {name}");
     }
+}
+
+/// What a replica cannot share, or what others here rely on.
+const SET_BY_COMPOSE: [&str; 4] = ["HOST", "PORT", "NODE_ID", "POD_NAME"];
+
+/// Only a few variables were passed on: the rest of `.env` was nothing, and nobody said so.
+#[test]
+fn compose_passes_on_whatever_env_says() {
+    let gateway = &compose()["services"]["gateway"];
+    assert_eq!(
+        gateway["env_file"],
+        json!([{ "path": ".env", "required": false }])
+    );
+    // What stands beside wins over the file: nothing may, but by its own name, or as one that is not to be chosen.
+    for (name, value) in object(&gateway["environment"]) {
+        let passes = match value.as_str() {
+            None => value.is_null(),
+            Some(text) => text.starts_with(&format!("${{{name}:-")),
+        };
+        assert_eq!(passes, !SET_BY_COMPOSE.contains(&name), "{name}: {value}");
+    }
+    // The container's file system begins with nothing that `CONFIG_FILE` could name.
+    let volumes = list(&gateway["volumes"]);
+    assert_eq!(volumes, ["./deploy/config:/etc/fanfare:ro"]);
+}
+
+/// Each gateway takes a quarter of what it sees as memory for what is pending: five would take more than the machine.
+#[test]
+fn gateways_know_how_much_memory_is_theirs() {
+    let gateway = &compose()["services"]["gateway"];
+    let limit = gateway["mem_limit"].as_str().expect("a limit");
+    assert!(limit.starts_with("${GATEWAY_MEMORY:-"), "{limit}");
+    let pod = &kubernetes("Deployment")["spec"]["template"]["spec"];
+    let limits = &pod["containers"][0]["resources"]["limits"];
+    assert!(limits["memory"].is_string(), "{limits}");
+}
+
+#[test]
+fn the_example_of_a_configuration_file_is_a_good_one() {
+    let example = read("deploy/config/example.toml");
+    let file = "/etc/fanfare/fanfare.toml";
+    assert!(example.contains(&format!("CONFIG_FILE={file} ")));
+    let variables = [("NODE_ENV", "test"), ("CONFIG_FILE", file)];
+    let loaded = Settings::load(&Inputs {
+        environment: variables
+            .map(|(name, value)| (name.into(), value.into()))
+            .into(),
+        machine: Machine::probe(),
+        read_file: &|path| match path == Path::new(file) {
+            true => Ok(example.clone()),
+            false => Err(std::io::ErrorKind::NotFound.into()),
+        },
+    });
+    let settings = loaded.unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(settings.warnings, Vec::<String>::new());
+    assert!(
+        read(".gitignore")
+            .lines()
+            .any(|line| line == "/deploy/config/fanfare.toml")
+    );
+}
+
+/// One request that went wrong, a service's fault or a client's, must never count against the gateway that carried it.
+#[test]
+fn nginx_leaves_no_gateway_out() {
+    for file in ["nginx/compose/peers.conf", "deploy/local"] {
+        let text = read(file);
+        let is_peer = |line: &&str| line.contains("server ") && line.contains(" max_fails=");
+        let peers: Vec<&str> = text.lines().filter(is_peer).collect();
+        assert_eq!(peers.len(), 1, "{file}");
+        assert!(peers[0].contains(" max_fails=0;"), "{file}: {}", peers[0]);
+    }
+}
+
+/// A pod that starts while Redis is away was ended every minute, and started ever more rarely.
+#[test]
+fn pods_are_ended_for_nothing_but_their_own_faults() {
+    let pod = &kubernetes("Deployment")["spec"]["template"]["spec"]["containers"][0];
+    let path = |probe: &str| pod[probe]["httpGet"]["path"].clone();
+    assert_eq!(path("startupProbe"), "/healthz");
+    assert_eq!(path("livenessProbe"), "/healthz");
+    assert_eq!(path("readinessProbe"), "/readyz");
 }
 
 #[test]

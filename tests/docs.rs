@@ -32,8 +32,8 @@ const NOT_SERVED: [&str; 1] = ["/admin"];
 /// Below these the proxy answers, which has no routes in the sources: services have the names that operators give them.
 const PROXIED: [&str; 3] = ["/api", "/sse", "/ws/users"];
 
-/// What looks like a variable of ours and is the system's, or everybody's.
-const NOT_OURS: [&str; 2] = ["NO_COLOR", "SO_REUSEPORT"];
+/// What looks like a variable of ours and is the system's, compose's, or everybody's.
+const NOT_OURS: [&str; 3] = ["GATEWAY_MEMORY", "NO_COLOR", "SO_REUSEPORT"];
 
 /// What a browser reports where there was no close frame: a code that is never sent (RFC 6455 section 7.4.1).
 const NO_CLOSE_FRAME: u16 = 1006;

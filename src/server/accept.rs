@@ -82,7 +82,9 @@ fn refuse<W: Worker>(local: &Rc<Local<W>>, socket: TcpStream, refusal: Refusal) 
         return;
     }
     let local = Rc::clone(local);
-    spawn_local(async move { linger::close(&local, socket.into(), &refusal.bytes()).await });
+    spawn_local(async move {
+        linger::close(&local, socket.into(), &refusal.bytes(), linger::MOMENT).await;
+    });
 }
 
 /// A socket that failed before it was accepted is its peer's matter; anything else is a shortage, which passes when

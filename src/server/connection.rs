@@ -61,6 +61,11 @@ async fn finish<W: Worker>(
         return;
     };
     let (socket, read, slot) = link.into_parts();
+    // Who has none of the places of the process gets no time for an upload.
+    let linger_max = match place.bound() {
+        None => linger::UPLOAD,
+        Some(_) => linger::MOMENT,
+    };
     match end {
         End::Done if handover != Handover::None => match (socket.into_std(), place.regular()) {
             (Ok((socket, layer)), Some(permit)) => {
@@ -79,18 +84,19 @@ async fn finish<W: Worker>(
         }
         End::Done => {
             let _place = place.parting();
-            linger::close(&local, socket, &[]).await;
+            linger::close(&local, socket, &[], linger_max).await;
         }
         End::Refused(refusal) => {
             if place.bound() == Some(refusal) {
                 place::count(&local, refusal);
             }
             let _place = place.parting();
-            linger::close(&local, socket, &refusal.bytes()).await;
+            linger::close(&local, socket, &refusal.bytes(), linger_max).await;
         }
         End::TimedOut if mid_head => {
             let _place = place.parting();
-            linger::close(&local, socket, &Refusal::HeadTimedOut.bytes()).await;
+            let refusal = Refusal::HeadTimedOut.bytes();
+            linger::close(&local, socket, &refusal, linger::MOMENT).await;
         }
         End::TimedOut | End::Broken => {}
     }

@@ -46,7 +46,8 @@ pub(super) async fn serve<W: Worker>(
         Ok(Some(Accepted::Plain(socket))) => {
             metrics::refused(metrics::Refusal::BadRequest);
             let _place = place.parting();
-            linger::close(&local, socket.into(), &Refusal::NotEncrypted.bytes()).await;
+            let refusal = Refusal::NotEncrypted.bytes();
+            linger::close(&local, socket.into(), &refusal, linger::MOMENT).await;
         }
         Ok(None) => metrics::refused(metrics::Refusal::BadRequest),
         Err(_) => {

@@ -92,7 +92,7 @@ pub(super) async fn serve<W: Worker>(
     drop(served);
     // Its last words are to arrive, whatever the client still sends.
     if let Some(socket) = socket.into_inner().filter(|_| !is_cut) {
-        linger::close(&local, socket, &[]).await;
+        linger::close(&local, socket, &[], linger::MOMENT).await;
     }
 }
 

@@ -10,6 +10,7 @@
 mod support;
 
 mod door;
+mod faults;
 mod fleet;
 mod listener;
 mod moving;
