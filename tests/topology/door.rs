@@ -11,7 +11,7 @@ use crate::fleet::Fleet;
 use crate::support::http::Answer;
 use crate::support::raw::read_head;
 use crate::support::sse::EventStream;
-use crate::support::ws::Socket;
+use crate::support::ws::{Socket, handshake};
 use crate::support::{Hub, eventually, within};
 
 #[tokio::test]
@@ -103,6 +103,38 @@ async fn health_is_of_nginx_on_one_port_and_of_a_gateway_on_the_others() {
         ] {
             assert_eq!(door.get(path).await.status, 200, "{path}");
         }
+    }
+}
+
+/// A gateway that takes no streams now takes publications all the same: nginx must not take it for one that has failed.
+#[tokio::test]
+async fn publishing_goes_on_while_all_gateways_refuse_streams() {
+    let services = json!({"gone": ["http://127.0.0.1:1"]}).to_string();
+    let variables = [
+        ("UNDER_PRESSURE_MAX_RSS_BYTES", "1000"),
+        ("UPSTREAMS", services.as_str()),
+    ];
+    let fleet = Fleet::start(2, &variables).await;
+    for index in 1..=2 {
+        eventually("it is under pressure", async || {
+            (fleet.gateway(index).get("/_pressure").await.status == 503).then_some(())
+        })
+        .await;
+    }
+    let nginx = fleet.nginx();
+    for n in 0..10 {
+        for path in ["/ws/connect", "/ws/gone?path=/"] {
+            let refused = handshake(&nginx, path, &[]).await.expect_err("no place");
+            assert!((502..=503).contains(&refused.status), "{path} {refused:?}");
+        }
+        for path in ["/sse/connect?channel=news", "/sse/gone/x"] {
+            let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+            // Nothing at all where nginx has nobody to ask.
+            let answer = nginx.exchange(request.as_bytes()).await;
+            let is_refused = answer.is_empty() || answer.starts_with(b"HTTP/1.1 503 ");
+            assert!(is_refused, "{path} {}", String::from_utf8_lossy(&answer));
+        }
+        assert_eq!(nginx.publish("news", &json!(n)).await, n + 1);
     }
 }
 
