@@ -63,7 +63,7 @@ fn redis_url(reader: &mut Reader) {
         let rule = "is for TLS, but REDIS_URL does not begin with rediss";
         reader.fault("REDIS_CA_FILE", rule);
     }
-    if reader.integer("REDIS_WAIT_REPLICAS") > 0 && !reader.is_set("REDIS_URL") {
+    if reader.integer("REDIS_WAIT_REPLICAS") > 0 && url.is_none() {
         let rule = "needs REDIS_URL: a node that is alone has no replicas";
         reader.fault("REDIS_WAIT_REPLICAS", rule);
     }

@@ -88,53 +88,36 @@ async fn metrics_count_what_happened_and_name_nobody() {
 
 /// The series whose label values are known before anything happens.
 fn known_series() -> Vec<String> {
-    let mut series = Vec::new();
-    let mut add = |name: &str, label: &str, values: Vec<&str>| {
-        series.extend(
-            values
-                .iter()
-                .map(|value| format!("{name}{{{label}=\"{value}\"}}")),
-        );
-    };
     let of = |values: &[&'static str]| values.to_vec();
-    add("fanfare_connections", "transport", of(&["ws", "sse"]));
-    add("fanfare_publications_total", "door", of(&["http", "ws"]));
     let reasons = CloseReason::ALL.iter().map(|reason| reason.label());
-    add("fanfare_closes_total", "reason", reasons.collect());
-    let reasons = Refusal::ALL.iter().map(|reason| reason.label());
-    add(
-        "fanfare_handshake_refusals_total",
-        "reason",
-        reasons.collect(),
-    );
+    let refusals = Refusal::ALL.iter().map(|reason| reason.label());
     let kinds = CommandKind::ALL.iter().map(|kind| kind.label());
-    add("fanfare_commands_total", "type", kinds.collect());
     let results = Cached::ALL.iter().map(|result| result.label());
-    add("fanfare_cache_requests_total", "result", results.collect());
     let outcomes = Reload::ALL.iter().map(|outcome| outcome.label());
-    add("fanfare_reloads_total", "outcome", outcomes.collect());
-    add(
-        "fanfare_drops_total",
-        "reason",
-        of(&["policy", "disconnect"]),
-    );
-    add(
-        "fanfare_certificate_reads_total",
-        "result",
-        of(&["taken", "failed"]),
-    );
-    add(
-        "fanfare_upstream_retries_total",
-        "outcome",
-        of(&["made", "spent"]),
-    );
-    add(
-        "fanfare_upstream_health_changes_total",
-        "to",
-        of(&["ill", "well"]),
-    );
     let groups = SettingsGroup::ALL.iter().map(|group| group.name());
-    add("fanfare_settings_differ", "group", groups.collect());
+    let by_one_label = [
+        ("connections", "transport", of(&["ws", "sse"])),
+        ("publications_total", "door", of(&["http", "ws"])),
+        ("closes_total", "reason", reasons.collect()),
+        ("handshake_refusals_total", "reason", refusals.collect()),
+        ("commands_total", "type", kinds.collect()),
+        ("cache_requests_total", "result", results.collect()),
+        ("reloads_total", "outcome", outcomes.collect()),
+        ("drops_total", "reason", of(&["policy", "disconnect"])),
+        (
+            "certificate_reads_total",
+            "result",
+            of(&["taken", "failed"]),
+        ),
+        ("upstream_retries_total", "outcome", of(&["made", "spent"])),
+        ("upstream_health_changes_total", "to", of(&["ill", "well"])),
+        ("settings_differ", "group", groups.collect()),
+    ];
+    let mut series = Vec::new();
+    for (name, label, values) in by_one_label {
+        let values = values.iter();
+        series.extend(values.map(|value| format!("fanfare_{name}{{{label}=\"{value}\"}}")));
+    }
     for way in ["webhook", "stream"] {
         for outcome in ["told", "repeated", "dropped"] {
             let labels = format!("{{way=\"{way}\",outcome=\"{outcome}\"}}");
