@@ -5,6 +5,9 @@ use crate::auth::Algorithm;
 use crate::model::{ChannelKey, Permission};
 use crate::telemetry::LogFormat;
 
+mod documents;
+mod fleet;
+
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const GIB: u64 = 1024 * 1024 * 1024;
 
@@ -436,65 +439,6 @@ fn weak_secrets_are_refused_in_production_and_warned_of_elsewhere() {
 }
 
 #[test]
-fn what_is_for_one_node_alone_is_warned_of_in_a_fleet() {
-    let of_one = [
-        ("HISTORY_MAX_BYTES", "1000"),
-        ("MAX_CHANNELS", "5"),
-        ("MAX_IDEMPOTENCY_KEYS", "10"),
-    ];
-    let url = ("REDIS_URL", "redis://localhost");
-    for set in of_one {
-        let warning = format!("{} is set, but has no effect with REDIS_URL", set.0);
-        assert!(settings(&[url, set]).warnings.contains(&warning));
-        assert!(!settings(&[set]).warnings.contains(&warning));
-    }
-    let mentioned = |warning: &String| warning.contains("has no effect");
-    assert!(!settings(&[url]).warnings.iter().any(mentioned));
-}
-
-#[test]
-fn a_redis_url_makes_a_fleet() {
-    assert!(settings(&[("REDIS_URL", "")]).redis.is_none());
-    let settings = settings(&[("REDIS_URL", "redis://:private@redis:6379/1")]);
-    let redis = settings.redis.as_ref().expect("a fleet");
-    assert_eq!(redis.address.to_string(), "redis://redis:6379/1");
-    assert_eq!(redis.prefix, "fanfare@1");
-    for url in ["redis://redis", "redis://redis/0", "redis-cluster://redis"] {
-        let settings = self::settings(&[("REDIS_URL", url), ("REDIS_KEY_PREFIX", "mine")]);
-        assert_eq!(settings.redis.expect("a fleet").prefix, "mine", "{url}");
-    }
-    check_fault(
-        &[("REDIS_KEY_PREFIX", "a{b}c")],
-        "REDIS_KEY_PREFIX=\"a{b}c\" must be",
-    );
-}
-
-#[test]
-fn replicas_are_waited_for_where_there_are_any() {
-    let url = ("REDIS_URL", "redis://redis");
-    let replicas = |variables: &[_]| settings(variables).redis.expect("a fleet").wait_replicas;
-    assert_eq!(replicas(&[url]), 0);
-    assert_eq!(replicas(&[url, ("REDIS_WAIT_REPLICAS", "2")]), 2);
-    check_fault(
-        &[("REDIS_WAIT_REPLICAS", "1")],
-        "REDIS_WAIT_REPLICAS=\"1\" needs REDIS_URL",
-    );
-    settings(&[("REDIS_WAIT_REPLICAS", "0")]);
-}
-
-#[test]
-fn who_vouches_for_redis_is_asked_over_tls_only() {
-    let url = ("REDIS_URL", "rediss://redis");
-    let settings = settings(&[url, ("REDIS_CA_FILE", "ca.pem")]);
-    let redis = settings.redis.as_ref().expect("a fleet");
-    assert_eq!(redis.ca_file.as_deref(), Some(Path::new("ca.pem")));
-    check_fault(
-        &[("REDIS_URL", "redis://redis"), ("REDIS_CA_FILE", "ca.pem")],
-        "REDIS_CA_FILE=\"ca.pem\" is for TLS, but REDIS_URL does not begin with rediss",
-    );
-}
-
-#[test]
 fn what_this_version_does_not_do_is_refused_or_said() {
     check_fault(&[("LISTEN", "0.0.0.0:81")], "LISTEN is set, but");
     let settings = settings(&[
@@ -581,92 +525,6 @@ fn secrets_are_never_shown() {
     faulty.push(("JWT_SECRET", "private"));
     let text = load(&faulty).expect_err("faults").to_string();
     assert!(!text.contains("private"), "{text}");
-}
-
-/// Compares a file of the repository with what the table says; `FANFARE_UPDATE_DOCS=1` writes it instead.
-fn check_document(path: &str, expected: impl Fn(&str) -> String) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-    let found = std::fs::read_to_string(&path).unwrap_or_default();
-    let expected = expected(&found);
-    if std::env::var_os("FANFARE_UPDATE_DOCS").is_some() {
-        std::fs::write(&path, expected).expect("a writable file");
-        return;
-    }
-    assert!(
-        found == expected,
-        "{} is not up to date: run the tests once with FANFARE_UPDATE_DOCS=1",
-        path.display()
-    );
-}
-
-#[test]
-fn the_example_is_up_to_date() {
-    check_document(".env.example", |_| env_example());
-}
-
-#[test]
-fn the_table_of_the_operations_chapter_is_up_to_date() {
-    const BEGIN: &str = "<!-- variables: begin -->\n\n";
-    const END: &str = "<!-- variables: end -->";
-    check_document("docs/OPERATIONS.md", |found| {
-        let (before, rest) = found.split_once(BEGIN).expect("the beginning of the table");
-        let (_, after) = rest.split_once(END).expect("the end of the table");
-        format!("{before}{BEGIN}{}{END}{after}", markdown())
-    });
-}
-
-#[test]
-fn the_operations_chapter_names_no_variable_that_is_not_there() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATIONS.md");
-    let text = std::fs::read_to_string(path).expect("the chapter");
-    let is_name = |word: &&str| {
-        word.len() > 1
-            && word.contains('_')
-            && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
-    };
-    let known = |word: &str| {
-        // Not ours: a convention of terminals, and what docker-compose.yml alone reads.
-        ["NO_COLOR", "GATEWAY_MEMORY"].contains(&word)
-            || variable::VARIABLES
-                .iter()
-                .any(|row| row.name == word || row.aliases.contains(&word))
-            || variable::NOT_YET.iter().any(|row| row.name == word)
-    };
-    for word in text
-        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-        .filter(is_name)
-    {
-        assert!(known(word), "{word}");
-    }
-}
-
-#[test]
-fn the_example_with_every_line_in_force_is_a_valid_configuration() {
-    let example: String = env_example()
-        .lines()
-        .map(|line| {
-            let name = line.strip_prefix("# ").filter(|rest| {
-                rest.split_once('=')
-                    .is_some_and(|(name, _)| !name.contains(' '))
-            });
-            format!("{}\n", name.unwrap_or(line))
-        })
-        .collect();
-    let settings =
-        load_with_files(&[], &[(".env", &example)]).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(shown(&settings, "PORT").1, Source::DotEnv("PORT"));
-    let plain = load(&[]).expect("valid");
-    for (with, without) in settings.resolved.iter().zip(&plain.resolved) {
-        assert_eq!(with.value, without.value, "{}", with.name);
-    }
-}
-
-#[test]
-fn help_names_every_variable_with_its_default() {
-    let help = help();
-    for variable in variable::VARIABLES {
-        assert!(help.contains(&format!("  {} [{}", variable.name, variable.default_text())));
-    }
 }
 
 /// Among the faults there is one of this variable, and its rule says this.
