@@ -17,7 +17,8 @@
 //! auth | session            claims, permissions, token verification | users and their login sessions
 //! http2                     the same exchanges over HTTP/2
 //! hub | protocol | broker | limits | http1
-//! redis | outbound | tls    fred's only home | what the node asks of others over HTTP | certificates and encrypted sockets
+//! redis | outbound          connections to Redis | what the node asks of others over HTTP
+//! tls                       certificates and encrypted sockets
 //! telemetry                 metrics and logs
 //! model                     the shared nouns
 //! ```

@@ -6,16 +6,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fred::clients::Client;
-use fred::interfaces::ClientLike as _;
-use fred::types::config::{Config as Target, Server as Seed, ServerConfig};
-use fred::types::{ClusterHash, CustomCommand, Value};
 use tokio::time::Instant;
 
-use super::command::words_in_full;
-use super::lane::{Answer, kept_pipeline, pipeline, unanswered};
+use super::client::Client;
+use super::lane::{Answer, ask_kept, unanswered};
+use super::pipeline::Pipeline;
 use super::server::Server;
-use super::topology::{Host, View};
+use super::target::{Host, Opened, Place, Target};
+use super::topology::View;
+use super::value::Value;
 use super::{CallError, Command, Shared, Verdict, replicas, session};
 
 /// Between two looks, when nothing hints at a change.
@@ -26,6 +25,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Between two attempts of a command that no master takes yet.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// The first version with sharded pub/sub.
+pub(super) const SHARDS_SINCE: u64 = 7;
 
 /// Looks at the Cluster for as long as the runtime lives.
 pub(super) async fn watch(shared: Arc<Shared>) {
@@ -54,12 +56,16 @@ async fn look(shared: &Shared, turn: usize) -> Option<View> {
     let known = servers.iter().map(|server| server.target.clone());
     let mut refused = None;
     for target in known.chain(seeds(&shared.target)) {
-        if let Some((client, _ended)) = session::connect(shared, &target, 32).await {
-            let view = ask(&client, &target).await;
-            let _ = client.quit().await;
-            match view {
-                Ok(view) => return Some(view),
-                Err(why) => refused = refused.or(why),
+        if let Some(opened) = session::connect(shared, &target).await {
+            let Opened {
+                client,
+                mut connection,
+                ..
+            } = opened;
+            match connection.with(ask(&client, &target)).await {
+                Ok(Ok(view)) => return Some(view),
+                Ok(Err(why)) => refused = refused.or(why),
+                Err(_) => {}
             }
         }
     }
@@ -70,50 +76,43 @@ async fn look(shared: &Shared, turn: usize) -> Option<View> {
 }
 
 /// The servers that the URL names, each by itself.
-pub(super) fn seeds(target: &Target) -> Vec<Target> {
-    let ServerConfig::Clustered { hosts, .. } = &target.server else {
+fn seeds(target: &Target) -> Vec<Target> {
+    let Place::Cluster(hosts) = &target.place else {
         return vec![target.clone()];
     };
-    let seeds = hosts.iter().map(|seed| Target {
-        server: ServerConfig::Centralized {
-            server: seed.clone(),
-        },
-        ..target.clone()
-    });
+    let seeds = hosts.iter().map(|host| target.at(Place::of(host.clone())));
     seeds.collect()
 }
 
 /// The way to a master. One that is told by its number is known over TLS by the name of who told it.
 pub(super) fn target_of(base: &Target, host: &Host) -> Target {
-    let is_number = host.name.parse::<std::net::IpAddr>().is_ok();
-    let named = match &base.server {
-        ServerConfig::Clustered { hosts, .. } => hosts
-            .iter()
-            .map(|seed| seed.host.to_string())
-            .find(|name| name.parse::<std::net::IpAddr>().is_err()),
+    let is_number = |name: &str| name.parse::<std::net::IpAddr>().is_ok();
+    let named = match &base.place {
+        Place::Cluster(hosts) => hosts.iter().find(|seed| !is_number(&seed.name)),
         _ => None,
     };
-    let tls_name = named.filter(|_| is_number);
-    Target {
-        server: ServerConfig::Centralized {
-            server: Seed::new_with_tls(host.name.as_str(), host.port, tls_name),
-        },
-        ..base.clone()
-    }
+    let tls_name = named.filter(|_| is_number(&host.name));
+    base.at(Place::Server {
+        host: host.clone(),
+        tls_name: tls_name.map(|seed| seed.name.clone()),
+    })
 }
 
 /// The Cluster as a member sees it; or why trying again would not help, where that is known.
 async fn ask(client: &Client, target: &Target) -> Result<View, Option<String>> {
-    let words = |word: &'static str| ("CLUSTER", vec![Value::from_static_str(word)]);
-    let answers = pipeline(client.clone(), vec![words("INFO"), words("SLOTS")]).await;
+    let mut pipeline = Pipeline::default();
+    for word in ["INFO", "SLOTS"] {
+        pipeline.add(&[&Command::new("CLUSTER").word(word)], false);
+    }
+    let answers = client.ask(pipeline).await;
     let answers: Result<Vec<Value>, CallError> = answers.into_iter().collect();
     let answers = answers.map_err(|error| {
         tracing::warn!(%error, "redis does not say who is in the cluster");
         refusal(&error)
     })?;
     let [info, slots] = <[Value; 2]>::try_from(answers).map_err(|_| None)?;
-    let asked = match &target.server {
-        ServerConfig::Centralized { server } => server.host.to_string(),
+    let asked = match &target.place {
+        Place::Server { host, .. } => host.name.clone(),
         _ => String::new(),
     };
     let info = info.into_string().unwrap_or_default();
@@ -239,16 +238,16 @@ async fn follow_one(
         }) else {
             continue;
         };
-        let mut words = Vec::new();
+        let mut pipeline = Pipeline::default();
         if is_asking {
-            words.push(("ASKING", Vec::new()));
+            pipeline.add(&[&Command::new("ASKING")], false);
         }
-        words.push(words_in_full(command, server.is_sharded()));
+        pipeline.add_in_full(command, server.is_sharded());
         let wanted = match command.awaits_replicas() {
             true => shared.config.wait_replicas,
             false => 0,
         };
-        let again = kept_pipeline(client, words, wanted);
+        let again = ask_kept(&client, pipeline, wanted);
         let again = tokio::time::timeout_at(deadline, again).await;
         let (mut answers, told) = again.unwrap_or_default();
         answer = answers
@@ -259,31 +258,6 @@ async fn follow_one(
         }
     }
     answer
-}
-
-/// A pipeline of SSUBSCRIBE, one for each channel: a Cluster takes only channels of one slot together, and the library
-/// takes one answer for each command.
-pub(super) async fn subscribe_sharded(client: &Client, channels: Vec<String>) -> Vec<Answer> {
-    let words = channels
-        .into_iter()
-        .map(|channel| ("SSUBSCRIBE", vec![Value::from(channel)]));
-    pipeline(client.clone(), words.collect()).await
-}
-
-/// Whether a server of a Cluster has sharded pub/sub.
-pub(super) fn has_shards(client: &Client) -> bool {
-    client
-        .server_version()
-        .is_some_and(|version| version.major >= 7)
-}
-
-/// Why a sharded channel may not be subscribed to. Any other refusal is one of the Cluster's own.
-pub(super) async fn may_hear_sharded(client: &Client, channel: &str) -> Option<String> {
-    let command = CustomCommand::new_static("SSUBSCRIBE", ClusterHash::Random, false);
-    let subscribed = client.custom::<Value, _>(command, vec![channel]).await;
-    subscribed
-        .err()
-        .and_then(|error| super::examine::refusal(&error))
 }
 
 #[cfg(test)]

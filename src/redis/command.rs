@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::io::Write as _;
-use std::iter;
+use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
-use fred::types::Value;
+use bytes::Bytes;
 
 use super::lane::Answer;
+use super::value::Value;
 use super::{CallError, Script, refused};
 
 /// Room for the words of a publication.
@@ -103,13 +103,13 @@ impl Command {
 
     /// The keys of the script that it calls.
     pub fn keys(&self) -> Vec<Bytes> {
-        words_of(self.part(Part::Keys)).collect()
+        self.key_words().map(Bytes::copy_from_slice).collect()
     }
 
     /// Its words behind the keys.
     pub fn arguments(&self) -> Vec<Bytes> {
-        let parts = [Part::Shared, Part::Own].into_iter();
-        parts.flat_map(|which| words_of(self.part(which))).collect()
+        let words = self.words(self.keys..self.ends.len());
+        words.map(Bytes::copy_from_slice).collect()
     }
 
     /// What decides which server it is for: its first key, or channel.
@@ -117,22 +117,33 @@ impl Command {
         self.ends.first().map_or(&[], |end| &self.text[..*end])
     }
 
-    /// Some of its words: where they stand in the text, and how long each is.
-    fn part(&self, which: Part) -> (&[u8], impl Iterator<Item = usize>) {
-        let count = self.ends.len();
+    /// The keys of the script that it calls.
+    pub(super) fn key_words(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.words(0..self.keys)
+    }
+
+    /// The argument that is for all who are part of the same call.
+    pub(super) fn shared_words(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.words(self.keys..self.first_own())
+    }
+
+    /// The other arguments.
+    pub(super) fn own_words(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.words(self.first_own()..self.ends.len())
+    }
+
+    fn first_own(&self) -> usize {
         let shared = usize::from(self.script.is_some_and(Script::takes_many));
-        let first_own = (self.keys + shared).min(count);
-        let (from, to) = match which {
-            Part::Keys => (0, self.keys),
-            Part::Shared => (self.keys, first_own),
-            Part::Own => (first_own, count),
-        };
-        let begin = from.checked_sub(1).map_or(0, |last| self.ends[last]);
-        let end = to.checked_sub(1).map_or(0, |last| self.ends[last]);
-        let (ends, text) = (&self.ends[from..to], &self.text[begin..end]);
-        let begins = iter::once(begin).chain(ends.iter().copied());
-        let lengths = ends.iter().zip(begins).map(|(end, begin)| end - begin);
-        (text, lengths)
+        (self.keys + shared).min(self.ends.len())
+    }
+
+    fn words(&self, which: Range<usize>) -> impl ExactSizeIterator<Item = &[u8]> {
+        let mut begin = which.start.checked_sub(1).map_or(0, |last| self.ends[last]);
+        self.ends[which].iter().map(move |&end| {
+            let word = &self.text[begin..end];
+            begin = end;
+            word
+        })
     }
 
     /// Whether the next command can be part of the same call of a script.
@@ -154,78 +165,6 @@ impl Command {
     }
 }
 
-/// Words of a script's call.
-#[derive(Debug, Clone, Copy)]
-enum Part {
-    Keys,
-    /// The argument that is for all who are part of the same call.
-    Shared,
-    /// The other arguments.
-    Own,
-}
-
-fn words_of<'a>(
-    (mut text, lengths): (&'a [u8], impl Iterator<Item = usize> + 'a),
-) -> impl Iterator<Item = Bytes> + 'a {
-    lengths.map(move |length| {
-        let (word, rest) = text.split_at(length);
-        text = rest;
-        Bytes::copy_from_slice(word)
-    })
-}
-
-/// What is sent: a name and words.
-pub(super) type Words = (&'static str, Vec<Value>);
-
-/// Commands that become one: all of the same script, or one alone. A script is called by its name.
-pub(super) fn words(commands: &[&Command], is_sharded: bool) -> Words {
-    words_as(commands, is_sharded, false)
-}
-
-/// One command, with the text of its script.
-pub(super) fn words_in_full(command: &Command, is_sharded: bool) -> Words {
-    words_as(&[command], is_sharded, true)
-}
-
-fn words_as(commands: &[&Command], is_sharded: bool, is_full: bool) -> Words {
-    let count: usize = commands.iter().map(|command| command.ends.len()).sum();
-    let mut words = Vec::with_capacity(count + 2);
-    let Some(first) = commands.first() else {
-        return ("", words);
-    };
-    let name = match first.script {
-        None if is_sharded && first.name == "PUBLISH" => "SPUBLISH",
-        None => first.name,
-        Some(script) => {
-            let (name, text) = match is_full {
-                true => ("EVAL", script.text_for(is_sharded)),
-                false => ("EVALSHA", script.sha(is_sharded)),
-            };
-            let keys: usize = commands.iter().map(|command| command.keys).sum();
-            words.push(Value::from_static_str(text));
-            words.push(Value::Integer(i64::try_from(keys).unwrap_or(i64::MAX)));
-            name
-        }
-    };
-    let length = commands.iter().map(|command| command.text.len()).sum();
-    let mut text = BytesMut::with_capacity(length);
-    let mut lengths = Vec::with_capacity(count);
-    let keys = commands.iter().map(|command| command.part(Part::Keys));
-    let own = commands.iter().map(|command| command.part(Part::Own));
-    for (part, its_lengths) in keys.chain([first.part(Part::Shared)]).chain(own) {
-        text.extend_from_slice(part);
-        lengths.extend(its_lengths);
-    }
-    // Shared by its words.
-    let mut text = text.freeze();
-    words.extend(
-        lengths
-            .into_iter()
-            .map(|length| Value::Bytes(text.split_to(length))),
-    );
-    (name, words)
-}
-
 /// The answer of a script that took several commands, as one of each.
 pub(super) fn parts(answer: Answer, count: usize) -> Vec<Answer> {
     let parts = match answer {
@@ -239,8 +178,7 @@ pub(super) fn parts(answer: Answer, count: usize) -> Vec<Answer> {
 fn part(part: Value) -> Answer {
     match &part {
         Value::Array(words) if words.len() == 1 => {
-            let why = words[0].as_str().unwrap_or_default();
-            Err(refused(&why))
+            Err(refused(words[0].as_str().unwrap_or_default()))
         }
         _ => Ok(part),
     }
@@ -254,6 +192,7 @@ fn too_few_parts() -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pipeline::Pipeline;
     use super::*;
 
     static MANY: Script = Script::of_many("return {}");
@@ -275,10 +214,15 @@ mod tests {
         assert!(!a.joins(&command(&ONE, "c", "3")));
         assert!(!command(&ONE, "c", "3").joins(&command(&ONE, "d", "4")));
         assert!(!Command::new("GET").joins(&Command::new("GET")));
-        let (name, words) = words(&[&a, &b], false);
-        assert_eq!(name, "EVALSHA");
-        let words: Vec<_> = words.iter().filter_map(Value::as_string).collect();
-        assert_eq!(words, [MANY.sha(false), "2", "a", "b", "all", "1", "2"]);
+        let sent = |words: &[&str]| Pipeline::of_words(words).into_text();
+        let mut pipeline = Pipeline::default();
+        pipeline.add(&[&a, &b], false);
+        let words = ["EVALSHA", MANY.sha(false), "2", "a", "b", "all", "1", "2"];
+        assert_eq!(pipeline.into_text(), sent(&words));
+        let mut pipeline = Pipeline::default();
+        pipeline.add_in_full(&b, false);
+        let words = ["EVAL", MANY.text(), "1", "b", "none", "2"];
+        assert_eq!(pipeline.into_text(), sent(&words));
         assert_eq!(b.arguments(), ["none", "2"]);
     }
 

@@ -1,16 +1,15 @@
 //! Whether the server lets this node do what it must. Asked once, before a node begins: one that is let in and may not
 //! do its work would answer 503 for ever, and one whose reads are silently refused could not tell what it lost.
 
-use std::path::PathBuf;
 use std::time::Duration;
-
-use fred::error::Error;
-use fred::interfaces::ClientLike as _;
-use fred::types::{ClusterHash, CustomCommand, Value};
 
 use tokio::time::timeout;
 
-use super::{COMMAND_TIMEOUT, CallError, Command, Redis, Shared, cluster, session};
+use super::pipeline::Pipeline;
+use super::target::{OpenError, Opened};
+use super::value::Value;
+use super::{CallError, Command, Redis, Shared, session};
+use crate::tls::TlsError;
 
 /// How long a server may take to answer before the node begins without having asked.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -24,17 +23,12 @@ pub enum StartError {
     /// The system gives no thread.
     #[error("no thread for redis: {0}")]
     Thread(#[from] std::io::Error),
-    /// The file of certificates cannot be used.
-    #[error("REDIS_CA_FILE={file:?}: {why}")]
-    CaFile {
-        /// Which.
-        file: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// There is nobody to vouch for a server.
-    #[error("no certificates to trust a redis server by ({0}): set REDIS_CA_FILE")]
-    NoCertificates(String),
+    /// Nobody can be trusted to vouch for a server.
+    #[error("REDIS_CA_FILE or the system's certificates: {0}")]
+    NoCertificates(#[from] TlsError),
+    /// The address is none.
+    #[error("REDIS_URL names no server")]
+    NoAddress,
     /// The server was reached and does not let this node do its work.
     #[error("redis at {address} refuses this node: {why}")]
     Refused {
@@ -64,24 +58,33 @@ impl Shared {
     }
 
     /// What a failed attempt says.
-    pub(super) fn failed(&self, error: &Error) {
+    pub(super) fn failed(&self, error: &OpenError) {
         self.judge(refusal(error).map_or(Verdict::Away, Verdict::Refused));
     }
 }
 
 /// What the error says, when trying again would not help.
-pub(super) fn refusal(error: &Error) -> Option<String> {
-    let details = error.details();
-    if let Some(at) = details.find("InvalidCertificate") {
-        // In the library's own words, which end with a brace of what it stood in.
-        let why = details[at..].trim_end_matches([' ', '}']);
-        return Some(format!("its certificate is not accepted: {why}"));
-    }
-    // The last: a database that the server has not.
-    let is_for_good = ["WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH", "ERR DB index"]
-        .iter()
-        .any(|word| details.starts_with(word));
-    is_for_good.then(|| details.to_owned())
+pub(super) fn refusal(error: &OpenError) -> Option<String> {
+    let is_final = match error {
+        OpenError::Certificate(_) | OpenError::Unusable(_) => true,
+        OpenError::Refused(why) => is_for_good(why),
+        OpenError::Away(_) => false,
+    };
+    is_final.then(|| error.to_string())
+}
+
+/// Whether a server that says so will say the same again.
+pub(super) fn is_for_good(why: &str) -> bool {
+    // The last two: a database that the server has not, and one before Redis 6, which does not know HELLO.
+    let words = [
+        "WRONGPASS",
+        "NOAUTH",
+        "NOPERM",
+        "ERR AUTH",
+        "ERR DB index",
+        "ERR unknown command",
+    ];
+    words.iter().any(|word| why.starts_with(word))
 }
 
 impl Redis {
@@ -109,7 +112,7 @@ impl Redis {
         let _ = timeout(PATIENCE, all).await;
         match self.call_one(probe).await {
             Ok(Value::Array(refused)) if !refused.is_empty() => {
-                let refused: Vec<_> = refused.iter().filter_map(Value::as_string).collect();
+                let refused: Vec<_> = refused.iter().filter_map(Value::as_str).collect();
                 return Err(self.refused(refused.join("; ")));
             }
             Err(CallError::Refused(why)) if why.starts_with("NOPERM") => {
@@ -156,7 +159,7 @@ impl Redis {
         }
         let info = Command::new("INFO").word("replication");
         let info = self.call_one(info).await.ok()?;
-        let count = replicas_of(&info.as_str()?)?;
+        let count = replicas_of(info.as_str()?)?;
         if count < wanted {
             tracing::warn!(
                 count,
@@ -189,28 +192,26 @@ fn replicas_of(info: &str) -> Option<u32> {
     lines.find_map(|line| line.strip_prefix("connected_slaves:")?.trim().parse().ok())
 }
 
-/// Why a channel may not be subscribed to. Asked on a connection of its own: the library takes no answer to SUBSCRIBE,
-/// so that a refusal is the only one that comes, and the answer to the next command would be taken for it otherwise.
+/// Why a channel may not be subscribed to. Asked on a connection of its own: the others are not to hear what comes there.
 async fn may_hear(shared: &Shared, channel: &str) -> Option<String> {
     let server = shared.servers().into_iter().next()?;
-    let (client, ended) = session::connect(shared, &server.target, 32).await?;
-    if server.is_sharded()
-        && let Some(why) = cluster::may_hear_sharded(&client, channel).await
-    {
-        return Some(format!("SSUBSCRIBE: {why}"));
+    let Opened {
+        client,
+        mut connection,
+        ..
+    } = session::connect(shared, &server.target).await?;
+    // What a Cluster says besides, of where a channel is, is its own affair.
+    let kinds = ["SUBSCRIBE", "SSUBSCRIBE"];
+    let kinds = &kinds[..1 + usize::from(server.is_sharded())];
+    for kind in kinds.iter().rev() {
+        let mut pipeline = Pipeline::of_words(&[kind, channel]);
+        pipeline.add(&[&Command::new("INFO").word("replication")], false);
+        let subscribed = connection.with(client.subscribe(pipeline)).await;
+        if let Ok(Err(CallError::Refused(why))) = subscribed
+            && is_for_good(&why)
+        {
+            return Some(format!("{kind}: {why}"));
+        }
     }
-    let command = CustomCommand::new_static("SUBSCRIBE", ClusterHash::Random, false);
-    let subscribed = client.custom::<Value, _>(command, vec![channel]);
-    let after = client.ping::<Value>(None);
-    let why = tokio::select! {
-        biased;
-        subscribed = subscribed => subscribed.err().and_then(|error| refusal(&error)),
-        _ = after => None,
-    };
-    // Its answer may be taken for another's as well, so nobody waits for it long. With the client its connection ends.
-    tokio::spawn(async move {
-        let _ = timeout(COMMAND_TIMEOUT, client.quit()).await;
-        ended.abort();
-    });
-    why.map(|why| format!("SUBSCRIBE: {why}"))
+    None
 }

@@ -1,26 +1,24 @@
 //! The one way of commands to the server: what is asked at the same time leaves as one pipeline.
 //!
-//! A command of its own costs the client library a channel, a timer and two wake-ups, which is several times what the
-//! server needs for a publication. So calls put their commands into a queue, and one task takes all that is there, in
-//! the order of the calls. While it works the next ones gather: the busier, the larger the pipelines.
+//! A command of its own costs a channel, a timer and two wake-ups, which is more than the server needs for a publication. So
+//! calls put their commands into a queue, and one task takes all that is there, in the order of the calls. While it works the
+//! next ones gather: the busier, the larger the pipelines.
 //!
 //! What waits for replicas has a lane of its own on the same connection, and leaves in rounds (see `replicas`).
 
-use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
-use fred::clients::Client;
-use fred::interfaces::ClientLike as _;
-use fred::types::{ClusterHash, CustomCommand, Value};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::command::{self, Command, Words};
+use super::client::Client;
+use super::command::{self, Command};
+use super::pipeline::Pipeline;
 use super::server::Server;
-use super::{COMMAND_TIMEOUT, CallError, Shared, cluster, fault, replicas};
+use super::value::Value;
+use super::{COMMAND_TIMEOUT, CallError, Shared, cluster, replicas};
 
 /// What came of one command.
 pub(super) type Answer = Result<Value, CallError>;
@@ -101,7 +99,7 @@ pub(super) async fn run(shared: Arc<Shared>, server: Arc<Server>) {
             match &client {
                 Some(client) => {
                     let deadline = Instant::now() + CALL_TIMEOUT;
-                    drop(send(Sent::by(&shared, &server, client, deadline), some).await);
+                    drop(send(Sent::by(&shared, &server, client, deadline), some));
                 }
                 None => not_sent(some),
             }
@@ -139,7 +137,7 @@ async fn round(shared: &Arc<Shared>, server: &Arc<Server>, calls: Vec<Call>, dea
                 ..Sent::by(shared, server, &client, deadline)
             };
             // Only a panic ends it otherwise, which whoever waits for the calls is told by the end of its channel.
-            let _ = send(sent, calls).await.await;
+            let _ = send(sent, calls).await;
         }
         None => not_sent(calls),
     }
@@ -152,7 +150,7 @@ fn not_sent(calls: Vec<Call>) {
 }
 
 /// Hands calls over to the connection, and leaves the wait for the answers to a task.
-async fn send(sent: Sent, calls: Vec<Call>) -> JoinHandle<()> {
+fn send(sent: Sent, calls: Vec<Call>) -> JoinHandle<()> {
     let commands: Vec<&Command> = calls.iter().flat_map(|call| &call.commands).collect();
     // The keys of a Cluster's command are of one slot.
     let most = if sent.server.is_of_cluster() {
@@ -161,18 +159,14 @@ async fn send(sent: Sent, calls: Vec<Call>) -> JoinHandle<()> {
         JOINED_MAX
     };
     let joined = joined(&commands, most);
-    let words = joined
-        .iter()
-        .map(|some| command::words(some, sent.is_sharded));
-    let mut answers = Box::pin(sent.pipeline(words.collect()));
+    let mut pipeline = Pipeline::default();
+    for some in &joined {
+        pipeline.add(some, sent.is_sharded);
+    }
+    let answers = sent.ask(pipeline);
     let joined: Vec<usize> = joined.into_iter().map(<[_]>::len).collect();
-    // The first poll hands the commands over: the order of the polls is that of the wire.
-    let ready = poll_fn(|context| Poll::Ready(answers.as_mut().poll(context))).await;
     tokio::spawn(async move {
-        let (answers, told) = match ready {
-            Poll::Ready(answers) => answers,
-            Poll::Pending => answers.await,
-        };
+        let (answers, told) = answers.await;
         let mut answers = apart(&calls, answers, &joined);
         sent.settle(&mut answers, told);
         sent.tell(calls, answers).await;
@@ -233,11 +227,11 @@ impl Sent {
     }
 
     /// Sends commands together. Their answers, and what the server said of replicas when those are waited for.
-    fn pipeline(
+    fn ask(
         &self,
-        commands: Vec<Words>,
+        pipeline: Pipeline,
     ) -> impl Future<Output = (Vec<Answer>, Option<Answer>)> + use<> {
-        kept_pipeline(self.client.clone(), commands, self.replicas)
+        ask_kept(&self.client, pipeline, self.replicas)
     }
 
     fn settle(&self, answers: &mut [Answer], told: Option<Answer>) {
@@ -271,11 +265,11 @@ impl Sent {
     async fn again_with_text(&self, commands: &[Command], answers: &mut [Answer]) {
         let unknown = commands.iter().zip(answers.iter_mut());
         let unknown: Vec<_> = unknown.filter(|(_, answer)| is_unknown(answer)).collect();
-        let words = unknown
-            .iter()
-            .map(|(command, _)| command::words_in_full(command, self.is_sharded));
-        let words = words.collect();
-        let again = timeout_at(self.deadline, self.pipeline(words)).await;
+        let mut pipeline = Pipeline::default();
+        for (command, _) in &unknown {
+            pipeline.add_in_full(command, self.is_sharded);
+        }
+        let again = timeout_at(self.deadline, self.ask(pipeline)).await;
         let (again, told) = again.unwrap_or_default();
         let mut again = again.into_iter();
         for (command, place) in unknown {
@@ -297,47 +291,23 @@ fn is_unknown(answer: &Answer) -> bool {
     matches!(answer, Err(CallError::Refused(why)) if why.starts_with("NOSCRIPT"))
 }
 
-/// The same as [`pipeline`]; behind the commands the server waits for so many replicas, unless for none. What it says of
+/// The same as [`Client::ask`]; behind the commands the server waits for so many replicas, unless for none. What it says of
 /// them is told beside the answers.
-pub(super) async fn kept_pipeline(
-    client: Client,
-    mut commands: Vec<Words>,
+pub(super) fn ask_kept(
+    client: &Client,
+    mut pipeline: Pipeline,
     replicas: u32,
-) -> (Vec<Answer>, Option<Answer>) {
+) -> impl Future<Output = (Vec<Answer>, Option<Answer>)> + use<> {
     if replicas > 0 {
-        commands.push(replicas::wait(replicas));
+        pipeline.add(&[&replicas::wait(replicas)], false);
     }
-    let mut answers = pipeline(client, commands).await;
-    let told = match replicas {
-        0 => None,
-        _ => answers.pop(),
-    };
-    (answers, told)
-}
-
-/// Sends commands together and answers each; answered within the client's own time-out.
-pub(super) async fn pipeline(client: Client, commands: Vec<Words>) -> Vec<Answer> {
-    let count = commands.len();
-    let pipeline = client.pipeline();
-    for (name, words) in commands {
-        let command = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
-        // Ready at once: it is put into the pipeline, which was not sent yet.
-        if let Err(error) = pipeline.custom::<Value, _>(command, words).await {
-            tracing::warn!(%error, "a command was not taken");
-            return vec![Err(CallError::NotSent); count];
-        }
+    let answers = client.ask(pipeline);
+    async move {
+        let mut answers = answers.await;
+        let told = match replicas {
+            0 => None,
+            _ => answers.pop(),
+        };
+        (answers, told)
     }
-    let mut answers: Vec<Answer> = pipeline
-        .try_all::<Value>()
-        .await
-        .into_iter()
-        .map(|answer| answer.map_err(fault))
-        .collect();
-    // One answer for all of them: the connection's.
-    if answers.len() != count {
-        let all = answers.pop().and_then(Result::err);
-        let all = all.unwrap_or_else(|| CallError::Unanswered("too few answers".to_owned()));
-        return vec![Err(all); count];
-    }
-    answers
 }

@@ -1,8 +1,8 @@
-//! Redis: connections, commands, scripts, and the watch over both. fred's only home.
+//! Redis: connections, commands, scripts, and the watch over both.
 //!
 //! There are two connections to a server, and to each master of a Cluster. One carries commands, one carries what was
-//! published to this node. A connection is never mended by the client library: when one ends, for whatever reason,
-//! everything in flight on it fails, a new client takes its place, and who listens is told ([`Listener::lost`]). So nothing
+//! published to this node. A connection is never mended: when one ends, for whatever reason,
+//! everything in flight on it fails, a new one takes its place, and who listens is told ([`Listener::lost`]). So nothing
 //! is ever sent twice, and no reconnect goes unnoticed.
 //!
 //! Everything that waits here lives on a small runtime of this room's own. What [`Redis::call`] answers can be awaited
@@ -15,28 +15,30 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fred::error::ErrorKind;
-use fred::interfaces::PubsubInterface as _;
-use fred::types::RespVersion;
-use fred::types::config::Config as Target;
 use tokio::runtime::Handle;
 use tokio::sync::watch::Sender;
 use tokio::sync::{Notify, oneshot};
 
+use crate::tls::Connector;
+
+mod client;
 mod cluster;
 mod command;
 mod config;
 mod connections;
 mod examine;
 mod lane;
+mod pipeline;
 mod replicas;
+mod resp;
 mod script;
 mod sentinel;
 mod server;
 mod session;
 mod shared;
-mod tls;
+mod target;
 mod topology;
+mod value;
 pub mod watch;
 
 pub use command::Command;
@@ -44,12 +46,14 @@ pub use config::{Address, Config};
 pub use connections::{Borrowing, Connections};
 pub use examine::StartError;
 use examine::Verdict;
-pub use fred::types::Value;
+use pipeline::Pipeline;
 pub use script::Script;
 use server::Server;
 pub use server::ServerId;
 use shared::Shared;
+use target::Target;
 use topology::Topology;
+pub use value::Value;
 
 /// How long one command may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(900);
@@ -191,7 +195,7 @@ impl Redis {
 
     /// Whether keys are spread over several servers.
     pub fn is_cluster(&self) -> bool {
-        self.shared.target.server.is_clustered()
+        self.shared.target.is_cluster()
     }
 
     /// The servers of the moment.
@@ -306,77 +310,50 @@ impl Redis {
             let client = server.messages.client().ok_or(CallError::NotSent)?;
             (server, client)
         };
-        let unsubscribed = async {
-            if server.is_sharded() {
-                for name in removed {
-                    client.sunsubscribe(name).await?;
-                }
-                return Ok(());
-            }
-            match removed.is_empty() {
-                true => Ok(()),
-                false => client.unsubscribe(removed).await,
-            }
-        };
-        let subscribed = async {
-            match added.is_empty() {
-                true => Ok(()),
-                false if server.is_sharded() => {
-                    let answers = cluster::subscribe_sharded(&client, added).await;
-                    answers
-                        .into_iter()
-                        .find_map(Result::err)
-                        .map_or(Ok(()), Err)
-                }
-                false => client.subscribe(added).await.map_err(fault),
-            }
-        };
-        let marked = client.publish::<Value, _, _>(self.shared.marks.as_str(), mark.to_string());
-        // In this order on the wire: each is handed over when it is first polled.
-        let (unsubscribed, subscribed, marked) =
-            tokio::join!(biased; unsubscribed, subscribed, marked);
+        let mut pipeline = Pipeline::default();
+        for (kind, names) in [("UNSUBSCRIBE", &removed), ("SUBSCRIBE", &added)] {
+            add_subscriptions(&mut pipeline, kind, names, server.is_sharded());
+        }
+        let mark = Command::new("PUBLISH")
+            .word(&self.shared.marks)
+            .number(mark);
+        pipeline.add(&[&mark], false);
+        let subscribed = client.subscribe(pipeline).await;
         if let Err(CallError::Refused(_)) = &subscribed {
             self.shared.look.notify_one();
         }
-        unsubscribed.map_err(fault)?;
-        subscribed?;
-        marked.map(drop).map_err(fault)
+        subscribed
+    }
+}
+
+/// Names as one command, or as one each: what is sharded may be subscribed to together in one slot only.
+fn add_subscriptions(pipeline: &mut Pipeline, kind: &str, names: &[String], is_sharded: bool) {
+    let names = names.iter().map(String::as_str);
+    if is_sharded {
+        let kind = format!("S{kind}");
+        for name in names {
+            pipeline.add_words([kind.as_str(), name].into_iter());
+        }
+    } else if names.len() > 0 {
+        let all: Vec<&str> = std::iter::once(kind).chain(names).collect();
+        pipeline.add_words(all.into_iter());
     }
 }
 
 /// What is connected to.
 fn target(config: &Config) -> Result<Target, StartError> {
+    let tls = match config.address.is_secure() {
+        true => Some(Connector::without_alpn(config.ca_file.as_deref())?),
+        false => None,
+    };
     // An address was parsed before it became one.
-    let mut target = config.address.target().unwrap_or_default();
-    target.version = RespVersion::RESP3;
-    if config.address.is_secure() {
-        target.tls = Some(tls::tls(config.ca_file.as_deref())?);
-    }
-    Ok(target)
+    let target = config.address.target().ok_or(StartError::NoAddress)?;
+    Ok(Target { tls, ..target })
 }
 
 impl Drop for Redis {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-/// Whose fault it is: the server said no, or nobody knows.
-#[expect(clippy::needless_pass_by_value, reason = "it is used in map_err")]
-fn fault(error: fred::error::Error) -> CallError {
-    let details = error.details();
-    // An error reply begins with a word in capitals. What the client library says of itself does not.
-    let word = details.split(' ').next().unwrap_or_default();
-    let is_reply = word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase());
-    let is_broken = matches!(
-        error.kind(),
-        ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled
-    );
-    match is_reply && !is_broken {
-        true => refused(details),
-        // Before 7.0 the error of a script wraps the one of the command.
-        false if details.contains(NO_MEMORY) => CallError::OutOfMemory,
-        false => CallError::Unanswered(error.to_string()),
     }
 }
 

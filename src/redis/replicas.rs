@@ -6,23 +6,18 @@
 
 use std::sync::atomic::Ordering;
 
-use fred::types::Value;
-
-use super::command::Words;
 use super::lane::Answer;
 use super::server::Server;
-use super::{CallError, Shared};
+use super::{CallError, Command, Shared};
 
 /// How long replicas have, in milliseconds: a round and the one before it fit into the time of a call.
-const PATIENCE_MS: i64 = 500;
+const PATIENCE_MS: u64 = 500;
 
 /// The command that waits for so many.
-pub(super) fn wait(replicas: u32) -> Words {
-    let words = vec![
-        Value::Integer(i64::from(replicas)),
-        Value::Integer(PATIENCE_MS),
-    ];
-    ("WAIT", words)
+pub(super) fn wait(replicas: u32) -> Command {
+    Command::new("WAIT")
+        .number(u64::from(replicas))
+        .number(PATIENCE_MS)
 }
 
 /// Takes what was done for not acknowledged, unless `told`, the answer to [`wait`], says that enough replicas have it.

@@ -4,15 +4,14 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use fred::clients::Client;
-use fred::interfaces::ClientLike as _;
-use fred::types::ClientState;
-use fred::types::config::Config as Target;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use super::client::Client;
 use super::lane::Lane;
+use super::target::Target;
 use super::watch::Known;
-use super::{COMMAND_TIMEOUT, CallError, Command, Pending};
+use super::{CallError, Command, Pending};
 
 /// A master, for as long as it is one. Whoever takes its place has another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,7 +28,7 @@ impl ServerId {
 }
 
 /// A connection: the client of the moment.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Link {
     client: RwLock<Option<Client>>,
 }
@@ -37,9 +36,7 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn client(&self) -> Option<Client> {
         let client = self.client.read().unwrap_or_else(PoisonError::into_inner);
-        client
-            .clone()
-            .filter(|client| client.state() == ClientState::Connected)
+        client.clone().filter(Client::is_open)
     }
 
     pub(super) fn set(&self, client: Option<Client>) {
@@ -64,6 +61,8 @@ pub(super) struct Server {
     pub(super) lacks_replicas: AtomicBool,
     /// Whether publications reach only this server's subscribers: in a Cluster from version 7 on.
     pub(super) is_sharded: AtomicBool,
+    /// That it is no master any more.
+    pub(super) given_up: Notify,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -80,6 +79,7 @@ impl Server {
             kept_lane: Lane::default(),
             lacks_replicas: AtomicBool::new(false),
             is_sharded: AtomicBool::new(false),
+            given_up: Notify::new(),
             tasks: Mutex::default(),
         })
     }
@@ -129,7 +129,7 @@ impl Server {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What works for this server ends with it.
+    /// What ends at once when it is no master any more.
     pub(super) fn own(&self, task: AbortHandle) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.push(task);
@@ -143,14 +143,9 @@ impl Server {
         }
         self.lane.give_up();
         self.kept_lane.give_up();
-        for link in [&self.commands, &self.messages] {
-            if let Some(client) = link.client() {
-                link.set(None);
-                tokio::spawn(async move {
-                    let _ = tokio::time::timeout(COMMAND_TIMEOUT, client.quit()).await;
-                });
-            }
-        }
+        self.commands.set(None);
+        self.messages.set(None);
+        self.given_up.notify_one();
     }
 }
 

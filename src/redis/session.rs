@@ -4,32 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use fred::clients::Client;
-use fred::error::Error;
-use fred::interfaces::{ClientLike as _, EventInterface as _, PubsubInterface as _};
-use fred::prelude::{Builder, TcpConfig};
-use fred::types::config::{
-    Config as Target, ConnectionConfig, PerformanceConfig, UnresponsiveConfig,
-};
-use fred::types::{ClusterHash, CustomCommand, Value};
-use tokio::sync::broadcast::error::RecvError;
+use bytes::Bytes;
+use tokio::time::timeout;
 
-use super::examine::refusal;
+use super::client::{Client, Connection};
+use super::examine::is_for_good;
+use super::pipeline::Pipeline;
 use super::server::{Link, Server};
+use super::target::{Opened, Target};
 use super::watch::{
-    Compared, Comparison, Heard, Known, MARK_TIMEOUT, Marks, Next, Patience, Role, WATCH_INTERVAL,
+    Compared, Comparison, Heard, Known, Marks, Next, Patience, Role, WATCH_INTERVAL,
 };
-use super::{COMMAND_TIMEOUT, Listener, Script, Shared, Verdict, cluster, sentinel};
-
-/// How long a connection may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The most commands that wait to be written; more fail at once.
-const COMMANDS_MAX: usize = 65_536;
-
-/// The most messages that wait to be handed over. When it is full the connection is made anew and everything is read
-/// again. It costs about five megabytes.
-const MESSAGES_MAX: usize = 8192;
+use super::{COMMAND_TIMEOUT, CallError, Command, Listener, Script, Shared, Verdict, cluster};
 
 /// Pauses between attempts: from … to …, with jitter.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -41,48 +27,83 @@ const LASTED: Duration = Duration::from_secs(1);
 /// Marks of this room's own begin here; those of the listener stay below.
 const OWN_MARKS: u64 = 1 << 62;
 
-/// Makes command connections to a server for as long as it is one.
+/// Makes command connections to a server for as long as it is one. When it is none any more, what was sent may still be
+/// answered.
 pub(super) async fn command_sessions(shared: Arc<Shared>, server: Arc<Server>) {
     let mut pause = Pause::default();
     loop {
-        if let Some((client, ended)) = connect(&shared, &server.target, 32).await {
-            let watched = async {
-                let id = match replication(&client).await {
-                    Role::Master(id) => id,
-                    Role::Forbidden(why) => return shared.judge(Verdict::Refused(why)),
-                    Role::Other | Role::Silent => return shared.judge(Verdict::Away),
-                };
-                let is_sharded = know_shards(&shared, &server, &client);
-                if let Err(error) = tell_scripts(&client, shared.scripts, is_sharded).await {
-                    tracing::warn!(%error, "redis does not take a script");
-                    return shared.failed(&error);
-                }
-                pause = Pause::default();
-                let has_changed = server.known().differs(id);
-                server.commands.set(Some(client.clone()));
-                shared.judge(Verdict::Open);
-                shared.look.notify_one();
-                tracing::info!(redis = %shared.config.address, server = server.address, "connected to redis");
-                if has_changed {
-                    tell_changed(&shared);
-                }
-                watch_commands(&shared, &server, &client).await;
-            };
-            end_with(watched, ended).await;
-            retire(&shared, &server.commands, client);
-            tracing::warn!(redis = %shared.config.address, server = server.address, "the connection to redis ended");
+        let opening = unless_given_up(&server, connect(&shared, &server.target));
+        let Some(opened) = opening.await else {
+            return;
+        };
+        if let Some(opened) = opened {
+            let Opened {
+                client,
+                mut connection,
+                version,
+            } = opened;
+            let is_sharded = know_shards(&shared, &server, version);
+            let work = command_session(&shared, &server, &client, is_sharded, &mut pause);
+            let ended = unless_given_up(&server, connection.with(work)).await;
+            if ended.is_none() {
+                let _ = timeout(COMMAND_TIMEOUT, connection.finish()).await;
+                return;
+            }
+            retire(&shared, &server.commands, connection);
+            let error = ended.and_then(Result::err);
+            tracing::warn!(redis = %shared.config.address, server = server.address, ?error, "the connection to redis ended");
         }
         shared.look.notify_one();
-        pause.wait().await;
+        if unless_given_up(&server, pause.wait()).await.is_none() {
+            return;
+        }
     }
+}
+
+/// Does something while the server is one.
+async fn unless_given_up<T>(server: &Server, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = server.given_up.notified() => None,
+        done = work => Some(done),
+    }
+}
+
+/// Lets commands through and looks at the connection for as long as it may be used.
+async fn command_session(
+    shared: &Shared,
+    server: &Server,
+    client: &Client,
+    is_sharded: bool,
+    pause: &mut Pause,
+) {
+    let id = match replication(client).await {
+        Role::Master(id) => id,
+        Role::Forbidden(why) => return shared.judge(Verdict::Refused(why)),
+        Role::Other | Role::Silent => return shared.judge(Verdict::Away),
+    };
+    if let Err(error) = tell_scripts(client, shared.scripts, is_sharded).await {
+        tracing::warn!(%error, "redis does not take a script");
+        return shared.failed(&error.into());
+    }
+    *pause = Pause::default();
+    let has_changed = server.known().differs(id);
+    server.commands.set(Some(client.clone()));
+    shared.judge(Verdict::Open);
+    shared.look.notify_one();
+    tracing::info!(redis = %shared.config.address, server = server.address, "connected to redis");
+    if has_changed {
+        tell_changed(shared);
+    }
+    watch_commands(shared, server, client).await;
 }
 
 /// Notes whether publications are sharded: where the server has that, and this process listens itself. What others listen to
 /// reaches whoever asks for a pattern as well, and on any member.
-fn know_shards(shared: &Shared, server: &Server, client: &Client) -> bool {
-    let is_sharded = shared.target.server.is_clustered()
+fn know_shards(shared: &Shared, server: &Server, version: u64) -> bool {
+    let is_sharded = shared.target.is_cluster()
         && shared.listener().is_some()
-        && cluster::has_shards(client);
+        && version >= cluster::SHARDS_SINCE;
     server.is_sharded.store(is_sharded, Ordering::Relaxed);
     is_sharded
 }
@@ -92,14 +113,17 @@ async fn tell_scripts(
     client: &Client,
     scripts: &[&'static Script],
     is_sharded: bool,
-) -> Result<(), Error> {
+) -> Result<(), CallError> {
+    let mut pipeline = Pipeline::default();
     for script in scripts {
-        let command = CustomCommand::new_static("SCRIPT", ClusterHash::Random, false);
-        client
-            .custom::<Value, _>(command, vec!["LOAD", script.text_for(is_sharded)])
-            .await?;
+        let words = ["SCRIPT", "LOAD", script.text_for(is_sharded)];
+        pipeline.add_words(words.into_iter());
     }
-    Ok(())
+    let answers = client.ask(pipeline).await;
+    answers
+        .into_iter()
+        .find_map(Result::err)
+        .map_or(Ok(()), Err)
 }
 
 /// Makes connections that bring messages of a server for as long as it is one.
@@ -110,17 +134,29 @@ pub(super) async fn message_sessions(shared: Arc<Shared>, server: Arc<Server>) {
     let mut pause = Pause::default();
     let mut known = Known::default();
     loop {
-        if let Some((client, ended)) = connect(&shared, &server.target, MESSAGES_MAX).await {
+        if let Some(opened) = connect(&shared, &server.target).await {
+            let Opened {
+                client,
+                mut connection,
+                version,
+            } = opened;
             let began = Instant::now();
             let session = MessageSession {
                 shared: &shared,
                 server: &server,
                 listener: &*listener,
-                client: client.clone(),
+                client,
+                version,
                 passed: AtomicU64::new(OWN_MARKS),
             };
-            end_with(session.run(&mut known), ended).await;
-            retire(&shared, &server.messages, client);
+            tokio::select! {
+                biased;
+                error = connection.run(|channel, payload| session.take(&channel, payload)) => {
+                    tracing::warn!(server = server.address, %error, "the connection that brings messages ended");
+                }
+                () = session.run(&mut known) => {}
+            }
+            retire(&shared, &server.messages, connection);
             listener.lost(server.id);
             if began.elapsed() > LASTED {
                 pause = Pause::default();
@@ -131,91 +167,22 @@ pub(super) async fn message_sessions(shared: Arc<Shared>, server: Arc<Server>) {
     }
 }
 
-/// Runs a session until it or its connection ends.
-async fn end_with(session: impl Future<Output = ()>, ended: fred::types::ConnectHandle) {
-    tokio::select! {
-        () = session => {}
-        _ = ended => {}
-    }
-}
-
 /// Whoever still holds the client finds it closed; what was in flight fails.
-fn retire(shared: &Shared, link: &Link, client: Client) {
+fn retire(shared: &Shared, link: &Link, connection: Connection) {
     link.set(None);
     shared.generation.fetch_add(1, Ordering::Release);
-    tokio::spawn(async move {
-        let _ = tokio::time::timeout(COMMAND_TIMEOUT, client.quit()).await;
-    });
+    drop(connection);
 }
 
-/// A connection that may hold so many messages that were not handed over yet.
-pub(super) async fn connect(
-    shared: &Shared,
-    target: &Target,
-    capacity: usize,
-) -> Option<(Client, fred::types::ConnectHandle)> {
-    let address = &shared.config.address;
-    // Before the first attempt: of an unknown name the library hears nothing until its time is up, and somebody waits to be
-    // told whether to begin.
-    let is_first = *shared.verdict.borrow() == Verdict::Trying;
-    let mut fault = match is_first {
-        true => sentinel::fault(target).await,
-        false => None,
-    };
-    if fault.is_none() {
-        let error = match open(target, capacity).await {
-            Ok(opened) => return Some(opened),
-            Err(error) => error,
-        };
-        fault = sentinel::fault(target).await;
-        match error {
-            Some(error) => {
-                tracing::warn!(redis = %address, %error, "cannot connect to redis");
-                shared.failed(&error);
-            }
-            None => {
-                tracing::warn!(redis = %address, "cannot connect to redis in time");
-                shared.judge(Verdict::Away);
-            }
+/// Connects; what comes of it is told to whoever waits for the first attempt.
+pub(super) async fn connect(shared: &Shared, target: &Target) -> Option<Opened> {
+    match target.open().await {
+        Ok(opened) => Some(opened),
+        Err(error) => {
+            tracing::warn!(redis = %shared.config.address, %error, "cannot connect to redis");
+            shared.failed(&error);
+            None
         }
-    }
-    if let Some(why) = fault {
-        tracing::warn!(redis = %address, why, "no master can be found");
-        shared.judge(Verdict::Refused(why));
-    }
-    None
-}
-
-/// The same; what went wrong, where that is known.
-pub(super) async fn open(
-    target: &Target,
-    capacity: usize,
-) -> Result<(Client, fred::types::ConnectHandle), Option<Error>> {
-    // Without a policy the library never reconnects and never sends anything a second time.
-    let client = Builder::from_config(target.clone())
-        .with_performance_config(|performance: &mut PerformanceConfig| {
-            performance.default_command_timeout = COMMAND_TIMEOUT;
-            performance.broadcast_channel_capacity = capacity;
-        })
-        .with_connection_config(|connection: &mut ConnectionConfig| {
-            connection.connection_timeout = CONNECT_TIMEOUT;
-            connection.internal_command_timeout = CONNECT_TIMEOUT;
-            connection.max_command_attempts = 1;
-            connection.max_command_buffer_len = COMMANDS_MAX;
-            connection.unresponsive = UnresponsiveConfig {
-                max_timeout: Some(MARK_TIMEOUT),
-                interval: Duration::from_secs(1),
-            };
-            connection.tcp = TcpConfig {
-                nodelay: Some(true),
-                ..TcpConfig::default()
-            };
-        })
-        .build()
-        .map_err(Some)?;
-    match tokio::time::timeout(CONNECT_TIMEOUT * 2, client.init()).await {
-        Ok(opened) => opened.map(|ended| (client, ended)).map_err(Some),
-        Err(_) => Err(None),
     }
 }
 
@@ -246,16 +213,17 @@ async fn watch_commands(shared: &Shared, server: &Server, client: &Client) {
 }
 
 async fn replication(client: &Client) -> Role {
-    let command = CustomCommand::new_static("INFO", ClusterHash::Random, false);
-    let answer = client
-        .custom::<Value, _>(command, vec!["replication"])
-        .await;
-    let info = match answer {
+    let question = Command::new("INFO").word("replication");
+    let info = match client.ask_one(Pipeline::of(&question)).await {
         Ok(info) => info.into_string().unwrap_or_default(),
         Err(error) => {
             tracing::warn!(%error, "redis does not answer INFO replication, which the hub must be allowed to ask");
-            return refusal(&error)
-                .map_or(Role::Silent, |why| Role::Forbidden(format!("INFO: {why}")));
+            return match error {
+                CallError::Refused(why) if is_for_good(&why) => {
+                    Role::Forbidden(format!("INFO: {why}"))
+                }
+                _ => Role::Silent,
+            };
         }
     };
     let role = Role::of(&info);
@@ -273,63 +241,45 @@ struct MessageSession<'a> {
     server: &'a Server,
     listener: &'a dyn Listener,
     client: Client,
+    /// Of the server.
+    version: u64,
     /// The last mark of this room's own that came back.
     passed: AtomicU64,
 }
 
 impl MessageSession<'_> {
     async fn run(&self, known: &mut Known) {
-        let messages = self.client.message_rx();
         let Role::Master(id) = replication(&self.client).await else {
             return;
         };
-        if self
-            .client
-            .subscribe(self.shared.marks.as_str())
-            .await
-            .is_err()
-        {
+        let mut pipeline = Pipeline::of_words(&["SUBSCRIBE", &self.shared.marks]);
+        pipeline.add(&[&self.mark(OWN_MARKS)], false);
+        if self.client.subscribe(pipeline).await.is_err() {
             return;
         }
-        know_shards(self.shared, self.server, &self.client);
+        know_shards(self.shared, self.server, self.version);
         self.server.messages.set(Some(self.client.clone()));
         self.listener.connected(self.server.id);
         if known.differs(id) {
             // What may be missing is known: nothing was subscribed to.
             self.listener.changed(false);
         }
-        tokio::select! {
-            () = self.hand_over(messages) => {}
-            () = self.watch(known) => {}
-        }
+        self.watch(known).await;
     }
 
-    async fn hand_over(
-        &self,
-        mut messages: tokio::sync::broadcast::Receiver<fred::types::Message>,
-    ) {
-        loop {
-            match messages.recv().await {
-                Ok(message) => self.take(message),
-                Err(RecvError::Lagged(lost)) => {
-                    tracing::warn!(
-                        lost,
-                        "messages of redis came faster than they were handed over"
-                    );
-                    return;
-                }
-                Err(RecvError::Closed) => return,
-            }
-        }
+    /// Sends a mark round through the server.
+    fn mark(&self, mark: u64) -> Command {
+        Command::new("PUBLISH")
+            .word(&self.shared.marks)
+            .number(mark)
     }
 
-    fn take(&self, message: fred::types::Message) {
-        let Some(payload) = message.value.into_bytes() else {
-            return;
-        };
-        if message.channel != self.shared.marks.as_str() {
-            let server = self.server.id;
-            return self.listener.message(server, &message.channel, payload);
+    fn take(&self, channel: &[u8], payload: Bytes) {
+        if channel != self.shared.marks.as_bytes() {
+            let Ok(channel) = std::str::from_utf8(channel) else {
+                return;
+            };
+            return self.listener.message(self.server.id, channel, payload);
         }
         let mark = std::str::from_utf8(&payload)
             .ok()
@@ -350,9 +300,7 @@ impl MessageSession<'_> {
             match marks.next(self.passed.load(Ordering::Relaxed), Instant::now()) {
                 // Its answer is the mark itself; INFO tells whether the connection still answers.
                 Next::Send(mark) => {
-                    let marks = self.shared.marks.as_str();
-                    let sent = self.client.publish::<Value, _, _>(marks, mark.to_string());
-                    let _ = sent.await;
+                    let _ = self.client.ask(Pipeline::of(&self.mark(mark))).await;
                 }
                 Next::Wait => {}
                 Next::GiveUp => {
@@ -397,7 +345,7 @@ impl MessageSession<'_> {
             }
         }
         tracing::warn!("the two connections lead to different redis servers");
-        let _ = commands.quit().await;
+        commands.close();
         false
     }
 }

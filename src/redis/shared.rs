@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use fred::types::config::Config as Target;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 use super::examine::Verdict;
 use super::server::Server;
+use super::target::Target;
 use super::topology::{Topology, View};
 use super::{Config, Listener, Script, cluster, lane, session};
 
@@ -124,12 +124,13 @@ impl Shared {
 
     /// Connects to a server from now on.
     pub(super) fn begin(self: &Arc<Self>, server: &Arc<Server>) {
+        // It ends by itself, when what was sent is answered.
+        self.handle
+            .spawn(session::command_sessions(self.clone(), server.clone()));
         let tasks = [
             self.handle.spawn(lane::run(self.clone(), server.clone())),
             self.handle
                 .spawn(lane::run_kept(self.clone(), server.clone())),
-            self.handle
-                .spawn(session::command_sessions(self.clone(), server.clone())),
             self.handle
                 .spawn(session::message_sessions(self.clone(), server.clone())),
         ];

@@ -2,15 +2,31 @@
 
 use std::sync::Arc;
 
-use fred::util::redis_keyslot;
+use crc::{CRC_16_XMODEM, Crc};
 
 use super::server::{Server, ServerId};
+use super::target::Host;
 
 /// The slots of a Cluster.
 pub(super) const SLOTS: usize = 16_384;
 
 /// Where a slot is that nobody has.
 const NOBODY: u16 = u16::MAX;
+
+/// How keys are spread over the slots.
+static SPREAD: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
+
+/// Of which slot a key or channel is: of what stands between its first brace and the next that closes, or of all of it
+/// (<https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags>).
+fn slot_of(key: &[u8]) -> usize {
+    let place = |of: u8, text: &[u8]| memchr::memchr(of, text);
+    let tag = place(b'{', key).and_then(|open| {
+        let rest = key.get(open + 1..)?;
+        rest.get(..place(b'}', rest)?)
+    });
+    let tag = tag.filter(|tag| !tag.is_empty());
+    usize::from(SPREAD.checksum(tag.unwrap_or(key))) % SLOTS
+}
 
 /// The servers of the moment.
 #[derive(Debug, Default)]
@@ -28,20 +44,6 @@ pub(super) struct View {
     pub(super) epoch: u64,
     /// From slot, to slot, and the master of both and what is between.
     pub(super) ranges: Vec<(u16, u16, Host)>,
-}
-
-/// Where a server is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Host {
-    pub(super) name: String,
-    pub(super) port: u16,
-}
-
-impl Host {
-    /// As MOVED and ASK say it. A host that has colons itself is one of IPv6.
-    pub(super) fn address(&self) -> String {
-        format!("{}:{}", self.name, self.port)
-    }
 }
 
 impl Topology {
@@ -89,7 +91,7 @@ impl Topology {
     pub(super) fn server_of(&self, key: &[u8]) -> Option<&Arc<Server>> {
         let at = match &self.slots {
             None => 0,
-            Some(slots) => usize::from(*slots.get(usize::from(redis_keyslot(key)))?),
+            Some(slots) => usize::from(*slots.get(slot_of(key))?),
         };
         self.servers.get(at)
     }
@@ -132,8 +134,8 @@ impl Topology {
 
 #[cfg(test)]
 mod tests {
+    use super::super::target::Target;
     use super::*;
-    use fred::types::config::Config as Target;
 
     fn host(port: u16) -> Host {
         Host {
@@ -145,8 +147,25 @@ mod tests {
     fn made(view: &View, before: &Topology, ids: &mut u32) -> Topology {
         Topology::of(view, before, |host| {
             *ids += 1;
-            Server::new(*ids, host.address(), Target::default())
+            let target = Target::parse("redis://any").expect("a target");
+            Server::new(*ids, host.address(), target)
         })
+    }
+
+    #[test]
+    fn what_is_in_braces_decides_the_slot() {
+        // As CLUSTER KEYSLOT says.
+        for (key, slot) in [
+            ("foo", 12_182),
+            ("a:{foo}:b{bar}", 12_182),
+            ("bar", 5061),
+            ("foo{}{bar}", 8363),
+            ("foo{{bar}}zap", 4015),
+            ("foo{bar", 15_278),
+            ("", 0),
+        ] {
+            assert_eq!(slot_of(key.as_bytes()), slot, "{key}");
+        }
     }
 
     #[test]

@@ -33,16 +33,7 @@ impl Connector {
     /// # Errors
     /// When there are none, or the file is of no use.
     pub fn load(roots: Option<&Path>, http2: bool) -> Result<Self, TlsError> {
-        let store = match roots {
-            Some(file) => roots_of(file)?,
-            None => system_roots()?,
-        };
-        let builder = ClientConfig::builder_with_provider(provider());
-        let versions = builder.with_safe_default_protocol_versions();
-        let mut config = versions
-            .expect("the provider has suites of both versions")
-            .with_root_certificates(store)
-            .with_no_client_auth();
+        let mut config = trusting(roots)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let mut both = config.clone();
         if http2 {
@@ -51,6 +42,18 @@ impl Connector {
         Ok(Self {
             plain: TlsConnector::from(Arc::new(config)),
             http2: TlsConnector::from(Arc::new(both)),
+        })
+    }
+
+    /// The same for servers that speak no HTTP.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn without_alpn(roots: Option<&Path>) -> Result<Self, TlsError> {
+        let connector = TlsConnector::from(Arc::new(trusting(roots)?));
+        Ok(Self {
+            plain: connector.clone(),
+            http2: connector,
         })
     }
 
@@ -100,6 +103,27 @@ impl Connector {
         let connected = connector.connect(name, socket).await?;
         Ok(Stream::Tls(Box::new(connected.into())))
     }
+}
+
+/// What is wrong with a server's certificate, where that is why there is no connection.
+pub fn untrusted(error: &std::io::Error) -> Option<String> {
+    match error.get_ref()?.downcast_ref()? {
+        fault @ rustls::Error::InvalidCertificate(_) => Some(fault.to_string()),
+        _ => None,
+    }
+}
+
+fn trusting(roots: Option<&Path>) -> Result<ClientConfig, TlsError> {
+    let store = match roots {
+        Some(file) => roots_of(file)?,
+        None => system_roots()?,
+    };
+    let builder = ClientConfig::builder_with_provider(provider());
+    let versions = builder.with_safe_default_protocol_versions();
+    Ok(versions
+        .expect("the provider has suites of both versions")
+        .with_root_certificates(store)
+        .with_no_client_auth())
 }
 
 fn roots_of(file: &Path) -> Result<RootCertStore, TlsError> {

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 
 pub use acceptor::{Acceptor, Renewed};
-pub use connector::Connector;
+pub use connector::{Connector, untrusted};
 pub use layer::Layer;
 pub use pem::TlsError;
 pub use pipe::{FarEnd, Pipe, Pulled};

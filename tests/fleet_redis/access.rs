@@ -107,6 +107,44 @@ async fn the_documented_rules_are_enough() {
     .await;
 }
 
+#[tokio::test]
+async fn a_password_may_have_any_character() {
+    let redis = server_with_user(&[">a \"b\" 'c'\tä"]);
+    let port = redis.port();
+    let url = format!("redis://fanfare:a%20%22b%22%20%27c%27%09%C3%A4@127.0.0.1:{port}");
+    let variables = [("REDIS_URL", url.as_str()), ("REDIS_KEY_PREFIX", "fanfare")];
+    check_hears(&variables, &variables).await;
+}
+
+#[tokio::test]
+async fn a_user_without_a_password_is_not_another() {
+    let redis = server_with_user(&["nopass"]);
+    // Who is not named is let in nowhere.
+    assert_eq!(
+        redis.ask(&["ACL", "SETUSER", "default", "-@all", "+acl"]),
+        "OK"
+    );
+    let url = format!("redis://fanfare@127.0.0.1:{}", redis.port());
+    let variables = [("REDIS_URL", url.as_str()), ("REDIS_KEY_PREFIX", "fanfare")];
+    check_hears(&variables, &variables).await;
+}
+
+#[tokio::test]
+async fn a_sentinel_that_does_not_know_the_master_does_not_hide_the_others() {
+    let master = RedisServer::start();
+    let knows = RedisServer::start_sentinel(&master);
+    let (other, mut away) = (RedisServer::start(), RedisServer::start());
+    away.kill();
+    let url = format!(
+        "redis-sentinel://127.0.0.1:{}?sentinelServiceName=hub&node=127.0.0.1:{}&node=127.0.0.1:{}",
+        away.port(),
+        other.port(),
+        knows.port(),
+    );
+    let variables = [("REDIS_URL", url.as_str())];
+    check_hears(&variables, &variables).await;
+}
+
 #[test]
 fn the_documented_rules_have_every_command_of_a_script() {
     let rules = documented_rules();

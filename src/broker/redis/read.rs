@@ -24,14 +24,14 @@ pub(super) fn number(value: &Value) -> Option<u64> {
 
 fn position(epoch: &Value, offset: &Value) -> Option<Position> {
     Some(Position::new(
-        Epoch::parse(&epoch.as_str()?)?,
+        Epoch::parse(epoch.as_str()?)?,
         number(offset)?,
     ))
 }
 
 /// The position of its copy, `epoch:offset`.
 pub(super) fn copied_position(value: &Value) -> Option<Position> {
-    position_of(&value.as_str()?)
+    position_of(value.as_str()?)
 }
 
 fn position_of(text: &str) -> Option<Position> {
@@ -61,7 +61,7 @@ pub(super) fn published(answer: &Value, kind: Kind) -> Result<Published, BrokerE
     let text = answer.as_str().ok_or_else(garbled)?;
     let (position, duplicate) = match text.rsplit_once(':') {
         Some((first, "1")) if first.contains(':') => (first, true),
-        _ => (&*text, false),
+        _ => (text, false),
     };
     Ok(Published {
         position: Some(position_of(position).ok_or_else(garbled)?),

@@ -59,7 +59,7 @@ impl RedisStore {
     ) -> Answer<'static, Option<T>> {
         let prefix = self.prefix.clone();
         self.ask(command, move |value| {
-            let told = read(&value.as_str()?);
+            let told = read(value.as_str()?);
             Some(told.unwrap_or_else(|| {
                 complain(&prefix, id);
                 None

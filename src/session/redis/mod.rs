@@ -259,7 +259,7 @@ impl Store for RedisStore {
             .word(record::json_text(update.node.as_str()));
         let (prefix, id) = (self.prefix.clone(), update.id);
         self.ask(command, move |value| {
-            Some(match &*value.as_str()? {
+            Some(match value.as_str()? {
                 "done" => Updated::Done,
                 "missing" => Updated::Missing,
                 "garbage" => {
@@ -374,7 +374,7 @@ impl Store for RedisStore {
                 sessions: sessions.as_u64()?,
                 users: users
                     .iter()
-                    .filter_map(|name| Some(Arc::from(&*name.as_str()?)))
+                    .filter_map(|name| Some(Arc::from(name.as_str()?)))
                     .collect(),
             })
         })
@@ -382,7 +382,7 @@ impl Store for RedisStore {
 
     fn server(&self) -> Answer<'_, Option<ServerInfo>> {
         self.ask(Command::new("INFO"), |value| {
-            record::server(&value.as_str()?).map(Some)
+            record::server(value.as_str()?).map(Some)
         })
     }
 

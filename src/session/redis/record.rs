@@ -102,10 +102,9 @@ pub(super) fn flag(value: &Value) -> Option<bool> {
 /// Fields and values.
 pub(super) fn pairs(value: Value) -> Option<Vec<(String, String)>> {
     match value {
-        Value::Map(map) => map
-            .inner()
+        Value::Map(pairs) => pairs
             .into_iter()
-            .map(|(field, value)| Some((field.into_string()?, value.as_string()?)))
+            .map(|(field, value)| Some((field.into_string()?, value.into_string()?)))
             .collect(),
         Value::Null => Some(Vec::new()),
         other => other
@@ -121,7 +120,7 @@ pub(super) fn pairs(value: Value) -> Option<Vec<(String, String)>> {
 pub(super) fn user(fallback: &str, fields: &[Value]) -> Option<User> {
     let field = |name: &str| {
         let mut pairs = fields.chunks_exact(2);
-        let pair = pairs.find(|pair| pair[0].as_str().as_deref() == Some(name))?;
+        let pair = pairs.find(|pair| pair[0].as_str() == Some(name))?;
         pair[1].as_string()
     };
     let seconds = |name: &str| field(name).and_then(|text| text.parse::<f64>().ok());
@@ -178,7 +177,7 @@ pub(super) fn chosen(value: Value, new: Session) -> Option<Result<Chosen, Sessio
     }
     let (id, told) = (id.parse().ok()?, parts.get(1)?.as_str()?);
     // The script has seen that it lives.
-    let session = session(id, &told, UnixTime::default()).flatten();
+    let session = session(id, told, UnixTime::default()).flatten();
     Some(session.ok_or(id).map(|session| Chosen {
         session,
         is_new: false,
@@ -234,7 +233,7 @@ pub(super) fn session(id: SessionId, text: &str, alive_since: UnixTime) -> Optio
 pub(super) fn head(user: &UserId, part: &[Value]) -> Option<SessionHead> {
     let [id, used, text] = part else { return None };
     let text = text.as_str()?;
-    let head: Head<'_> = serde_json::from_str(&text).ok()?;
+    let head: Head<'_> = serde_json::from_str(text).ok()?;
     Some(SessionHead {
         id: id.as_str()?.parse().ok()?,
         user: user.clone(),
