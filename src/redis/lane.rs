@@ -9,6 +9,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
@@ -51,7 +52,7 @@ impl Call {
 #[derive(Default)]
 pub(super) struct Lane {
     calls: Mutex<Vec<Call>>,
-    asked: Notify,
+    asked: Arc<Notify>,
 }
 
 impl Lane {
@@ -61,9 +62,19 @@ impl Lane {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         calls.push(Call { commands, tell });
         if calls.len() == 1 {
-            self.asked.notify_one();
+            self.call_soon();
         }
         told
+    }
+
+    /// Wakes whoever sends when the caller's thread has done what it is about to do: others of its tasks may ask as well, and
+    /// each wake-up costs both threads more than a command does.
+    fn call_soon(&self) {
+        let asked = self.asked.clone();
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(async move { asked.notify_one() })),
+            Err(_) => asked.notify_one(),
+        }
     }
 
     fn take(&self) -> Vec<Call> {
