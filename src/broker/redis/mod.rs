@@ -317,7 +317,7 @@ impl Broker for RedisBroker {
         if self.inner.history(channel).is_none() {
             return Box::pin(std::future::ready(Ok(None)));
         }
-        let delete = Command::new("DEL").word(self.inner.keys.channel(channel).stream);
+        let delete = Command::new("DEL").word(self.inner.keys.channel(channel).stream());
         let answers = self
             .inner
             .redis

@@ -124,9 +124,12 @@ impl Inner {
     fn join_command(&self, name: &str, channel: &ChannelKey, joining: &[Arc<Member>]) -> Command {
         let keys = self.keys.channel(channel);
         let [members, clients, users] = keys.presence();
-        let join = Command::script(&scripts::JOIN, &[&members, &clients, &users, &keys.meta])
-            .word(name)
-            .word(self.told_at(channel));
+        let join = Command::script(
+            &scripts::JOIN,
+            &[members.as_str(), &clients, &users, keys.meta()],
+        )
+        .word(name)
+        .word(self.told_at(channel));
         joining.iter().fold(join, |join, member| {
             join.word(client_field(member.client))
                 .word(envelope::pack_member(member))
@@ -137,8 +140,11 @@ impl Inner {
     fn leave_command(&self, channel: &ChannelKey, leaving: &[ClientId]) -> Command {
         let keys = self.keys.channel(channel);
         let [members, clients, users] = keys.presence();
-        let leave = Command::script(&scripts::LEAVE, &[&members, &clients, &users, &keys.meta])
-            .word(self.told_at(channel));
+        let leave = Command::script(
+            &scripts::LEAVE,
+            &[members.as_str(), &clients, &users, keys.meta()],
+        )
+        .word(self.told_at(channel));
         leaving
             .iter()
             .fold(leave, |leave, client| leave.word(client_field(*client)))
@@ -153,7 +159,7 @@ impl Inner {
     ) -> Command {
         let keys = self.keys.channel(channel);
         let [members, clients, users] = keys.presence();
-        let keys = [&members, &clients, &users, &keys.meta];
+        let keys = [members.as_str(), &clients, &users, keys.meta()];
         Command::script(&scripts::LEAVE_NODE, &keys)
             .word(self.told_at(channel))
             .word(node)

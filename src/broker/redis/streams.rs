@@ -38,7 +38,7 @@ impl Inner {
         let policy = &self.namespaces.of(channel).history;
         Command::script(
             &scripts::ENSURE,
-            &[&keys.meta, &keys.stream, &keys.position],
+            &[keys.meta(), keys.stream(), keys.position()],
         )
         .word(fresh_epoch())
         .number(Self::meta_ttl(policy))
@@ -46,25 +46,20 @@ impl Inner {
     }
 
     pub(super) fn publish(&self, publish: &Publish) -> Command {
-        let keys = self.keys.channel(&publish.channel);
         let (origin, key) = (publish.origin.as_ref(), publish.key.as_deref());
         let once = publish.idempotency_key.as_deref();
         let Some(policy) = self.history(&publish.channel) else {
-            let envelope = envelope::pack_unkept(origin, key, &publish.data);
-            return match once {
-                None => Command::new("PUBLISH").word(keys.envelopes).word(envelope),
-                Some(once) => Command::script(&scripts::PUBLISH_ONCE, &[&keys.idempotency(once)])
-                    .word(keys.envelopes)
-                    .word(envelope)
-                    .number(millis(REMEMBERED)),
-            };
+            return self.publish_unkept(publish);
         };
+        let keys = self.keys.channel(&publish.channel);
+        let [meta, stream, position] = [keys.meta(), keys.stream(), keys.position()];
         let remembered = once.map_or(0, |_| millis(REMEMBERED));
-        // Only then: a slot that is being moved refuses keys of which some are there and some not.
-        let idempotency = once.map(|once| keys.idempotency(once));
-        let mut script_keys = vec![&keys.meta, &keys.stream, &keys.position];
-        script_keys.extend(&idempotency);
-        Command::script(&scripts::PUBLISH, &script_keys)
+        // Only then the one of that: a slot that is being moved refuses keys of which some are there and some not.
+        let command = match once.map(|once| keys.idempotency(once)) {
+            None => Command::script(&scripts::PUBLISH, &[meta, stream, position]),
+            Some(once) => Command::script(&scripts::PUBLISH, &[meta, stream, position, &once]),
+        };
+        command
             .word(fresh_epoch())
             .formatted(format_args!(
                 "{}:{}:{}:{remembered}",
@@ -75,6 +70,21 @@ impl Inner {
             .word(envelope::pack_rest(origin, key))
             .word(publish.data.as_bytes())
             .awaiting_replicas()
+    }
+
+    /// The same in a channel without history.
+    fn publish_unkept(&self, publish: &Publish) -> Command {
+        let (origin, key) = (publish.origin.as_ref(), publish.key.as_deref());
+        let envelopes = self.keys.envelopes(&publish.channel);
+        let envelope = envelope::pack_unkept(origin, key, &publish.data);
+        let Some(once) = publish.idempotency_key.as_deref() else {
+            return Command::new("PUBLISH").word(envelopes).word(envelope);
+        };
+        let once = self.keys.channel(&publish.channel).idempotency(once);
+        Command::script(&scripts::PUBLISH_ONCE, &[once])
+            .word(envelopes)
+            .word(envelope)
+            .number(millis(REMEMBERED))
     }
 
     /// Reads a part of a stream. An answer that was asked for before a connection ended is discarded: the server behind it
@@ -103,7 +113,7 @@ impl Inner {
         let command = || {
             let keys = self.keys.channel(channel);
             let epoch = since.map(|since| since.epoch.to_string());
-            Command::script(&scripts::READ, &[&keys.meta, &keys.stream])
+            Command::script(&scripts::READ, &[keys.meta(), keys.stream()])
                 .number(since.map_or(0, |since| since.offset))
                 .number(limit.publications.clamp(1, 1_000_000_000) as u64)
                 .number(limit.bytes.min(1 << 50) as u64)

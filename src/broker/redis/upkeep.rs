@@ -85,17 +85,19 @@ type Seen = (String, ChannelKey, Option<Position>);
 
 /// The copied positions of channels: one question, or on a Cluster one for each, sent together.
 async fn positions(inner: &Inner, some: &[Seen]) -> Option<Vec<Value>> {
-    let mut keys = some
+    let keys = some
         .iter()
-        .map(|(_, channel, _)| inner.keys.channel(channel).position);
+        .map(|(_, channel, _)| inner.keys.channel(channel));
     if !inner.redis.is_cluster() {
-        let mget = keys.fold(Command::new("MGET"), Command::word);
+        let mget = keys.fold(Command::new("MGET"), |mget, keys| {
+            mget.word(keys.position())
+        });
         return match inner.redis.call_one(mget).await {
             Ok(Value::Array(found)) => Some(found),
             _ => None,
         };
     }
-    let gets = keys.by_ref().map(|key| Command::new("GET").word(key));
+    let gets = keys.map(|keys| Command::new("GET").word(keys.position()));
     let answers = inner.redis.call(gets.collect()).await;
     answers.into_iter().collect::<Result<_, _>>().ok()
 }
