@@ -1,12 +1,10 @@
 //! Writes answers as JSON bytes. Channel names and epochs need no escaping: their alphabets have nothing to escape.
 
-use std::io::Write as _;
-
 use axum::response::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 
-use crate::model::{ChannelKey, Position};
+use crate::model::{ChannelKey, Position, put_decimal};
 
 /// 200 with this body.
 pub(super) fn response<B: From<Vec<u8>>>(json: Vec<u8>) -> Response<B> {
@@ -28,17 +26,17 @@ pub(super) fn open_channel(out: &mut Vec<u8>, channel: &ChannelKey) {
 pub(super) fn position(out: &mut Vec<u8>, position: Option<Position>) {
     let Some(position) = position else { return };
     out.extend_from_slice(b",\"epoch\":\"");
-    position
-        .epoch
-        .with_str(|text| out.extend_from_slice(text.as_bytes()));
+    out.extend_from_slice(&position.epoch.characters());
     out.push(b'"');
     number(out, "offset", position.offset);
 }
 
 /// Appends `,"name":n`.
 pub(super) fn number(out: &mut Vec<u8>, name: &str, value: u64) {
-    // Writing to a Vec cannot fail.
-    let _ = write!(out, ",\"{name}\":{value}");
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    put_decimal(value, out);
 }
 
 /// Appends any value with escaping.

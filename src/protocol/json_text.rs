@@ -1,5 +1,7 @@
 //! The scalars of JSON (RFC 8259), written straight into a buffer.
 
+pub(super) use crate::model::put_decimal as unsigned;
+
 /// Appends a string with its quotes. Control characters, quotes and backslashes are escaped; so the text holds no line
 /// end.
 pub(super) fn string(text: &str, out: &mut Vec<u8>) {
@@ -46,20 +48,6 @@ fn escape(byte: u8, out: &mut Vec<u8>) {
         }
     };
     out.extend_from_slice(&[b'\\', short]);
-}
-
-/// Appends an integer.
-pub(super) fn unsigned(mut value: u64, out: &mut Vec<u8>) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            return out.extend_from_slice(&digits[at..]);
-        }
-    }
 }
 
 /// Appends an integer.
