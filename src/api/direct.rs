@@ -11,7 +11,7 @@ use http::Response;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use super::item::Item;
-use super::{ApiState, body, consent, json, publish};
+use super::{ApiState, body, consent, publish};
 use crate::http1::RequestHead;
 use crate::telemetry::http::{Route, Stopwatch};
 
@@ -45,7 +45,7 @@ const PLAIN_TYPES: [&str; 4] = [
     "application/x-www-form-urlencoded",
 ];
 
-/// The answer, when it comes.
+/// The answer, when it comes: the server says that it is JSON.
 type Reply = Pin<Box<dyn Future<Output = Response<Vec<u8>>>>>;
 
 impl ApiState {
@@ -65,7 +65,7 @@ impl ApiState {
         let state = Arc::clone(self);
         Some(Box::pin(async move {
             let response = match publish::one(&state, publisher.as_ref(), publish).await {
-                Ok(json) => json::response(json),
+                Ok(json) => Response::new(json),
                 Err(error) => error.response(false),
             };
             watch.stop(response.status().as_u16());

@@ -1,5 +1,6 @@
 //! Writes answers as JSON bytes. Channel names and epochs need no escaping: their alphabets have nothing to escape.
 
+use axum::body::Body;
 use axum::response::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
@@ -7,8 +8,8 @@ use serde::Serialize;
 use crate::model::{ChannelKey, Position, put_decimal};
 
 /// 200 with this body.
-pub(super) fn response<B: From<Vec<u8>>>(json: Vec<u8>) -> Response<B> {
-    let mut response = Response::new(B::from(json));
+pub(super) fn response(json: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(json));
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -8,21 +8,21 @@
 //! hyper would repair or hide is refused.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, Write as _};
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::Response;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, CONTENT_TYPE};
+use http::{Response, StatusCode};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::AsyncWrite as _;
 use tokio::time::Instant;
 
 use super::answer::Refusal;
 use crate::http1::{self, Framing, HeadScan, Peer, ReadAhead, Scanned};
-use crate::model::HandshakePermit;
+use crate::model::{HandshakePermit, put_decimal};
 use crate::tls::Stream;
 
 /// Most bytes of answers that wait for the end of the turn or for the socket; above it hyper has to wait.
@@ -370,8 +370,10 @@ impl<S: Default> Link<S> {
     /// Puts an answer behind the others; `is_last` when the connection ends with it.
     pub(super) fn put(&self, response: &Response<Vec<u8>>, is_last: bool) {
         let out = &mut self.pending.borrow_mut().bytes;
-        // Writing to a Vec cannot fail.
-        let _ = write!(out, "HTTP/1.1 {}\r\n", response.status());
+        put_status(out, response.status());
+        if !response.headers().contains_key(CONTENT_TYPE) {
+            out.extend_from_slice(b"content-type: application/json\r\n");
+        }
         for (name, value) in response.headers() {
             out.extend_from_slice(name.as_str().as_bytes());
             out.extend_from_slice(b": ");
@@ -381,7 +383,9 @@ impl<S: Default> Link<S> {
         if is_last && !response.headers().contains_key(CONNECTION) {
             out.extend_from_slice(b"connection: close\r\n");
         }
-        let _ = write!(out, "content-length: {}\r\ndate: ", response.body().len());
+        out.extend_from_slice(b"content-length: ");
+        put_decimal(response.body().len() as u64, out);
+        out.extend_from_slice(b"\r\ndate: ");
         http1::put_date(out);
         out.extend_from_slice(b"\r\n\r\n");
         out.extend_from_slice(response.body());
@@ -411,6 +415,16 @@ impl Incoming {
             self.blank += 2;
         }
     }
+}
+
+/// Appends the first line of an answer.
+fn put_status(out: &mut Vec<u8>, status: StatusCode) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    // A code without words of its own is followed by none (RFC 9112 section 4).
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// What stands before the last head in `bytes`: the end of an earlier answer, usually nothing. The 101 that is to be

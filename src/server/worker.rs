@@ -22,7 +22,7 @@ pub struct Caller {
     pub is_http2: bool,
 }
 
-/// An answer without the router.
+/// An answer without the router: JSON, unless its head says otherwise. Most say nothing, so that they need no table of fields.
 pub type Reply = Pin<Box<dyn Future<Output = Response<Vec<u8>>>>>;
 
 /// What carries an upgraded connection.
@@ -53,7 +53,7 @@ pub trait Worker: 'static {
     }
 
     /// Looks at a request that has come whole, before anybody else does. What it gives answers the request without the
-    /// router; the server adds `Content-Length`, `Date` and `Connection`. `None` leaves it to the others.
+    /// router; the server adds `Content-Type`, `Content-Length`, `Date` and `Connection`. `None` leaves it to the others.
     fn reply(&self, _head: &RequestHead<'_>, _body: &[u8]) -> Option<Reply> {
         None
     }
