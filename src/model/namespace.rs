@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{ChannelKey, Role};
 
 /// How much of a channel's stream is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HistoryPolicy {
     /// The most publications kept; 0 means no history, no positions and no recovery.
     pub size: u32,
@@ -191,6 +191,12 @@ impl Namespaces {
             Some(name) if !self.named.is_empty() => self.named.get(name).unwrap_or(&self.default),
             _ => &self.default,
         }
+    }
+
+    /// How much is kept in every namespace, and of streams that many share; the same may come several times.
+    pub fn histories(&self) -> impl Iterator<Item = &HistoryPolicy> {
+        let namespaces = self.named.values().chain([&self.default, &self.shared]);
+        namespaces.map(|namespace| &namespace.history)
     }
 
     /// The default namespace first, then the named ones in order; for `fanfare check`.

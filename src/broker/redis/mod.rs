@@ -49,6 +49,7 @@ mod listener;
 mod occupancy;
 mod orders;
 mod outbox;
+mod policies;
 mod presence;
 mod read;
 pub mod scripts;
@@ -58,6 +59,7 @@ mod upkeep;
 use interests::Interests;
 use keys::Keys;
 pub use occupancy::{Occupancy, OccupancyObserver};
+use policies::Policies;
 
 /// How long a node counts as alive after it said so.
 const LEASE: Duration = Duration::from_secs(9);
@@ -75,6 +77,7 @@ struct Inner {
     redis: Arc<dyn Connections>,
     keys: Keys,
     namespaces: Arc<Namespaces>,
+    policies: Policies,
     interests: Interests,
     presence: presence::Local,
     occupancy: occupancy::Local,
@@ -123,6 +126,7 @@ impl RedisBroker {
             interests: Interests::new(keys.control()),
             redis,
             keys,
+            policies: Policies::of(&namespaces),
             namespaces,
             presence: presence::Local::default(),
             occupancy: occupancy::Local::default(),

@@ -2,17 +2,12 @@
 
 use std::time::Duration;
 
+use super::policies::{REMEMBERED, meta_ttl};
 use super::{
     BrokerError, ChannelKey, Command, Inner, Position, Publish, ReadLimit, broker_error, envelope,
     garbled, millis, read, scripts,
 };
 use crate::model::{Epoch, HistoryPolicy};
-
-/// How long an idempotency key is remembered.
-const REMEMBERED: Duration = Duration::from_secs(300);
-
-/// The least life of a meta: positions outlive the publications that they count.
-const META_TTL_MIN: Duration = Duration::from_secs(24 * 3600);
 
 /// How much longer than publications would be kept the meta of a channel lives that nothing was published in: much longer than
 /// the pauses after which whoever listens renews it.
@@ -28,10 +23,6 @@ impl Inner {
         policy.is_on().then_some(policy)
     }
 
-    fn meta_ttl(policy: &HistoryPolicy) -> u64 {
-        millis((policy.ttl * 10).max(META_TTL_MIN))
-    }
-
     /// Asks where a stream stands; makes the meta of one that has none.
     pub(super) fn ensure(&self, channel: &ChannelKey) -> Command {
         let keys = self.keys.channel(channel);
@@ -41,7 +32,7 @@ impl Inner {
             &[keys.meta(), keys.stream(), keys.position()],
         )
         .word(fresh_epoch())
-        .number(Self::meta_ttl(policy))
+        .number(meta_ttl(policy))
         .number(millis(policy.ttl + EMPTY_META_TTL))
     }
 
@@ -53,7 +44,6 @@ impl Inner {
         };
         let keys = self.keys.channel(&publish.channel);
         let [meta, stream, position] = [keys.meta(), keys.stream(), keys.position()];
-        let remembered = once.map_or(0, |_| millis(REMEMBERED));
         // Only then the one of that: a slot that is being moved refuses keys of which some are there and some not.
         let command = match once.map(|once| keys.idempotency(once)) {
             None => Command::script(&scripts::PUBLISH, &[meta, stream, position]),
@@ -61,12 +51,7 @@ impl Inner {
         };
         command
             .word(fresh_epoch())
-            .formatted(format_args!(
-                "{}:{}:{}:{remembered}",
-                policy.size,
-                millis(policy.ttl).max(1),
-                Self::meta_ttl(policy)
-            ))
+            .word(&*self.policies.word(policy, once.is_some()))
             .word(envelope::pack_rest(origin, key))
             .word(publish.data.as_bytes())
             .awaiting_replicas()
