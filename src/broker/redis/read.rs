@@ -31,11 +31,12 @@ fn position(epoch: &Value, offset: &Value) -> Option<Position> {
 
 /// The position of its copy, `epoch:offset`.
 pub(super) fn copied_position(value: &Value) -> Option<Position> {
-    position_of(value.as_str()?)
+    let text = value.as_str()?;
+    let (epoch, offset) = text.split_once(':')?;
+    position_of(epoch, offset)
 }
 
-fn position_of(text: &str) -> Option<Position> {
-    let (epoch, offset) = text.split_once(':')?;
+fn position_of(epoch: &str, offset: &str) -> Option<Position> {
     Some(Position::new(Epoch::parse(epoch)?, offset.parse().ok()?))
 }
 
@@ -59,13 +60,11 @@ pub(super) fn published(answer: &Value, kind: Kind) -> Result<Published, BrokerE
         });
     }
     let text = answer.as_str().ok_or_else(garbled)?;
-    let (position, duplicate) = match text.rsplit_once(':') {
-        Some((first, "1")) if first.contains(':') => (first, true),
-        _ => (text, false),
-    };
+    let (epoch, offset) = text.split_once(':').ok_or_else(garbled)?;
+    let first = offset.strip_suffix(":1");
     Ok(Published {
-        position: Some(position_of(position).ok_or_else(garbled)?),
-        duplicate,
+        position: Some(position_of(epoch, first.unwrap_or(offset)).ok_or_else(garbled)?),
+        duplicate: first.is_some(),
     })
 }
 

@@ -13,8 +13,8 @@ use crate::model::{Epoch, HistoryPolicy};
 /// the pauses after which whoever listens renews it.
 const EMPTY_META_TTL: Duration = Duration::from_secs(3600);
 
-fn fresh_epoch() -> String {
-    Epoch::from_bits(rand::random()).to_string()
+fn fresh_epoch() -> impl AsRef<[u8]> {
+    Epoch::from_bits(rand::random()).characters()
 }
 
 impl Inner {
@@ -27,13 +27,11 @@ impl Inner {
     pub(super) fn ensure(&self, channel: &ChannelKey) -> Command {
         let keys = self.keys.channel(channel);
         let policy = &self.namespaces.of(channel).history;
-        Command::script(
-            &scripts::ENSURE,
-            &[keys.meta(), keys.stream(), keys.position()],
-        )
-        .word(fresh_epoch())
-        .number(meta_ttl(policy))
-        .number(millis(policy.ttl + EMPTY_META_TTL))
+        let script_keys = [keys.meta(), keys.stream(), keys.position()];
+        Command::script(&scripts::ENSURE, &script_keys)
+            .word(fresh_epoch())
+            .number(meta_ttl(policy))
+            .number(millis(policy.ttl + EMPTY_META_TTL))
     }
 
     pub(super) fn publish(&self, publish: &Publish) -> Command {
