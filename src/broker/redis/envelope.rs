@@ -4,6 +4,8 @@
 //! A publication's envelope is `{v, k, e?, o?, m, d?}`: version, kind (`p`), epoch, offset, the rest (`{c?, u?, i?, n?}`:
 //! client, user, info, key), data. That of members who came (`j`) or went (`l`) is `{v, k, e?, b}`: `b` has what would be the
 //! rest, of each of them. Payloads are raw JSON text; nobody here parses it.
+//!
+//! Nearly all envelopes are publications of this version: those are read without the general reader (`publication`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,10 +22,15 @@ use crate::model::{
 use super::keys::{channel_of, tag};
 use super::orders::Order;
 
+mod publication;
+
 const VERSION: u8 = 1;
 
+/// The rest where there is none: a map without entries.
+const NOTHING: &[u8] = b"\x80";
+
 /// What stands beside the data of a publication, and what a member is.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Rest<'a> {
     #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
     client: Option<ClientId>,
@@ -35,7 +42,7 @@ struct Rest<'a> {
     key: Option<&'a str>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Wire<'a> {
     #[serde(rename = "v")]
     version: u8,
@@ -69,6 +76,9 @@ fn payload(text: &str) -> Payload {
 
 /// What stands beside a publication's data.
 pub(super) fn pack_rest(origin: Option<&Origin>, key: Option<&str>) -> Bytes {
+    if origin.is_none() && key.is_none() {
+        return Bytes::from_static(NOTHING);
+    }
     pack(&Rest {
         client: origin.map(|origin| origin.client),
         user: origin.map(|origin| &*origin.user),
@@ -148,7 +158,7 @@ fn publication_of(offset: u64, data: Payload, rest: &Rest<'_>) -> Publication {
 
 /// The envelope of these bytes; `None` for a kind that this version does not know.
 pub(super) fn unpack(channel: &ChannelKey, bytes: &Bytes) -> Option<Envelope> {
-    let wire: Wire<'_> = rmp_serde::from_slice(bytes).ok()?;
+    let wire = publication::read(bytes).or_else(|| rmp_serde::from_slice(bytes).ok())?;
     let event = match wire.kind {
         "p" => {
             let data = Payload::from_plain_json(bytes.slice_ref(wire.data?.as_bytes()));
@@ -337,6 +347,11 @@ mod tests {
         assert_eq!(publication.data, payload("{\"a\":\"ä\"}"));
         assert_eq!(publication.origin, Some(origin));
         assert_eq!(publication.key.as_deref(), Some("k"));
+    }
+
+    #[test]
+    fn a_rest_without_anything_is_packed_as_any_other() {
+        assert_eq!(pack_rest(None, None), pack(&Rest::default()));
     }
 
     #[derive(Serialize)]
