@@ -187,10 +187,11 @@ impl Namespaces {
         if channel.is_shared() {
             return &self.shared;
         }
-        match channel.namespace() {
-            Some(name) if !self.named.is_empty() => self.named.get(name).unwrap_or(&self.default),
-            _ => &self.default,
+        if self.named.is_empty() {
+            return &self.default;
         }
+        let named = channel.namespace().and_then(|name| self.named.get(name));
+        named.unwrap_or(&self.default)
     }
 
     /// How much is kept in every namespace, and of streams that many share; the same may come several times.
