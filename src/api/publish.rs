@@ -34,9 +34,7 @@ pub(super) async fn one(
 ) -> Result<Vec<u8>, ApiError> {
     let publish = consent::consented(state, publisher, publish).await?;
     let channel = publish.channel.clone();
-    let mut results = state.broker.publish(vec![publish]).await;
-    // A broker that answers nothing has a defect; nobody knows then what it did.
-    let published = results.pop().unwrap_or(Err(BrokerError::OutcomeUnknown))?;
+    let published = state.broker.publish_one(publish).await?;
     metrics::http_published(u64::from(!published.duplicate));
     let mut out = Vec::with_capacity(RESULT_BYTES + channel.name().len());
     write_published(&mut out, &channel, &published);

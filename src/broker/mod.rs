@@ -239,6 +239,18 @@ pub trait Broker: Send + Sync {
     /// Publishes in order, in as few round trips as it can; one result for each, in the same order.
     fn publish(&self, publishes: Vec<Publish>) -> Results<'_>;
 
+    /// Publishes one, as most calls do. A broker may have a shorter way for it.
+    fn publish_one(&self, publish: Publish) -> Answer<'_, Published> {
+        let results = self.publish(vec![publish]);
+        // A broker that answers nothing has a defect; nobody knows then what it did.
+        Box::pin(async move {
+            results
+                .await
+                .pop()
+                .unwrap_or(Err(BrokerError::OutcomeUnknown))
+        })
+    }
+
     /// The publications after `since` that are still kept, oldest first; from the oldest when `since` is `None`, or of
     /// another epoch, or no longer kept. An offset beyond the top reads as an empty page.
     fn history<'a>(

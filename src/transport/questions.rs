@@ -440,13 +440,12 @@ pub(super) fn presence_reply(channel: ChannelKey, presence: Presence, room: usiz
 /// Publishes, and answers so.
 async fn published(relay: Arc<Relay>, publish: Publish) -> Reply {
     let channel = publish.channel.clone();
-    match relay.broker().publish(vec![publish]).await.pop() {
-        Some(Ok(published)) => Reply::Published {
+    match relay.broker().publish_one(publish).await {
+        Ok(published) => Reply::Published {
             channel,
             position: published.position,
         },
-        Some(Err(error)) => broker_error(error),
-        None => broker_error(BrokerError::Unavailable),
+        Err(error) => broker_error(error),
     }
 }
 

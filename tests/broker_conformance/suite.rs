@@ -75,9 +75,8 @@ impl<'a, H: Harness> Case<'a, H> {
 
     /// Publishes one.
     pub(crate) async fn publish(&self, publish: Publish) -> Published {
-        let mut results = self.broker.publish(vec![publish]).await;
-        assert_eq!(results.len(), 1);
-        results.remove(0).expect("there is room")
+        let result = self.broker.publish_one(publish).await;
+        result.expect("there is room")
     }
 
     /// Publishes some and returns the position of the last.

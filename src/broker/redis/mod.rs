@@ -273,14 +273,8 @@ impl Broker for RedisBroker {
     }
 
     fn publish(&self, publishes: Vec<Publish>) -> Results<'_> {
-        let kinds: Vec<read::Kind> = publishes
-            .iter()
-            .map(|publish| match self.inner.history(&publish.channel) {
-                Some(_) => read::Kind::Kept,
-                None if publish.idempotency_key.is_some() => read::Kind::Once,
-                None => read::Kind::Plain,
-            })
-            .collect();
+        let kinds = publishes.iter().map(|publish| self.inner.kind(publish));
+        let kinds: Vec<read::Kind> = kinds.collect();
         let commands = publishes.iter().map(|publish| self.inner.publish(publish));
         let answers = self.inner.redis.call(commands.collect());
         Box::pin(async move {
@@ -288,6 +282,15 @@ impl Broker for RedisBroker {
             answers
                 .map(|(answer, kind)| read::published(&answer.map_err(broker_error)?, kind))
                 .collect()
+        })
+    }
+
+    fn publish_one(&self, publish: Publish) -> Answer<'_, Published> {
+        let kind = self.inner.kind(&publish);
+        let answers = self.inner.redis.call(vec![self.inner.publish(&publish)]);
+        Box::pin(async move {
+            let answer = answers.await.pop().ok_or_else(garbled)?;
+            read::published(&answer.map_err(broker_error)?, kind)
         })
     }
 

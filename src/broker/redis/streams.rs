@@ -34,6 +34,15 @@ impl Inner {
             .number(millis(policy.ttl + EMPTY_META_TTL))
     }
 
+    /// What a publish is answered with.
+    pub(super) fn kind(&self, publish: &Publish) -> read::Kind {
+        match self.history(&publish.channel) {
+            Some(_) => read::Kind::Kept,
+            None if publish.idempotency_key.is_some() => read::Kind::Once,
+            None => read::Kind::Plain,
+        }
+    }
+
     pub(super) fn publish(&self, publish: &Publish) -> Command {
         let (origin, key) = (publish.origin.as_ref(), publish.key.as_deref());
         let once = publish.idempotency_key.as_deref();
