@@ -155,7 +155,7 @@ const RULES: Rules = Rules {
             &["cli", "admin/live", "api/consent", "events/consent"],
         ),
         ("h2", &["http2"]),
-        ("hashbrown", &["transport", "hub", "broker"]),
+        ("hashbrown", &["transport", "relay", "hub", "broker"]),
         ("http", &["*"]),
         ("http_body_util", &["cli", "api", "outbound"]),
         ("http_cache_semantics", &["proxy/cache"]),

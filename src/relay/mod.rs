@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use hashbrown::DefaultHashBuilder;
 
 pub use inbox::{Inbox, InboxLimits, Message};
 
@@ -43,7 +44,7 @@ const ROOM_KEPT: usize = 16_384;
 /// Who wants what on this node, and where it goes.
 struct Switchboard {
     inboxes: Box<[Arc<Inbox>]>,
-    channels: DashMap<ChannelKey, Interest>,
+    channels: DashMap<ChannelKey, Interest, DefaultHashBuilder>,
     purges: OnceLock<PurgeObserver>,
 }
 
@@ -60,7 +61,7 @@ impl Relay {
     pub fn new(broker: Arc<dyn Broker>, inboxes: Vec<Arc<Inbox>>) -> Self {
         let switchboard = Arc::new(Switchboard {
             inboxes: inboxes.into(),
-            channels: DashMap::new(),
+            channels: DashMap::default(),
             purges: OnceLock::new(),
         });
         broker.attach(switchboard.clone());

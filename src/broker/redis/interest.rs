@@ -9,10 +9,11 @@
 //!
 //! Nothing here does I/O or reads a clock. All of this is of one server; which channels are whose is known next door (`interests`).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use hashbrown::HashMap;
 use tokio::sync::{Notify, oneshot};
 
 use crate::broker::{BrokerError, Control, Sink, Start};

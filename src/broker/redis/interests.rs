@@ -1,9 +1,9 @@
 //! Which server has which of the channels that this node wants. With one server that is simple; in a Cluster slots move and
 //! masters change, and the channels go with them.
 
-use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
 use super::interest::{Ears, Interest};

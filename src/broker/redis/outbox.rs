@@ -1,8 +1,9 @@
 //! Clients of whom Redis is to be told whether they are present, and who waits for that. Each is there once.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Mutex;
 
+use hashbrown::HashMap;
 use tokio::sync::{Notify, oneshot};
 
 use super::{Answer, BrokerError, ChannelKey, ClientId, give_back, give_back_line, lock};

@@ -8,12 +8,12 @@
 //! What is to be said goes through one outbox. It says of each client what is true when its turn comes, so a join and a
 //! leave that follow each other at once may not be told at all.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 
 use super::outbox::{Entry, Outbox, tell};
 use super::{

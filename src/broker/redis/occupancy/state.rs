@@ -1,7 +1,9 @@
 //! What a node says of its channels: when, under which name, and what it makes of the answer. Without I/O and without a clock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Instant;
+
+use hashbrown::HashMap;
 
 use super::super::interest::LINGER;
 use super::super::{ChannelKey, Value, give_back, give_back_line, read};
