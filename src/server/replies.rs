@@ -13,9 +13,14 @@ use super::answer::Refusal;
 /// The most answers of one connection that are made at once.
 const MOST: usize = 128;
 
-/// The answers of one connection that are being made.
+/// The answers of one connection that are being made. The first one stands apart: most connections have one at a time, which so
+/// needs no list. A connection that waits for its next request holds nothing.
 #[derive(Default)]
-pub(super) struct Replies(VecDeque<Stage>);
+pub(super) struct Replies {
+    first: Option<Stage>,
+    /// Empty when there is no first.
+    others: VecDeque<Stage>,
+}
 
 enum Stage {
     Made(Response<Vec<u8>>),
@@ -26,39 +31,42 @@ enum Stage {
 
 impl Replies {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.first.is_none()
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.0.len() >= MOST
+        self.others.len() + 1 >= MOST
     }
 
     /// Begins what makes one, behind the others.
     pub(super) fn begin(&mut self, cx: &mut Context<'_>, reply: Reply) {
         let mut stage = Stage::InTheMaking(reply);
         stage.poll(cx);
-        self.0.push_back(stage);
+        match self.first {
+            None => self.first = Some(stage),
+            Some(_) => self.others.push_back(stage),
+        }
     }
 
     /// Goes on with all of them.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
-        self.0.iter_mut().for_each(|stage| stage.poll(cx));
+        let stages = self.first.iter_mut().chain(&mut self.others);
+        stages.for_each(|stage| stage.poll(cx));
     }
 
     /// The next in order, when it is made.
     pub(super) fn next(&mut self) -> Option<Result<Response<Vec<u8>>, Refusal>> {
-        if matches!(self.0.front()?, Stage::InTheMaking(_)) {
-            return None;
+        let first = self
+            .first
+            .take_if(|stage| !matches!(stage, Stage::InTheMaking(_)))?;
+        self.first = self.others.pop_front();
+        if self.first.is_none() {
+            self.others = VecDeque::new();
         }
-        let made = match self.0.pop_front()? {
+        Some(match first {
             Stage::Made(response) => Ok(response),
             Stage::Panicked | Stage::InTheMaking(_) => Err(Refusal::Broken),
-        };
-        if self.0.is_empty() {
-            // A connection that waits for its next request holds nothing.
-            self.0 = VecDeque::new();
-        }
-        Some(made)
+        })
     }
 }
 
