@@ -199,12 +199,12 @@ impl<W: Worker> Course<'_, W> {
         if self.replies.is_empty() {
             return Poll::Ready(None);
         }
-        self.replies.poll(cx);
         // What is wrong with another request is said when it is its turn.
         while !self.replies.is_full()
             && let Some(length) = self.link.whole_head()
-            && self.begin(cx, length) == Ok(true)
+            && self.begin(length) == Ok(true)
         {}
+        self.replies.poll(cx);
         while let Some(made) = self.replies.next() {
             let is_last = self.replies.is_empty();
             let Ok(response) = made else {
@@ -276,7 +276,7 @@ impl<W: Worker> Course<'_, W> {
             Poll::Pending if self.local.closing().is_some() => return Poll::Ready(Err(End::Done)),
             Poll::Pending => return Poll::Pending,
         };
-        let begun = self.begin(cx, length);
+        let begun = self.begin(length);
         Poll::Ready(begun.map(|_| ()).map_err(|refusal| self.end_for(refusal)))
     }
 
@@ -303,12 +303,12 @@ impl<W: Worker> Course<'_, W> {
 
     /// Begins to answer the request whose head has so many bytes. While replies are being made only one that is a reply
     /// as well: false otherwise.
-    fn begin(&mut self, cx: &mut Context<'_>, length: usize) -> Result<bool, Refusal> {
+    fn begin(&mut self, length: usize) -> Result<bool, Refusal> {
         let begun = self.link.with_unread(|bytes| self.look(bytes, length))?;
         match begun {
             Begun::Reply(reply, length) => {
                 self.count_request(length);
-                self.replies.begin(cx, reply);
+                self.replies.push(reply);
             }
             Begun::Later => return Ok(false),
             Begun::Exchange(exchange) => {

@@ -38,10 +38,9 @@ impl Replies {
         self.others.len() + 1 >= MOST
     }
 
-    /// Begins what makes one, behind the others.
-    pub(super) fn begin(&mut self, cx: &mut Context<'_>, reply: Reply) {
-        let mut stage = Stage::InTheMaking(reply);
-        stage.poll(cx);
+    /// Puts what makes one behind the others. It begins with the next poll.
+    pub(super) fn push(&mut self, reply: Reply) {
+        let stage = Stage::InTheMaking(reply);
         match self.first {
             None => self.first = Some(stage),
             Some(_) => self.others.push_back(stage),
