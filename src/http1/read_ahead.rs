@@ -77,8 +77,7 @@ impl ReadAhead {
         }
         let left = self.unread().to_vec();
         self.start = 0;
-        std::mem::swap(&mut self.bytes, buffer);
-        self.bytes = left;
+        *buffer = std::mem::replace(&mut self.bytes, left);
     }
 
     /// What is unread, whole.

@@ -168,6 +168,9 @@ impl<S: Default> Link<S> {
     /// next.
     pub(super) fn whole_head(&self) -> Option<usize> {
         let incoming = &mut *self.incoming.borrow_mut();
+        if incoming.ahead.is_empty() {
+            return None;
+        }
         incoming.skip_empty_lines();
         match HeadScan::default().look(incoming.ahead.unread()) {
             Scanned::Whole(length) => Some(length),
@@ -312,8 +315,7 @@ impl<S: Default> Link<S> {
         self.incoming.borrow_mut().ahead.reclaim(read);
         let mut pending = self.pending.borrow_mut();
         if pending.bytes.is_empty() && pending.bytes.capacity() <= 2 * PENDING_BYTES_MAX {
-            std::mem::swap(&mut pending.bytes, buffer);
-            pending.bytes = Vec::new();
+            *buffer = std::mem::take(&mut pending.bytes);
         }
     }
 
