@@ -164,7 +164,6 @@ const RULES: Rules = Rules {
         ("hyper", &["cli", "server"]),
         ("hyper_rustls", &["outbound"]),
         ("hyper_util", &["cli", "outbound"]),
-        ("itoa", &["redis"]),
         ("jsonwebtoken", &["auth"]),
         ("memchr", &["http1", "redis"]),
         ("metrics", &["telemetry"]),

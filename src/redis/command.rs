@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::lane::Answer;
 use super::value::Value;
 use super::{CallError, Script, refused};
+use crate::model::put_decimal;
 
 /// Room for the words of a publication.
 const TEXT_BYTES: usize = 512;
@@ -73,8 +74,10 @@ impl Command {
 
     /// Adds a number.
     #[must_use]
-    pub fn number(self, number: u64) -> Self {
-        self.formatted(format_args!("{number}"))
+    pub fn number(mut self, number: u64) -> Self {
+        put_decimal(number, &mut self.text);
+        self.ends.push(self.text.len());
+        self
     }
 
     /// It is answered when as many replicas have what it wrote as the configuration says (`REDIS_WAIT_REPLICAS`); where it says

@@ -5,6 +5,7 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::value::Value;
+use crate::model::put_decimal;
 
 /// How deep an answer may be nested: `COMMAND DOCS` is the deepest that a server has, with less than this.
 const DEPTH_MAX: usize = 32;
@@ -35,12 +36,14 @@ pub(super) fn word(text: &mut Vec<u8>, word: &[u8]) {
 
 /// Writes a number that is a word of a command.
 pub(super) fn number(text: &mut Vec<u8>, number: usize) {
-    word(text, itoa::Buffer::new().format(number).as_bytes());
+    let mut digits = Vec::new();
+    put_decimal(number as u64, &mut digits);
+    word(text, &digits);
 }
 
 fn line(text: &mut Vec<u8>, kind: u8, number: usize) {
     text.push(kind);
-    text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    put_decimal(number as u64, text);
     text.extend_from_slice(b"\r\n");
 }
 
