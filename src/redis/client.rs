@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -36,10 +36,15 @@ const READ_BYTES: usize = 32 << 10;
 /// A buffer of more than this is given back when it is empty.
 const KEPT_BYTES: usize = 1 << 20;
 
+/// How many connections there were.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+
 /// Asks a server. Its clones ask over the same connection.
 #[derive(Clone)]
 pub(super) struct Client {
     line: Arc<Line>,
+    /// Which of this process's connections it is.
+    id: u64,
 }
 
 /// What asks and what does the work share.
@@ -69,10 +74,15 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Whether nothing more comes for it. Subscriptions are not answered, only refused.
-    fn has_all(&self) -> bool {
-        self.answers.len() == self.commands
-            || (self.is_fenced && self.answers.last().is_some_and(Result::is_ok))
+    /// Whether nothing more comes for it. Subscriptions are not answered, only refused; the fence behind them always is.
+    fn has_all(&self) -> Result<bool, Garbled> {
+        let is_last = self.answers.len() == self.commands;
+        match self.answers.last() {
+            _ if !self.is_fenced => Ok(is_last),
+            Some(Ok(Value::Map(_))) => Ok(true),
+            Some(Err(_)) if !is_last => Ok(false),
+            _ => Err(Garbled),
+        }
     }
 }
 
@@ -143,7 +153,7 @@ impl Line {
         let mut state = self.state();
         let first = state.waiting.front_mut().ok_or(Garbled)?;
         first.answers.push(answer);
-        if first.has_all()
+        if first.has_all()?
             && let Some(first) = state.waiting.pop_front()
         {
             state.commands -= first.commands;
@@ -165,7 +175,13 @@ impl Client {
             writing: Vec::new(),
             written: 0,
         };
-        (Self { line }, connection)
+        let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
+        (Self { line, id }, connection)
+    }
+
+    /// Which of this process's connections it is.
+    pub(super) const fn id(&self) -> u64 {
+        self.id
     }
 
     /// Whether its connection stands, as far as anybody knows.
@@ -201,11 +217,14 @@ impl Client {
         answers.pop().unwrap_or(Err(CallError::NotSent))
     }
 
-    /// Sends commands that subscribe and unsubscribe, and one behind them that is answered: then they all have taken effect,
-    /// or it is told what the server says of the first that it refused.
+    /// Sends commands that subscribe and unsubscribe. They all have taken effect when it is done, or it is told what the server
+    /// says of the first that it refused.
     ///
-    /// When no answer comes in time nobody knows whose the next one is: the connection is ended.
-    pub(super) async fn subscribe(&self, pipeline: Pipeline) -> Result<(), CallError> {
+    /// What takes effect is confirmed by what the server pushes, in numbers that it alone decides, and only a refusal is an
+    /// answer. So the fence behind them must have an answer that no other command on such a connection has, under all circumstances:
+    /// `HELLO` is a map, is asked in no other way here, and is refused by no rules, no busy script and no lack of memory.
+    pub(super) async fn subscribe(&self, mut pipeline: Pipeline) -> Result<(), CallError> {
+        pipeline.add_words(["HELLO"].into_iter());
         let told = self.line.put(pipeline, true).ok_or(CallError::NotSent)?;
         match timeout(COMMAND_TIMEOUT, told).await {
             Ok(Ok(answers)) => answers
@@ -213,10 +232,7 @@ impl Client {
                 .find_map(Result::err)
                 .map_or(Ok(()), Err),
             Ok(Err(_)) => Err(CallError::Unanswered("the connection ended".to_owned())),
-            Err(_) => {
-                self.close();
-                Err(CallError::Unanswered("timed out".to_owned()))
-            }
+            Err(_) => Err(CallError::Unanswered("timed out".to_owned())),
         }
     }
 }
@@ -243,11 +259,23 @@ impl Connection {
     /// # Errors
     /// When it ends before.
     pub(super) async fn with<T>(&mut self, asking: impl Future<Output = T>) -> io::Result<T> {
+        let mut asking = pin!(asking);
+        let error = tokio::select! {
+            biased;
+            done = &mut asking => return Ok(done),
+            error = self.run(|_, _| {}) => error,
+        };
+        // The last that came may have been the answer.
         tokio::select! {
             biased;
             done = asking => Ok(done),
-            error = self.run(|_, _| {}) => Err(error),
+            () = std::future::ready(()) => Err(error),
         }
+    }
+
+    /// What is answered from now on may be as long as anything that is asked for.
+    pub(super) fn trust(&mut self) {
+        self.reader.trust();
     }
 
     /// Does the work until everything is answered.
@@ -268,8 +296,12 @@ impl Connection {
         hear: &mut impl FnMut(Bytes, Bytes),
     ) -> Poll<io::Error> {
         self.line.listen(context.waker());
-        let worked = self.write(context).and_then(|()| self.read(context, hear));
-        match worked {
+        if self.line.is_closed() {
+            return Poll::Ready(io::Error::other("it was given up"));
+        }
+        let written = self.write(context);
+        // What the server said before it took no more is read in any case.
+        match self.read(context, hear).and(written) {
             Ok(()) => Poll::Pending,
             Err(error) => Poll::Ready(error),
         }
@@ -278,7 +310,7 @@ impl Connection {
     /// Writes all that the socket takes.
     fn write(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         loop {
-            if self.written == self.writing.len() && !self.take_outgoing()? {
+            if self.written == self.writing.len() && !self.take_outgoing() {
                 return Ok(());
             }
             let left = &self.writing[self.written..];
@@ -291,17 +323,14 @@ impl Connection {
     }
 
     /// Whether there was something to be written.
-    fn take_outgoing(&mut self) -> io::Result<bool> {
+    fn take_outgoing(&mut self) -> bool {
         self.written = 0;
         self.writing.clear();
         if self.writing.capacity() > KEPT_BYTES {
             self.writing = Vec::new();
         }
-        if self.line.is_closed() {
-            return Err(io::Error::other("it was given up"));
-        }
         std::mem::swap(&mut self.line.state().outgoing, &mut self.writing);
-        Ok(!self.writing.is_empty())
+        !self.writing.is_empty()
     }
 
     fn read(
@@ -395,15 +424,15 @@ mod tests {
     #[tokio::test]
     async fn a_refused_subscription_is_not_taken_for_another_answer() {
         let (client, mut connection, _other) = answered_with(
-            b"-NOPERM no\r\n>3\r\n$9\r\nsubscribe\r\n$1\r\nb\r\n:1\r\n:0\r\n\
-            >3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:2\r\n:7\r\n:8\r\n",
+            b"-NOPERM no\r\n>3\r\n$9\r\nsubscribe\r\n$1\r\nb\r\n:1\r\n-ERR no\r\n%0\r\n\
+            >3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:2\r\n>3\r\n$9\r\nsubscribe\r\n$1\r\nd\r\n:3\r\n%0\r\n:8\r\n",
         )
         .await;
         let asked = async {
             tokio::join!(
                 biased;
                 client.subscribe(pings(3)),
-                client.subscribe(pings(2)),
+                client.subscribe(pings(1)),
                 client.ask_one(pings(1))
             )
         };
@@ -411,6 +440,41 @@ mod tests {
         assert_eq!(refused, Err(CallError::Refused("NOPERM no".to_owned())));
         assert_eq!(taken, Ok(()));
         assert_eq!(last, number(8));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_fence_ends_the_connection() {
+        for bytes in [b":1\r\n".as_slice(), b"-ERR no\r\n-ERR no\r\n"] {
+            let (client, mut connection, _other) = answered_with(bytes).await;
+            let asked = connection.with(client.subscribe(pings(1))).await;
+            let error = asked.expect_err("nobody knows whose it is").to_string();
+            assert!(error.contains("RESP3"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_answer_counts_though_the_connection_ends_with_it() {
+        let (client, mut connection, mut other) = answered_with(b"-DENIED no\r\n").await;
+        other.shutdown().await.expect("it stands");
+        let asked = connection.with(client.ask_one(pings(1))).await;
+        let denied = Err(CallError::Refused("DENIED no".to_owned()));
+        assert_eq!(asked.expect("it was answered"), denied);
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_ends_though_nobody_reads_it() {
+        let (client, mut connection, _other) = answered_with(b"").await;
+        let much = "a".repeat(OUTGOING_BYTES_MAX / 2);
+        let told = client.ask_one(Pipeline::of_words(&["SET", "key", &much]));
+        let closing = async {
+            // By now the socket takes no more.
+            tokio::task::yield_now().await;
+            client.close();
+        };
+        let (error, ()) = tokio::join!(biased; connection.run(|_, _| {}), closing);
+        assert!(error.to_string().contains("given up"), "{error}");
+        drop(connection);
+        assert!(told.await.is_err());
     }
 
     #[tokio::test]

@@ -204,8 +204,7 @@ async fn may_hear(shared: &Shared, channel: &str) -> Option<String> {
     let kinds = ["SUBSCRIBE", "SSUBSCRIBE"];
     let kinds = &kinds[..1 + usize::from(server.is_sharded())];
     for kind in kinds.iter().rev() {
-        let mut pipeline = Pipeline::of_words(&[kind, channel]);
-        pipeline.add(&[&Command::new("INFO").word("replication")], false);
+        let pipeline = Pipeline::of_words(&[kind, channel]);
         let subscribed = connection.with(client.subscribe(pipeline)).await;
         if let Ok(Err(CallError::Refused(why))) = subscribed
             && is_for_good(&why)

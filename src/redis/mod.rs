@@ -314,15 +314,15 @@ impl Redis {
         for (kind, names) in [("UNSUBSCRIBE", &removed), ("SUBSCRIBE", &added)] {
             add_subscriptions(&mut pipeline, kind, names, server.is_sharded());
         }
-        let mark = Command::new("PUBLISH")
-            .word(&self.shared.marks)
-            .number(mark);
-        pipeline.add(&[&mark], false);
-        let subscribed = client.subscribe(pipeline).await;
-        if let Err(CallError::Refused(_)) = &subscribed {
-            self.shared.look.notify_one();
+        if pipeline.commands() > 0 {
+            let subscribed = client.subscribe(pipeline).await;
+            if let Err(CallError::Refused(_)) = &subscribed {
+                self.shared.look.notify_one();
+            }
+            // No mark passes over what was refused.
+            subscribed?;
         }
-        subscribed
+        session::set_mark(&self.shared, &client, mark).await
     }
 }
 

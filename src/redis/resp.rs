@@ -10,11 +10,14 @@ use crate::model::put_decimal;
 /// How deep an answer may be nested: `COMMAND DOCS` is the deepest that a server has, with less than this.
 const DEPTH_MAX: usize = 32;
 
-/// The longest text: what a server lets anybody write (`proto-max-bulk-len`).
-const TEXT_BYTES_MAX: usize = 512 << 20;
+/// The longest frame: several times what anybody asks for at once.
+const FRAME_BYTES_MAX: usize = 256 << 20;
 
-/// The most parts of one answer.
-const PARTS_MAX: usize = 1 << 28;
+/// The longest of a server that has not yet greeted: whoever it is.
+pub(super) const GREETING_BYTES_MAX: usize = 64 << 10;
+
+/// The most parts of one frame: the members of a set, several times over.
+const PARTS_MAX: usize = 4 << 20;
 
 /// A buffer of more than this is given back when it is empty.
 const KEPT_BYTES: usize = 1 << 20;
@@ -58,7 +61,7 @@ pub(super) enum Frame {
     Push,
 }
 
-/// What is no RESP3. Nothing that comes behind it can be understood.
+/// What is no RESP3, or more of it than anybody asked for. Nothing that comes behind it can be understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it does not speak RESP3")]
 pub(super) struct Garbled;
@@ -72,6 +75,10 @@ pub(super) struct Reader {
     known: usize,
     /// How many values are still to come until that is whole.
     open: usize,
+    /// How many there are in all.
+    parts: usize,
+    /// How long it may be.
+    longest: usize,
 }
 
 impl Reader {
@@ -80,7 +87,14 @@ impl Reader {
             buffer: BytesMut::new(),
             known: 0,
             open: 1,
+            parts: 1,
+            longest: GREETING_BYTES_MAX,
         }
+    }
+
+    /// From now on it may be as long as anything that is asked for.
+    pub(super) fn trust(&mut self) {
+        self.longest = FRAME_BYTES_MAX;
     }
 
     /// The next frame, when it is whole.
@@ -91,7 +105,7 @@ impl Reader {
             }
         }
         let length = std::mem::take(&mut self.known);
-        self.open = 1;
+        (self.open, self.parts) = (1, 1);
         let mut frame = Parts {
             left: self.buffer.split_to(length).freeze(),
         };
@@ -121,16 +135,16 @@ impl Reader {
             // It is no value itself: what it belongs to comes behind it.
             Kind::Attributes => count(line)?.unwrap_or(0) * 2 + 1,
         };
+        if self.known + length > self.longest || self.parts + members > PARTS_MAX {
+            return Err(Garbled);
+        }
         if left.len() < length {
             return Ok(false);
         }
         self.known += length;
-        self.open += members;
-        self.open -= 1;
-        match self.open > PARTS_MAX {
-            true => Err(Garbled),
-            false => Ok(true),
-        }
+        self.parts += members;
+        self.open = self.open + members - 1;
+        Ok(true)
     }
 }
 
@@ -180,7 +194,7 @@ fn count(line: &[u8]) -> Result<Option<usize>, Garbled> {
     }
     let number = integer(line)?;
     let number = usize::try_from(number).map_err(|_| Garbled)?;
-    match number <= TEXT_BYTES_MAX {
+    match number <= FRAME_BYTES_MAX {
         true => Ok(Some(number)),
         false => Err(Garbled),
     }
@@ -211,6 +225,10 @@ struct Parts {
 
 impl Parts {
     fn frame(&mut self) -> Result<Frame, Garbled> {
+        while self.left.first() == Some(&b'|') {
+            let (_, line) = self.line()?;
+            self.pairs(count(&line)?.unwrap_or(0), 0)?;
+        }
         if self.left.first() != Some(&b'>') {
             return self.value(0).map(Frame::Answer);
         }
@@ -389,6 +407,7 @@ mod tests {
     fn what_was_published_is_told_from_what_confirms() {
         let stream = b">3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n:7\r\n>3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$2\r\nhi\r\n\
             >3\r\n$8\r\nsmessage\r\n$1\r\na\r\n$0\r\n\r\n>4\r\n$8\r\npmessage\r\n+n*\r\n$4\r\nnews\r\n$2\r\nhi\r\n>0\r\n";
+        let attributed = b"|1\r\n+a\r\n+b\r\n>3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nb\r\n";
         let message = |channel: &'static str, payload: &'static str| Frame::Message {
             channel: Bytes::from_static(channel.as_bytes()),
             payload: Bytes::from_static(payload.as_bytes()),
@@ -403,6 +422,7 @@ mod tests {
                 Frame::Push,
             ];
             assert_eq!(read(stream, piece).expect("it is RESP3"), expected);
+            assert_eq!(read(attributed, piece), Ok(vec![message("a", "b")]));
         }
     }
 
@@ -437,7 +457,40 @@ mod tests {
         let long = [b"+".as_slice(), &vec![b'a'; LINE_BYTES_MAX]].concat();
         assert_eq!(read(&long, long.len()), Err(Garbled));
         // Nothing is allocated for what only a number promises.
-        assert_eq!(read(b"*268435455\r\n", 100), Ok(Vec::new()));
+        assert_eq!(read(b"*4194303\r\n", 100), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_frame_has_its_bounds() {
+        let text = |length: usize| {
+            [
+                format!("*2\r\n${length}\r\n").as_bytes(),
+                &vec![b'a'; length],
+            ]
+            .concat()
+        };
+        let begun = |text: &[u8], is_trusted: bool| {
+            let mut reader = Reader::new();
+            if is_trusted {
+                reader.trust();
+            }
+            reader.buffer.extend_from_slice(text);
+            reader.next()
+        };
+        let long = text(GREETING_BYTES_MAX);
+        assert_eq!(begun(&long, false), Err(Garbled));
+        assert_eq!(begun(&long, true), Ok(None));
+        assert_eq!(begun(b"*2\r\n$268435450\r\n", true), Err(Garbled));
+        // As many parts as there may be, but not in many small arrays either.
+        assert_eq!(begun(b"*4194304\r\n", true), Err(Garbled));
+        let nested = b"*2097152\r\n*2097152\r\n".as_slice();
+        assert_eq!(begun(nested, true), Err(Garbled));
+        let mut reader = Reader::new();
+        for _ in 0..3 {
+            reader.buffer.extend_from_slice(b"*2\r\n:1\r\n:2\r\n");
+            assert!(matches!(reader.next(), Ok(Some(Frame::Answer(_)))));
+        }
+        assert_eq!((reader.known, reader.open, reader.parts), (0, 1, 1));
     }
 
     fn written(value: &Value, text: &mut Vec<u8>) {

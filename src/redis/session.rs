@@ -252,9 +252,9 @@ impl MessageSession<'_> {
         let Role::Master(id) = replication(&self.client).await else {
             return;
         };
-        let mut pipeline = Pipeline::of_words(&["SUBSCRIBE", &self.shared.marks]);
-        pipeline.add(&[&self.mark(OWN_MARKS)], false);
-        if self.client.subscribe(pipeline).await.is_err() {
+        let pipeline = Pipeline::of_words(&["SUBSCRIBE", &self.shared.marks]);
+        if let Err(error) = self.client.subscribe(pipeline).await {
+            tracing::warn!(%error, "redis brings no messages");
             return;
         }
         know_shards(self.shared, self.server, self.version);
@@ -267,13 +267,6 @@ impl MessageSession<'_> {
         self.watch(known).await;
     }
 
-    /// Sends a mark round through the server.
-    fn mark(&self, mark: u64) -> Command {
-        Command::new("PUBLISH")
-            .word(&self.shared.marks)
-            .number(mark)
-    }
-
     fn take(&self, channel: &[u8], payload: Bytes) {
         if channel != self.shared.marks.as_bytes() {
             let Ok(channel) = std::str::from_utf8(channel) else {
@@ -281,10 +274,7 @@ impl MessageSession<'_> {
             };
             return self.listener.message(self.server.id, channel, payload);
         }
-        let mark = std::str::from_utf8(&payload)
-            .ok()
-            .and_then(|text| text.parse().ok());
-        match mark {
+        match read_mark(&self.client, &payload) {
             Some(mark) if mark >= OWN_MARKS => self.passed.store(mark, Ordering::Relaxed),
             Some(mark) => self.listener.passed(self.server.id, mark),
             None => {}
@@ -300,7 +290,7 @@ impl MessageSession<'_> {
             match marks.next(self.passed.load(Ordering::Relaxed), Instant::now()) {
                 // Its answer is the mark itself; INFO tells whether the connection still answers.
                 Next::Send(mark) => {
-                    let _ = self.client.ask(Pipeline::of(&self.mark(mark))).await;
+                    let _ = set_mark(self.shared, &self.client, mark).await;
                 }
                 Next::Wait => {}
                 Next::GiveUp => {
@@ -348,6 +338,23 @@ impl MessageSession<'_> {
         commands.close();
         false
     }
+}
+
+/// Sends a mark round through the server of a connection that brings messages. It bears the connection's number: in a
+/// Cluster every master brings what is published at any, and of a connection before this one something may still come.
+pub(super) async fn set_mark(shared: &Shared, client: &Client, mark: u64) -> Result<(), CallError> {
+    let id = client.id();
+    let publish = Command::new("PUBLISH")
+        .word(&shared.marks)
+        .formatted(format_args!("{id}:{mark}"));
+    client.ask_one(Pipeline::of(&publish)).await.map(drop)
+}
+
+/// The mark that came back, where it is one of this connection.
+fn read_mark(client: &Client, payload: &[u8]) -> Option<u64> {
+    let (id, mark) = std::str::from_utf8(payload).ok()?.split_once(':')?;
+    let id: u64 = id.parse().ok()?;
+    mark.parse().ok().filter(|_| id == client.id())
 }
 
 /// A pause that grows.

@@ -17,7 +17,7 @@ use super::sentinel;
 use super::value::Value;
 use crate::tls::{Connector, Stream};
 
-/// How long a connection may take, and then the greeting.
+/// How long a connection may take. The greeting has the time of a command.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where Redis listens when nobody says otherwise.
@@ -241,8 +241,8 @@ impl Target {
         let late = |_| OpenError::Away("it does not answer in time".to_owned());
         let stream = timeout(CONNECT_TIMEOUT, self.connect(host, tls_name));
         let (client, mut connection) = Client::over(stream.await.map_err(late)??);
-        let greeted = timeout(CONNECT_TIMEOUT, connection.with(self.greet(&client)));
-        let version = greeted.await.map_err(late)???;
+        let version = connection.with(self.greet(&client)).await??;
+        connection.trust();
         Ok(Opened {
             client,
             connection,

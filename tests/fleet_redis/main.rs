@@ -35,6 +35,7 @@ mod outage;
 mod purge;
 mod replicas;
 mod shared;
+mod subscriptions;
 
 use redis_server::RedisServer;
 use support::{Hub, hub_with};

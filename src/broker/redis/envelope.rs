@@ -157,11 +157,13 @@ fn publication_of(offset: u64, data: Payload, rest: &Rest<'_>) -> Publication {
 }
 
 /// The envelope of these bytes; `None` for a kind that this version does not know.
-pub(super) fn unpack(channel: &ChannelKey, bytes: &Bytes) -> Option<Envelope> {
+pub(super) fn unpack(channel: &ChannelKey, bytes: &[u8]) -> Option<Envelope> {
     let wire = publication::read(bytes).or_else(|| rmp_serde::from_slice(bytes).ok())?;
     let event = match wire.kind {
         "p" => {
-            let data = Payload::from_plain_json(bytes.slice_ref(wire.data?.as_bytes()));
+            // Copied: who is slow would keep all that was read with it.
+            let data = Bytes::copy_from_slice(wire.data?.as_bytes());
+            let data = Payload::from_plain_json(data);
             Event::Publication(Arc::new(publication_of(wire.offset, data, &wire.rest)))
         }
         "j" => Event::Join(members(&wire.members)?),
