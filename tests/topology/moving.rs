@@ -66,15 +66,16 @@ async fn a_rolling_deploy_loses_nothing() {
     }
     crowd.publisher.publishes(50).await;
     let (published, all) = crowd.expect_all().await;
-    assert!(
-        all.iter().any(|(_, heard)| heard.returns > 0),
-        "nobody was sent away"
-    );
     for (over, heard) in &all {
-        // Drained clients are told to come back, and come back to somebody else.
+        // Drained clients are told to come back, and find one that keeps them: each restart sends a client away once at most.
+        // It may be the same one again, which is started anew by then.
         assert!(heard.closes.iter().all(|code| *code == 1012), "{heard:?}");
-        assert!(heard.gateways.len() > 1, "{over:?} {heard:?}");
+        assert!((1..=3).contains(&heard.returns), "{over:?} {heard:?}");
     }
+    assert!(
+        all.iter().any(|(_, heard)| heard.gateways.len() > 1),
+        "nobody came to another gateway"
+    );
     // Every gateway ended properly: a publish that one had taken was answered.
     assert!(published.repeated <= 3, "{published:?}");
     fleet
