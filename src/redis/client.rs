@@ -52,6 +52,8 @@ pub(super) struct Client {
 struct Line {
     state: Mutex<State>,
     is_closed: AtomicBool,
+    /// Whether something was refused before the last fence.
+    was_refused: AtomicBool,
 }
 
 #[derive(Default)]
@@ -157,6 +159,10 @@ impl Line {
             && let Some(first) = state.waiting.pop_front()
         {
             state.commands -= first.commands;
+            if first.is_fenced {
+                let was_refused = first.answers.iter().any(Result::is_err);
+                self.was_refused.store(was_refused, Ordering::Release);
+            }
             // Whoever asked may have stopped waiting.
             let _ = first.tell.send(first.answers);
         }
@@ -187,6 +193,12 @@ impl Client {
     /// Whether its connection stands, as far as anybody knows.
     pub(super) fn is_open(&self) -> bool {
         !self.line.is_closed()
+    }
+
+    /// Whether any of the last subscriptions that were answered for was refused. What comes next on the connection came behind
+    /// them.
+    pub(super) fn was_refused(&self) -> bool {
+        self.line.was_refused.load(Ordering::Acquire)
     }
 
     /// Ends the connection.
@@ -440,6 +452,7 @@ mod tests {
         assert_eq!(refused, Err(CallError::Refused("NOPERM no".to_owned())));
         assert_eq!(taken, Ok(()));
         assert_eq!(last, number(8));
+        assert!(!client.was_refused(), "the last were taken");
     }
 
     #[tokio::test]

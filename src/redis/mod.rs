@@ -314,15 +314,16 @@ impl Redis {
         for (kind, names) in [("UNSUBSCRIBE", &removed), ("SUBSCRIBE", &added)] {
             add_subscriptions(&mut pipeline, kind, names, server.is_sharded());
         }
-        if pipeline.commands() > 0 {
-            let subscribed = client.subscribe(pipeline).await;
-            if let Err(CallError::Refused(_)) = &subscribed {
-                self.shared.look.notify_one();
-            }
-            // No mark passes over what was refused.
-            subscribed?;
+        // In this order on the wire: each is handed over when it is first polled. No mark passes over what was refused.
+        let (subscribed, marked) = tokio::join!(
+            biased;
+            client.subscribe(pipeline),
+            session::set_mark(&self.shared, &client, mark)
+        );
+        if let Err(CallError::Refused(_)) = &subscribed {
+            self.shared.look.notify_one();
         }
-        session::set_mark(&self.shared, &client, mark).await
+        subscribed.and(marked)
     }
 }
 

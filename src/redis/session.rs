@@ -276,6 +276,8 @@ impl MessageSession<'_> {
         }
         match read_mark(&self.client, &payload) {
             Some(mark) if mark >= OWN_MARKS => self.passed.store(mark, Ordering::Relaxed),
+            // Behind what was refused there is nothing that it could show.
+            Some(_) if self.client.was_refused() => {}
             Some(mark) => self.listener.passed(self.server.id, mark),
             None => {}
         }
