@@ -48,6 +48,15 @@ impl Call {
     }
 }
 
+/// Wakes whoever sends, also when the task that holds it never runs, because its thread comes to its end.
+struct CallWhenDropped(Arc<Notify>);
+
+impl Drop for CallWhenDropped {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
 /// Calls that wait to be sent.
 #[derive(Default)]
 pub(super) struct Lane {
@@ -70,10 +79,9 @@ impl Lane {
     /// Wakes whoever sends when the caller's thread has done what it is about to do: others of its tasks may ask as well, and
     /// each wake-up costs both threads more than a command does.
     fn call_soon(&self) {
-        let asked = self.asked.clone();
-        match Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(async move { asked.notify_one() })),
-            Err(_) => asked.notify_one(),
+        let call = CallWhenDropped(self.asked.clone());
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move { drop(call) });
         }
     }
 

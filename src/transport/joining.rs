@@ -94,10 +94,11 @@ impl Shard {
     }
 
     fn refuse_join(&mut self, joining: &Joining, error: BrokerError) {
-        let connection = joining.connection;
-        if self.sockets.find(connection).is_none() {
-            return;
+        // What has ended meanwhile does not fail any more.
+        if !self.is_joining(joining) {
+            return self.give_up_join(joining);
         }
+        let connection = joining.connection;
         self.unsubscribe(connection.index, &joining.channel);
         match joining.cause {
             Cause::Command(ticket) => self.complete(connection, ticket, broker_error(error)),
