@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use super::address::{Client, first, port_of, says_encrypted};
 use super::kinds::Forwarded;
-use super::line::{line, put_number};
+use super::line::line;
 use crate::http1::{Field, RequestHead};
+use crate::model::put_decimal;
 
 /// What trusted proxies have said of the client already.
 #[derive(Default)]
@@ -70,7 +71,7 @@ impl<'a> Said<'a> {
         }
         if !self.has_port {
             out.extend_from_slice(b"x-forwarded-port: ");
-            put_number(out, self.port(host, scheme));
+            put_decimal(self.port(host, scheme).into(), out);
             out.extend_from_slice(b"\r\n");
         }
     }
@@ -130,7 +131,7 @@ fn address(out: &mut Vec<u8>, ip: IpAddr) {
         if index > 0 {
             out.push(b'.');
         }
-        put_number(out, octet.into());
+        put_decimal(octet.into(), out);
     }
 }
 

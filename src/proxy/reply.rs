@@ -9,10 +9,10 @@ use super::course::Asked;
 use super::download::Form;
 use super::error::{ProxyError, Told};
 use super::fields::{write_date, write_response};
-use super::line::put_number;
 use super::pages::Pages;
 use super::removed::Removed;
 use crate::http1::{self, Framing, ResponseHead};
+use crate::model::put_decimal;
 use crate::telemetry::proxy::{Carried, Method};
 
 /// Writes the head of an upstream's answer.
@@ -67,7 +67,7 @@ pub(super) fn switched(
 
 fn status_line(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
-    put_number(out, head.status);
+    put_decimal(head.status.into(), out);
     out.push(b' ');
     out.extend_from_slice(head.reason.as_bytes());
     out.extend_from_slice(b"\r\n");

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::lane::Answer;
 use super::pipeline::Pipeline;
-use super::resp::{Frame, Garbled, Reader};
+use super::resp::{Frame, Garbled, KEPT_BYTES, Reader};
 use super::value::Value;
 use super::{COMMAND_TIMEOUT, CallError, refused};
 use crate::tls::Stream;
@@ -32,9 +32,6 @@ const OUTGOING_BYTES_MAX: usize = 64 << 20;
 
 /// How much is read at once.
 const READ_BYTES: usize = 32 << 10;
-
-/// A buffer of more than this is given back when it is empty.
-const KEPT_BYTES: usize = 1 << 20;
 
 /// How many connections there were.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
@@ -211,15 +208,8 @@ impl Client {
         let count = pipeline.commands();
         let told = self.line.put(pipeline, false);
         async move {
-            let Some(told) = told else {
-                return vec![Err(CallError::NotSent); count];
-            };
-            let why = match timeout(COMMAND_TIMEOUT, told).await {
-                Ok(Ok(answers)) => return answers,
-                Ok(Err(_)) => "the connection ended",
-                Err(_) => "timed out",
-            };
-            vec![Err(CallError::Unanswered(why.to_owned())); count]
+            let answers = in_time(told).await;
+            answers.unwrap_or_else(|error| vec![Err(error); count])
         }
     }
 
@@ -237,16 +227,20 @@ impl Client {
     /// `HELLO` is a map, is asked in no other way here, and is refused by no rules, no busy script and no lack of memory.
     pub(super) async fn subscribe(&self, mut pipeline: Pipeline) -> Result<(), CallError> {
         pipeline.add_words(["HELLO"].into_iter());
-        let told = self.line.put(pipeline, true).ok_or(CallError::NotSent)?;
-        match timeout(COMMAND_TIMEOUT, told).await {
-            Ok(Ok(answers)) => answers
-                .into_iter()
-                .find_map(Result::err)
-                .map_or(Ok(()), Err),
-            Ok(Err(_)) => Err(CallError::Unanswered("the connection ended".to_owned())),
-            Err(_) => Err(CallError::Unanswered("timed out".to_owned())),
-        }
+        let answers = in_time(self.line.put(pipeline, true)).await?;
+        answers.into_iter().try_for_each(|answer| answer.map(drop))
     }
+}
+
+/// What is told within the time of a command, if it was asked at all.
+async fn in_time(told: Option<oneshot::Receiver<Vec<Answer>>>) -> Result<Vec<Answer>, CallError> {
+    let told = told.ok_or(CallError::NotSent)?;
+    let why = match timeout(COMMAND_TIMEOUT, told).await {
+        Ok(Ok(answers)) => return Ok(answers),
+        Ok(Err(_)) => "the connection ended",
+        Err(_) => "timed out",
+    };
+    Err(CallError::Unanswered(why.to_owned()))
 }
 
 /// The connection itself. When it is dropped, what was not answered fails.

@@ -115,7 +115,7 @@ async fn ask(client: &Client, target: &Target) -> Result<View, Option<String>> {
         Place::Server { host, .. } => host.name.clone(),
         _ => String::new(),
     };
-    let info = info.into_string().unwrap_or_default();
+    let info = info.as_string().unwrap_or_default();
     let view = view(&info, slots, &asked).ok_or(None)?;
     if view.ranges.is_empty() {
         tracing::warn!(

@@ -14,13 +14,13 @@ const DEPTH_MAX: usize = 32;
 const FRAME_BYTES_MAX: usize = 256 << 20;
 
 /// The longest of a server that has not yet greeted: whoever it is.
-pub(super) const GREETING_BYTES_MAX: usize = 64 << 10;
+const GREETING_BYTES_MAX: usize = 64 << 10;
 
 /// The most parts of one frame: the members of a set, several times over.
 const PARTS_MAX: usize = 4 << 20;
 
 /// A buffer of more than this is given back when it is empty.
-const KEPT_BYTES: usize = 1 << 20;
+pub(super) const KEPT_BYTES: usize = 1 << 20;
 
 /// The longest first line of a part: an error may say something.
 const LINE_BYTES_MAX: usize = 64 << 10;

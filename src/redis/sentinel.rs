@@ -69,7 +69,7 @@ async fn ask(sentinel: &Target, host: &Host, name: &str) -> Result<Host, OpenErr
 fn address(told: Value) -> Option<Host> {
     let [name, port] = <[Value; 2]>::try_from(told.into_array()).ok()?;
     Some(Host {
-        name: name.into_string()?,
+        name: name.as_string()?,
         port: port.as_u64()?.try_into().ok()?,
     })
 }

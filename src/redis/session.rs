@@ -120,10 +120,7 @@ async fn tell_scripts(
         pipeline.add_words(words.into_iter());
     }
     let answers = client.ask(pipeline).await;
-    answers
-        .into_iter()
-        .find_map(Result::err)
-        .map_or(Ok(()), Err)
+    answers.into_iter().try_for_each(|answer| answer.map(drop))
 }
 
 /// Makes connections that bring messages of a server for as long as it is one.
@@ -215,7 +212,7 @@ async fn watch_commands(shared: &Shared, server: &Server, client: &Client) {
 async fn replication(client: &Client) -> Role {
     let question = Command::new("INFO").word("replication");
     let info = match client.ask_one(Pipeline::of(&question)).await {
-        Ok(info) => info.into_string().unwrap_or_default(),
+        Ok(info) => info.as_string().unwrap_or_default(),
         Err(error) => {
             tracing::warn!(%error, "redis does not answer INFO replication, which the hub must be allowed to ask");
             return match error {

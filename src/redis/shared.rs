@@ -78,7 +78,7 @@ impl Shared {
                     .iter()
                     .any(|server| server.commands.client().is_some());
             let after = Topology::of(view, &topology, |host| {
-                self.new_server(host.address(), cluster::target_of(&self.target, host))
+                self.new_server(host.to_string(), cluster::target_of(&self.target, host))
             });
             if is_old || after.is_same(&topology) {
                 return;

@@ -48,13 +48,9 @@ impl Host {
             port,
         })
     }
-
-    /// As MOVED and ASK say it. A host that has colons itself is one of IPv6.
-    pub(super) fn address(&self) -> String {
-        format!("{}:{}", self.name, self.port)
-    }
 }
 
+/// As MOVED and ASK say it. A host that has colons itself is one of IPv6.
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.name, self.port)

@@ -65,7 +65,7 @@ impl Topology {
         let mut servers: Vec<Arc<Server>> = Vec::new();
         let mut slots = vec![NOBODY; SLOTS];
         for (from, to, host) in &view.ranges {
-            let address = host.address();
+            let address = host.to_string();
             let known = servers.iter().position(|server| server.address == address);
             let at = known.unwrap_or_else(|| {
                 let old = before
@@ -148,7 +148,7 @@ mod tests {
         Topology::of(view, before, |host| {
             *ids += 1;
             let target = Target::parse("redis://any").expect("a target");
-            Server::new(*ids, host.address(), target)
+            Server::new(*ids, host.to_string(), target)
         })
     }
 

@@ -64,11 +64,6 @@ impl Value {
         }
     }
 
-    /// The same as [`Value::as_string`].
-    pub fn into_string(self) -> Option<String> {
-        self.as_string()
-    }
-
     /// Whether there is none.
     pub const fn is_null(&self) -> bool {
         matches!(self, Self::Null)
@@ -84,11 +79,5 @@ impl From<&str> for Value {
 impl From<String> for Value {
     fn from(text: String) -> Self {
         Self::Bytes(Bytes::from(text))
-    }
-}
-
-impl From<i64> for Value {
-    fn from(number: i64) -> Self {
-        Self::Integer(number)
     }
 }

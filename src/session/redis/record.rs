@@ -104,7 +104,7 @@ pub(super) fn pairs(value: Value) -> Option<Vec<(String, String)>> {
     match value {
         Value::Map(pairs) => pairs
             .into_iter()
-            .map(|(field, value)| Some((field.into_string()?, value.into_string()?)))
+            .map(|(field, value)| Some((field.as_string()?, value.as_string()?)))
             .collect(),
         Value::Null => Some(Vec::new()),
         other => other
